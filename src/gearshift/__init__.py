@@ -1,0 +1,1 @@
+"""One Producer/Consumer interface over message brokers."""

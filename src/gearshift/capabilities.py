@@ -1,0 +1,160 @@
+"""What a backend can do for one semantics: a closed vocabulary that is declared, checked, proved.
+
+Two sorts. *Operations* are true or false: where false, the call raises ``NotSupported`` before any
+effect. *Guarantees* have levels, in rising order: ``requires`` names the least that will do.
+Every field must be given: a backend that says nothing about a capability does not load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from gearshift.errors import ConfigError
+
+__all__ = ["Capabilities", "Known", "Members", "Order", "Prefetch", "Requirement", "Survives"]
+
+
+class _Level(Enum):
+    """An enum whose members are declared from the weakest to the strongest."""
+
+    def satisfies(self, least: _Level) -> bool:
+        members = list(type(self))
+        return members.index(self) >= members.index(least)
+
+
+class Order(_Level):
+    """In which order first deliveries reach one group."""
+
+    NONE = "none"
+    SINGLE_CONSUMER = "single_consumer"  # as sent, while the group has one consumer
+    KEY = "key"  # messages of one key as sent, with any number of consumers
+
+
+class Known(_Level):
+    """How much a fact on a delivery (``redelivered``, ``attempt``) can be trusted."""
+
+    NONE = "none"
+    HINT = "hint"  # may be wrong after a crash
+    EXACT = "exact"
+
+
+class Prefetch(_Level):
+    """Whether ``prefetch`` bounds what the broker hands over, or only what the client asks for."""
+
+    SOFT = "soft"
+    STRICT = "strict"
+
+
+class Survives(_Level):
+    """What a stored message and a group's progress outlive."""
+
+    NOTHING = "nothing"  # they live in this process
+    PROCESS = "process"  # every client process may die
+    BROKER_RESTART = "broker_restart"  # the broker may be killed and started again
+
+
+class Members(_Level):
+    """How many consumers of one group can work at once."""
+
+    PARTITIONS = "partitions"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One entry of ``requires``: a capability's name and, for a guarantee, the least level."""
+
+    name: str
+    level: _Level | None
+
+    def __str__(self) -> str:
+        return self.name if self.level is None else f"{self.name}={self.level.value}"
+
+    @staticmethod
+    def parse(text: str) -> Requirement:
+        """Read ``"dead_letter"`` or ``"order=key"``. Raises ConfigError with the vocabulary."""
+        name, _, wanted = text.partition("=")
+        level_type = _LEVELS.get(name)
+        if name not in _FIELDS or (wanted and level_type is None):
+            raise ConfigError(
+                f"unknown capability {text!r} in requires",
+                hint="one of " + ", ".join(_vocabulary()),
+            )
+        if level_type is None:
+            return Requirement(name=name, level=None)
+        members = list(level_type)
+        if not wanted:
+            return Requirement(name=name, level=members[1])
+        try:
+            return Requirement(name=name, level=level_type(wanted))
+        except ValueError:
+            choices = ", ".join(str(member.value) for member in members)
+            raise ConfigError(f"unknown level {wanted!r} of {name}", hint=f"one of {choices}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What one backend can do for channels of one semantics."""
+
+    # operations
+    redelivery: bool  #: unfinished work of a dead consumer comes again to its group
+    native_retry: bool  #: the broker itself can give one message back (else the portable layer holds it)
+    native_delay: bool  #: the broker keeps a retried message until its delay is over
+    dead_letter: bool  #: a rejected message can be moved to another channel, confirmed before it is settled
+    fan_out: bool  #: every group gets every message
+    replay: bool  #: settled messages can be read again; a new group may start at the beginning
+    seek: bool  #: a consumer can go to the start, the end, an offset or a time
+    purge: bool  #: what waits for a group can be thrown away
+    ephemeral_group: bool  #: a group that leaves nothing behind, as ``tail`` uses
+    unroutable_detected: bool  #: a message that nothing would receive is refused
+    tombstone: bool  #: a message may have no body at all (None)
+    depth: bool  #: what waits for a group can be counted
+    durable_group: bool  #: a group's progress outlives its consumers
+
+    # guarantees
+    order: Order
+    redelivered: Known
+    attempt: Known
+    prefetch: Prefetch
+    survives: Survives
+    members: Members
+
+    # limits
+    max_message_bytes: int  #: largest ``Message.size`` that a default broker takes
+
+    def satisfies(self, requirement: Requirement) -> bool:
+        """True if this is at least what ``requirement`` asks."""
+        mine = getattr(self, requirement.name)
+        if requirement.level is None:
+            return bool(mine)
+        return bool(mine.satisfies(requirement.level))
+
+    def as_dict(self) -> dict[str, bool | str | int]:
+        """Field name to plain value, for tables, JSON and ``explain``."""
+        return {
+            field.name: value.value if isinstance(value := getattr(self, field.name), Enum) else value
+            for field in dataclasses.fields(self)
+        }
+
+
+_LEVELS: dict[str, type[_Level]] = {
+    "order": Order,
+    "redelivered": Known,
+    "attempt": Known,
+    "prefetch": Prefetch,
+    "survives": Survives,
+    "members": Members,
+}
+_FIELDS = {field.name for field in dataclasses.fields(Capabilities)} - {"max_message_bytes"}
+
+
+def _vocabulary() -> list[str]:
+    names: list[Any] = [field.name for field in dataclasses.fields(Capabilities)]
+    return [
+        f"{name}={'|'.join(str(level.value) for level in list(_LEVELS[name])[1:])}" if name in _LEVELS else name
+        for name in names
+        if name in _FIELDS
+    ]

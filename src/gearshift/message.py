@@ -1,0 +1,277 @@
+"""What is sent and what comes back: messages, headers, positions. Standard library only."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from gearshift.errors import InvalidMessage
+
+__all__ = [
+    "DEFAULT_GROUP",
+    "NO_HEADERS",
+    "RESERVED_PREFIX",
+    "HeaderValue",
+    "Headers",
+    "Message",
+    "Position",
+    "Receipt",
+    "Semantics",
+    "message_id",
+    "validate_key",
+    "validate_name",
+]
+
+HeaderValue: TypeAlias = str | bytes | int | bool
+
+#: The group of a consumer that names none.
+DEFAULT_GROUP = "default"
+
+#: Headers with this prefix belong to Gearshift: set by it, refused from callers, hidden on delivery.
+RESERVED_PREFIX = "gearshift-"
+
+#: Longest key in UTF-8 bytes: an AMQP short string, so that a key travels on every broker.
+MAX_KEY_BYTES = 255
+
+#: Longest channel or group name: what is left of a Kafka topic name with room for suffixes.
+MAX_NAME_LENGTH = 200
+
+_INT64 = range(-(2**63), 2**63)
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class Semantics(StrEnum):
+    """What a channel is: a ``queue`` of work to settle one by one, or a ``stream`` to read along."""
+
+    QUEUE = "queue"
+    STREAM = "stream"
+
+
+class Headers(Mapping[str, HeaderValue]):
+    """Immutable headers that keep duplicates and order.
+
+    ``headers["a"]`` is the last value of ``a``; ``getall("a")`` all of them; ``pairs`` everything.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(
+        self, source: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] = ()
+    ) -> None:
+        if isinstance(source, Headers):
+            self.pairs: tuple[tuple[str, HeaderValue], ...] = source.pairs
+        elif isinstance(source, Mapping):
+            self.pairs = tuple(source.items())
+        else:
+            self.pairs = tuple(source)
+
+    def __getitem__(self, name: str) -> HeaderValue:
+        for key, value in reversed(self.pairs):
+            if key == name:
+                return value
+        raise KeyError(name)
+
+    def getall(self, name: str) -> tuple[HeaderValue, ...]:
+        """Every value of ``name``, in order; empty if there is none."""
+        return tuple(value for key, value in self.pairs if key == name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key for key, _ in self.pairs))
+
+    def __len__(self) -> int:
+        return len({key for key, _ in self.pairs})
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Headers):
+            return self.pairs == other.pairs
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash(self.pairs)
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self.pairs)!r})"
+
+
+NO_HEADERS = Headers()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. ``None`` means that the field was not given.
+
+    ``body`` is bytes; ``None`` only on brokers that declare ``tombstone``. ``timestamp_ms`` is
+    Unix time in milliseconds. ``id`` is set on everything that Gearshift sends and is the same on
+    every copy of it; a foreign message may lack one.
+    """
+
+    body: bytes | None
+    key: str | None = None
+    headers: Headers = NO_HEADERS
+    id: str | None = None
+    content_type: str | None = None
+    timestamp_ms: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    type: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of body, key and headers: what buffers and limits count."""
+        body = len(self.body) if self.body is not None else 0
+        if not self.headers.pairs:
+            return body + len(self.key or "")
+        return body + len(self.key or "") + sum(
+            len(name) + (len(value) if isinstance(value, str | bytes) else 8)
+            for name, value in self.headers.pairs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a log: ``offset`` in ``partition``, both from 0."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The broker has stored the message. ``position`` is where, on brokers that tell.
+
+    ``resent`` is true when a connection was lost in between and it was sent again under the same
+    id: then it may be stored twice.
+    """
+
+    id: str
+    channel: str
+    position: Position | None = None
+    resent: bool = False
+
+
+@dataclass(slots=True)
+class _IdSource:
+    """Process-unique prefix and a counter: unique like a random id, a tenth of its price."""
+
+    pid: int = -1
+    prefix: str = ""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def renew(self, pid: int) -> None:
+        self.prefix = f"{int(time.time()):08x}{os.urandom(8).hex()}"
+        self.numbers = itertools.count()
+        self.pid = pid
+
+
+_ids = _IdSource()
+
+
+def message_id() -> str:
+    """A new id, unique across processes, forks and machines. Any thread; never blocks."""
+    pid = os.getpid()
+    if _ids.pid != pid:
+        _ids.renew(pid)
+    return f"{_ids.prefix}{next(_ids.numbers):08x}"
+
+
+def validate_name(name: object, what: str) -> str:
+    """Return ``name`` if it can name a channel or group on every broker, else raise.
+
+    Letters, digits, ``.``, ``_`` and ``-``; 1 to 200 characters; not ``.`` or ``..``.
+    """
+    if not isinstance(name, str):
+        raise InvalidMessage(f"{what} must be str, got {type(name).__name__}")
+    if not name or name in (".", "..") or len(name) > MAX_NAME_LENGTH or set(name) - _NAME_CHARACTERS:
+        shown = name if len(name) <= 40 else f"{name[:40]}... ({len(name)} characters)"
+        raise InvalidMessage(
+            f"{what} {shown!r} is not a valid name",
+            hint=f"use 1 to {MAX_NAME_LENGTH} of letters, digits, '.', '_' and '-', "
+            "and not '.' or '..'",
+        )
+    return name
+
+
+def validate_key(key: object) -> str | None:
+    """Return ``key`` if it is None or a non-empty str of at most 255 UTF-8 bytes, else raise."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise InvalidMessage(f"key must be str or None, got {type(key).__name__}", hint="use str(key)")
+    if not key:
+        raise InvalidMessage("key is empty", hint="leave it out, or None, for a message without key")
+    if len(key) * 4 > MAX_KEY_BYTES or not key.isascii():
+        size = len(_utf8(key, "key"))
+        if size > MAX_KEY_BYTES:
+            raise InvalidMessage(f"key is {size} bytes of UTF-8, the limit is {MAX_KEY_BYTES}")
+    if "\0" in key:
+        raise InvalidMessage(f"key {key!r} contains NUL")
+    return key
+
+
+def validate_headers(headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None) -> Headers:
+    """Return ``headers`` as Headers if every broker can carry them, else raise InvalidMessage."""
+    if not headers:
+        return NO_HEADERS
+    checked = headers if isinstance(headers, Headers) else Headers(headers)
+    for name, value in checked.pairs:
+        _validate_header(name, value)
+    return checked
+
+
+def validate_timestamp(timestamp_ms: object) -> int:
+    """Return ``timestamp_ms`` if it is whole, not negative and fits 63 bits, else raise."""
+    if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int):
+        raise InvalidMessage(
+            f"timestamp_ms must be a whole number of milliseconds, got {timestamp_ms!r}",
+            hint="use int(seconds * 1000)",
+        )
+    if timestamp_ms < 0 or timestamp_ms not in _INT64:
+        raise InvalidMessage(f"timestamp_ms {timestamp_ms!r} is out of range", hint="use Unix time in ms")
+    return timestamp_ms
+
+
+def validate_text(text: object, what: str) -> str | None:
+    """Return ``text`` if it is None or fits an AMQP short string (255 bytes), else raise."""
+    if text is None:
+        return None
+    if not isinstance(text, str) or not text:
+        raise InvalidMessage(f"{what} must be a non-empty str, got {text!r}")
+    if len(_utf8(text, what)) > 255 or any(c in text for c in "\0\r\n"):
+        raise InvalidMessage(f"{what} must be at most 255 bytes without NUL, CR or LF")
+    return text
+
+
+def _validate_header(name: object, value: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidMessage(f"header name must be str, got {name!r}")
+    if not name or any(c in name for c in "\0\r\n") or len(_utf8(name, "header name")) > 255:
+        raise InvalidMessage(
+            f"header name {name[:40]!r} is not valid",
+            hint="use 1 to 255 bytes of UTF-8 without NUL, CR or LF",
+        )
+    if name.lower().startswith(RESERVED_PREFIX):
+        raise InvalidMessage(f"header {name!r} is reserved", hint=f"names in {RESERVED_PREFIX}* are ours")
+    if isinstance(value, bool | bytes):
+        return
+    if isinstance(value, str):
+        _utf8(value, f"header {name!r}")
+    elif isinstance(value, int):
+        if value not in _INT64:
+            raise InvalidMessage(f"header {name!r} is {value}, over 64 bits", hint="send it as str")
+    else:
+        raise InvalidMessage(
+            f"header {name!r} has a value of type {type(value).__name__}",
+            hint="use str, bytes, int or bool",
+        )
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidMessage(f"{what} {text[:40]!r} is not valid Unicode") from None
