@@ -76,9 +76,9 @@ class Requirement:
     @staticmethod
     def parse(text: str) -> Requirement:
         """Read ``"dead_letter"`` or ``"order=key"``. Raises ConfigError with the vocabulary."""
-        name, _, wanted = text.partition("=")
+        name, separator, wanted = text.partition("=")
         level_type = _LEVELS.get(name)
-        if name not in _FIELDS or (wanted and level_type is None):
+        if name not in _FIELDS or (separator and level_type is None):
             raise ConfigError(
                 f"unknown capability {text!r} in requires",
                 hint="one of " + ", ".join(_vocabulary()),
@@ -86,13 +86,15 @@ class Requirement:
         if level_type is None:
             return Requirement(name=name, level=None)
         members = list(level_type)
-        if not wanted:
+        if not separator:
             return Requirement(name=name, level=members[1])
         try:
             return Requirement(name=name, level=level_type(wanted))
         except ValueError:
             choices = ", ".join(str(member.value) for member in members)
-            raise ConfigError(f"unknown level {wanted!r} of {name}", hint=f"one of {choices}") from None
+            raise ConfigError(
+                f"unknown level {wanted!r} of {name}", hint=f"one of {choices}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +103,13 @@ class Capabilities:
 
     # operations
     redelivery: bool  #: unfinished work of a dead consumer comes again to its group
-    native_retry: bool  #: the broker itself can give one message back (else the portable layer holds it)
+    native_retry: (
+        bool  #: the broker itself can give one message back (else the portable layer holds it)
+    )
     native_delay: bool  #: the broker keeps a retried message until its delay is over
-    dead_letter: bool  #: a rejected message can be moved to another channel, confirmed before it is settled
+    dead_letter: (
+        bool  #: a rejected message can be moved to another channel, confirmed before it is settled
+    )
     fan_out: bool  #: every group gets every message
     replay: bool  #: settled messages can be read again; a new group may start at the beginning
     seek: bool  #: a consumer can go to the start, the end, an offset or a time
@@ -125,6 +131,13 @@ class Capabilities:
     # limits
     max_message_bytes: int  #: largest ``Message.size`` that a default broker takes
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            limit = int if field.name == "max_message_bytes" else bool
+            wanted = _LEVELS.get(field.name, limit)
+            if type(getattr(self, field.name)) is not wanted:
+                raise TypeError(f"capability {field.name} must be a {wanted.__name__}")
+
     def satisfies(self, requirement: Requirement) -> bool:
         """True if this is at least what ``requirement`` asks."""
         mine = getattr(self, requirement.name)
@@ -135,7 +148,9 @@ class Capabilities:
     def as_dict(self) -> dict[str, bool | str | int]:
         """Field name to plain value, for tables, JSON and ``explain``."""
         return {
-            field.name: value.value if isinstance(value := getattr(self, field.name), Enum) else value
+            field.name: value.value
+            if isinstance(value := getattr(self, field.name), Enum)
+            else value
             for field in dataclasses.fields(self)
         }
 
@@ -154,7 +169,9 @@ _FIELDS = {field.name for field in dataclasses.fields(Capabilities)} - {"max_mes
 def _vocabulary() -> list[str]:
     names: list[Any] = [field.name for field in dataclasses.fields(Capabilities)]
     return [
-        f"{name}={'|'.join(str(level.value) for level in list(_LEVELS[name])[1:])}" if name in _LEVELS else name
+        f"{name}={'|'.join(str(level.value) for level in list(_LEVELS[name])[1:])}"
+        if name in _LEVELS
+        else name
         for name in names
         if name in _FIELDS
     ]

@@ -65,7 +65,7 @@ __all__ = [
     "Verdict",
 ]
 
-#: Version of this contract. A plugin states the one that it was written for; another one is refused.
+#: Version of this contract. A plugin states the one it was written for; another is refused.
 DRIVER_API = 1
 
 
@@ -165,7 +165,10 @@ class StartAt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A place to read from: ``positions`` (next offset per partition) or ``time_ms`` go with ``at``."""
+    """Where to read from: ``positions`` (next offset per partition) and ``time_ms`` go with ``at``.
+
+    They are given for OFFSET and TIME only.
+    """
 
     at: StartAt = StartAt.EARLIEST
     positions: Mapping[int, int] = field(default_factory=dict)
@@ -279,7 +282,8 @@ class Verdict(StrEnum):
 
 
 class Settlement(NamedTuple):
-    """``delay_s`` is for RETRY. ``through``: ACK this token and all earlier ones (see QueueDriver).
+    """``delay_s`` is for RETRY. ``through``: ACK this token and all earlier ones (see QueueDriver),
+    but for those whose RETRY the driver has not completed yet.
 
     A RETRY carries the ``message`` as it came and the ``attempt`` that failed, for backends that
     have to store it again themselves.

@@ -1,4 +1,4 @@
-"""Reading addresses out of settings: URLs and ``host:port`` pairs. Raises ValueError without secrets.
+"""Reading addresses out of settings: URLs and ``host:port`` pairs. Errors hold no secret.
 
 Client libraries put what they cannot parse into their exceptions, password and all; so URLs are
 taken apart here and clients get the parts.
@@ -13,7 +13,9 @@ from urllib.parse import unquote
 
 from gearshift.secret import Secret
 
-__all__ = ["Endpoint", "is_loopback", "parse_host_port", "parse_url"]
+__all__ = ["Endpoint", "first_remote", "is_loopback", "parse_host_port", "parse_url"]
+
+_NOT_IN_HOSTS = frozenset(" /\\?#[]%\"'<>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,18 @@ class Endpoint:
 def parse_url(url: str, *, schemes: dict[str, int], field: str = "url") -> Endpoint:
     """Take ``scheme://user:password@host:port/path`` apart; ``schemes`` gives each default port."""
     scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
     choices = " or ".join(f"{name}://" for name in schemes)
     if not separator:
         raise ValueError(f"{field}: missing scheme, expected {choices}")
     if scheme not in schemes:
-        raise ValueError(f"{field}: unknown scheme {scheme[:20]!r}, expected {choices}")
+        # Not shown unless it looks like one: of "user:pw@host" anything may stand in its place.
+        named = f" {scheme!r}" if scheme.isalnum() else ""
+        raise ValueError(f"{field}: unknown scheme{named}, expected {choices}")
+    if not rest.isprintable() or " " in rest:
+        raise ValueError(f"{field}: has a space or control character; percent-encode it")
     if any(mark in rest for mark in "?#"):
-        raise ValueError(f"{field}: '?' and '#' are not used here; percent-encode them in credentials")
+        raise ValueError(f"{field}: write '?' and '#' percent-encoded (%3F, %23)")
     authority, slash, path = rest.partition("/")
     credentials, at, address = authority.rpartition("@")
     if "@" in path or credentials.count("@") or credentials.count(":") > 1:
@@ -46,36 +53,39 @@ def parse_url(url: str, *, schemes: dict[str, int], field: str = "url") -> Endpo
             "percent-encode it (%2F, %40, %3A)"
         )
     if slash and "/" in path:
-        raise ValueError(f"{field}: path '/{path}' has more than one part; percent-encode '/' as %2F")
+        raise ValueError(f"{field}: the path has two parts; percent-encode its '/' as %2F")
     username, colon, password = credentials.partition(":")
     host, port = parse_host_port(address, default_port=schemes[scheme], field=field)
     return Endpoint(
         scheme=scheme,
         host=host,
         port=port,
-        username=unquote(username) if at else None,
-        password=Secret(unquote(password)) if colon else None,
-        path=unquote(path) if slash else None,
+        username=_unquoted(username, field) if at else None,
+        password=Secret(_unquoted(password, field)) if colon else None,
+        path=_unquoted(path, field) if slash else None,
     )
 
 
 def parse_host_port(address: str, *, default_port: int | None, field: str) -> tuple[str, int]:
-    """Read ``host``, ``host:port`` or ``[v6]:port``; the port must be 1 to 65535."""
-    if address.startswith("["):
-        host, bracket, tail = address[1:].partition("]")
-        port_text = tail.removeprefix(":")
-        if not bracket or (tail and not tail.startswith(":")):
-            raise ValueError(f"{field}: {address!r} is not [IPv6]:port")
-    else:
-        host, _, port_text = address.partition(":")
-    if not host or any(character.isspace() for character in host):
-        raise ValueError(f"{field}: {address!r} has no host name")
+    """Read ``host``, ``host:port`` or ``[v6]:port``; the port must be 1 to 65535.
+
+    Errors repeat a host or port only if it looks like one: of a mistyped URL it may be a password.
+    """
+    if "://" in address or "@" in address:
+        raise ValueError(f"{field}: write host:port, without scheme and credentials")
+    if "," in address:
+        raise ValueError(f"{field}: has a ','; one host:port stands here")
+    split = _bracketed if address.startswith("[") else _plain
+    host, port_text = split(address, field)
     if not port_text:
         if default_port is None:
-            raise ValueError(f"{field}: {address!r} has no port, write host:port")
+            raise ValueError(f"{field}: {host!r} has no port, write host:port")
         return host, default_port
-    if not port_text.isascii() or not port_text.isdigit() or not 1 <= int(port_text) <= 65535:
-        raise ValueError(f"{field}: port {port_text[:10]!r} of {host!r} is not a number from 1 to 65535")
+    if not port_text.isascii() or not port_text.isdigit():
+        raise ValueError(f"{field}: what follows ':' is not a port, a number from 1 to 65535")
+    if len(port_text) > 6 or not 1 <= int(port_text) <= 65535:
+        shown = f" {port_text}" if len(port_text) <= 6 else ""
+        raise ValueError(f"{field}: port{shown} is not from 1 to 65535")
     return host, int(port_text)
 
 
@@ -84,9 +94,36 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower().rstrip(".") == "localhost"
 
 
 def first_remote(endpoints: Sequence[tuple[str, int]]) -> str | None:
     """The first host that is not this machine, for warnings about plain text; None if all are."""
     return next((host for host, _ in endpoints if not is_loopback(host)), None)
+
+
+def _plain(address: str, field: str) -> tuple[str, str]:
+    host, _, port = address.partition(":")
+    if not host or not host.isprintable() or set(host) & _NOT_IN_HOSTS:
+        raise ValueError(f"{field}: has no host name, write host:port")
+    return host, port
+
+
+def _bracketed(address: str, field: str) -> tuple[str, str]:
+    """``[v6]`` or ``[v6]:port``; the address without brackets (it has ':' and perhaps '%zone')."""
+    host, bracket, tail = address[1:].partition("]")
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        bracket = ""
+    if not bracket or (tail and not tail.startswith(":")):
+        raise ValueError(f"{field}: is not [IPv6]:port")
+    return host, tail.removeprefix(":")
+
+
+def _unquoted(text: str, field: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:  # it holds the bytes, so it must not become the context
+        pass
+    raise ValueError(f"{field}: what is percent-encoded in it is not UTF-8")

@@ -1,4 +1,4 @@
-"""Every error that Gearshift raises, in one tree. Callers act on type and ``retryable``, never on text.
+"""Every error that Gearshift raises, in one tree. Act on type and ``retryable``, never on text.
 
 ::
 

@@ -23,8 +23,11 @@ __all__ = [
     "Receipt",
     "Semantics",
     "message_id",
+    "validate_headers",
     "validate_key",
     "validate_name",
+    "validate_text",
+    "validate_timestamp",
 ]
 
 HeaderValue: TypeAlias = str | bytes | int | bool
@@ -32,7 +35,7 @@ HeaderValue: TypeAlias = str | bytes | int | bool
 #: The group of a consumer that names none.
 DEFAULT_GROUP = "default"
 
-#: Headers with this prefix belong to Gearshift: set by it, refused from callers, hidden on delivery.
+#: Headers with this prefix are Gearshift's: refused from callers, hidden on delivery.
 RESERVED_PREFIX = "gearshift-"
 
 #: Longest key in UTF-8 bytes: an AMQP short string, so that a key travels on every broker.
@@ -41,12 +44,12 @@ MAX_KEY_BYTES = 255
 #: Longest channel or group name: what is left of a Kafka topic name with room for suffixes.
 MAX_NAME_LENGTH = 200
 
-_INT64 = range(-(2**63), 2**63)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 class Semantics(StrEnum):
-    """What a channel is: a ``queue`` of work to settle one by one, or a ``stream`` to read along."""
+    """A ``queue`` of work that is settled one by one, or a ``stream`` that is read along."""
 
     QUEUE = "queue"
     STREAM = "stream"
@@ -125,10 +128,11 @@ class Message:
         """Bytes of body, key and headers: what buffers and limits count."""
         body = len(self.body) if self.body is not None else 0
         if not self.headers.pairs:
-            return body + len(self.key or "")
-        return body + len(self.key or "") + sum(
-            len(name) + (len(value) if isinstance(value, str | bytes) else 8)
-            for name, value in self.headers.pairs
+            return body + _length(self.key or "")
+        return (
+            body
+            + _length(self.key or "")
+            + sum(_length(name) + _length(value) for name, value in self.headers.pairs)
         )
 
 
@@ -154,29 +158,29 @@ class Receipt:
     resent: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _IdSource:
-    """Process-unique prefix and a counter: unique like a random id, a tenth of its price."""
+    """Process-unique prefix and a counter: unique like a random id, a tenth of its price.
 
-    pid: int = -1
-    prefix: str = ""
+    Never changed, only replaced as a whole, so that no thread ever sees the prefix of one with the
+    counter of another.
+    """
+
+    pid: int
+    prefix: str = field(default_factory=lambda: f"{int(time.time()):08x}{os.urandom(8).hex()}")
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def renew(self, pid: int) -> None:
-        self.prefix = f"{int(time.time()):08x}{os.urandom(8).hex()}"
-        self.numbers = itertools.count()
-        self.pid = pid
 
-
-_ids = _IdSource()
+_ids = _IdSource(pid=-1, prefix="")
 
 
 def message_id() -> str:
     """A new id, unique across processes, forks and machines. Any thread; never blocks."""
-    pid = os.getpid()
-    if _ids.pid != pid:
-        _ids.renew(pid)
-    return f"{_ids.prefix}{next(_ids.numbers):08x}"
+    global _ids
+    ids = _ids
+    if ids.pid != (pid := os.getpid()):
+        ids = _ids = _IdSource(pid)
+    return f"{ids.prefix}{next(ids.numbers):08x}"
 
 
 def validate_name(name: object, what: str) -> str:
@@ -186,7 +190,12 @@ def validate_name(name: object, what: str) -> str:
     """
     if not isinstance(name, str):
         raise InvalidMessage(f"{what} must be str, got {type(name).__name__}")
-    if not name or name in (".", "..") or len(name) > MAX_NAME_LENGTH or set(name) - _NAME_CHARACTERS:
+    if (
+        not name
+        or name in (".", "..")
+        or len(name) > MAX_NAME_LENGTH
+        or set(name) - _NAME_CHARACTERS
+    ):
         shown = name if len(name) <= 40 else f"{name[:40]}... ({len(name)} characters)"
         raise InvalidMessage(
             f"{what} {shown!r} is not a valid name",
@@ -201,9 +210,13 @@ def validate_key(key: object) -> str | None:
     if key is None:
         return None
     if not isinstance(key, str):
-        raise InvalidMessage(f"key must be str or None, got {type(key).__name__}", hint="use str(key)")
+        raise InvalidMessage(
+            f"key must be str or None, got {type(key).__name__}", hint="use str(key)"
+        )
     if not key:
-        raise InvalidMessage("key is empty", hint="leave it out, or None, for a message without key")
+        raise InvalidMessage(
+            "key is empty", hint="leave it out, or None, for a message without key"
+        )
     if len(key) * 4 > MAX_KEY_BYTES or not key.isascii():
         size = len(_utf8(key, "key"))
         if size > MAX_KEY_BYTES:
@@ -213,12 +226,20 @@ def validate_key(key: object) -> str | None:
     return key
 
 
-def validate_headers(headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None) -> Headers:
+def validate_headers(
+    headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None,
+) -> Headers:
     """Return ``headers`` as Headers if every broker can carry them, else raise InvalidMessage."""
     if not headers:
         return NO_HEADERS
-    checked = headers if isinstance(headers, Headers) else Headers(headers)
-    for name, value in checked.pairs:
+    try:
+        checked = headers if isinstance(headers, Headers) else Headers(headers)
+        pairs = [(name, value) for name, value in checked.pairs]
+    except (TypeError, ValueError):
+        raise InvalidMessage(
+            "headers must be a mapping or (name, value) pairs", hint='use {"name": "value"}'
+        ) from None
+    for name, value in pairs:
         _validate_header(name, value)
     return checked
 
@@ -230,8 +251,10 @@ def validate_timestamp(timestamp_ms: object) -> int:
             f"timestamp_ms must be a whole number of milliseconds, got {timestamp_ms!r}",
             hint="use int(seconds * 1000)",
         )
-    if timestamp_ms < 0 or timestamp_ms not in _INT64:
-        raise InvalidMessage(f"timestamp_ms {timestamp_ms!r} is out of range", hint="use Unix time in ms")
+    if not 0 <= timestamp_ms <= _INT64_MAX:
+        raise InvalidMessage(
+            f"timestamp_ms {timestamp_ms!r} is out of range", hint="use Unix time in ms"
+        )
     return timestamp_ms
 
 
@@ -255,19 +278,29 @@ def _validate_header(name: object, value: object) -> None:
             hint="use 1 to 255 bytes of UTF-8 without NUL, CR or LF",
         )
     if name.lower().startswith(RESERVED_PREFIX):
-        raise InvalidMessage(f"header {name!r} is reserved", hint=f"names in {RESERVED_PREFIX}* are ours")
+        raise InvalidMessage(
+            f"header {name!r} is reserved", hint=f"names in {RESERVED_PREFIX}* are ours"
+        )
     if isinstance(value, bool | bytes):
         return
     if isinstance(value, str):
         _utf8(value, f"header {name!r}")
     elif isinstance(value, int):
-        if value not in _INT64:
-            raise InvalidMessage(f"header {name!r} is {value}, over 64 bits", hint="send it as str")
+        # Compared, not looked up in a range: that would count up to an IntEnum one by one.
+        if not _INT64_MIN <= value <= _INT64_MAX:
+            raise InvalidMessage(f"header {name!r} is over 64 bits", hint="send it as str")
     else:
         raise InvalidMessage(
             f"header {name!r} has a value of type {type(value).__name__}",
             hint="use str, bytes, int or bool",
         )
+
+
+def _length(value: HeaderValue) -> int:
+    """Bytes of a header's value or of a key on the wire, about."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    return len(value) if isinstance(value, bytes) else 8
 
 
 def _utf8(text: str, what: str) -> bytes:

@@ -1,0 +1,112 @@
+"""The admin driver: topology and its state, as far as AMQP tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pika import exceptions
+
+from gearshift.driver import ChannelSpec, GroupStatus
+from gearshift.errors import NotSupported
+from gearshift_rabbitmq import topology as topo
+from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.delay import delay_queues
+from gearshift_rabbitmq.topology import Topology
+
+__all__ = ["Admin"]
+
+#: A connection unserved for longer than this may have missed heartbeats, so it is replaced.
+_FRESH_S = 0.4
+
+
+class Admin:
+    """An AdminDriver. Keeps its connection between calls that follow one another quickly only:
+    nobody answers heartbeats between calls, and a thread for that would idle all day."""
+
+    def __init__(self, connect: Callable[[], Link], heartbeat_s: float) -> None:
+        """Connect once, so that an unreachable broker is known at once."""
+        self._connect = connect
+        self._fresh_s = heartbeat_s * _FRESH_S
+        self._link: Link | None = connect()
+        self._used_at = time.monotonic()
+
+    def server(self) -> str:
+        """Product and version as the server told when it was connected to."""
+        properties = self._connected().connection.server_properties or {}
+        return f"{_text(properties.get('product', 'RabbitMQ'))} {_text(properties.get('version', '?'))}"
+
+    def exists(self, channel: ChannelSpec) -> bool:
+        """Whether the exchange (and an adopted queue) is there. Creates nothing."""
+        return topo.present(self._connected(), Topology.of(channel))
+
+    def declare(self, channel: ChannelSpec) -> None:
+        """See AdminDriver."""
+        topo.declare(self._connected(), Topology.of(channel), channel.groups)
+
+    def declare_group(self, channel: ChannelSpec, group: str) -> None:
+        """See AdminDriver. Raises NotSupported for an adopted queue, which has one group."""
+        topology = Topology.of(channel)
+        if topology.adopted_queue is not None and group in channel.groups:
+            return
+        topo.declare_group(self._connected(), topology, group)
+
+    def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
+        """State of ``channel.groups``: AMQP cannot list others, nor tell what is in flight."""
+        topology = Topology.of(channel)
+        link = self._connected()
+        return [self._status(link, topology, group) for group in channel.groups]
+
+    def purge(self, channel: ChannelSpec, group: str) -> int | None:
+        """Throw away what is ready; what is handed out or waits for a delayed retry stays."""
+        answer = Rpc(self._connected())("queue_purge", queue=Topology.of(channel).queue(group))
+        return int(answer.message_count)
+
+    def delete(self, channel: ChannelSpec) -> None:
+        """Remove exchange, the queues of ``channel.groups`` and their helpers. Missing is fine."""
+        topology = Topology.of(channel)
+        if topology.adopted_queue is not None or not topology.exchange_is_ours:
+            name = topology.adopted_queue or topology.exchange
+            raise NotSupported(
+                f"channel {channel.name!r} adopts {name!r}, which is not ours to delete",
+                hint="delete it with the broker's own tools",
+            )
+        rpc = Rpc(self._connected())
+        rpc("exchange_delete", exchange=topology.exchange)
+        for group in channel.groups:
+            queue = topology.queue(group)
+            for name in (queue, topo.undeliverable(queue), *delay_queues(queue)):
+                rpc("queue_delete", queue=name)
+        rpc.close()
+
+    def close(self) -> None:
+        """See AdminDriver."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close(1.0)
+
+    def _status(self, link: Link, topology: Topology, group: str) -> GroupStatus:
+        try:
+            answer = Rpc(link)("queue_declare", queue=topology.queue(group), passive=True)
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 404:
+                raise
+            return GroupStatus(group=group)
+        return GroupStatus(
+            group=group, ready=int(answer.message_count), consumers=int(answer.consumer_count)
+        )
+
+    def _connected(self) -> Link:
+        link = self._link
+        stale = time.monotonic() - self._used_at > self._fresh_s
+        if link is None or link.error is not None or stale:
+            if link is not None:
+                link.close(0.2)
+            link = self._link = self._connect()
+        self._used_at = time.monotonic()
+        return link
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,132 @@
+"""The backend of one profile: makes drivers, refuses what cannot work, names errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gearshift.driver import ChannelSpec, ConsumerSpec, LogDriver, LogEvents
+from gearshift.endpoints import first_remote
+from gearshift.errors import ConfigError, GearshiftError, NotSupported
+from gearshift.message import Semantics
+from gearshift_rabbitmq import errors
+from gearshift_rabbitmq.admin import Admin
+from gearshift_rabbitmq.connection import Link
+from gearshift_rabbitmq.consumer import Consumer
+from gearshift_rabbitmq.delay import delay_queues
+from gearshift_rabbitmq.producer import Producer
+from gearshift_rabbitmq.settings import RabbitSettings
+from gearshift_rabbitmq.topology import DELIVERY_LIMIT, Topology
+
+__all__ = ["RabbitBackend"]
+
+logger = logging.getLogger("gearshift.rabbitmq")
+
+_MAX_NAME_BYTES = 255
+_MAX_PREFETCH = 65535
+
+
+class RabbitBackend:
+    """A Backend. Every driver has a connection of its own; nothing is shared, so any thread."""
+
+    def __init__(self, settings: RabbitSettings) -> None:
+        """No I/O. Warns of what is unsafe away from this machine."""
+        self._settings = settings
+        remote = first_remote(settings.endpoints())
+        if remote is None:
+            return
+        if not settings.tls:
+            logger.warning("messages and password go to %r in plain text; use amqps://", remote)
+        if settings.username == "guest":
+            logger.warning("user 'guest' towards %r: everybody knows its password", remote)
+        if settings.tls_insecure_skip_verify:
+            logger.warning("tls_insecure_skip_verify: anybody may answer as %r", remote)
+
+    def endpoints(self) -> Sequence[tuple[str, int]]:
+        """See Backend."""
+        return self._settings.endpoints()
+
+    def check(self, channel: ChannelSpec) -> None:
+        """See Backend. Raises ConfigError or NotSupported."""
+        if channel.semantics is not Semantics.QUEUE:
+            _refuse_stream(channel)
+        limit = self._settings.consumer_timeout_s
+        if channel.max_processing_s >= limit:
+            raise ConfigError(
+                f"max_processing_s is {channel.max_processing_s:g}, but RabbitMQ closes a consumer "
+                f"that holds a message for {limit:g} s (its consumer_timeout)",
+                hint="lower max_processing_s, or raise consumer_timeout in rabbitmq.conf and "
+                "consumer_timeout_s in the profile",
+                channel=channel.name,
+            )
+        if channel.max_attempts > DELIVERY_LIMIT // 2:
+            raise ConfigError(
+                f"max_attempts is {channel.max_attempts}, over {DELIVERY_LIMIT // 2}",
+                hint=f"the broker gives up at {DELIVERY_LIMIT} deliveries, and we must act first",
+                channel=channel.name,
+            )
+        self._check_names(channel)
+
+    def admin(self) -> Admin:
+        """See Backend. Raises pika's error."""
+        return Admin(lambda: self._link("admin"), self._settings.heartbeat_s)
+
+    def producer(self, channel: ChannelSpec) -> Producer:
+        """See Backend. Raises pika's error."""
+        topology = Topology.of(channel)
+        return Producer(lambda: self._link(f"producer {channel.name}"), topology)
+
+    def queue_consumer(self, spec: ConsumerSpec) -> Consumer:
+        """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
+        if not 1 <= spec.prefetch <= _MAX_PREFETCH:
+            raise ConfigError(
+                f"prefetch is {spec.prefetch}, RabbitMQ takes 1 to {_MAX_PREFETCH}",
+                channel=spec.channel.name,
+            )
+        return Consumer(self._link, spec)
+
+    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> LogDriver:
+        """Stream semantics is not offered."""
+        _refuse_stream(spec.channel)
+
+    def classify(self, error: Exception) -> GearshiftError | None:
+        """See Backend."""
+        return errors.classify(error, self._settings.endpoints())
+
+    def close(self) -> None:
+        """Nothing is shared between drivers, so nothing to do."""
+
+    def _link(self, purpose: str) -> Link:
+        return Link(self._settings, purpose)
+
+    def _check_names(self, channel: ChannelSpec) -> None:
+        topology = Topology.of(channel)
+        if topology.adopted_queue is not None and len(channel.groups) > 1:
+            raise NotSupported(
+                f"native.queue adopts one queue, but groups lists {len(channel.groups)}",
+                hint="keep one group, or name an exchange so that every group gets a queue",
+                channel=channel.name,
+            )
+        names = [topology.exchange] if topology.exchange_is_ours else []
+        if topology.adopted_queue is None:
+            names += [delay_queues(topology.queue(group))[-1] for group in channel.groups]
+        for name in names:
+            if name.lower().startswith("amq."):
+                raise ConfigError(
+                    f"channel name {channel.name!r}: RabbitMQ keeps names in 'amq.' for itself",
+                    hint="choose another name",
+                )
+            if len(name.encode()) > _MAX_NAME_BYTES:
+                raise ConfigError(
+                    f"channel and group name together are too long: {name[:60]!r}... has "
+                    f"{len(name.encode())} bytes, RabbitMQ takes {_MAX_NAME_BYTES}",
+                    hint="shorten the channel's or the group's name",
+                )
+
+
+def _refuse_stream(channel: ChannelSpec) -> NoReturn:
+    raise NotSupported(
+        f"channel {channel.name!r}: stream semantics is not offered on RabbitMQ yet",
+        hint='use semantics = "queue"',
+    )

@@ -1,0 +1,311 @@
+"""One AMQP connection and its loop, driven step by step by the one thread that owns it.
+
+pika's connections are callback machines: whoever runs their loop gets the callbacks. A `Link` is
+such a connection together with its loop; nothing happens on it except inside `step`, `wait`, `Rpc`
+and `close`, so a Link needs no lock. It may be handed to another thread as a whole; only `wake`
+may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+from pika import exceptions
+from pika.adapters.select_connection import IOLoop
+
+from gearshift_rabbitmq.settings import RabbitSettings
+from gearshift_rabbitmq.tolerant import read_frame
+
+__all__ = ["RPC_TIMEOUT_S", "Link", "Rpc"]
+
+logger = logging.getLogger("gearshift.rabbitmq.connection")
+
+#: The longest wait for one answer of the broker.
+RPC_TIMEOUT_S = 5.0
+
+#: Bytes gathered before they become one write.
+_CHUNK = 64 * 1024
+
+
+class _Connection(pika.SelectConnection):  # type: ignore[misc]
+    """pika's connection with two changes at its adapter seams, and a public abort.
+
+    Writes between ``cork`` and ``uncork`` leave as a few large pieces: pika sends every frame by
+    its own system call, three for a message. Reading goes on where pika's decoder raises (see
+    ``tolerant``).
+    """
+
+    _corked: list[bytes] | None = None
+
+    def cork(self) -> None:
+        self._corked = []
+
+    def uncork(self) -> None:
+        pieces, self._corked = self._corked or [], None
+        if pieces and self._transport is not None:
+            super()._adapter_emit_data(b"".join(pieces))
+
+    def abort(self, reason: Exception) -> None:
+        """Drop the socket without a farewell; the close callback gets ``reason``."""
+        if not (self.is_closed or self._transport is None):
+            self._terminate_stream(reason)
+
+    def unsent_bytes(self) -> int:
+        return self._get_write_buffer_size() if self._transport is not None else 0
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._corked is None:
+            super()._adapter_emit_data(data)
+        else:
+            self._corked.append(data)
+
+    def _read_frame(self) -> Any:
+        return read_frame(self._frame_buffer)
+
+
+class Link:
+    """A connection to the first node that answers. Made open, or not at all."""
+
+    def __init__(self, settings: RabbitSettings, purpose: str) -> None:
+        """Connect within ``connect_timeout_s``. Raises pika's error of the last node tried."""
+        self.loop = IOLoop()
+        self.loop.activate_poller()
+        self.error: Exception | None = None
+        self.blocked: str | None = None
+        self.connection: _Connection
+        self._opened = False
+        self._gone = False
+        self._bytes_heard = 0
+        self._heard_at = time.monotonic()
+        self._silence_s = settings.heartbeat_s * 1.5
+        try:
+            self._connect(settings, purpose)
+        except BaseException:
+            self._let_go()
+            raise
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────
+
+    def step(self, timeout_s: float) -> None:
+        """Serve the connection once: wait up to ``timeout_s`` for anything, and handle it.
+
+        Raises the reason once the connection is lost, closed by the broker, or silent for longer
+        than one and a half heartbeats.
+        """
+        self._turn(timeout_s)
+        if self.error is not None:
+            raise self.error
+        self._check_silence()
+
+    def wait(self, done: Callable[[], object], timeout_s: float, what: str) -> None:
+        """Serve the connection until ``done()``; raises TimeoutError, naming ``what``, at the end."""
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError(f"no answer to {what} within {timeout_s:g} s")
+            self.step(remaining)
+
+    def wake(self) -> None:
+        """Make a running or coming ``step`` return soon. Any thread, also after close."""
+        self.loop.add_callback_threadsafe(_nothing)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """What is written inside leaves together. Not reentrant."""
+        self.connection.cork()
+        try:
+            yield
+        finally:
+            self.connection.uncork()
+
+    # ── closing ──────────────────────────────────────────────────────────────────────────────
+
+    def close(self, timeout_s: float) -> None:
+        """Say goodbye within ``timeout_s``, else drop the socket. Idempotent, never raises."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            if not self._gone and self.connection.is_open and self.blocked is None:
+                self.connection.close()
+                while not self.connection.is_closed and time.monotonic() < deadline:
+                    self._turn(max(0.0, deadline - time.monotonic()))
+        except Exception as error:
+            logger.debug("closing: %r", error)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Free socket and loop whatever state they are in. Does not wait for the broker."""
+        if self._gone:
+            return
+        self._gone = True
+        connection = getattr(self, "connection", None)
+        try:
+            if connection is not None and not connection.is_closed:
+                _abandon(connection)
+                for _ in range(10):  # pika ends a stream through a few callbacks of its loop
+                    if connection.is_closed:
+                        break
+                    self._turn(0.01)
+        except Exception as error:
+            logger.debug("letting go: %r", error)
+        finally:
+            self.loop.close()
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────
+
+    def _connect(self, settings: RabbitSettings, purpose: str) -> None:
+        deadline = time.monotonic() + settings.connect_timeout_s
+        failure: Exception | None = None
+        endpoints = settings.endpoints()
+        for number, (host, port) in enumerate(endpoints):
+            share = max(0.5, (deadline - time.monotonic()) / (len(endpoints) - number))
+            try:
+                self._connect_to(settings, host, port, purpose, share)
+                return
+            except Exception as error:
+                failure = error
+                logger.debug("%s:%s did not take the connection: %s", host, port, type(error).__name__)
+        assert failure is not None
+        raise failure
+
+    def _connect_to(
+        self, settings: RabbitSettings, host: str, port: int, purpose: str, timeout_s: float
+    ) -> None:
+        self.error = None
+        self.connection = _Connection(
+            _parameters(settings, host, port, purpose, timeout_s),
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_end,
+            on_close_callback=self._on_end,
+            custom_ioloop=self.loop,
+        )
+        self.connection.add_on_connection_blocked_callback(self._on_blocked)
+        self.connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._heard_at = time.monotonic()
+        try:
+            self.wait(lambda: self._opened, timeout_s, f"connecting to {host}:{port}")
+        except BaseException:
+            if not self.connection.is_closed:
+                _abandon(self.connection)
+                self._turn(0.0)
+                self._turn(0.0)
+            raise
+
+    def _turn(self, timeout_s: float) -> None:
+        timer = self.loop.call_later(max(0.0, timeout_s), _nothing)
+        try:
+            self.loop.poll()
+            self.loop.process_timeouts()
+        finally:
+            self.loop.remove_timeout(timer)
+
+    def _check_silence(self) -> None:
+        now = time.monotonic()
+        heard = self.connection.bytes_received
+        if heard != self._bytes_heard:
+            self._bytes_heard, self._heard_at = heard, now
+        elif self._opened and now - self._heard_at > self._silence_s:
+            # pika's own check needs up to two heartbeats and ten seconds.
+            self.error = exceptions.AMQPHeartbeatTimeout(
+                f"the broker has sent nothing for {now - self._heard_at:.1f} s"
+            )
+            raise self.error
+
+    def _on_open(self, connection: Any) -> None:
+        self._opened = True
+
+    def _on_end(self, connection: Any, error: Exception) -> None:
+        self.error = error
+
+    def _on_blocked(self, connection: Any, frame: Any) -> None:
+        reason = frame.method.reason
+        self.blocked = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        logger.warning("the broker takes no messages at present: %r", self.blocked)
+
+    def _on_unblocked(self, connection: Any, frame: Any) -> None:
+        self.blocked = None
+        logger.info("the broker takes messages again")
+
+
+class Rpc:
+    """An AMQP channel used for one question after another, each waited for.
+
+    A refusal closes an AMQP channel, so take a new Rpc after any error.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._reason: Exception | None = None
+        self.channel = link.connection.channel(on_open_callback=_nothing)
+        self.channel.add_on_close_callback(self._on_close)
+        self._wait(lambda: self.channel.is_open, "channel.open")
+
+    def __call__(self, name: str, **arguments: Any) -> Any:
+        """Call the method ``name`` of pika's channel and return the broker's answering method.
+
+        Raises ChannelClosedByBroker with the broker's reason, the connection's error, or
+        TimeoutError after RPC_TIMEOUT_S.
+        """
+        answers: list[Any] = []
+        getattr(self.channel, name)(callback=answers.append, **arguments)
+        self._wait(lambda: answers, name)
+        return answers[0].method
+
+    def consume(self, queue: str, on_message: Callable[..., None], **arguments: Any) -> str:
+        """Start consuming and wait until the broker says so; returns the consumer tag."""
+        answers: list[Any] = []
+        tag = self.channel.basic_consume(queue, on_message, callback=answers.append, **arguments)
+        self._wait(lambda: answers, "basic_consume")
+        return str(tag)
+
+    def close(self) -> None:
+        """Close the AMQP channel without waiting."""
+        if self.channel.is_open:
+            self.channel.close()
+
+    def _wait(self, done: Callable[[], object], what: str) -> None:
+        self._link.wait(lambda: done() or self._reason, RPC_TIMEOUT_S, what)
+        if self._reason is not None:
+            raise self._reason
+
+    def _on_close(self, channel: Any, reason: Exception) -> None:
+        self._reason = reason
+
+
+def _parameters(
+    settings: RabbitSettings, host: str, port: int, purpose: str, timeout_s: float
+) -> pika.ConnectionParameters:
+    context = settings.tls_context()
+    assert settings.password is not None
+    return pika.ConnectionParameters(
+        host=host,
+        port=port,
+        virtual_host=settings.virtual_host,
+        credentials=pika.PlainCredentials(settings.username or "guest", settings.password.reveal()),
+        ssl_options=context and pika.SSLOptions(context, settings.tls_server_name or host),
+        heartbeat=settings.heartbeat_s,
+        connection_attempts=1,
+        socket_timeout=timeout_s,
+        stack_timeout=timeout_s,
+        blocked_connection_timeout=None,
+        client_properties={
+            "connection_name": f"{settings.connection_name} {purpose} pid {os.getpid()}"
+        },
+    )
+
+
+def _abandon(connection: _Connection) -> None:
+    if connection.is_open or connection.is_closing:
+        connection.abort(exceptions.ConnectionClosedByClient(0, "abandoned"))
+    else:
+        connection.close()
+
+
+def _nothing(*_: object) -> None:
+    """A callback that only makes pika wait for an answer, or its loop return."""

@@ -1,0 +1,153 @@
+"""From what pika raises to what Gearshift raises. The only place that reads the broker's texts."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Sequence
+
+from pika import exceptions
+from pika.adapters.utils import connection_workflow
+
+from gearshift.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    GearshiftError,
+    MessageTooLarge,
+    NotSupported,
+    PublishRefused,
+    TopologyConflict,
+    TopologyError,
+    UnknownChannel,
+    Unroutable,
+)
+
+__all__ = ["PublishNacked", "PublishReturned", "classify"]
+
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']*)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
+    r"received (?P<wanted>.*?) but current is (?P<current>.*)"
+)
+
+
+class PublishNacked(Exception):
+    """The broker answered a publish with basic.nack."""
+
+
+class PublishReturned(Exception):
+    """The broker returned a mandatory publish: no queue would have taken it."""
+
+
+def classify(error: Exception, endpoints: Sequence[tuple[str, int]]) -> GearshiftError | None:
+    """Ours for ``error``, or None if it is not known. Never raises; the text holds no secret."""
+    where = ", ".join(f"{host}:{port}" for host, port in endpoints)
+    error = _innermost(error)
+    if isinstance(error, GearshiftError):
+        return error
+    if isinstance(error, PublishReturned):
+        return Unroutable(
+            f"no queue took the message ({error})",
+            hint="declare the channel's groups before sending, or check its native routing",
+        )
+    if isinstance(error, PublishNacked):
+        return PublishRefused(
+            f"the broker refused the message ({error})",
+            hint="a queue is over its length limit (x-overflow=reject-publish) or unavailable",
+            retryable=True,
+        )
+    if isinstance(error, exceptions.ChannelClosedByBroker):
+        return _channel_closed(error.reply_code, str(error.reply_text))
+    return _connection_failed(error, where)
+
+
+def _channel_closed(code: int, text: str) -> GearshiftError:
+    if code == 404:
+        return UnknownChannel(f"it is not there: {text}", hint="declare it first, or check native")
+    if code == 403:
+        return TopologyError(
+            f"not permitted: {text}", hint="check the user's configure, write and read permissions"
+        )
+    if code == 405:
+        return TopologyError(f"in use exclusively by another connection: {text}")
+    if code == 406:
+        return _precondition_failed(text)
+    if code in (311, 501) or "message size" in text:
+        return MessageTooLarge(text)
+    if code == 540:
+        return NotSupported(f"this broker cannot do it: {text}")
+    return ConnectionFailed(f"the broker closed the AMQP channel: {code} {text}")
+
+
+def _precondition_failed(text: str) -> GearshiftError:
+    found = _INEQUIVALENT.search(text)
+    if found is not None:
+        return TopologyConflict(
+            f"{found['what']} {found['name']!r} exists with another {found['argument']!r}: "
+            f"wanted {found['wanted']}, there is {found['current']}",
+            hint="delete it, or adopt it as it is through the channel's native settings",
+        )
+    if "message size" in text:
+        return MessageTooLarge(text)
+    if "invalid arg" in text or "invalid property" in text:
+        return TopologyConflict(text)
+    if "delivery acknowledgement" in text or "unknown delivery tag" in text:
+        return ConnectionFailed(
+            f"the broker closed the AMQP channel: {text}",
+            hint="a message was held longer than the broker's consumer_timeout",
+        )
+    return ConnectionFailed(f"the broker closed the AMQP channel: 406 {text}", retryable=False)
+
+
+def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
+    if isinstance(error, exceptions.ProbableAccessDeniedError):
+        return AuthenticationFailed(
+            f"{where} refused the virtual host or the user's access to it: {_text(error)}",
+            hint="check the path of url and the user's permissions",
+        )
+    if isinstance(error, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError):
+        return AuthenticationFailed(
+            f"{where} refused the credentials: {_text(error)}",
+            hint="check username and password; guest works from the broker's own machine only",
+        )
+    if isinstance(error, exceptions.ConnectionClosedByBroker):
+        if error.reply_code in (403, 530):
+            return AuthenticationFailed(f"{where} refused: {error.reply_text}")
+        return ConnectionFailed(f"{where} closed the connection: {error.reply_code} {error.reply_text}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConnectionFailed(
+            f"{where}: the broker's certificate is not trusted: {error.verify_message}",
+            hint="set tls_ca_file, or tls_server_name if the certificate is for another name",
+            retryable=False,
+        )
+    if isinstance(error, socket.gaierror):
+        return ConnectionFailed(f"{where}: host name not found ({error.strerror})")
+    if isinstance(error, exceptions.ConsumerCancelled):
+        return ConnectionFailed(f"{where}: {_text(error)}")
+    if isinstance(error, TimeoutError):
+        return ConnectionFailed(f"{where}: {error.strerror or error}")
+    if isinstance(error, OSError):
+        return ConnectionFailed(f"{where}: {error.strerror or type(error).__name__}")
+    if isinstance(error, exceptions.AMQPError | connection_workflow.AMQPConnectorException):
+        return ConnectionFailed(f"{where}: {_text(error)}")
+    return None
+
+
+def _innermost(error: Exception) -> Exception:
+    """What really happened inside pika's layers of connection errors."""
+    for _ in range(8):
+        inner: object = None
+        if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
+            inner = error.exceptions[-1] if error.exceptions else None
+        elif isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
+            inner = error.exception
+        elif type(error) is exceptions.AMQPConnectionError and error.args:
+            inner = error.args[0]
+        if not isinstance(inner, Exception):
+            break
+        error = inner
+    return error
+
+
+def _text(error: Exception) -> str:
+    return "; ".join(str(part) for part in error.args) or type(error).__name__

@@ -1,0 +1,50 @@
+"""The entry point: what this backend is, before any connection."""
+
+from __future__ import annotations
+
+from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.hookspecs import hookimpl
+from gearshift.message import Semantics
+from gearshift_rabbitmq.backend import RabbitBackend
+from gearshift_rabbitmq.settings import RabbitChannel, RabbitSettings
+
+__all__ = ["QUEUE", "gearshift_backend"]
+
+QUEUE = Capabilities(
+    redelivery=True,
+    native_retry=True,
+    native_delay=True,
+    dead_letter=True,
+    fan_out=True,
+    replay=False,
+    seek=False,
+    purge=True,
+    ephemeral_group=True,
+    unroutable_detected=True,
+    tombstone=False,
+    depth=True,
+    durable_group=True,
+    order=Order.SINGLE_CONSUMER,
+    redelivered=Known.HINT,  # also true for what was only prefetched by a dead consumer
+    attempt=Known.HINT,  # before 4.3 the broker counts every return, worked on or not
+    prefetch=Prefetch.STRICT,
+    survives=Survives.BROKER_RESTART,
+    members=Members.ANY,
+    max_message_bytes=16 * 1024 * 1024,  # max_message_size of 4.x; 3.x took 128 MiB
+)
+
+
+@hookimpl
+def gearshift_backend() -> BackendPlugin:
+    """The plugin ``rabbitmq``."""
+    return BackendPlugin(
+        name="rabbitmq",
+        driver_api=DRIVER_API,
+        summary="RabbitMQ 3.10 or newer through pika: durable quorum queues, confirmed publishing",
+        settings=RabbitSettings,
+        channel_settings=RabbitChannel,
+        capabilities={Semantics.QUEUE: QUEUE},
+        natural=Semantics.QUEUE,
+        connect=RabbitBackend,
+    )

@@ -1,0 +1,63 @@
+"""The producer driver: messages of one channel, published with confirms by a `Publisher`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gearshift.driver import OnOutcomes
+from gearshift.message import Message
+from gearshift_rabbitmq.confirms import Encode, Publication
+from gearshift_rabbitmq.connection import Link
+from gearshift_rabbitmq.publisher import Publisher, connected
+from gearshift_rabbitmq.topology import Topology
+from gearshift_rabbitmq.wire import properties_of
+
+__all__ = ["Producer"]
+
+
+class Producer:
+    """A ProducerDriver. YES means: persistent, routed to a queue and confirmed by the broker.
+
+    A bad publish (a missing exchange, say) makes the broker close the AMQP channel; what was in
+    flight with it is UNKNOWN, or NO if it was alone, and later batches go over a new AMQP channel
+    of the same connection. Once the connection itself is lost, every submit ends as NO.
+    """
+
+    def __init__(self, connect: Callable[[], Link], topology: Topology) -> None:
+        """Connect. Raises pika's error if the broker does not take the connection."""
+        name = f"gearshift-rabbitmq-send-{topology.channel}"
+        self._publisher = Publisher(connected(connect), encoder(topology), name=name)
+
+    def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        """See ProducerDriver. Outcomes are grouped as the broker's confirms are."""
+        self._publisher.submit(messages, on_outcomes)
+
+    def blocked(self) -> str | None:
+        """The broker's reason (a memory or disk alarm), or None."""
+        return self._publisher.blocked()
+
+    def flush(self, timeout_s: float) -> bool:
+        """See ProducerDriver."""
+        return self._publisher.flush(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """See ProducerDriver. Takes up to a second longer, for a farewell to the broker."""
+        self._publisher.close(timeout_s)
+
+
+def encoder(topology: Topology) -> Encode[Message]:
+    """How messages of this channel become publications."""
+    exchange, fixed = topology.exchange, topology.routing_key
+    if fixed is not None:
+
+        def fixed_key(message: Message) -> Publication:
+            properties = properties_of(message, key_in_header=True)
+            return Publication(exchange, fixed, properties, message.body or b"")
+
+        return fixed_key
+
+    def message_key(message: Message) -> Publication:
+        properties = properties_of(message, key_in_header=False)
+        return Publication(exchange, message.key or "", properties, message.body or b"")
+
+    return message_key

@@ -1,0 +1,169 @@
+"""What a user can set: a profile (`RabbitSettings`) and a channel's native table (`RabbitChannel`)."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from typing import Literal
+
+import msgspec
+
+from gearshift.endpoints import Endpoint, parse_host_port, parse_url
+from gearshift.secret import Secret
+
+__all__ = ["RabbitChannel", "RabbitSettings"]
+
+SCHEMES = {"amqp": 5672, "amqps": 5671}
+
+#: The broker's own default for ``consumer_timeout`` (https://www.rabbitmq.com/docs/consumers).
+CONSUMER_TIMEOUT_S = 1800.0
+
+
+class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A profile with ``backend = "rabbitmq"``.
+
+    ``url`` is ``amqp://user:password@host:port/vhost`` (``amqps://`` for TLS); a missing or empty
+    path is the virtual host ``/``. Its password moves into ``password`` at once, so nothing that
+    shows ``url`` shows a secret. ``hosts`` are further nodes of the same cluster, ``host:port``,
+    tried in order when the url's does not answer.
+
+    ``heartbeat_s`` bounds how long a frozen broker goes unnoticed (one and a half times that).
+    ``consumer_timeout_s`` is what the *broker* has for ``consumer_timeout``; change it here only
+    if it was changed there.
+    """
+
+    url: str = "amqp://localhost:5672/%2F"
+    hosts: list[str] = []
+    username: str | None = None
+    password: Secret | None = None
+    heartbeat_s: int = 10
+    connect_timeout_s: float = 8.0
+    consumer_timeout_s: float = CONSUMER_TIMEOUT_S
+    connection_name: str = "gearshift"
+    tls_ca_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_server_name: str | None = None
+    tls_insecure_skip_verify: bool = False
+
+    def __post_init__(self) -> None:
+        self._take_credentials_out_of_url()
+        if not 1 <= self.heartbeat_s <= 30:
+            raise ValueError(
+                f"heartbeat_s: {self.heartbeat_s} is out of range, use 1 to 30 seconds "
+                "(0 would hide a dead broker for ever)"
+            )
+        _check_seconds("connect_timeout_s", self.connect_timeout_s, 10.0)
+        _check_seconds("consumer_timeout_s", self.consumer_timeout_s, 10 * 86400.0)
+        for address in self.hosts:
+            parse_host_port(address, default_port=self._endpoint().port, field="hosts")
+        self._check_tls()
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted: the scheme says so."""
+        return self._endpoint().scheme == "amqps"
+
+    @property
+    def virtual_host(self) -> str:
+        """The virtual host, unquoted."""
+        return self._endpoint().path or "/"
+
+    def endpoints(self) -> list[tuple[str, int]]:
+        """Host and port of every node, in the order they are tried."""
+        first = self._endpoint()
+        others = [parse_host_port(h, default_port=first.port, field="hosts") for h in self.hosts]
+        return [(first.host, first.port), *others]
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """A verifying client context, or None without TLS. Reads the files it names."""
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=self.tls_ca_file)
+        if self.tls_insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.tls_cert_file:
+            context.load_cert_chain(self.tls_cert_file, self.tls_key_file)
+        return context
+
+    def _endpoint(self) -> Endpoint:
+        return parse_url(self.url, schemes=SCHEMES)
+
+    def _take_credentials_out_of_url(self) -> None:
+        endpoint = self._endpoint()
+        if endpoint.username is not None and self.username is not None:
+            raise ValueError("username: given in url too, keep one of them")
+        if endpoint.password is not None and self.password is not None:
+            raise ValueError("password: given in url too, keep one of them")
+        scheme, _, rest = self.url.partition("://")
+        force = msgspec.structs.force_setattr
+        force(self, "url", f"{scheme}://{rest.rpartition('@')[2]}")
+        force(self, "username", endpoint.username or self.username or "guest")
+        force(self, "password", endpoint.password or self.password or Secret("guest"))
+
+    def _check_tls(self) -> None:
+        for field in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            path = getattr(self, field)
+            if path is None:
+                continue
+            if not self.tls:
+                raise ValueError(f"{field}: only used with TLS, write the url as amqps://")
+            _check_readable(field, path)
+        if self.tls_key_file and not self.tls_cert_file:
+            raise ValueError("tls_key_file: needs tls_cert_file beside it")
+        if self.tls_insecure_skip_verify and not self.tls:
+            raise ValueError("tls_insecure_skip_verify: only used with an amqps:// url")
+        try:
+            self.tls_context()
+        except (ssl.SSLError, OSError) as error:
+            field = "tls_cert_file" if self.tls_cert_file else "tls_ca_file"
+            raise ValueError(f"{field}: not a usable PEM file ({type(error).__name__})") from None
+
+
+class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A channel's ``native.rabbitmq`` table: names of existing objects to use as they are.
+
+    ``queue``: consume from this queue, and send to it through the default exchange unless
+    ``exchange`` says otherwise; the channel then has one group. ``exchange``: send to this
+    exchange; unless ``queue`` is given too, groups get queues of ours bound to it. What is named
+    here is checked for existence and neither created nor changed.
+
+    ``routing_key`` goes on every message sent; without it a message's key is the routing key.
+    ``binding_key`` binds our queues to ``exchange``; without it that is ``routing_key``, or ``#``
+    on a topic exchange. ``exchange_type`` is what ``exchange`` is.
+    """
+
+    queue: str | None = None
+    exchange: str | None = None
+    exchange_type: Literal["fanout", "topic", "direct", "headers"] = "fanout"
+    routing_key: str | None = None
+    binding_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("queue", "exchange", "routing_key", "binding_key"):
+            value = getattr(self, field)
+            if value is not None and (not value or len(value.encode()) > 255 or "\0" in value):
+                raise ValueError(f"{field}: {value[:40]!r} must be 1 to 255 bytes without NUL")
+        for field in ("routing_key", "binding_key"):
+            if getattr(self, field) is not None and self.exchange is None:
+                raise ValueError(f"{field}: only used with exchange, name the exchange too")
+        if self.exchange is None and self.exchange_type != "fanout":
+            raise ValueError("exchange_type: only used with exchange, name the exchange too")
+        if self.queue is not None and self.binding_key is not None:
+            raise ValueError("binding_key: an adopted queue is not bound by us, leave it out")
+        if self.exchange_type == "direct" and not (self.queue or self.routing_key or self.binding_key):
+            raise ValueError("routing_key: a direct exchange needs it, or binding_key, to bind queues")
+
+
+def _check_seconds(field: str, value: float, most: float) -> None:
+    if not math.isfinite(value) or not 0 < value <= most:
+        raise ValueError(f"{field}: {value} is out of range, use seconds over 0 up to {most:g}")
+
+
+def _check_readable(field: str, path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"{field}: cannot read {path!r} ({error.strerror})") from None

@@ -1,0 +1,181 @@
+"""Which exchanges and queues a channel is, and making sure that they are so.
+
+A channel ``orders`` with the group ``billing`` is, unless ``native`` adopts something:
+
+============================================  ====================================================
+durable fanout exchange ``orders``            where producers send
+durable quorum queue ``orders.billing``       one for each group, bound to it
+durable quorum queue                          what the broker itself gave up on, so that its
+``orders.billing:undeliverable``              delivery limit never drops anything
+durable quorum queues                         where a retry waits, see ``delay``
+``orders.billing:retry-4s`` ...
+============================================  ====================================================
+
+Dots in a group's name become ``~`` in the queue's, and ``:`` is in no name: so the group ``b.c``
+of ``a`` and the group ``c`` of ``a.b`` are two queues, and no channel can be called like a helper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pika import exceptions
+
+from gearshift.driver import ChannelSpec
+from gearshift.errors import NotSupported, UnknownChannel
+from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.settings import RabbitChannel
+
+__all__ = ["DELIVERY_LIMIT", "Topology", "declare", "declare_group", "present"]
+
+#: Deliveries after which the broker moves a message to ``:undeliverable``. 4.x has 20 and drops.
+#: One number for all channels, well above every ``max_attempts`` allowed (see ``backend.check``):
+#: following ``max_attempts`` would turn each change of that setting into a conflict.
+DELIVERY_LIMIT = 1000
+
+_UNDELIVERABLE = ":undeliverable"
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The names of one channel. ``routing_key`` None: the message's key is the routing key."""
+
+    exchange: str
+    exchange_is_ours: bool
+    routing_key: str | None
+    binding_key: str
+    adopted_queue: str | None
+    channel: str
+
+    @staticmethod
+    def of(channel: ChannelSpec) -> Topology:
+        """What ``channel`` and its native settings describe. No I/O."""
+        native = channel.native or RabbitChannel()
+        if native.exchange is not None:
+            binding = native.binding_key or native.routing_key
+            if binding is None:
+                binding = "#" if native.exchange_type == "topic" else ""
+            key = native.routing_key
+            return Topology(native.exchange, False, key, binding, native.queue, channel.name)
+        if native.queue is not None:
+            return Topology("", False, native.queue, "", native.queue, channel.name)
+        return Topology(channel.name, True, None, "", None, channel.name)
+
+    def queue(self, group: str) -> str:
+        """The queue that ``group`` reads."""
+        if self.adopted_queue is not None:
+            return self.adopted_queue
+        return f"{self.channel}.{group.replace('.', '~')}"
+
+
+def dead_letter_to(queue: str) -> dict[str, Any]:
+    """Arguments by which a quorum queue hands expired or rejected messages to ``queue``, safely.
+
+    ``at-least-once`` confirms the hop, and the broker allows it with ``reject-publish`` only.
+    """
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+def declare(link: Link, topology: Topology, groups: Iterable[str]) -> None:
+    """Create what is ours and missing; check what is adopted. Raises the broker's refusal."""
+    rpc = Rpc(link)
+    if topology.exchange_is_ours:
+        rpc("exchange_declare", exchange=topology.exchange, exchange_type="fanout", durable=True)
+    elif topology.exchange:
+        rpc("exchange_declare", exchange=topology.exchange, passive=True)
+    if topology.adopted_queue is not None:
+        rpc("queue_declare", queue=topology.adopted_queue, passive=True)
+    else:
+        for group in groups:
+            _declare_group(rpc, topology, group)
+    rpc.close()
+
+
+def declare_group(link: Link, topology: Topology, group: str) -> None:
+    """Create one group's queues and bind them. An adopted queue has one group, nothing to create."""
+    if topology.adopted_queue is not None:
+        raise NotSupported(
+            f"the adopted queue {topology.adopted_queue!r} has one group, {group!r} cannot be added",
+            hint="name an exchange instead, so that every group gets a queue of its own",
+        )
+    rpc = Rpc(link)
+    _declare_group(rpc, topology, group)
+    rpc.close()
+
+
+def declare_ephemeral(rpc: Rpc, topology: Topology) -> str:
+    """A queue that ends with this connection, bound to the channel's exchange; returns its name."""
+    if not topology.exchange:
+        raise NotSupported(
+            f"channel {topology.channel!r} adopts a queue behind the default exchange, "
+            "where a further reader would take messages away from it",
+            hint="name an exchange in the channel's native settings to follow it",
+        )
+    queue = str(rpc("queue_declare", queue="", exclusive=True, auto_delete=True).queue)
+    _bind(rpc, topology, queue)
+    return queue
+
+
+def present(link: Link, topology: Topology) -> bool:
+    """Whether exchange and adopted queue are there. Creates nothing."""
+
+    def exchange() -> None:
+        Rpc(link)("exchange_declare", exchange=topology.exchange, passive=True)
+
+    def queue() -> None:
+        Rpc(link)("queue_declare", queue=topology.adopted_queue, passive=True)
+
+    wanted: list[Callable[[], None]] = []
+    if topology.exchange:
+        wanted.append(exchange)
+    if topology.adopted_queue is not None:
+        wanted.append(queue)
+    return all(_found(question) for question in wanted)
+
+
+def undeliverable(queue: str) -> str:
+    """The queue for what the broker gave up on in ``queue``."""
+    return queue + _UNDELIVERABLE
+
+
+def require(link: Link, topology: Topology) -> None:
+    """Raise UnknownChannel if what the channel consists of is not there."""
+    if not present(link, topology):
+        what = f"queue {topology.adopted_queue!r}" if topology.adopted_queue else "exchange"
+        raise UnknownChannel(
+            f"{what} {'' if topology.adopted_queue else repr(topology.exchange)} does not exist".replace("  ", " "),
+            hint="create it on the broker, or leave it out of native to have one made",
+        )
+
+
+def _declare_group(rpc: Rpc, topology: Topology, group: str) -> None:
+    queue = topology.queue(group)
+    arguments = {**dead_letter_to(undeliverable(queue)), "x-delivery-limit": DELIVERY_LIMIT}
+    quorum = {"x-queue-type": "quorum"}
+    rpc("queue_declare", queue=undeliverable(queue), durable=True, arguments=quorum)
+    rpc("queue_declare", queue=queue, durable=True, arguments=arguments)
+    _bind(rpc, topology, queue)
+
+
+def _bind(rpc: Rpc, topology: Topology, queue: str) -> None:
+    rpc(
+        "queue_bind", queue=queue, exchange=topology.exchange, routing_key=topology.binding_key
+    )
+
+
+def _found(question: Callable[[], None]) -> bool:
+    try:
+        question()
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != 404:
+            raise
+        return False
+    return True

@@ -1,0 +1,10 @@
+"""Real RabbitMQ and Kafka on this machine without containers, for tests that break them."""
+
+from __future__ import annotations
+
+from native_brokers.broker import Broker
+from native_brokers.errors import BrokerUnavailable
+from native_brokers.kafka import Kafka
+from native_brokers.rabbitmq import RabbitMQ
+
+__all__ = ["Broker", "BrokerUnavailable", "Kafka", "RabbitMQ"]

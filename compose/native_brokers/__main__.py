@@ -1,0 +1,105 @@
+"""The command line: install the brokers, or run them until told to stop or around a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ
+
+_KINDS: dict[str, type[Broker]] = {"rabbitmq": RabbitMQ, "kafka": Kafka}
+_VARIABLES: dict[str, str] = {"rabbitmq": "RABBITMQ_URL", "kafka": "KAFKA_BOOTSTRAP"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what `arguments` say and return the exit code; blocks while brokers run."""
+    own, separator, command = _split(arguments)
+    options = _parser().parse_args(own)
+    if separator and (options.action != "run" or not command):
+        _parser().error("a COMMAND goes after `run --`")
+    names = [options.only] if options.only else list(_KINDS)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for name in names:
+            _KINDS[name].install()
+        if options.action == "run":
+            with _started(names) as environment:
+                return _run(command, environment) if command else _serve(environment)
+    except BrokerUnavailable as error:
+        print(f"native_brokers: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], bool, list[str]]:
+    if "--" not in arguments:
+        return list(arguments), False, []
+    at = arguments.index("--")
+    return list(arguments[:at]), True, list(arguments[at + 1 :])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m native_brokers",
+        description="Real RabbitMQ and Kafka on this machine, without containers.",
+        epilog="run -- COMMAND ... runs COMMAND beside the brokers and exits with its code.",
+    )
+    parser.add_argument("action", choices=["install", "run"])
+    parser.add_argument("--only", choices=list(_KINDS), help="leave the other broker alone")
+    return parser
+
+
+@contextmanager
+def _started(names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Run the brokers while the block runs; yields the variables that tell where they are."""
+    brokers = {name: _KINDS[name]() for name in names}
+    with ExitStack() as stack:
+        for broker in brokers.values():
+            stack.callback(broker.stop)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Broker.start, brokers.values()))
+        yield {_VARIABLES[name]: broker.url for name, broker in brokers.items()}
+
+
+def _serve(environment: dict[str, str]) -> int:
+    for variable, value in environment.items():
+        print(f"export {variable}={value}", flush=True)
+    try:
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    try:
+        child = subprocess.Popen(command, env={**os.environ, **environment})
+    except OSError as error:
+        print(f"native_brokers: {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        child.send_signal(number)
+
+    # A terminal sends Ctrl-C to the command as well; what to make of it is for the command to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, pass_on)
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

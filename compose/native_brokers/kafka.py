@@ -1,0 +1,242 @@
+"""Kafka in KRaft mode from its published jars, one node as broker and controller."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from native_brokers.broker import Broker
+from native_brokers.cache import cache_folder, one_at_a_time
+from native_brokers.errors import BrokerUnavailable
+from native_brokers.ports import LOOPBACK, require_free
+from native_brokers.probes import kafka_answers
+from native_brokers.process import Process
+
+VERSION = "4.3.1"
+_COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+_ARTIFACTS = (
+    ("org.apache.kafka", "kafka_2.13", VERSION),
+    ("org.apache.kafka", "kafka-tools", VERSION),  # StorageTool, which formats the data folder
+    ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4"),  # without it nothing is logged
+)
+_FORMAT_TIMEOUT_S = 60.0
+
+# A single node holds every replica. Few partitions for the internal topics and sessions that end
+# within seconds: tests restart this broker and wait for it to notice members that died.
+_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "INTERNAL",
+    "listener.security.protocol.map": "CLIENT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "num.partitions": "4",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "4",
+    # The controller takes a killed broker for alive, and refuses the new one, for this long.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "500",
+    "group.consumer.heartbeat.interval.ms": "1500",
+    "group.share.min.session.timeout.ms": "1000",
+    "group.share.session.timeout.ms": "6000",
+    "group.share.min.heartbeat.interval.ms": "500",
+    "group.share.heartbeat.interval.ms": "1500",
+}
+_LOGGING = """\
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = [%d] %p %m (%c{1})%n
+rootLogger.level = INFO
+rootLogger.appenderRef.console.ref = console
+logger.config.name = org.apache.kafka.common.config
+logger.config.level = WARN
+"""
+
+
+class Kafka(Broker):
+    """A Kafka node of its own, beside any other on the machine, with share groups on."""
+
+    name: ClassVar[str] = "Kafka"
+    port_count: ClassVar[int] = 3
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        advertised: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep data and logs in `directory`, or in a private folder that `stop` removes.
+
+        `advertised` is the `host:port` that clients are told to use, for a proxy in front of this
+        broker's `port`. `settings` are server properties that go over the ones chosen here.
+        """
+        super().__init__(directory)
+        self._advertised = advertised
+        self._settings = dict(settings or {})
+
+    @staticmethod
+    def install() -> None:
+        """Fetch Kafka's jars with Maven into the cache folder of this user.
+
+        Returns at once if they are there, else blocks for some 15 seconds; runs at the same time
+        wait for one another. Raises `BrokerUnavailable`, which names the command to run, if Java
+        or Maven is missing or the jars cannot be had.
+        """
+        _java()
+        with one_at_a_time(_jars().name):
+            if not _jars().exists():
+                _fetch_jars()
+
+    @property
+    def url(self) -> str:
+        """The bootstrap address, `host:port`, of the broker itself and not of a proxy."""
+        return f"{LOOPBACK}:{self.port}"
+
+    def _launch(self, directory: Path) -> Process:
+        if not _jars().exists():
+            raise BrokerUnavailable(
+                "Kafka's jars are missing; run: python -m native_brokers install --only kafka"
+            )
+        require_free(self._ports)
+        properties = directory / "server.properties"
+        lines = (f"{key}={value}\n" for key, value in self._properties(directory).items())
+        properties.write_text("".join(lines))
+        (directory / "log4j2.properties").write_text(_LOGGING)
+        if not (directory / "data" / "meta.properties").exists():
+            self._format(directory, properties)
+        return Process(
+            [*_java_command(directory, "-Xms256m", "-Xmx512m"), "kafka.Kafka", str(properties)],
+            env=os.environ,
+            directory=directory,
+            log=self.log,
+        )
+
+    def _answers(self) -> bool:
+        return kafka_answers(self.port)
+
+    def _properties(self, directory: Path) -> dict[str, str]:
+        client, internal, controller = (f"{LOOPBACK}:{port}" for port in self._ports)
+        # The coordinators of transactions and share groups talk to the broker over its internal
+        # listener, so that a proxy that tests break cuts off clients only.
+        addresses = {
+            "listeners": f"CLIENT://{client},INTERNAL://{internal},CONTROLLER://{controller}",
+            "advertised.listeners": (
+                f"CLIENT://{self._advertised or client},INTERNAL://{internal},"
+                f"CONTROLLER://{controller}"
+            ),
+            "controller.quorum.bootstrap.servers": controller,
+            "log.dirs": str(directory / "data"),
+        }
+        return {**_SETTINGS, **addresses, **self._settings}
+
+    def _format(self, directory: Path, properties: Path) -> None:
+        fast_start = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+        command = _java_command(directory, *fast_start)
+        command += ["kafka.tools.StorageTool", "format", "--standalone"]
+        command += ["--cluster-id", _cluster_id(), "--config", str(properties)]
+        try:
+            with self.log.open("ab") as log:
+                subprocess.run(
+                    command,
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=_FORMAT_TIMEOUT_S,
+                    check=True,
+                )
+        except subprocess.SubprocessError as error:
+            raise BrokerUnavailable(
+                f"Kafka could not format its data folder; {self._log_tail()}"
+            ) from error
+
+
+def _jars() -> Path:
+    return cache_folder() / f"kafka-{VERSION}"
+
+
+def _fetch_jars() -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise BrokerUnavailable(
+            "Kafka's jars are fetched with Maven, which is missing; "
+            "run: apt-get install -y --no-install-recommends maven"
+        )
+    # Renamed when complete, so that the folder is there in full or not at all.
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="fetching-") as unfinished:
+        pom = Path(unfinished) / "pom.xml"
+        pom.write_text(_pom())
+        jars = Path(unfinished) / "jars"
+        command = [maven, "--batch-mode", "--quiet", "--file", str(pom), _COPY_GOAL]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise BrokerUnavailable(
+                "Maven could not fetch Kafka's jars; mend that and run: "
+                "python -m native_brokers install --only kafka\n"
+                + "\n".join(done.stdout.splitlines()[-20:])
+            )
+        jars.rename(_jars())
+
+
+def _pom() -> str:
+    dependencies = "\n".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>"
+        f"<version>{version}</version></dependency>"
+        for group, artifact, version in _ARTIFACTS
+    )
+    return (
+        "<project><modelVersion>4.0.0</modelVersion><groupId>gearshift</groupId>"
+        "<artifactId>kafka-jars</artifactId><version>1</version>"
+        f"<dependencies>\n{dependencies}\n</dependencies></project>\n"
+    )
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin" if home else None)
+    if java is None:
+        raise BrokerUnavailable(
+            "Kafka needs Java 17 or later, which is missing; "
+            "run: apt-get install -y --no-install-recommends default-jre-headless"
+        )
+    return java
+
+
+def _java_command(directory: Path, *options: str) -> list[str]:
+    logging = f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}"
+    return [_java(), *options, logging, "-cp", f"{_jars()}/*"]
+
+
+def _cluster_id() -> str:
+    """Return a random id that does not begin with a hyphen, which would read as an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

@@ -1,0 +1,91 @@
+"""Is the server serving? Just enough of both wire protocols to ask it, with sockets alone."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+
+from native_brokers.ports import LOOPBACK
+
+_TIMEOUT_S = 2.0
+_FRAME_END = b"\xce"
+
+
+def amqp_answers(port: int, user: str, password: str) -> bool:
+    """Tell whether a RabbitMQ on `port` lets `user` open the virtual host `/`.
+
+    Blocks for two seconds at most for each of its answers. The server opens its listener as the
+    last step of its boot, and opens a virtual host only when its queues are there, so a yes means
+    that queues can be declared and read.
+    """
+    with suppress(OSError, EOFError), _connect(port) as connection:
+        connection.sendall(b"AMQP\x00\x00\x09\x01")
+        _expect(connection, (10, 10))  # start
+        login = f"\0{user}\0{password}".encode()
+        start_ok = _table() + _short(b"PLAIN") + _long(login) + _short(b"en_US")
+        _send_method(connection, (10, 11), start_ok)
+        channel_max, frame_max, _ = struct.unpack(">HIH", _expect(connection, (10, 30)))  # tune
+        _send_method(connection, (10, 31), struct.pack(">HIH", channel_max, frame_max, 0))
+        _send_method(connection, (10, 40), _short(b"/") + _short(b"") + b"\0")
+        _expect(connection, (10, 41))  # open-ok
+        _send_method(connection, (10, 50), struct.pack(">H", 200) + _short(b"") + bytes(4))
+        _expect(connection, (10, 51))  # close-ok
+        return True
+    return False
+
+
+def kafka_answers(port: int) -> bool:
+    """Tell whether a Kafka broker on `port` reports at least one live broker: itself.
+
+    Blocks for two seconds at most for each of its answers. A broker accepts connections, and
+    answers ApiVersions, before the controller counts it in; until then no topic can be made.
+    """
+    with suppress(OSError, EOFError), _connect(port) as connection:
+        # Metadata request (api key 3) version 1 for no topic, correlation id 1, client id null.
+        request = struct.pack(">hhihi", 3, 1, 1, -1, 0)
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        (size,) = struct.unpack(">i", _read(connection, 4))
+        _, brokers = struct.unpack_from(">ii", _read(connection, size))
+        return bool(brokers > 0)
+    return False
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection((LOOPBACK, port), timeout=_TIMEOUT_S)
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        block = connection.recv(size - len(received))
+        if not block:
+            raise EOFError
+        received += block
+    return received
+
+
+def _expect(connection: socket.socket, method: tuple[int, int]) -> bytes:
+    """Read one method frame and return its arguments; `EOFError` if it is another method."""
+    _, _, size = struct.unpack(">BHI", _read(connection, 7))
+    payload = _read(connection, size + len(_FRAME_END))
+    if struct.unpack_from(">HH", payload) != method:
+        raise EOFError
+    return payload[4:-1]
+
+
+def _send_method(connection: socket.socket, method: tuple[int, int], arguments: bytes) -> None:
+    payload = struct.pack(">HH", *method) + arguments
+    connection.sendall(struct.pack(">BHI", 1, 0, len(payload)) + payload + _FRAME_END)
+
+
+def _short(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+def _long(text: bytes) -> bytes:
+    return struct.pack(">I", len(text)) + text
+
+
+def _table() -> bytes:
+    return _long(b"")

@@ -1,0 +1,405 @@
+"""From settings to a broker: ``open`` gives a Bus, which makes producers and consumers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import uuid
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from gearshift import config as configuration
+from gearshift import plugins
+from gearshift.capabilities import Capabilities
+from gearshift.codecs import codec_named
+from gearshift.config import Config
+from gearshift.consumer import Consumer, ConsumerPolicy
+from gearshift.driver import (
+    AdminDriver,
+    Backend,
+    BackendPlugin,
+    ChannelSpec,
+    ConsumerSpec,
+    GroupStatus,
+    Start,
+    StartAt,
+)
+from gearshift.errors import Closed, ConfigError, GearshiftError, NotSupported
+from gearshift.failures import Failures
+from gearshift.handling.dead_letters import DeadLetters
+from gearshift.handling.retry import RetryPolicy
+from gearshift.inbox import Inbox
+from gearshift.message import DEFAULT_GROUP, Semantics
+from gearshift.outbox import Outbox
+from gearshift.producer import Producer, ProducerPolicy
+from gearshift.pump import LogConnect, Pump, QueueConnect
+from gearshift.reconnect import connect_until
+from gearshift.topology import Topology
+
+__all__ = ["Bus", "open_bus"]
+
+log = logging.getLogger("gearshift.bus")
+
+T = TypeVar("T")
+
+OPEN_TIMEOUT_S = 10.0
+
+
+def open_bus(
+    path: str | Path | None = None,
+    *,
+    profile: str | None = None,
+    config: Config | None = None,
+) -> Bus:
+    """Open the broker that the configuration selects. This is ``gearshift.open``.
+
+    Reads ``path``, or ``gearshift.toml`` found by walking up from the current folder, and the
+    environment; without a file it is an embedded SQLite broker. ``profile`` chooses a profile over
+    both. No connection is made before the first producer or consumer. Raises ConfigError and
+    PluginError.
+    """
+    settings = config if config is not None else configuration.load(path, profile=profile)
+    plugin = plugins.load(settings.backend)
+    return Bus(settings, plugin, plugin.connect(settings.settings_for(plugin)))
+
+
+class Bus:
+    """One open broker. Any thread. Close it, or use it in a ``with`` block.
+
+    Closing it closes the producers and consumers that it made. A bus belongs to the process that
+    opened it: open another one after a fork.
+    """
+
+    def __init__(self, config: Config, plugin: BackendPlugin, backend: Backend) -> None:
+        self.config = config
+        self._plugin = plugin
+        self._backend = backend
+        self._topology = Topology(config, plugin)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._made: list[Producer | Consumer[Any]] = []
+        self._closed = False
+        # A bus that is dropped or still open at exit sends what was submitted before it goes.
+        self._finalizer = weakref.finalize(self, _close_all, self._made, backend, self._pid)
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend."""
+        return self._plugin.name
+
+    @property
+    def profile(self) -> str:
+        """The name of the profile."""
+        return self.config.profile
+
+    # ── producers and consumers ──
+
+    def producer(
+        self, channel: str, *, create: bool | None = None, timeout_s: float = OPEN_TIMEOUT_S
+    ) -> Producer:
+        """A producer for ``channel``, connected and checked.
+
+        ``create`` True creates a channel that is missing, False never; None creates those that the
+        configuration lists, or any if it lists none. Blocks for about ``timeout_s`` seconds at
+        most. Raises ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
+        """
+        spec, capabilities = self._checked(channel)
+        self._ensure(spec, create, timeout_s)
+        settings = self._topology.settings(channel)
+        producer = Producer(
+            self._outbox(spec, timeout_s),
+            ProducerPolicy(
+                channel=channel,
+                codec=codec_named(settings.codec),
+                max_message_bytes=capabilities.max_message_bytes,
+                tombstones=capabilities.tombstone,
+            ),
+        )
+        self._remember(producer)
+        return producer
+
+    @overload
+    def consumer(
+        self,
+        channel: str,
+        *,
+        group: str | None = ...,
+        prefetch: int | None = ...,
+        start: Start | str = ...,
+        ephemeral: bool = ...,
+        create: bool | None = ...,
+        timeout_s: float = ...,
+    ) -> Consumer[Any]: ...
+
+    @overload
+    def consumer(
+        self,
+        channel: str,
+        *,
+        value_type: type[T],
+        group: str | None = ...,
+        prefetch: int | None = ...,
+        start: Start | str = ...,
+        ephemeral: bool = ...,
+        create: bool | None = ...,
+        timeout_s: float = ...,
+    ) -> Consumer[T]: ...
+
+    def consumer(
+        self,
+        channel: str,
+        *,
+        group: str | None = None,
+        value_type: Any = Any,
+        prefetch: int | None = None,
+        start: Start | str = "earliest",
+        ephemeral: bool = False,
+        create: bool | None = None,
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> Consumer[Any]:
+        """A consumer of ``channel`` as a member of ``group`` (None: the default group).
+
+        ``value_type`` is what ``Delivery.value`` decodes to: a msgspec Struct, a dataclass, a
+        pydantic model. ``prefetch`` bounds the unsettled deliveries. ``start`` is where a new group
+        of a stream begins: "earliest", "latest" or a Start. An ``ephemeral`` consumer has a group
+        of its own that leaves nothing behind. Blocking, ``create`` and errors as for ``producer``,
+        and UnknownGroup.
+        """
+        spec, capabilities = self._checked(channel)
+        settings = self._topology.settings(channel)
+        if ephemeral and not capabilities.ephemeral_group:
+            raise NotSupported("no ephemeral groups here", backend=self.backend, channel=channel)
+        name = DEFAULT_GROUP if ephemeral else self._topology.group(spec, group, create=create)
+        if not ephemeral and spec.semantics is Semantics.QUEUE and name not in spec.groups:
+            spec = replace(spec, groups=(*spec.groups, name))
+        self._ensure(spec, create, timeout_s)
+        member = f"{channel}-{uuid.uuid4().hex[:12]}"
+        wanted = ConsumerSpec(
+            channel=spec,
+            group=member if ephemeral else name,
+            member=member,
+            prefetch=_checked_prefetch(settings.prefetch if prefetch is None else prefetch),
+            start=start if isinstance(start, Start) else _start(start),
+            ephemeral=ephemeral,
+        )
+        inbox = Inbox(wanted.prefetch)
+        pump = self._pump(wanted, inbox, create, timeout_s)
+        policy = ConsumerPolicy(
+            channel=channel,
+            group=wanted.group,
+            codec=codec_named(settings.codec),
+            retry=RetryPolicy(
+                max_attempts=settings.max_attempts,
+                delay_s=settings.retry_delay_s,
+                max_delay_s=settings.retry_max_delay_s,
+            ),
+            dead_letters=None if ephemeral else self._dead_letters(spec, name, timeout_s),
+            holds_retries=_holds_retries(capabilities),
+            can_seek=capabilities.seek and spec.semantics is Semantics.STREAM,
+            target=value_type,
+            where={"backend": self.backend},
+        )
+        pump.start()
+        consumer: Consumer[Any] = Consumer(pump, inbox, policy)
+        self._remember(consumer)
+        return consumer
+
+    # ── operating ──
+
+    def server(self) -> str:
+        """Product and version of the server. Connects; raises ConnectionFailed."""
+        with self._admin(None) as admin:
+            return admin.server()
+
+    def endpoints(self) -> Sequence[tuple[str, int]]:
+        """Host and port of each server; empty for an embedded broker."""
+        return self._backend.endpoints()
+
+    def capabilities(self, channel: str) -> Capabilities:
+        """What the backend declares for ``channel``. Raises NotSupported as ``producer`` would."""
+        return self._checked(channel)[1]
+
+    def semantics(self, channel: str) -> Semantics:
+        """The semantics of ``channel`` on this backend."""
+        return self._topology.spec(channel).semantics
+
+    def groups(self, channel: str) -> Sequence[GroupStatus]:
+        """The state of the channel's groups; what the broker does not tell is None."""
+        spec, _ = self._checked(channel)
+        with self._admin(channel) as admin:
+            return admin.groups(spec)
+
+    def exists(self, channel: str) -> bool:
+        """True if the channel is there. Creates nothing."""
+        with self._admin(channel) as admin:
+            return admin.exists(self._topology.spec(channel))
+
+    def declare(self, channel: str, *, create: bool | None = None) -> None:
+        """Create ``channel`` and its groups as ``producer`` would. Raises as it does."""
+        spec, _ = self._checked(channel)
+        self._ensure(spec, create, OPEN_TIMEOUT_S)
+
+    def purge(self, channel: str, group: str | None = None) -> int | None:
+        """Throw away what waits for ``group``; how many messages, if the broker tells."""
+        spec, capabilities = self._checked(channel)
+        if not capabilities.purge:
+            raise NotSupported("cannot be purged", backend=self.backend, channel=channel)
+        with self._admin(channel) as admin:
+            return admin.purge(spec, self._topology.group(spec, group, create=False))
+
+    def delete(self, channel: str) -> None:
+        """Remove ``channel``, its groups and its messages for good."""
+        with self._admin(channel) as admin:
+            admin.delete(self._topology.spec(channel))
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Close all consumers, then all producers, then the backend. Idempotent.
+
+        Each may take about ``timeout_s`` seconds to finish what it has begun.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._finalizer.detach()
+        _close_all(self._made, self._backend, self._pid, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+
+    def __repr__(self) -> str:
+        return f"<Bus {self.profile!r} on {self.backend!r}>"
+
+    # ── inside ──
+
+    def _checked(self, channel: str) -> tuple[ChannelSpec, Capabilities]:
+        if self._closed:
+            raise Closed("this bus is closed", channel=channel)
+        spec = self._topology.spec(channel)
+        capabilities = self._topology.capabilities(spec)
+        with self._failures(channel).raised():
+            self._backend.check(spec)
+        return spec, capabilities
+
+    def _failures(self, channel: str | None) -> Failures:
+        return Failures(self._backend, self.backend, channel)
+
+    @contextlib.contextmanager
+    def _admin(
+        self, channel: str | None, timeout_s: float = OPEN_TIMEOUT_S
+    ) -> Iterator[AdminDriver]:
+        admin = self._connect(self._backend.admin, channel, timeout_s)
+        try:
+            with self._failures(channel).raised():
+                yield admin
+        finally:
+            admin.close()
+
+    def _connect(self, connect: Callable[[], T], channel: str | None, timeout_s: float) -> T:
+        driver = connect_until(
+            connect, self._failures(channel), stop=threading.Event(), timeout_s=timeout_s
+        )
+        assert driver is not None  # nobody sets that event
+        return driver
+
+    def _ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> None:
+        with self._admin(spec.name, timeout_s) as admin:
+            self._topology.ensure(admin, spec, create=create)
+
+    def _outbox(self, spec: ChannelSpec, timeout_s: float) -> Outbox:
+        return Outbox(
+            lambda: self._backend.producer(spec),
+            self._failures(spec.name),
+            channel=spec.name,
+            open_timeout_s=timeout_s,
+        )
+
+    def _dead_letters(
+        self, source: ChannelSpec, group: str, timeout_s: float
+    ) -> DeadLetters | None:
+        spec = self._topology.dead_letter_spec(source)
+        if spec is None:
+            return None
+        self._topology.capabilities(spec)
+        self._ensure(spec, True, timeout_s)
+        return DeadLetters(lambda: self._outbox(spec, timeout_s), channel=source.name, group=group)
+
+    def _pump(
+        self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float
+    ) -> Pump:
+        source: QueueConnect | LogConnect
+        if spec.channel.semantics is Semantics.QUEUE:
+            source = QueueConnect(lambda: self._backend.queue_consumer(spec))
+        else:
+            source = LogConnect(lambda events: self._backend.log_consumer(spec, events))
+        return Pump(
+            source,
+            inbox,
+            self._failures(spec.channel.name),
+            name=spec.member,
+            on_reconnect=lambda: self._ensure(spec.channel, create, timeout_s=1.0),
+            open_timeout_s=timeout_s,
+        )
+
+    def _remember(self, made: Producer | Consumer[Any]) -> None:
+        with self._lock:
+            self._made[:] = [item for item in self._made if not item.closed]
+            self._made.append(made)
+
+
+def _close_all(
+    made: list[Producer | Consumer[Any]],
+    backend: Backend,
+    pid: int,
+    timeout_s: float = 30.0,
+) -> None:
+    if os.getpid() != pid:
+        return  # the connections are the parent's
+    for item in sorted(made, key=lambda item: isinstance(item, Producer)):
+        item.close(timeout_s)
+    with contextlib.suppress(GearshiftError):
+        backend.close()
+
+
+def _holds_retries(capabilities: Capabilities) -> Callable[[float], bool]:
+    def holds(delay_s: float) -> bool:
+        return not capabilities.native_retry or (delay_s > 0 and not capabilities.native_delay)
+
+    return holds
+
+
+def _start(text: str) -> Start:
+    try:
+        at = StartAt(text)
+    except ValueError:
+        at = StartAt.OFFSET
+    if at not in (StartAt.EARLIEST, StartAt.LATEST):
+        raise ConfigError(
+            f"start {text!r} is not known",
+            hint='"earliest", "latest", or a Start with positions or a time',
+        )
+    return Start(at)
+
+
+def _checked_prefetch(prefetch: int) -> int:
+    if isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 1 <= prefetch <= 10_000:
+        raise ConfigError(f"prefetch {prefetch!r} is out of range", hint="use 1 to 10000")
+    return prefetch

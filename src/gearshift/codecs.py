@@ -1,0 +1,151 @@
+"""Values to bodies and back: bytes, text and JSON, typed through msgspec. Never pickle.
+
+``auto`` picks by the value's type when sending (bytes stay bytes, str becomes text, everything
+else JSON) and by content type when receiving; a body of an unknown content type stays bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from gearshift.errors import DecodeError, EncodeError
+
+__all__ = ["CODECS", "Codec", "codec_named", "decode"]
+
+BYTES = "application/octet-stream"
+TEXT = "text/plain"
+JSON = "application/json"
+
+#: Bodies above this are not parsed as JSON: a parsed document takes many times its size.
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+class Codec(Protocol):
+    """How one channel's values become bodies. ``encode`` gives the body and its content type."""
+
+    def encode(self, value: object) -> tuple[bytes, str]: ...
+
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any: ...
+
+
+class _Bytes:
+    def encode(self, value: object) -> tuple[bytes, str]:
+        if isinstance(value, bytes):
+            return value, BYTES
+        if isinstance(value, bytearray | memoryview):
+            return bytes(value), BYTES
+        raise EncodeError(
+            f"this channel's codec is 'bytes' and cannot encode {type(value).__name__}",
+            hint='send bytes, or set codec = "json" or "text" for the channel',
+        )
+
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:  # noqa: ARG002
+        return body
+
+
+class _Text:
+    def encode(self, value: object) -> tuple[bytes, str]:
+        if not isinstance(value, str):
+            raise EncodeError(
+                f"this channel's codec is 'text' and cannot encode {type(value).__name__}",
+                hint='send str, or set codec = "json" or "bytes" for the channel',
+            )
+        try:
+            return value.encode(), TEXT
+        except UnicodeEncodeError:
+            raise EncodeError("the text holds lone surrogates and has no UTF-8 form") from None
+
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:  # noqa: ARG002
+        try:
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise DecodeError(
+                f"body is not UTF-8 text: byte {error.start} cannot be decoded"
+            ) from error
+
+
+class _Json:
+    def encode(self, value: object) -> tuple[bytes, str]:
+        dump = getattr(value, "model_dump_json", None)
+        if dump is not None:  # a pydantic model; pydantic itself is never imported
+            return str(dump()).encode(), JSON
+        try:
+            body = msgspec.json.encode(value)
+        except RecursionError:
+            raise EncodeError("the value is nested too deeply for JSON") from None
+        except (TypeError, ValueError) as error:
+            raise EncodeError(
+                f"cannot encode {type(value).__name__} as JSON: {error}",
+                hint="send what JSON knows, a msgspec Struct, a dataclass, or bytes",
+            ) from error
+        if b"null" in body:
+            _refuse_nan(value)
+        return body, JSON
+
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:  # noqa: ARG002
+        if len(body) > MAX_JSON_BYTES:
+            raise DecodeError(
+                f"JSON body of {len(body)} bytes is over the limit of {MAX_JSON_BYTES}"
+            )
+        validate = getattr(target, "model_validate_json", None)
+        try:
+            if validate is not None:
+                return validate(body)
+            return msgspec.json.decode(body, type=target)
+        except RecursionError:
+            raise DecodeError("JSON body is nested too deeply") from None
+        except ValueError as error:  # msgspec.DecodeError, pydantic.ValidationError, bad UTF-8
+            wanted = "" if target is Any else f" for {getattr(target, '__name__', target)}"
+            raise DecodeError(f"JSON body does not decode{wanted}: {error}") from error
+
+
+class _Auto:
+    def encode(self, value: object) -> tuple[bytes, str]:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return CODECS["bytes"].encode(value)
+        if isinstance(value, str):
+            return CODECS["text"].encode(value)
+        return CODECS["json"].encode(value)
+
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:
+        if target is not Any and target not in (bytes, str):
+            return CODECS["json"].decode(body, content_type, target)
+        essence = (content_type or "").partition(";")[0].strip().lower()
+        if essence == JSON or essence.endswith("+json"):
+            return CODECS["json"].decode(body, content_type, target)
+        if target is not bytes and (target is str or essence == TEXT):
+            return CODECS["text"].decode(body, content_type, target)
+        return body
+
+
+CODECS: dict[str, Codec] = {"auto": _Auto(), "bytes": _Bytes(), "text": _Text(), "json": _Json()}
+
+
+def codec_named(name: str) -> Codec:
+    """The codec that configuration calls ``name``. Raises EncodeError listing the choices."""
+    try:
+        return CODECS[name]
+    except KeyError:
+        raise EncodeError(f"unknown codec {name!r}", hint=f"one of {', '.join(CODECS)}") from None
+
+
+def decode(codec: Codec, body: bytes | None, content_type: str | None, target: Any = Any) -> Any:
+    """The value of a received body; None for a tombstone. Raises DecodeError."""
+    return None if body is None else codec.decode(body, content_type, target)
+
+
+def _refuse_nan(value: object) -> None:
+    """JSON has no NaN or infinity, and msgspec would write null in their place without a word."""
+    pending = [msgspec.to_builtins(value)]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list | tuple):
+            pending.extend(item)
+        elif isinstance(item, float) and (item != item or item in (float("inf"), float("-inf"))):
+            raise EncodeError(
+                f"the value holds {item}, which JSON cannot carry", hint="send None or a str"
+            )

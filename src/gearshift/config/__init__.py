@@ -1,0 +1,17 @@
+"""Settings: ``gearshift.toml`` and the environment, merged, checked and typed.
+
+What wins, from strongest to weakest: an argument, the environment, the file, the default.
+``GEARSHIFT_CONFIG`` names the file and ``GEARSHIFT_PROFILE`` the profile; ``GEARSHIFT_PROFILES__*``
+and ``GEARSHIFT_CHANNELS__*`` set single values (see ``overrides``). ``${VAR}`` in the selected
+profile is replaced from the environment (see ``expansion``). Nothing else in the library reads it.
+
+One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conversion`` (to types,
+and msgspec's errors into ours), ``masking``, ``channels`` (a channel's settings), ``model`` (the
+result), ``loading`` (puts them together).
+"""
+
+from gearshift.config.channels import ChannelSettings
+from gearshift.config.loading import load
+from gearshift.config.model import Config, Profile, Row
+
+__all__ = ["ChannelSettings", "Config", "Profile", "Row", "load"]

@@ -1,0 +1,115 @@
+"""The settings of one channel: ``[channels.NAME]``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from gearshift.capabilities import Requirement
+from gearshift.errors import ConfigError, InvalidMessage
+from gearshift.message import Semantics, validate_name
+
+__all__ = ["ChannelSettings"]
+
+_YEAR_S = 366 * 86400.0
+
+#: Least and greatest value of each number.
+_RANGES: dict[str, tuple[float, float]] = {
+    "partitions": (1, 10_000),
+    "retention_s": (1, 100 * _YEAR_S),
+    "max_attempts": (1, 1000),
+    "prefetch": (1, 10_000),
+    "max_processing_s": (0.1, 7 * 86400),
+    "retry_delay_s": (0, 86400),
+    "retry_max_delay_s": (0, 7 * 86400),
+}
+
+
+class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one channel is to be used, on whichever backend. Raises ConfigError.
+
+    ``semantics`` None takes the backend's natural one. ``groups`` empty means the default group.
+    ``dead_letter`` None or true is a channel called after this one (see ``dead_letter_name``),
+    false is none, a text is that channel. Times are seconds. ``native`` has one table per backend,
+    so that one file serves every profile.
+    """
+
+    semantics: Semantics | None = None
+    groups: tuple[str, ...] = ()
+    partitions: int | None = None
+    retention_s: float | None = None
+    max_attempts: int = 5
+    dead_letter: str | bool | None = None
+    requires: tuple[Any, ...] = ()  # of Requirement; msgspec would take that dataclass apart
+    prefetch: int = 100
+    max_processing_s: float = 300.0
+    retry_delay_s: float = 1.0
+    retry_max_delay_s: float = 60.0
+    codec: str = "auto"
+    native: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            _check_range(name, getattr(self, name), least, most)
+        if self.retry_max_delay_s < self.retry_delay_s:
+            raise ConfigError(
+                f"retry_max_delay_s is less than retry_delay_s ({self.retry_delay_s:g})",
+                hint="raise it, or lower retry_delay_s",
+            )
+        _check_groups(self.groups)
+        force_setattr(self, "requires", _requirements(self.requires))
+        if isinstance(self.dead_letter, str):
+            _check_name("dead_letter", self.dead_letter)
+        if not self.codec.strip():
+            raise ConfigError("codec is blank", hint='leave it out for "auto"')
+
+    def dead_letter_name(self, channel: str) -> str | None:
+        """The channel for what ``channel``, which has these settings, gives up on; None if off."""
+        if self.dead_letter is False:
+            return None
+        return self.dead_letter if isinstance(self.dead_letter, str) else f"{channel}.dead"
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is None:
+        return
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number", hint="leave it out for the default")
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must be from {least:g} to {most:,.0f}".replace(",", "_"))
+
+
+def _check_groups(groups: tuple[str, ...]) -> None:
+    for index, group in enumerate(groups):
+        _check_name("groups", group)
+        if group in groups[:index]:
+            raise ConfigError(f"groups lists {group!r} twice", hint="leave one out")
+
+
+def _requirements(entries: tuple[object, ...]) -> tuple[Requirement, ...]:
+    parsed: dict[str, Requirement] = {}
+    for entry in entries:
+        requirement = entry if isinstance(entry, Requirement) else _requirement(entry)
+        if requirement.name in parsed:
+            raise ConfigError(f"requires names {requirement.name!r} twice", hint="leave one out")
+        parsed[requirement.name] = requirement
+    return tuple(parsed.values())
+
+
+def _requirement(entry: object) -> Requirement:
+    if not isinstance(entry, str):
+        raise ConfigError('requires: expected texts such as "dead_letter" or "order=key"')
+    try:
+        return Requirement.parse(entry)
+    except ConfigError as error:
+        raise ConfigError(f"requires: {error.message}", hint=error.hint) from None
+
+
+def _check_name(field: str, name: str) -> None:
+    try:
+        validate_name(name, "name")
+    except InvalidMessage as error:
+        raise ConfigError(f"{field}: {error.message}", hint=error.hint) from None

@@ -1,0 +1,139 @@
+"""Showing values without showing secrets.
+
+Two ways, used together. A value is *shown as it stands in the file*, before ``${VAR}`` is replaced,
+and with what its key or its form says is a password masked. A text that somebody else wrote (a
+plugin's error) is *redacted*: every secret that this configuration is known to hold is cut out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import quote, unquote
+
+__all__ = ["MASK", "REFERENCE", "Redactor", "is_secret_key", "mask_url", "shown"]
+
+MASK = "***"
+
+#: A ``${VAR}`` that is not escaped as ``$${VAR}``.
+REFERENCE = r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*\}"
+
+_ONLY_REFERENCES = re.compile(rf"(?:{REFERENCE})+")
+_SECRET_KEY = re.compile(
+    r"passw|passphrase|secret|token|credential|(api|access|private|account)[._-]?key|key[._-]?pem"
+    r"|jaas",
+    re.IGNORECASE,
+)
+_PARAMETER = re.compile(
+    r"""((?:passw|secret|token|key)[\w.-]*\s*=\s*)("[^"]*"|'[^']*'|[^\s&;,]+)""", re.IGNORECASE
+)
+_PORT = re.compile(r"\d{1,5}(?![^/,?#])")
+_LONGEST = 160
+
+
+def is_secret_key(key: object) -> bool:
+    """True if a key's name says that its value is a password, token or private key."""
+    return isinstance(key, str) and bool(_SECRET_KEY.search(key))
+
+
+def mask_url(text: str) -> str:
+    """Mask the password of ``scheme://user:PASSWORD@host`` and of ``...password=PASSWORD``.
+
+    Meant for whole values that may be malformed: an unescaped ``/`` or ``@`` in the password, a
+    missing scheme or a missing host must not bring it to light, so it rather masks too much.
+    """
+    for secret in _url_passwords(text):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def shown(value: object, *, secret: bool = False) -> str:
+    """``value`` in the notation of TOML, on one line, shortened, secrets masked."""
+    text = _literal(value, secret)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+class Redactor:
+    """Knows the secrets of one configuration and cuts them out of any text."""
+
+    __slots__ = ("_secrets",)
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+
+    def __repr__(self) -> str:
+        return "Redactor()"
+
+    def learn(self, secret: str) -> None:
+        """Remember a secret, in every spelling in which a message could repeat it."""
+        for text in (secret, unquote(secret)):
+            spellings = [text, quote(text, safe=""), quote(text), repr(text)[1:-1]]
+            self._secrets.update(spelling for spelling in spellings if spelling)
+
+    def learn_from(self, value: object, *, secret: bool = False) -> None:
+        """Remember what the keys and the form of a setting say is secret."""
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                self.learn_from(inner, secret=secret or is_secret_key(key))
+        elif isinstance(value, list):
+            for inner in value:
+                self.learn_from(inner, secret=secret)
+        elif isinstance(value, str):
+            for found in [value] if secret else _url_passwords(value):
+                self.learn(found)
+
+    def redact(self, text: str) -> str:
+        """``text`` without any known secret, or the beginning of a long one."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, MASK)
+        for secret in self._secrets:
+            text = _cut_beginning(text, secret)
+        return text
+
+
+def _cut_beginning(text: str, secret: str) -> str:
+    """Mask ``secret`` where a message has cut it short, as ``value[:10]`` does."""
+    for length in range(len(secret) - 1, 7, -1):
+        if secret[:length] in text:
+            return text.replace(secret[:length], MASK)
+    return text
+
+
+def _url_passwords(text: str) -> Iterator[str]:
+    for match in _PARAMETER.finditer(text):
+        if not _ONLY_REFERENCES.fullmatch(match[2]):
+            yield match[2]
+    before, at, _ = text.rpartition("@")
+    scheme, separator, rest = (before if at else text).partition("://")
+    credentials = rest if separator else scheme
+    _, colon, password = credentials.partition(":")
+    if not (at or separator) or not colon or not password:
+        return
+    if not at and (_PORT.match(password) or credentials.startswith("[")):
+        return  # host:port and [IPv6]:port
+    if not _ONLY_REFERENCES.fullmatch(password):
+        yield password
+
+
+def _literal(value: object, secret: bool) -> str:
+    if isinstance(value, Mapping):
+        inner = (f"{_key(k)} = {_literal(v, secret or is_secret_key(k))}" for k, v in value.items())
+        return "{" + ", ".join(inner) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return "[" + ", ".join(_literal(item, secret) for item in value) + "]"
+    if value is None:
+        return "none"
+    if isinstance(value, bool) and not secret:
+        return str(value).lower()
+    if isinstance(value, int | float) and not secret:
+        return str(value)
+    text = str(value)
+    if secret and text and not _ONLY_REFERENCES.fullmatch(text):
+        return MASK
+    return json.dumps(mask_url(text), ensure_ascii=not text.isprintable())
+
+
+def _key(key: object) -> str:
+    text = str(key)
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else json.dumps(text)

@@ -1,0 +1,154 @@
+"""The loaded configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gearshift.capabilities import Requirement
+from gearshift.config.channels import ChannelSettings
+from gearshift.config.conversion import convert, field_types, is_secret
+from gearshift.config.document import MISSING, Document, Keys, dotted
+from gearshift.config.masking import Redactor, is_secret_key, shown
+from gearshift.driver import BackendPlugin
+from gearshift.errors import UsageError
+from gearshift.secret import Secret
+
+__all__ = ["Config", "Profile", "Row"]
+
+
+class Row(NamedTuple):
+    """One effective setting: its path, its value with secrets masked, where it comes from."""
+
+    key: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile's name and the backend that it is for."""
+
+    name: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Config:
+    """What ``load`` found: the selected profile and every declared channel. Immutable.
+
+    ``file`` is None where there is no file. Safe to print: neither ``str`` nor ``rows`` shows a
+    secret. Any thread.
+    """
+
+    profile: str
+    profiles: Mapping[str, Profile]
+    channels: Mapping[str, ChannelSettings]
+    file: Path | None
+    profile_origin: str
+    _document: Document
+    _table: Mapping[str, Any]  # the selected profile, ${VAR} replaced: never shown
+    _secrets: Redactor
+
+    def __repr__(self) -> str:
+        where = f"file={str(self.file)!r}" if self.file else "file=None"
+        return f"Config(profile={self.profile!r}, backend={self.backend!r}, {where})"
+
+    @property
+    def backend(self) -> str:
+        """Name of the selected profile's backend."""
+        return self.profiles[self.profile].backend
+
+    def channel(self, name: str) -> ChannelSettings:
+        """The settings of channel ``name``; the defaults if it is not declared."""
+        return self.channels.get(name) or ChannelSettings()
+
+    def settings_for(self, plugin: BackendPlugin) -> Any:
+        """The selected profile as an instance of ``plugin.settings``. Raises ConfigError."""
+        if plugin.name != self.backend:
+            raise UsageError(f"profile {self.profile!r} is for backend {self.backend!r}")
+        return convert(
+            self._table,
+            plugin.settings,
+            keys=("profiles", self.profile),
+            document=self._document,
+            secrets=self._secrets,
+        )
+
+    def native_for(self, channel: str, plugin: BackendPlugin) -> Any:
+        """``channels.NAME.native.BACKEND`` as ``plugin.channel_settings``; defaults if not there.
+
+        Raises ConfigError.
+        """
+        return convert(
+            self.channel(channel).native.get(plugin.name, {}),
+            plugin.channel_settings,
+            keys=("channels", channel, "native", plugin.name),
+            document=self._document,
+            secrets=self._secrets,
+        )
+
+    def masked(self, text: str) -> str:
+        """``text`` without any secret of the selected profile, for what others have written."""
+        return self._secrets.redact(text)
+
+    def rows(self, plugin: BackendPlugin | None = None) -> list[Row]:
+        """Every effective setting. With ``plugin``, also the defaults of the backend's settings.
+
+        What came through ``${VAR}`` is shown as ``${VAR}``.
+        """
+        rows = [Row("profile", shown(self.profile), self.profile_origin)]
+        rows += self._profile_rows(plugin)
+        for name, settings in self.channels.items():
+            rows += self._channel_rows(name, settings)
+        return rows
+
+    def _profile_rows(self, plugin: BackendPlugin | None) -> Iterator[Row]:
+        keys: Keys = ("profiles", self.profile)
+        fields = field_types(plugin.settings) if plugin else {}
+        table = self._document.get(keys)
+        for key, value in table.items():
+            secret = key in fields and is_secret(fields[key].type)
+            yield from self._leaves((*keys, key), value, secret)
+        if plugin:
+            settings = self.settings_for(plugin)
+            for key in [key for key in fields if key not in table]:
+                value = _plain(getattr(settings, fields[key].name))
+                secret = is_secret_key(key) and value is not None
+                yield Row(dotted((*keys, key)), shown(value, secret=secret), "default")
+
+    def _channel_rows(self, name: str, settings: ChannelSettings) -> Iterator[Row]:
+        for field in settings.__struct_fields__:
+            keys: Keys = ("channels", name, field)
+            value = _plain(getattr(settings, field))
+            if field == "native":
+                yield from self._leaves(keys, value, False)
+                continue
+            if field == "dead_letter":
+                value = settings.dead_letter_name(name) or False
+            given = self._document.get(keys) is not MISSING
+            yield Row(
+                dotted(keys), shown(value), self._document.origin(keys) if given else "default"
+            )
+
+    def _leaves(self, keys: Keys, value: Any, secret: bool) -> Iterator[Row]:
+        """One row per value that is not a table."""
+        secret = secret or is_secret_key(keys[-1])
+        if not isinstance(value, Mapping):
+            yield Row(dotted(keys), shown(value, secret=secret), self._document.origin(keys))
+            return
+        for key, inner in value.items():
+            yield from self._leaves((*keys, key), inner, secret)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in terms of TOML: structs and enums unfolded, secrets masked."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Secret | Path | Requirement):
+        return str(value)
+    return msgspec.to_builtins(value, enc_hook=str)

@@ -1,0 +1,251 @@
+"""The receiving side of a channel: deliveries for one member of one group."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from gearshift.codecs import Codec, decode
+from gearshift.delivery import Delivery
+from gearshift.driver import Start, Verdict
+from gearshift.errors import (
+    Closed,
+    DeadlineExceeded,
+    Forked,
+    GearshiftError,
+    NotSupported,
+    StaleDelivery,
+)
+from gearshift.handling.dead_letters import DeadLetters
+from gearshift.handling.retry import RetryPolicy
+from gearshift.inbox import Inbox
+from gearshift.ledger import Entry
+from gearshift.message import Message
+from gearshift.producer import refuse_in_event_loop
+from gearshift.pump import Pump
+
+__all__ = ["Consumer", "ConsumerPolicy"]
+
+log = logging.getLogger("gearshift.consumer")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPolicy:
+    """What a consumer does with what it receives.
+
+    ``holds_retries`` says for a delay in seconds whether the portable layer must keep a retried
+    message itself, because the backend cannot.
+    """
+
+    channel: str
+    group: str
+    codec: Codec
+    retry: RetryPolicy
+    dead_letters: DeadLetters | None
+    holds_retries: Callable[[float], bool]
+    can_seek: bool
+    target: Any = Any
+    where: dict[str, str] = field(default_factory=dict)
+
+
+class Consumer(Generic[T]):
+    """Receives from one channel as a member of one group. Made by ``Bus.consumer``.
+
+    Every method may be called from any thread. A background thread talks to the broker, so slow
+    handling loses neither connection nor lease; at most ``prefetch`` deliveries are unsettled.
+    """
+
+    def __init__(self, pump: Pump, inbox: Inbox, policy: ConsumerPolicy) -> None:
+        self._pump = pump
+        self._inbox = inbox
+        self._policy = policy
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def channel(self) -> str:
+        """The name of the channel."""
+        return self._policy.channel
+
+    @property
+    def closed(self) -> bool:
+        """True once ``close`` was called."""
+        return self._closed
+
+    @property
+    def group(self) -> str:
+        """The name of the group."""
+        return self._policy.group
+
+    def ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until this consumer is connected, assigned and positioned.
+
+        Raises DeadlineExceeded after ``timeout_s`` seconds.
+        """
+        if not self._inbox.wait_ready(timeout_s):
+            raise DeadlineExceeded(
+                f"the consumer is not ready after {timeout_s} s", **self._where()
+            )
+
+    def receive(
+        self, max_messages: int = 1, *, timeout_s: float | None = None
+    ) -> list[Delivery[T]]:
+        """Up to ``max_messages`` deliveries as soon as there is one.
+
+        Blocks for at most ``timeout_s`` seconds (None: until something comes) and returns an empty
+        list if nothing came. Raises Closed, and what has ended the consumer for good; a lost
+        connection is not raised but healed.
+        """
+        refuse_in_event_loop("receive", instead="a worker thread")
+        if os.getpid() != self._pid:
+            raise Forked(
+                "this consumer was made in a parent process", hint="open a bus in the child"
+            )
+        return [Delivery(self, entry) for entry in self._receive_entries(max_messages, timeout_s)]
+
+    def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Delivery[T]]:
+        """Deliveries one by one; ends when none came for ``idle_timeout_s`` or on ``close``."""
+        while True:
+            try:
+                deliveries = self.receive(timeout_s=idle_timeout_s)
+            except Closed:
+                return
+            if not deliveries:
+                return
+            yield deliveries[0]
+
+    def seek(self, start: Start, *, timeout_s: float = 30.0) -> None:
+        """Continue at ``start``: replay from the beginning, an offset or a time. Streams only.
+
+        Deliveries in hand become stale. Blocks. Raises NotSupported on a queue.
+        """
+        if not self._policy.can_seek:
+            raise NotSupported(
+                "a queue has no history to seek in",
+                hint='use a channel with semantics = "stream"',
+                **self._where(),
+            )
+        self._pump.seek(start, timeout_s)
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        """Wait until the driver was told of everything settled so far; False after the timeout."""
+        return self._inbox.wait_settled(timeout_s)
+
+    def close(self, timeout_s: float = 30.0) -> list[str | None]:
+        """Stop receiving, finish dead letters, tell the broker what is settled, and close.
+
+        Deliveries in hand that are not settled are not waited for: their ids are returned, and
+        they come again. Idempotent. Blocks for about ``timeout_s`` seconds at most.
+        """
+        if self._closed or os.getpid() != self._pid:
+            return []
+        self._closed = True
+        self._inbox.close()
+        if self._policy.dead_letters is not None:
+            self._policy.dead_letters.close(timeout_s)
+        unsettled = [entry.message.id for entry in self._inbox.in_hand()]
+        self._pump.stop(timeout_s)
+        if unsettled:
+            log.warning(
+                "channel %r: closed with %d unsettled deliveries, which will come again",
+                self.channel,
+                len(unsettled),
+            )
+        return unsettled
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Consumer of {self.channel!r} in group {self.group!r}>"
+
+    # ── for deliveries ──
+
+    def decode(self, message: Message) -> T:
+        """The message's value, as ``Delivery.value`` gives it. Raises DecodeError."""
+        value: T = decode(
+            self._policy.codec, message.body, message.content_type, self._policy.target
+        )
+        return value
+
+    def ack(self, entry: Entry) -> None:
+        """See Delivery.ack."""
+        self._inbox.settle(entry, Verdict.ACK)
+
+    def retry(self, entry: Entry, delay_s: float | None) -> None:
+        """See Delivery.retry."""
+        if self._policy.retry.exhausted(entry.attempts):
+            self.reject(entry, f"gave up after {entry.attempts} attempts")
+            return
+        wait_s = self._policy.retry.wait_s(entry.attempts) if delay_s is None else delay_s
+        if self._policy.holds_retries(wait_s):
+            self._inbox.hold(entry, wait_s)
+        else:
+            self._inbox.settle(entry, Verdict.RETRY, wait_s)
+
+    def reject(self, entry: Entry, reason: str) -> None:
+        """See Delivery.reject."""
+        self._inbox.require_live(entry)
+        if self._policy.dead_letters is None:
+            log.error(
+                "channel %r: message %s is dropped, there is no dead-letter channel: %r",
+                self.channel,
+                entry.message.id,
+                reason,
+            )
+            self._inbox.settle(entry, Verdict.DISCARD)
+            return
+        self._policy.dead_letters.send(
+            entry.message,
+            reason=reason,
+            attempts=entry.attempts,
+            on_done=lambda error: self._buried(entry, error),
+        )
+
+    def _buried(self, entry: Entry, error: GearshiftError | None) -> None:
+        try:
+            if error is None:
+                self._inbox.settle(entry, Verdict.DISCARD)
+                return
+            log.error("channel %r: the dead letter was not stored: %s", self.channel, error)
+            wait_s = self._policy.retry.max_delay_s
+            if self._policy.holds_retries(wait_s):
+                self._inbox.hold(entry, wait_s)
+            else:
+                self._inbox.settle(entry, Verdict.RETRY, wait_s)
+        except StaleDelivery:
+            log.warning("channel %r: message %s was stale", self.channel, entry.message.id)
+
+    # ── inside ──
+
+    def _receive_entries(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
+        """Entries worth handing out: one that has used up its attempts by crashing goes on."""
+        while True:
+            entries = self._inbox.next(max_messages, timeout_s)
+            live = [entry for entry in entries if not self._bury_if_exhausted(entry)]
+            if live or not entries:
+                return live
+
+    def _bury_if_exhausted(self, entry: Entry) -> bool:
+        maximum = self._policy.retry.max_attempts
+        if entry.attempts <= maximum:
+            return False
+        self.reject(entry, f"delivered {maximum} times and never settled; its consumers died")
+        return True
+
+    def _where(self) -> dict[str, Any]:
+        return self._policy.where | {"channel": self.channel}

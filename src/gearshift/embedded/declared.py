@@ -1,0 +1,76 @@
+"""What both embedded backends declare. They differ only in what they survive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.message import Semantics
+
+__all__ = ["DEFAULT_PARTITIONS", "MAX_MESSAGE_BYTES", "ChannelSettings", "declared"]
+
+#: Partitions of a stream that names no number.
+DEFAULT_PARTITIONS = 4
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class ChannelSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A channel's ``native`` table: nothing can be adopted, so nothing can be set."""
+
+
+def declared(survives: Survives) -> Mapping[Semantics, Capabilities]:
+    """Capabilities per semantics of a backend whose messages outlive ``survives``."""
+    return {Semantics.QUEUE: _queue(survives), Semantics.STREAM: _stream(survives)}
+
+
+def _queue(survives: Survives) -> Capabilities:
+    return Capabilities(
+        redelivery=True,
+        native_retry=True,
+        native_delay=True,
+        dead_letter=True,
+        fan_out=True,
+        replay=False,
+        seek=False,
+        purge=True,
+        ephemeral_group=True,
+        unroutable_detected=True,
+        tombstone=False,
+        depth=True,
+        durable_group=True,
+        order=Order.KEY,
+        redelivered=Known.EXACT,
+        attempt=Known.EXACT,
+        prefetch=Prefetch.STRICT,
+        survives=survives,
+        members=Members.ANY,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+    )
+
+
+def _stream(survives: Survives) -> Capabilities:
+    return Capabilities(
+        redelivery=True,
+        native_retry=False,  # a log has one position per partition; core holds what is retried
+        native_delay=False,
+        dead_letter=True,
+        fan_out=True,
+        replay=True,
+        seek=True,
+        purge=True,
+        ephemeral_group=True,
+        unroutable_detected=True,
+        tombstone=True,
+        depth=True,
+        durable_group=True,
+        order=Order.KEY,
+        redelivered=Known.NONE,  # nothing is written when a log is read
+        attempt=Known.NONE,
+        prefetch=Prefetch.STRICT,
+        survives=survives,
+        members=Members.PARTITIONS,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+    )

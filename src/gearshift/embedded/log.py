@@ -1,0 +1,165 @@
+"""The LogDriver of both embedded backends: ownership, reading, positions, over a small LogStore.
+
+Partitions change hands without stopping the others: a store says who *should* have each one; its
+present owner lets go in its own ``receive`` (``revoked``), and only then does the new owner take
+it. A member that stood still for too long is put out by the store, and notices that as ``lost``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from gearshift.driver import Incoming, LogEvents, Start
+from gearshift.message import Message, Position
+
+__all__ = ["Bounds", "EmbeddedLog", "LogStore", "Ownership"]
+
+
+class Bounds(NamedTuple):
+    """A partition's first offset that is still there, and the one that the next message gets."""
+
+    first: int
+    next: int
+
+    def clamp(self, offset: int) -> int:
+        """The nearest offset that can be read."""
+        return min(max(offset, self.first), self.next)
+
+
+class Ownership(NamedTuple):
+    """One member's partitions: ``owned`` now, ``wanted`` by the balance, ``free`` to take."""
+
+    owned: frozenset[int]
+    wanted: frozenset[int]
+    free: frozenset[int]
+
+
+class LogStore(Protocol):
+    """One member's view of a stream. Raises UnknownChannel once the channel is deleted."""
+
+    def join(self) -> None:
+        """Become a member, as a new one after being put out."""
+
+    def ownership(self) -> Ownership | None:
+        """None if this member was put out. Also keeps its membership."""
+
+    def take(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Own the free ones of ``partitions``; the next offset of each one taken."""
+
+    def release(self, partitions: Collection[int], positions: Mapping[int, int]) -> None:
+        """Commit ``positions`` and let go of ``partitions``."""
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Store positions of owned partitions; ignore the others."""
+
+    def read(self, partition: int, offset: int, limit: int) -> Sequence[tuple[int, Message]]:
+        """Up to ``limit`` messages from ``offset`` on, with their offsets."""
+
+    def resolve(self, start: Start, partition: int) -> int | None:
+        """The offset that ``start`` means; None if it leaves ``partition`` out."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until something may have changed or ``wake``; True if it was ``wake``."""
+
+    def wake(self) -> None:
+        """End a ``wait``. Any thread."""
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for commits and leave the group. Idempotent."""
+
+
+class EmbeddedLog:
+    """LogDriver over a LogStore; see the contract for what each method promises."""
+
+    def __init__(self, store: LogStore, events: LogEvents) -> None:
+        self._store = store
+        self._events = events
+        self._next: dict[int, int] = {}
+        self._turn = 0
+        self._announced = False
+        store.join()
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._follow_ownership()
+            found = self._read(max_messages)
+            left = deadline - time.monotonic()
+            if found or left <= 0 or self._store.wait(left):
+                return found
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        owned = {part: offset for part, offset in positions.items() if part in self._next}
+        if owned:
+            self._store.commit(owned)
+
+    def seek(self, start: Start) -> None:
+        for partition in self._next:
+            offset = self._store.resolve(start, partition)
+            if offset is not None:
+                self._next[partition] = offset
+
+    def wake(self) -> None:
+        self._store.wake()
+
+    def close(self, timeout_s: float) -> None:
+        self._next.clear()
+        self._store.close(timeout_s)
+
+    def _follow_ownership(self) -> None:
+        view = self._store.ownership()
+        if view is None:
+            self._lose(set(self._next))
+            self._store.join()
+            view = self._store.ownership()
+            assert view is not None, "a member that has just joined was put out"
+        self._lose(self._next.keys() - view.owned)
+        self._let_go(self._next.keys() - view.wanted)
+        self._take(view.free)
+
+    def _lose(self, partitions: Collection[int]) -> None:
+        if partitions:
+            for partition in partitions:
+                del self._next[partition]
+            self._events.lost(sorted(partitions))
+
+    def _let_go(self, partitions: Collection[int]) -> None:
+        if partitions:
+            positions = self._events.revoked(sorted(partitions))
+            for partition in partitions:
+                del self._next[partition]
+            self._store.release(partitions, positions)
+
+    def _take(self, partitions: Collection[int]) -> None:
+        taken = self._store.take(partitions) if partitions else {}
+        self._next.update(taken)
+        if taken or not self._announced:
+            self._announced = True
+            self._events.assigned(sorted(taken))
+
+    def _read(self, max_messages: int) -> list[Incoming]:
+        """Share ``max_messages`` among the partitions, starting with another one each time."""
+        partitions = sorted(self._next)
+        self._turn += 1
+        found: list[Incoming] = []
+        for number in range(len(partitions)):
+            room = max_messages - len(found)
+            if room <= 0:
+                break
+            partition = partitions[(number + self._turn) % len(partitions)]
+            share = -(-room // (len(partitions) - number))
+            found += self._read_partition(partition, share)
+        return found
+
+    def _read_partition(self, partition: int, limit: int) -> list[Incoming]:
+        rows = self._store.read(partition, self._next[partition], limit)
+        if rows:
+            self._next[partition] = rows[-1][0] + 1
+        return [_incoming(partition, offset, message) for offset, message in rows]
+
+
+def _incoming(partition: int, offset: int, message: Message) -> Incoming:
+    position = Position(partition, offset)
+    return Incoming(message, position, position)

@@ -1,0 +1,31 @@
+"""The ``memory`` backend: both semantics inside one process, for tests and notebooks.
+
+What is stored belongs to the Backend object: producers and consumers of one bus meet, two buses do
+not, and when the bus is closed everything is gone.
+"""
+
+from __future__ import annotations
+
+from gearshift.capabilities import Survives
+from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.embedded.declared import ChannelSettings, declared
+from gearshift.embedded.memory.backend import MemoryBackend, MemorySettings
+from gearshift.hookspecs import hookimpl
+from gearshift.message import Semantics
+
+__all__ = ["MemoryBackend", "MemorySettings", "gearshift_backend"]
+
+
+@hookimpl
+def gearshift_backend() -> BackendPlugin:
+    """The plugin behind ``backend = "memory"``."""
+    return BackendPlugin(
+        name="memory",
+        driver_api=DRIVER_API,
+        summary="inside this process, for tests and notebooks; nothing survives it",
+        settings=MemorySettings,
+        channel_settings=ChannelSettings,
+        capabilities=declared(Survives.NOTHING),
+        natural=Semantics.QUEUE,
+        connect=MemoryBackend,
+    )

@@ -1,0 +1,130 @@
+"""A member of a group of a memory stream: the LogStore behind ``EmbeddedLog``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from gearshift.driver import ConsumerSpec, Start, StartAt
+from gearshift.embedded.log import Ownership
+from gearshift.embedded.memory.channel import StreamChannel, StreamGroup
+from gearshift.embedded.partitions import spread
+from gearshift.errors import Closed
+from gearshift.message import Message
+
+__all__ = ["MemoryLogStore", "rebalance"]
+
+
+class MemoryLogStore:
+    """See LogStore. An ephemeral reader is the only member of a group that nobody else sees."""
+
+    def __init__(self, channel: StreamChannel, spec: ConsumerSpec) -> None:
+        self._channel = channel
+        self._spec = spec
+        self._group: StreamGroup | None = None
+        self._seen = -1
+        self._woken = False
+        self._closed = False
+
+    def join(self) -> None:
+        channel, spec = self._channel, self._spec
+        with channel.changed:
+            channel.require()
+            fresh = StreamGroup()
+            group = fresh if spec.ephemeral else channel.groups.setdefault(spec.group, fresh)
+            if not group.positions:
+                group.positions = {p: self._start(p) for p in range(channel.partitions)}
+            self._group = group
+            group.members.append(self)
+            rebalance(channel, group)
+
+    def _start(self, partition: int) -> int:
+        offset = self.resolve(self._spec.start, partition)
+        return self._channel.logs[partition].first if offset is None else offset
+
+    def ownership(self) -> Ownership | None:
+        with self._channel.changed:
+            if self._closed:
+                raise Closed("this consumer is closed")
+            self._channel.require()
+            self._seen = self._channel.version
+            group = self._require_group()
+            owned = frozenset(p for p, member in group.owner.items() if member is self)
+            wanted = frozenset(p for p, member in group.wanted.items() if member is self)
+            return Ownership(owned, wanted, wanted - group.owner.keys())
+
+    def take(self, partitions: Collection[int]) -> Mapping[int, int]:
+        with self._channel.changed:
+            group = self._require_group()
+            taken = [p for p in partitions if group.wanted.get(p) is self and p not in group.owner]
+            group.owner.update(dict.fromkeys(taken, self))
+            bounds = {p: self._channel.logs[p].bounds for p in taken}
+            return {p: bounds[p].clamp(group.positions[p]) for p in taken}
+
+    def release(self, partitions: Collection[int], positions: Mapping[int, int]) -> None:
+        with self._channel.changed:
+            self.commit(positions)
+            owner = self._require_group().owner
+            for partition in partitions:
+                if owner.get(partition) is self:
+                    del owner[partition]
+            self._channel.announce()
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        with self._channel.changed:
+            group = self._require_group()
+            for partition, offset in positions.items():
+                if group.owner.get(partition) is self:
+                    group.positions[partition] = offset
+
+    def read(self, partition: int, offset: int, limit: int) -> Sequence[tuple[int, Message]]:
+        with self._channel.changed:
+            self._channel.expire()
+            return self._channel.logs[partition].read(offset, limit)
+
+    def resolve(self, start: Start, partition: int) -> int | None:
+        with self._channel.changed:
+            log = self._channel.logs[partition]
+            match start.at:
+                case StartAt.EARLIEST:
+                    return log.bounds.first
+                case StartAt.LATEST:
+                    return log.bounds.next
+                case StartAt.TIME:
+                    return log.since(start.time_ms or 0)
+                case StartAt.OFFSET:
+                    offset = start.positions.get(partition)
+                    return None if offset is None else log.bounds.clamp(offset)
+
+    def wait(self, timeout_s: float) -> bool:
+        with self._channel.changed:
+            changed = self._channel.changed
+            changed.wait_for(lambda: self._woken or self._seen != self._channel.version, timeout_s)
+            woken, self._woken = self._woken, False
+            return woken
+
+    def wake(self) -> None:
+        with self._channel.changed:
+            self._woken = True
+            self._channel.changed.notify_all()
+
+    def close(self, timeout_s: float) -> None:  # noqa: ARG002 - never waits
+        with self._channel.changed:
+            if self._closed:
+                return
+            self._closed = True
+            group = self._group
+            if group is not None and self in group.members:
+                group.members.remove(self)
+                rebalance(self._channel, group)
+
+    def _require_group(self) -> StreamGroup:
+        assert self._group is not None, "join comes first"
+        return self._group
+
+
+def rebalance(channel: StreamChannel, group: StreamGroup) -> None:
+    """After members came or went: share the partitions anew. The channel's lock is held."""
+    members = group.members
+    group.owner = {p: member for p, member in group.owner.items() if member in members}
+    group.wanted = spread(range(channel.partitions), members, group.wanted)
+    channel.announce()

@@ -1,0 +1,114 @@
+"""The QueueDriver of the memory backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
+from gearshift.embedded.memory.channel import QueueChannel
+from gearshift.embedded.memory.group import Entry, Group, Hand, Lease
+from gearshift.errors import Closed, StaleDelivery, TopologyConflict, UnknownGroup
+
+__all__ = ["MemoryQueue"]
+
+
+class MemoryQueue:
+    """One consumer of one group. Its work goes back when it is closed; it cannot die alone."""
+
+    cumulative_ack = False
+
+    def __init__(self, channel: QueueChannel, spec: ConsumerSpec) -> None:
+        self._channel = channel
+        self._spec = spec
+        self._hand = Hand()
+        self._woken = False
+        self._closed = False
+        with channel.changed:
+            channel.require()
+            self._group = self._join()
+            self._group.hands.append(self._hand)
+
+    def _join(self) -> Group:
+        groups, name = self._channel.groups, self._spec.group
+        if self._spec.ephemeral:
+            if name in groups:
+                raise TopologyConflict(f"group {name!r} exists; an ephemeral one needs a new name")
+            groups[name] = Group(ephemeral=True)
+        if name not in groups:
+            raise UnknownGroup(f"channel {self._channel.name!r} has no group {name!r}")
+        return groups[name]
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        deadline = time.monotonic() + timeout_s
+        channel = self._channel
+        with channel.changed:
+            while True:
+                self._require_open()
+                taken = self._claim(max_messages)
+                left = deadline - time.monotonic()
+                if taken or self._woken or left <= 0:
+                    self._woken = False
+                    return [_incoming(entry) for entry in taken]
+                channel.changed.wait(self._nap(left))
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Closed("this consumer is closed")
+        self._channel.require()
+
+    def _claim(self, max_messages: int) -> list[Entry]:
+        room = min(max_messages, self._spec.prefetch - len(self._hand.held))
+        return self._group.claim(self._hand, room, self._channel.now()) if room > 0 else []
+
+    def _nap(self, left: float) -> float:
+        """Until something is announced, or a delayed message is due."""
+        due = self._group.next_due()
+        return left if due is None else min(left, max(0.001, due - self._channel.now()))
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+        failures = []
+        with self._channel.changed:
+            for settlement in settlements:
+                lease: Lease = settlement.token
+                if self._channel.deleted or not self._group.holds(self._hand, lease):
+                    error = StaleDelivery("it went back to its group before it was settled")
+                    failures.append(SettleFailure(lease, error))
+                else:
+                    self._settle(lease.entry, settlement)
+            self._channel.announce()
+        return failures
+
+    def _settle(self, entry: Entry, settlement: Settlement) -> None:
+        now = self._channel.now()
+        match settlement.verdict:
+            case Verdict.ACK | Verdict.DISCARD:
+                self._channel.settled(self._group.finish(entry, now))
+            case Verdict.RETRY:
+                due = now + settlement.delay_s if settlement.delay_s > 0 else 0.0
+                self._group.give_back(entry, due, now)
+            case Verdict.RELEASE:
+                entry.attempt -= 1
+                self._group.give_back(entry, 0.0, now)
+
+    def wake(self) -> None:
+        with self._channel.changed:
+            self._woken = True
+            self._channel.changed.notify_all()
+
+    def close(self, timeout_s: float) -> None:  # noqa: ARG002 - never waits
+        with self._channel.changed:
+            if self._closed:
+                return
+            self._closed = True
+            if self._channel.groups.get(self._spec.group) is not self._group:
+                return  # the channel was deleted
+            self._group.leave(self._hand, self._channel.now())
+            if self._spec.ephemeral:
+                self._channel.drop_group(self._spec.group)
+            self._channel.announce()
+
+
+def _incoming(entry: Entry) -> Incoming:
+    token = Lease(entry, entry.handed)
+    return Incoming(entry.shared.message, token, None, entry.attempt, entry.handed > 1)

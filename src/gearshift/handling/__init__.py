@@ -1,0 +1,1 @@
+"""What happens to a message besides being handled: one concern a module, none of a broker's."""

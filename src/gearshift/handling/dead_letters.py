@@ -1,0 +1,98 @@
+"""Where rejected messages go: another channel, confirmed before the original is settled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from gearshift.errors import GearshiftError
+from gearshift.message import Headers, Message, message_id
+from gearshift.outbox import Batch, Outbox
+
+__all__ = ["DeadLetters"]
+
+#: Headers that tell a dead letter's story. They replace those of an earlier death.
+REASON, CHANNEL, GROUP, ATTEMPTS, TIME = (
+    "dead-letter-reason",
+    "dead-letter-channel",
+    "dead-letter-group",
+    "dead-letter-attempts",
+    "dead-letter-time-ms",
+)
+_OURS = frozenset((REASON, CHANNEL, GROUP, ATTEMPTS, TIME))
+
+MAX_REASON = 1000
+
+
+class DeadLetters:
+    """Sends to one dead-letter channel, which is opened when the first message dies. Any thread."""
+
+    def __init__(
+        self,
+        open_outbox: Callable[[], Outbox],
+        *,
+        channel: str,
+        group: str,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._open_outbox = open_outbox
+        self._channel = channel
+        self._group = group
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._outbox: Outbox | None = None
+
+    def send(
+        self,
+        message: Message,
+        *,
+        reason: str,
+        attempts: int,
+        on_done: Callable[[GearshiftError | None], None],
+    ) -> None:
+        """Store a copy under the same id; ``on_done`` gets None once confirmed, else the error.
+
+        Blocks for room at most ``timeout_s``, the first time also for the connection. Raises
+        nothing: what goes wrong goes to ``on_done``.
+        """
+        copy = replace(
+            message,
+            id=message.id or message_id(),
+            headers=self._headers(message.headers, reason, attempts),
+        )
+
+        def finished(batch: Batch) -> None:
+            result = batch.results[0]
+            on_done(result if isinstance(result, GearshiftError) else None)
+
+        try:
+            self._opened().put(Batch([copy], time.monotonic() + self._timeout_s, finished))
+        except GearshiftError as error:
+            on_done(error)
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for what is on its way, up to ``timeout_s``, and close. Idempotent."""
+        with self._lock:
+            if self._outbox is not None:
+                self._outbox.close(timeout_s)
+
+    def _opened(self) -> Outbox:
+        with self._lock:
+            if self._outbox is None:
+                self._outbox = self._open_outbox()
+            return self._outbox
+
+    def _headers(self, headers: Headers, reason: str, attempts: int) -> Headers:
+        kept = [pair for pair in headers.pairs if pair[0] not in _OURS]
+        return Headers(
+            [
+                *kept,
+                (REASON, reason[:MAX_REASON].encode("utf-8", "replace").decode()),
+                (CHANNEL, self._channel),
+                (GROUP, self._group),
+                (ATTEMPTS, attempts),
+                (TIME, time.time_ns() // 1_000_000),
+            ]
+        )

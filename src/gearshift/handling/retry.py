@@ -1,0 +1,31 @@
+"""How often a message is tried and how long it waits in between: the same on every broker."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["RetryPolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """``max_attempts`` in all, then the dead letter; waits double, ``delay_s`` to ``max_delay_s``.
+
+    A tenth of jitter either way keeps a batch that failed together from coming back together.
+    """
+
+    max_attempts: int = 5
+    delay_s: float = 1.0
+    max_delay_s: float = 60.0
+    random: Callable[[], float] = random.random
+
+    def exhausted(self, attempts: int) -> bool:
+        """True if ``attempts``, the failed one included, are all that there may be."""
+        return attempts >= self.max_attempts
+
+    def wait_s(self, attempts: int) -> float:
+        """Seconds until the next attempt after ``attempts`` failed ones (from 1)."""
+        doubled = self.delay_s * 2.0 ** min(attempts - 1, 60)
+        return min(self.max_delay_s, doubled) * (0.9 + 0.2 * self.random())

@@ -1,0 +1,294 @@
+"""Everything that one consumer has received and not settled, shared by its users and its pump.
+
+The pump (one thread) puts in what the driver received and takes out what the broker must be told;
+users (any threads) take out deliveries and settle them. All state is under one lock, and no driver
+is ever called with it held.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gearshift.driver import Incoming, Verdict
+from gearshift.errors import Closed, GearshiftError, StaleDelivery
+from gearshift.handling.holding import Holding
+from gearshift.ledger import Entry, Fate, Ledger, LogLedger
+
+__all__ = ["Inbox"]
+
+log = logging.getLogger("gearshift.consumer")
+
+#: How long a revoked partition waits for what is being worked on, so that it need not come again.
+REVOKE_DRAIN_S = 2.0
+
+#: How often the pump settles while something is in hand, and looks up while nothing is. Seconds.
+SETTLE_INTERVAL_S = 0.05
+IDLE_INTERVAL_S = 0.5
+
+_WARN_STALLED_AFTER_S = 10.0
+
+
+class Inbox:
+    """A window of at most ``prefetch`` unsettled entries."""
+
+    def __init__(self, prefetch: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._prefetch = prefetch
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._ledger: Ledger | None = None
+        self._holding = Holding()
+        self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
+        self._news = 0  # settled since the pump last took
+        self._telling = False  # the pump has taken and not yet told
+        self._error: GearshiftError | None = None
+        self._closed = False
+        self._ready = False
+        self.wake: Callable[[], None] = lambda: None  # the pump's driver, while it is connected
+        self.handed_out = 0
+        self.stale = 0
+
+    # ── for users ──
+
+    def next(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
+        """Up to ``max_messages`` entries as soon as there is one; empty after ``timeout_s``.
+
+        Raises Closed, and what ended the pump.
+        """
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        started, warned = self._clock(), False
+        with self._changed:
+            while True:
+                entries = self._pop(max_messages)
+                if entries:
+                    return entries
+                if self._closed:
+                    raise Closed("this consumer is closed")
+                if self._error is not None:
+                    raise self._error
+                now = self._clock()
+                if deadline is not None and now >= deadline:
+                    return []
+                if not warned and now - started > _WARN_STALLED_AFTER_S and self.room() == 0:
+                    warned = True
+                    log.warning(
+                        "all %d deliveries that prefetch allows are unsettled: "
+                        "settle them with ack(), retry() or reject()",
+                        self._prefetch,
+                    )
+                self._changed.wait(self._nap(now, deadline))
+
+    def settle(self, entry: Entry, verdict: Verdict, delay_s: float = 0.0) -> None:
+        """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
+        with self._lock:
+            self.require_live(entry)
+            assert self._ledger is not None
+            was_full = self.room() <= 0
+            self._ledger.settle(entry, verdict, delay_s)
+            self._holding.settled(entry)
+            self._news += 1
+            self._changed.notify_all()
+            urgent = was_full or self._news * 2 >= self._prefetch
+            wake = self.wake
+        if urgent:
+            wake()
+
+    def require_live(self, entry: Entry) -> None:
+        """Raise StaleDelivery if ``entry`` can no longer be settled; such attempts are counted."""
+        with self._lock:
+            if entry.fate is not Fate.STALE and self._ledger is not None:
+                return
+            self.stale += 1
+            raise StaleDelivery(
+                f"message {entry.message.id} can no longer be settled: its connection, assignment "
+                "or lease is gone",
+                hint="it will be delivered again; make the handler idempotent on the message id",
+            )
+
+    def hold(self, entry: Entry, delay_s: float) -> None:
+        """Keep ``entry`` in hand and hand it out again after ``delay_s``."""
+        with self._changed:
+            self.require_live(entry)
+            entry.retries += 1
+            self._holding.hold(entry, self._clock() + delay_s)
+            self._changed.notify_all()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until connected, assigned and positioned; False after the timeout."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error or self._closed, timeout_s)
+            if self._error is not None:
+                raise self._error
+            return self._ready
+
+    def wait_settled(self, timeout_s: float) -> bool:
+        """Wait until every settlement has been told to the driver; False after the timeout."""
+        self.wake()
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._untold(), timeout_s)
+
+    def in_hand(self) -> list[Entry]:
+        """Entries that the user has and has not settled."""
+        with self._lock:
+            entries = self._ledger.entries() if self._ledger is not None else ()
+            return [entry for entry in entries if entry.fate is Fate.IN_HAND]
+
+    def close(self) -> None:
+        """No more hand-outs; waiting users get Closed."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # ── for the pump ──
+
+    def connected(self, ledger: Ledger, wake: Callable[[], None], *, ready: bool) -> None:
+        """A new driver: what it receives is settled through ``ledger``."""
+        with self._changed:
+            self._ledger, self.wake, self._ready = ledger, wake, ready
+            self._changed.notify_all()
+
+    def disconnected(self) -> None:
+        """The driver is gone: everything unsettled is stale and will come again."""
+        with self._changed:
+            self._forget()
+            self._ledger, self.wake, self._ready = None, lambda: None, False
+            self._changed.notify_all()
+
+    def forget(self) -> None:
+        """The consumer is about to seek: what was received before means nothing now."""
+        with self._changed:
+            self._forget()
+            self._seen.clear()
+
+    def failed(self, error: GearshiftError) -> None:
+        """The pump has ended and will not come back; users get ``error``."""
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def add(self, arrivals: Sequence[Incoming]) -> None:
+        """What the driver received."""
+        with self._changed:
+            assert self._ledger is not None
+            for incoming in arrivals:
+                entry = Entry.of(incoming)
+                self._ledger.add(entry)
+                self._holding.push(entry)
+            self._changed.notify_all()
+
+    def take(self) -> Any:
+        """What the driver must be told now."""
+        with self._changed:
+            assert self._ledger is not None
+            self._news = 0
+            self._telling = True
+            return self._ledger.take()
+
+    def told(self, failures: int) -> None:
+        """The driver was told what ``take`` gave; ``failures`` of it came too late."""
+        with self._changed:
+            self.stale += failures
+            self._telling = False
+            self._changed.notify_all()
+
+    def release_buffered(self) -> None:
+        """Give back what was received and never handed out."""
+        with self._lock:
+            for entry in self._holding.drain():
+                if self._ledger is not None:
+                    self._ledger.settle(entry, Verdict.RELEASE, 0.0)
+
+    def room(self) -> int:
+        """How many more may be received."""
+        with self._lock:
+            unsettled = 0 if self._ledger is None else self._ledger.unsettled
+            return max(0, self._prefetch - unsettled)
+
+    def patience_s(self) -> float:
+        """How long the driver may wait for messages before the pump must look up."""
+        with self._lock:
+            busy = self._ledger is not None and (self._ledger.unsettled or self._ledger.has_news())
+            return SETTLE_INTERVAL_S if busy else IDLE_INTERVAL_S
+
+    # ── for the driver of a log (LogEvents), on the pump's thread ──
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        log.debug("assigned partitions %s", list(partitions))
+        with self._changed:
+            self._ready = True
+            self._changed.notify_all()
+
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        log.debug("revoked partitions %s", list(partitions))
+        with self._changed:
+            ledger = self._log_ledger()
+            self._discard_undelivered(partitions)
+            self._changed.wait_for(lambda: not ledger.in_hand(partitions), REVOKE_DRAIN_S)
+            positions = ledger.positions(partitions)
+            self._revoke(ledger, partitions)
+            return positions
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        log.warning("lost partitions %s before they could be handed over", list(partitions))
+        with self._changed:
+            self._revoke(self._log_ledger(), partitions)
+
+    # ── inside, with the lock held ──
+
+    def _pop(self, max_messages: int) -> list[Entry]:
+        if self._closed:
+            return []
+        now = self._clock()
+        entries: list[Entry] = []
+        while len(entries) < max_messages:
+            entry = self._holding.pop(now)
+            if entry is None:
+                break
+            entry.fate = Fate.IN_HAND
+            self._mark_seen(entry)
+            entries.append(entry)
+        self.handed_out += len(entries)
+        return entries
+
+    def _mark_seen(self, entry: Entry) -> None:
+        """On a log, remember how far this consumer has been: what it gets again is redelivered."""
+        if entry.position is None:
+            return
+        partition, offset = entry.position.partition, entry.position.offset
+        if offset > self._seen.get(partition, -1):
+            self._seen[partition] = offset
+        elif entry.redelivered is None:
+            entry.redelivered = True
+
+    def _nap(self, now: float, deadline: float | None) -> float | None:
+        """How long to wait for a change; None where nothing but a change can help."""
+        due = self._holding.next_due()
+        times = [moment - now for moment in (due, deadline) if moment is not None]
+        return max(0.0, min([*times, _WARN_STALLED_AFTER_S]))
+
+    def _untold(self) -> bool:
+        return self._ledger is not None and (self._telling or self._ledger.has_news())
+
+    def _forget(self) -> None:
+        self._holding = Holding()
+        self._news = 0
+        self._telling = False
+        if self._ledger is not None:
+            self._ledger.abandon()
+
+    def _log_ledger(self) -> LogLedger:
+        assert isinstance(self._ledger, LogLedger)
+        return self._ledger
+
+    def _discard_undelivered(self, partitions: Sequence[int]) -> None:
+        gone = set(partitions)
+        self._holding.discard(lambda e: e.position is not None and e.position.partition in gone)
+
+    def _revoke(self, ledger: LogLedger, partitions: Sequence[int]) -> None:
+        self._discard_undelivered(partitions)
+        ledger.revoke(partitions)
+        self._changed.notify_all()

@@ -1,0 +1,361 @@
+"""The sending side of a channel: values in, receipts out, nothing believed stored that is not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from gearshift.codecs import Codec
+from gearshift.errors import (
+    BlockingInEventLoop,
+    Closed,
+    GearshiftError,
+    InvalidMessage,
+    MessageTooLarge,
+    NotSupported,
+    PublishError,
+)
+from gearshift.message import (
+    HeaderValue,
+    Message,
+    Receipt,
+    message_id,
+    validate_headers,
+    validate_key,
+    validate_text,
+    validate_timestamp,
+)
+from gearshift.outbox import Batch, Outbox, SendResult
+
+__all__ = ["Producer", "SendFailed", "refuse_in_event_loop"]
+
+#: Messages that are handed to a driver together.
+CHUNK = 500
+
+DEFAULT_TIMEOUT_S = 30.0
+
+#: A message that may be sent, or why it may not.
+Prepared: TypeAlias = Message | GearshiftError
+
+
+class SendFailed(PublishError):
+    """Some messages of a ``send_many`` have no receipt.
+
+    ``results`` has an entry for each message, in order: its Receipt, or the error that it met.
+    """
+
+    def __init__(self, results: list[SendResult]) -> None:
+        self.results = results
+        failed = [result for result in results if isinstance(result, GearshiftError)]
+        super().__init__(
+            f"{len(failed)} of {len(results)} messages were not confirmed; the first: {failed[0]}",
+            hint="see .results for each, or pass raise_on_error=False",
+            retryable=all(error.retryable for error in failed),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerPolicy:
+    """What a channel lets through: its name, codec, size limit in bytes and tombstones."""
+
+    channel: str
+    codec: Codec
+    max_message_bytes: int
+    tombstones: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Part of a send_many: what was prepared, its batch, or why there is none."""
+
+    prepared: list[Prepared]
+    batch: Batch | None
+    refused: GearshiftError | None
+
+    def is_finished(self) -> bool:
+        return self.batch is None or self.batch.finished.is_set()
+
+    def results(self, outbox: Outbox) -> list[SendResult]:
+        sent = outbox.wait(self.batch) if self.batch is not None else []
+        if len(sent) == len(self.prepared):
+            return sent
+        following = iter(sent)
+        return [
+            item if isinstance(item, GearshiftError) else self.refused or next(following)
+            for item in self.prepared
+        ]
+
+
+class Producer:
+    """Sends to one channel. Made by ``Bus.producer``; every method may be called from any thread.
+
+    A send that returned is stored by the broker. What is in flight is bounded (10,000 messages or
+    64 MiB); a full window blocks until there is room or the deadline has passed.
+    """
+
+    def __init__(self, outbox: Outbox, policy: ProducerPolicy) -> None:
+        self._outbox = outbox
+        self._policy = policy
+        self._closed = False
+
+    @property
+    def channel(self) -> str:
+        """The name of the channel."""
+        return self._policy.channel
+
+    @property
+    def closed(self) -> bool:
+        """True once ``close`` was called."""
+        return self._closed
+
+    def message(
+        self,
+        value: object,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None = None,
+        id: str | None = None,
+        content_type: str | None = None,
+        timestamp_ms: int | None = None,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        type: str | None = None,
+    ) -> Message:
+        """Encode ``value`` and check everything, without sending. Does not block.
+
+        ``key`` keeps messages in order where the backend declares it: a non-empty str of at most
+        255 bytes. ``headers`` are str, bytes, int (64 bits) or bool; names may repeat in a list of
+        pairs. ``id`` defaults to a new one, ``timestamp_ms`` to now. Raises InvalidMessage,
+        MessageTooLarge, EncodeError, NotSupported.
+        """
+        body: bytes | None = None
+        encoded_type: str | None = None
+        if value is None:
+            self._check_tombstone()
+        else:
+            body, encoded_type = self._policy.codec.encode(value)
+        return self._checked(
+            Message(
+                body,
+                validate_key(key),
+                validate_headers(headers),
+                validate_text(id, "id") or message_id(),
+                validate_text(content_type, "content_type") or encoded_type,
+                _now_ms() if timestamp_ms is None else validate_timestamp(timestamp_ms),
+                validate_text(correlation_id, "correlation_id"),
+                validate_text(reply_to, "reply_to"),
+                validate_text(type, "type"),
+            )
+        )
+
+    def send(
+        self, value: object, *, timeout_s: float = DEFAULT_TIMEOUT_S, **fields: Any
+    ) -> Receipt:
+        """Send one message and wait until the broker has stored it.
+
+        ``value`` is encoded by the channel's codec, or is a Message; ``fields`` are those of
+        ``message``. Blocks for at most ``timeout_s`` seconds. Raises what ``message`` raises, and
+        BackpressureError, ConnectionFailed, PublishRefused or Unroutable (nothing is stored) or
+        OutcomeUnknown (it may be).
+        """
+        result = self._deliver([self._prepare(value, **fields)], timeout_s)[0]
+        if isinstance(result, GearshiftError):
+            raise result
+        return result
+
+    def send_many(
+        self,
+        values: Iterable[object],
+        *,
+        key: Callable[[Any], str | None] | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        raise_on_error: bool = True,
+    ) -> list[SendResult]:
+        """Send many messages, pipelined, in order; one result each, in the same order.
+
+        ``values`` may be a generator of any length: it is read as room becomes free. Each is a
+        value, or a Message made by ``message`` when it needs headers; ``key`` computes a value's
+        key. Blocks; no single message waits longer than ``timeout_s`` seconds.
+
+        Results are Receipts. If any message has none, SendFailed carries all results; with
+        ``raise_on_error=False`` they are returned, errors in the places of receipts. A value that
+        cannot be sent at all (InvalidMessage) gets its error the same way and the others go on.
+        """
+        refuse_in_event_loop("send_many", instead="submit")
+        self._check_open()
+        results: list[SendResult] = []
+        chunks: deque[_Chunk] = deque()
+        stopped: GearshiftError | None = None
+        for part in _parts(iter(values), CHUNK):
+            chunk = self._start(
+                [self._try_prepare(value, key) for value in part], timeout_s, stopped
+            )
+            stopped = chunk.refused  # what comes after must not overtake it
+            chunks.append(chunk)
+            while chunks and chunks[0].is_finished():
+                results += chunks.popleft().results(self._outbox)
+        for chunk in chunks:
+            results += chunk.results(self._outbox)
+        if raise_on_error and any(isinstance(result, GearshiftError) for result in results):
+            raise SendFailed(results)
+        return results
+
+    def submit(
+        self, value: object, *, timeout_s: float = DEFAULT_TIMEOUT_S, **fields: Any
+    ) -> Future[Receipt]:
+        """Send without waiting; the future gets the Receipt, or the error ``send`` would raise.
+
+        Takes what ``send`` takes. Blocks only while the window is full, at most ``timeout_s``
+        seconds, which is also the deadline of the message. The future's callbacks run on one
+        thread of the producer: keep them short, and do not send from them.
+        """
+        self._check_open()
+        future: Future[Receipt] = Future()
+        future.set_running_or_notify_cancel()
+        self._outbox.put(
+            Batch(
+                [self._prepare(value, **fields)],
+                time.monotonic() + timeout_s,
+                lambda batch: _resolve(future, batch.results[0]),
+            )
+        )
+        return future
+
+    def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+        """Wait until everything submitted has its result; False if ``timeout_s`` passed first."""
+        return self._outbox.flush(timeout_s)
+
+    def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Flush for up to ``timeout_s`` seconds and close. Idempotent.
+
+        What is still unconfirmed then ends as OutcomeUnknown, in its future or its sender.
+        """
+        self._closed = True
+        self._outbox.close(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._outbox.in_flight} in flight"
+        return f"<Producer {self.channel!r}, {state}>"
+
+    # ── inside ──
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this producer is closed", channel=self.channel)
+
+    def _deliver(self, messages: list[Message], timeout_s: float) -> list[SendResult]:
+        refuse_in_event_loop("send", instead="submit")
+        self._check_open()
+        batch = Batch(messages, time.monotonic() + timeout_s)
+        self._outbox.put(batch)
+        return self._outbox.wait(batch)
+
+    def _start(
+        self, prepared: list[Prepared], timeout_s: float, stopped: GearshiftError | None
+    ) -> _Chunk:
+        messages = [item for item in prepared if isinstance(item, Message)]
+        if stopped is not None or not messages:
+            return _Chunk(prepared, None, stopped)
+        batch = Batch(messages, time.monotonic() + timeout_s)
+        try:
+            self._outbox.put(batch)
+        except GearshiftError as error:
+            return _Chunk(prepared, None, error)
+        return _Chunk(prepared, batch, None)
+
+    def _try_prepare(self, value: object, key: Callable[[Any], str | None] | None) -> Prepared:
+        try:
+            if key is None or isinstance(value, Message):
+                return self._prepare(value)
+            return self._prepare(value, key=key(value))
+        except GearshiftError as error:
+            return error
+
+    def _prepare(self, value: object, **fields: Any) -> Message:
+        if not isinstance(value, Message):
+            return self.message(value, **fields)
+        if fields:
+            raise InvalidMessage(
+                f"a Message has its own {', '.join(fields)}", hint="set them when you make it"
+            )
+        if value.body is None:
+            self._check_tombstone()
+        elif not isinstance(value.body, bytes):
+            raise InvalidMessage(
+                f"Message.body must be bytes, got {type(value.body).__name__}",
+                hint="use producer.message(value), which encodes",
+            )
+        validate_key(value.key)
+        validate_headers(value.headers)
+        if value.id is None or value.timestamp_ms is None:
+            value = replace(
+                value,
+                id=value.id or message_id(),
+                timestamp_ms=_now_ms() if value.timestamp_ms is None else value.timestamp_ms,
+            )
+        validate_timestamp(value.timestamp_ms)
+        for name in ("id", "content_type", "correlation_id", "reply_to", "type"):
+            validate_text(getattr(value, name), name)
+        return self._checked(value)
+
+    def _check_tombstone(self) -> None:
+        if not self._policy.tombstones:
+            raise NotSupported(
+                "None is no message body here: this backend has no tombstones",
+                hint="send b'' for an empty body",
+                channel=self.channel,
+            )
+
+    def _checked(self, message: Message) -> Message:
+        limit = self._policy.max_message_bytes
+        if message.size > limit:
+            raise MessageTooLarge(
+                f"the message is {message.size} bytes with key and headers, the limit is {limit}",
+                hint="store the body elsewhere and send a reference",
+                channel=self.channel,
+            )
+        return message
+
+
+def refuse_in_event_loop(call: str, *, instead: str) -> None:
+    """Raise BlockingInEventLoop if this thread runs an event loop, which the call would stop."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise BlockingInEventLoop(
+            f"{call}() blocks, and this thread runs an event loop",
+            hint=f"use {instead}, or await asyncio.to_thread(...)",
+        )
+
+
+def _parts(values: Iterator[object], size: int) -> Iterator[list[object]]:
+    while part := list(islice(values, size)):
+        yield part
+
+
+def _resolve(future: Future[Receipt], result: SendResult | None) -> None:
+    if isinstance(result, Receipt):
+        future.set_result(result)
+    else:
+        future.set_exception(result)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,213 @@
+"""The one thread that owns a consumer's driver: receives, settles, keeps alive, reconnects.
+
+It never runs user code and never waits for it, so heartbeats, leases and group membership do not
+depend on how slow the handlers are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from gearshift.driver import LogDriver, LogEvents, QueueDriver, SettleFailure, Start
+from gearshift.errors import Closed, GearshiftError
+from gearshift.failures import Failures
+from gearshift.inbox import Inbox
+from gearshift.ledger import Ledger, LogLedger, QueueLedger
+from gearshift.reconnect import connect_until, unless_missing
+
+__all__ = ["LogConnect", "Pump", "QueueConnect"]
+
+log = logging.getLogger("gearshift.consumer")
+
+Driver: TypeAlias = QueueDriver | LogDriver
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConnect:
+    """Makes the drivers of a queue consumer."""
+
+    connect: Callable[[], QueueDriver]
+
+    def open(self, inbox: Inbox) -> tuple[QueueDriver, Ledger]:
+        driver = self.connect()
+        ledger = QueueLedger(driver.cumulative_ack)
+        inbox.connected(ledger, driver.wake, ready=True)
+        return driver, ledger
+
+
+@dataclass(frozen=True, slots=True)
+class LogConnect:
+    """Makes the drivers of a stream consumer; the inbox hears of partitions from the start."""
+
+    connect: Callable[[LogEvents], LogDriver]
+
+    def open(self, inbox: Inbox) -> tuple[LogDriver, Ledger]:
+        # The ledger is there first: a driver may assign partitions while it is being made.
+        ledger = LogLedger()
+        inbox.connected(ledger, lambda: None, ready=False)
+        driver = self.connect(inbox)
+        inbox.wake = driver.wake
+        return driver, ledger
+
+
+class Pump:
+    """Runs from ``start`` to ``stop``. Errors that no reconnect can mend end it: see the inbox."""
+
+    def __init__(
+        self,
+        source: QueueConnect | LogConnect,
+        inbox: Inbox,
+        failures: Failures,
+        *,
+        name: str,
+        on_reconnect: Callable[[], None],
+        open_timeout_s: float,
+    ) -> None:
+        self._source = source
+        self._inbox = inbox
+        self._failures = failures
+        self._on_reconnect = on_reconnect
+        self._open_timeout_s = open_timeout_s
+        self._stop = threading.Event()
+        self._close_timeout_s = 10.0
+        self._seeks: queue.SimpleQueue[tuple[Start, Future[None]]] = queue.SimpleQueue()
+        self._opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name=f"gearshift-{name}", daemon=True)
+        self.reconnects = 0
+
+    def start(self) -> None:
+        """Start the thread and wait for the first connection. Raises what prevented it."""
+        self._thread.start()
+        self._opened.result()
+
+    def seek(self, start: Start, timeout_s: float) -> None:
+        """Have a stream consumer continue at ``start``. Blocks; raises what the driver raises."""
+        done: Future[None] = Future()
+        self._seeks.put((start, done))
+        self._inbox.wake()
+        done.result(timeout_s)
+
+    def stop(self, timeout_s: float) -> None:
+        """Tell the broker what is settled, give the rest back, close the driver. Idempotent."""
+        self._close_timeout_s = timeout_s
+        self._stop.set()
+        self._inbox.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        try:
+            driver, ledger = self._connect_first()
+        except BaseException as error:
+            self._inbox.disconnected()
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        try:
+            while self._serve(driver, ledger):
+                reopened = self._reconnect()
+                if reopened is None:
+                    break
+                driver, ledger = reopened
+        except GearshiftError as error:
+            log.error("the consumer has stopped: %s", error)
+            self._inbox.failed(error)
+        finally:
+            self._fail_seeks()
+
+    def _connect_first(self) -> tuple[Driver, Ledger]:
+        opened = connect_until(
+            self._open, self._failures, stop=self._stop, timeout_s=self._open_timeout_s
+        )
+        if opened is None:
+            raise Closed("closed while it was being opened")
+        return opened
+
+    def _open(self) -> tuple[Driver, Ledger]:
+        return self._source.open(self._inbox)
+
+    def _reopen(self) -> tuple[Driver, Ledger]:
+        self._on_reconnect()
+        return self._open()
+
+    def _reconnect(self) -> tuple[Driver, Ledger] | None:
+        opened = connect_until(
+            self._reopen,
+            self._failures,
+            stop=self._stop,
+            on_failure=lambda failure: log.debug("still not connected: %s", failure),
+            give_up_on=unless_missing,
+        )
+        if opened is not None:
+            self.reconnects += 1
+            log.info("connected again")
+        return opened
+
+    def _serve(self, driver: Driver, ledger: Ledger) -> bool:
+        """Serve one driver until it breaks (True) or the pump is stopped (False)."""
+        try:
+            while not self._stop.is_set():
+                self._tell(driver, ledger)
+                self._answer_seeks(driver)
+                arrivals = driver.receive(self._inbox.room(), self._inbox.patience_s())
+                if arrivals:
+                    self._inbox.add(arrivals)
+            self._inbox.release_buffered()
+            self._tell(driver, ledger)
+        except Exception as error:
+            self._inbox.disconnected()
+            with contextlib.suppress(Exception):
+                driver.close(0.0)
+            failure = self._failures.translate(error)
+            if unless_missing(failure):
+                raise failure from failure.__cause__
+            log.warning("connection lost, what was unsettled will come again: %s", failure)
+            return not self._stop.is_set()
+        self._close(driver)
+        return False
+
+    def _close(self, driver: Driver) -> None:
+        try:
+            driver.close(self._close_timeout_s)
+        except Exception as error:
+            log.warning("closing the consumer: %s", self._failures.translate(error))
+        self._inbox.disconnected()
+
+    def _tell(self, driver: Driver, ledger: Ledger) -> None:
+        work = self._inbox.take()
+        if not work:
+            self._inbox.told(0)
+            return
+        failures: Sequence[SettleFailure] = ledger.tell(driver, work)
+        for failure in failures:
+            log.warning(
+                "a settlement came too late, the message will come again: %s",
+                self._failures.translate(failure.error),
+            )
+        self._inbox.told(len(failures))
+
+    def _answer_seeks(self, driver: Driver) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                start, done = self._seeks.get_nowait()
+                try:
+                    self._inbox.forget()
+                    cast(LogDriver, driver).seek(start)  # only asked of streams
+                except Exception as error:
+                    done.set_exception(self._failures.translate(error))
+                    raise
+                done.set_result(None)
+
+    def _fail_seeks(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._seeks.get_nowait()[1].set_exception(Closed("this consumer is closed"))

@@ -1,0 +1,119 @@
+"""What must exist before a channel is used, and who may create it.
+
+A channel that the configuration lists is created when it is first opened. One that it does not
+list must exist already, or the caller says ``create=True``: a misspelt name would otherwise become
+a channel that nobody reads. Where no channel is listed at all, any may be created.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gearshift.capabilities import Capabilities, Requirement
+from gearshift.config import ChannelSettings, Config
+from gearshift.driver import AdminDriver, BackendPlugin, ChannelSpec
+from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
+from gearshift.message import DEFAULT_GROUP, Semantics, validate_name
+
+__all__ = ["Topology"]
+
+
+class Topology:
+    """Channels of one configuration on one backend. Any thread; holds no connection."""
+
+    def __init__(self, config: Config, plugin: BackendPlugin) -> None:
+        self._config = config
+        self._plugin = plugin
+
+    def settings(self, name: str) -> ChannelSettings:
+        """The channel's settings, or the defaults if it is not listed."""
+        return self._config.channel(validate_name(name, "channel"))
+
+    def spec(self, name: str) -> ChannelSpec:
+        """The channel as drivers are told of it. Raises InvalidMessage and ConfigError."""
+        settings = self.settings(name)
+        semantics = settings.semantics or self._plugin.natural
+        groups = settings.groups or ((DEFAULT_GROUP,) if semantics is Semantics.QUEUE else ())
+        return ChannelSpec(
+            name=name,
+            semantics=semantics,
+            groups=groups,
+            partitions=settings.partitions,
+            retention_s=settings.retention_s,
+            max_attempts=settings.max_attempts,
+            max_processing_s=settings.max_processing_s,
+            native=self._config.native_for(name, self._plugin),
+        )
+
+    def dead_letter_spec(self, source: ChannelSpec) -> ChannelSpec | None:
+        """The channel for dead letters: of the source's semantics, unless it is listed itself."""
+        name = self.settings(source.name).dead_letter_name(source.name)
+        if name is None:
+            return None
+        spec = self.spec(name)
+        if name in self._config.channels:
+            return spec
+        groups = (DEFAULT_GROUP,) if source.semantics is Semantics.QUEUE else ()
+        return replace(spec, semantics=source.semantics, groups=groups)
+
+    def capabilities(self, spec: ChannelSpec, more: Iterable[Requirement] = ()) -> Capabilities:
+        """What the backend declares for the channel; NotSupported if that is less than required."""
+        declared = self._plugin.capabilities.get(spec.semantics)
+        if declared is None:
+            offered = ", ".join(sorted(self._plugin.capabilities))
+            raise NotSupported(
+                f"this backend has no {spec.semantics} semantics, it offers: {offered}",
+                hint="choose another profile, or leave semantics out for the natural one",
+                backend=self._plugin.name,
+                channel=spec.name,
+            )
+        for requirement in (*self.settings(spec.name).requires, *more):
+            if not declared.satisfies(requirement):
+                has = declared.as_dict()[requirement.name]
+                raise NotSupported(
+                    f"requires {requirement}, but a {spec.semantics} here has "
+                    f"{requirement.name}={str(has).lower()}",
+                    hint="choose another profile or semantics, or drop the requirement",
+                    backend=self._plugin.name,
+                    channel=spec.name,
+                )
+        return declared
+
+    def ensure(self, admin: AdminDriver, spec: ChannelSpec, *, create: bool | None) -> None:
+        """Create the channel if that is allowed, else raise UnknownChannel if it is not there."""
+        if create or (create is None and self._may_create(spec.name)):
+            admin.declare(spec)
+        elif not admin.exists(spec):
+            known = difflib.get_close_matches(spec.name, self._config.channels, n=1)
+            raise UnknownChannel(
+                "there is no such channel",
+                hint=f"did you mean {known[0]!r}?"
+                if known
+                else f"list it as [channels.{spec.name}], or pass create=True",
+                backend=self._plugin.name,
+                channel=spec.name,
+            )
+
+    def group(self, spec: ChannelSpec, group: str | None, *, create: bool | None) -> str:
+        """The group to join. Raises UnknownGroup for one that a queue channel does not list."""
+        name = DEFAULT_GROUP if group is None else validate_name(group, "group")
+        if spec.semantics is Semantics.STREAM or name in spec.groups or create:
+            return name
+        what = "the default group" if group is None else f"group {name!r}"
+        close = difflib.get_close_matches(name, spec.groups, n=1)
+        listed = ", ".join(spec.groups)
+        raise UnknownGroup(
+            f"{what} is not one of this queue's groups: {listed}",
+            hint=f"did you mean {close[0]!r}?"
+            if close
+            else f"add it to groups of [channels.{spec.name}], or pass create=True",
+            backend=self._plugin.name,
+            channel=spec.name,
+        )
+
+    def _may_create(self, name: str) -> bool:
+        channels = self._config.channels
+        dead = {settings.dead_letter_name(channel) for channel, settings in channels.items()}
+        return not channels or name in channels or name in dead

@@ -1,0 +1,315 @@
+"""The native brokers keep what they confirmed, can be broken on purpose, and leave nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pika
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ
+from native_brokers.process import descendants
+
+COMPOSE = Path(__file__).parents[2] / "compose"
+# RabbitMQ 3.10 writes the name of a new quorum queue to disk up to half a second after it answers
+# the declaration; killed before that, it comes back with a queue that never elects a leader.
+QUEUE_SETTLED_S = 1.5
+BODIES = [f"message {number}".encode() for number in range(100)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    RabbitMQ.install()
+    Kafka.install()
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(installed: None) -> Iterator[RabbitMQ]:
+    with RabbitMQ() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def kafka(installed: None) -> Iterator[Kafka]:
+    with Kafka() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["rabbitmq", "kafka"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Broker)
+    return found
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the user rabbitmq can reach, which pytest's own ones are not for root."""
+    folder = Path(tempfile.mkdtemp())
+    yield folder
+    shutil.rmtree(folder)
+
+
+def publish_to_queue(url: str, queue: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        persistent = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+        for body in BODIES:
+            channel.basic_publish("", queue, body, persistent, mandatory=True)
+
+
+def read_queue(url: str, queue: str) -> list[bytes]:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        bodies = []
+        for method, _, body in channel.consume(queue, inactivity_timeout=10.0):
+            if method is None:
+                break
+            bodies.append(body)
+            channel.basic_ack(method.delivery_tag)
+            if len(bodies) == len(BODIES):
+                break
+        return bodies
+
+
+def publish_to_topic(bootstrap: str, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(topic)])[topic].result(30.0)
+    failures = []
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    for body in BODIES:
+        producer.produce(topic, body, on_delivery=lambda error, _: failures.append(error))
+    assert producer.flush(30.0) == 0
+    assert failures == [None] * len(BODIES)
+
+
+def read_topic(bootstrap: str, topic: str) -> list[bytes]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"{topic}-readers",
+            "group.protocol": "consumer",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([topic])
+    bodies = []
+    deadline = time.monotonic() + 30.0
+    while len(bodies) < len(BODIES) and time.monotonic() < deadline:
+        bodies += [message.value() for message in consumer.consume(len(BODIES), 1.0)]
+    consumer.close()
+    return bodies
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def group_members(group: int) -> list[int]:
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group, *_ = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_group) == group and state not in "ZX":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def test_confirmed_messages_in_a_quorum_queue_survive_a_kill(rabbitmq: RabbitMQ) -> None:
+    """RabbitMQ serves, on the same address, every message that it confirmed before SIGKILL."""
+    publish_to_queue(rabbitmq.url, "survivors")
+    time.sleep(QUEUE_SETTLED_S)
+    url, killed = rabbitmq.url, rabbitmq.pid
+    rabbitmq.kill()
+    assert group_members(killed) == []
+    rabbitmq.start()
+    assert (rabbitmq.url, rabbitmq.pid != killed) == (url, True)
+    assert read_queue(url, "survivors") == BODIES
+
+
+def test_acknowledged_messages_in_a_topic_survive_a_kill(kafka: Kafka) -> None:
+    """Kafka serves, on the same address, every message that it acknowledged before SIGKILL."""
+    publish_to_topic(kafka.url, "survivors")
+    url, killed = kafka.url, kafka.pid
+    kafka.kill()
+    assert group_members(killed) == []
+    kafka.start()
+    assert (kafka.url, kafka.pid != killed) == (url, True)
+    assert sorted(read_topic(url, "survivors")) == sorted(BODIES)
+
+
+def test_a_quorum_queue_can_be_declared_as_soon_as_start_returns() -> None:
+    """`start` returns when a node is up in full, not when its port is open."""
+    with RabbitMQ() as broker:
+        publish_to_queue(broker.url, "first")
+        assert read_queue(broker.url, "first") == BODIES
+        assert broker.ctl("list_queues", "name", "--silent") == "first\n"
+
+
+def test_a_paused_broker_is_silent_until_it_is_resumed(broker: Broker) -> None:
+    """`pause` keeps the port open and answers nothing; `resume` brings the answers back."""
+    broker.pause()
+    try:
+        socket.create_connection(("127.0.0.1", broker.port), timeout=2.0).close()
+        assert not broker._answers()
+    finally:
+        broker.resume()
+    assert wait_until(broker._answers, timeout_s=10.0)
+
+
+@pytest.mark.parametrize("kind", [RabbitMQ, Kafka])
+def test_stop_leaves_no_process_and_no_folder(kind: type[Broker]) -> None:
+    """After `stop` neither a process nor the private folder of the broker is left."""
+    before = set(descendants(os.getpid()))
+    broker = kind()
+    broker.start()
+    started = set(descendants(os.getpid())) - before
+    group, folder = broker.pid, broker.log.parent
+    broker.stop()
+    broker.stop()
+    assert group in {seen.pid for seen in started}
+    assert group_members(group) == []
+    assert not any(seen.alive() for seen in started)
+    assert not folder.exists()
+
+
+def test_two_rabbitmq_nodes_do_not_see_each_other(rabbitmq: RabbitMQ) -> None:
+    """A second node runs beside the first, with other queues, and its end leaves the first be."""
+    publish_to_queue(rabbitmq.url, "only-here")
+    with RabbitMQ() as other:
+        assert other.port != rabbitmq.port
+        assert "only-here" not in other.ctl("list_queues", "name")
+    assert read_queue(rabbitmq.url, "only-here") == BODIES
+
+
+def test_two_kafka_nodes_do_not_see_each_other(kafka: Kafka) -> None:
+    """A second node runs beside the first, with other topics."""
+    publish_to_topic(kafka.url, "only-here")
+    with Kafka() as other:
+        topics = AdminClient({"bootstrap.servers": other.url}).list_topics(timeout=10.0).topics
+        assert "only-here" not in topics
+
+
+def test_clients_are_told_the_advertised_address() -> None:
+    """`advertised` is what metadata name, so that clients stay on a proxy."""
+    with Kafka(advertised="127.0.0.1:9") as broker:
+        metadata = AdminClient({"bootstrap.servers": broker.url}).list_topics(timeout=10.0)
+        assert [(node.host, node.port) for node in metadata.brokers.values()] == [("127.0.0.1", 9)]
+
+
+@pytest.mark.parametrize("kind", [RabbitMQ, Kafka])
+def test_data_in_a_folder_of_ones_own_outlive_the_broker(
+    kind: type[Broker], open_folder: Path
+) -> None:
+    """A second broker on the same folder, on other ports, serves what the first one kept."""
+    publish, read = (
+        (publish_to_queue, read_queue) if kind is RabbitMQ else (publish_to_topic, read_topic)
+    )
+    with kind(open_folder) as first:
+        publish(first.url, "kept")
+    with kind(open_folder) as second:
+        assert second.port != first.port
+        assert sorted(read(second.url, "kept")) == sorted(BODIES)
+
+
+@pytest.mark.parametrize("kind", [RabbitMQ, Kafka])
+def test_a_port_that_was_taken_is_named(kind: type[Broker]) -> None:
+    """`start` says which port another process took while the broker was down."""
+    with socket.socket() as intruder:
+        broker = kind()
+        intruder.bind(("127.0.0.1", broker.port))
+        intruder.listen()
+        with pytest.raises(BrokerUnavailable, match=str(broker.port)):
+            broker.start()
+        broker.stop()
+
+
+def test_a_broker_that_cannot_start_shows_its_log() -> None:
+    """The error of a failed start ends with what the server logged last."""
+    broker = Kafka(settings={"log.segment.bytes": "none"})
+    with pytest.raises(BrokerUnavailable, match=r"log\.segment\.bytes"):
+        broker.start()
+    broker.stop()
+
+
+@pytest.mark.parametrize("kind", ["RabbitMQ", "Kafka"])
+def test_brokers_do_not_outlive_a_killed_owner(kind: str) -> None:
+    """SIGKILL of the Python process that started a broker ends the broker within seconds."""
+    script = textwrap.dedent(
+        f"""
+        import time
+        from native_brokers import {kind}
+        broker = {kind}()
+        broker.start()
+        print(broker.pid, broker.log.parent, flush=True)
+        time.sleep(600)
+        """
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(COMPOSE)},
+    )
+    assert owner.stdout is not None
+    with owner, owner.stdout as output:
+        pid, folder = output.readline().split()
+        started = descendants(owner.pid)
+        assert int(pid) in {seen.pid for seen in started}
+        owner.kill()
+    assert wait_until(lambda: not any(seen.alive() for seen in started), timeout_s=10.0)
+    assert wait_until(lambda: not Path(folder).exists(), timeout_s=10.0)
+
+
+def command_line(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "native_brokers", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(COMPOSE)},
+    )
+
+
+def test_run_with_a_command_passes_addresses_in_and_the_exit_code_out() -> None:
+    """`run -- COMMAND` gives COMMAND both addresses and exits with its code."""
+    program = "import os, sys; print(*map(os.environ.get, sys.argv[1:])); sys.exit(7)"
+    variables = ("RABBITMQ_URL", "KAFKA_BOOTSTRAP")
+    with command_line("run", "--", sys.executable, "-c", program, *variables) as running:
+        output, _ = running.communicate(timeout=120.0)
+    rabbitmq_url, bootstrap = output.split()
+    assert running.returncode == 7
+    assert rabbitmq_url.startswith("amqp://guest:guest@127.0.0.1:")
+    assert bootstrap.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_run_prints_what_to_paste_and_stops_when_told(ending: signal.Signals) -> None:
+    """`run` prints one export line, serves until Ctrl-C or SIGTERM, and leaves no process."""
+    with command_line("run", "--only", "rabbitmq") as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        started = descendants(running.pid)
+        running.send_signal(ending)
+        assert running.wait(30.0) == 0
+    assert line.startswith("export RABBITMQ_URL=amqp://guest:guest@127.0.0.1:")
+    assert not any(seen.alive() for seen in started)
