@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from typing import IO
 
 
 class Watchdog:
@@ -38,18 +39,20 @@ class Watchdog:
             if self._helper is None or self._helper.poll() is not None:
                 self._helper = self._start()
             self._entries.add(entry)
-            self._send(f"+{entry}")
+            _send(self._helper, f"+{entry}\n")
 
     def forget(self, entry: str) -> None:
         """Leave `entry` alone from now on; does nothing if it is not watched."""
         with self._lock:
-            if entry not in self._entries:
+            if self._helper is None or entry not in self._entries:
                 return
             self._entries.remove(entry)
             with suppress(BrokenPipeError):
-                self._send(f"-{entry}")
+                _send(self._helper, f"-{entry}\n")
             if not self._entries:
-                self._end()
+                _pipe(self._helper).close()
+                self._helper.wait()
+                self._helper = None
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C in the owner's terminal must not end the helper.
@@ -59,20 +62,18 @@ class Watchdog:
             start_new_session=True,
             cwd="/",
         )
-        lines = "".join(f"+{entry}\n" for entry in self._entries)
-        assert helper.stdin is not None
-        os.write(helper.stdin.fileno(), lines.encode())
+        _send(helper, "".join(f"+{entry}\n" for entry in self._entries))
         return helper
 
-    def _send(self, line: str) -> None:
-        assert self._helper is not None and self._helper.stdin is not None
-        os.write(self._helper.stdin.fileno(), f"{line}\n".encode())
 
-    def _end(self) -> None:
-        assert self._helper is not None and self._helper.stdin is not None
-        self._helper.stdin.close()
-        self._helper.wait()
-        self._helper = None
+def _pipe(helper: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert helper.stdin is not None
+    return helper.stdin
+
+
+def _send(helper: subprocess.Popen[bytes], lines: str) -> None:
+    # Past the buffer of the pipe object, which would hold on to what a dead helper cannot take.
+    os.write(_pipe(helper).fileno(), lines.encode())
 
 
 def watch(owner: int) -> set[str]:

@@ -16,6 +16,7 @@
 import logging as _logging
 
 from gearshift import errors
+from gearshift.app import App, Reject, Retry
 from gearshift.bus import Bus
 from gearshift.bus import open_bus as open
 from gearshift.capabilities import Capabilities
@@ -28,6 +29,7 @@ from gearshift.message import Headers, Message, Position, Receipt, Semantics
 from gearshift.producer import Producer, SendFailed
 
 __all__ = [
+    "App",
     "Bus",
     "Capabilities",
     "Config",
@@ -40,6 +42,8 @@ __all__ = [
     "Position",
     "Producer",
     "Receipt",
+    "Reject",
+    "Retry",
     "Semantics",
     "SendFailed",
     "Start",

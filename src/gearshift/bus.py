@@ -134,6 +134,7 @@ class Bus:
         prefetch: int | None = ...,
         start: Start | str = ...,
         ephemeral: bool = ...,
+        serial_keys: bool = ...,
         create: bool | None = ...,
         timeout_s: float = ...,
     ) -> Consumer[Any]: ...
@@ -148,6 +149,7 @@ class Bus:
         prefetch: int | None = ...,
         start: Start | str = ...,
         ephemeral: bool = ...,
+        serial_keys: bool = ...,
         create: bool | None = ...,
         timeout_s: float = ...,
     ) -> Consumer[T]: ...
@@ -161,6 +163,7 @@ class Bus:
         prefetch: int | None = None,
         start: Start | str = "earliest",
         ephemeral: bool = False,
+        serial_keys: bool = False,
         create: bool | None = None,
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> Consumer[Any]:
@@ -169,8 +172,10 @@ class Bus:
         ``value_type`` is what ``Delivery.value`` decodes to: a msgspec Struct, a dataclass, a
         pydantic model. ``prefetch`` bounds the unsettled deliveries. ``start`` is where a new group
         of a stream begins: "earliest", "latest" or a Start. An ``ephemeral`` consumer has a group
-        of its own that leaves nothing behind. Blocking, ``create`` and errors as for ``producer``,
-        and UnknownGroup.
+        of its own that leaves nothing behind. With ``serial_keys`` no two deliveries of one key
+        are in hand at once, so that several threads keep each key's order.
+
+        Blocking, ``create`` and errors as for ``producer``, and UnknownGroup.
         """
         spec, capabilities = self._checked(channel)
         settings = self._topology.settings(channel)
@@ -189,7 +194,7 @@ class Bus:
             start=start if isinstance(start, Start) else _start(start),
             ephemeral=ephemeral,
         )
-        inbox = Inbox(wanted.prefetch)
+        inbox = Inbox(wanted.prefetch, serial_keys=serial_keys)
         pump = self._pump(wanted, inbox, create, timeout_s)
         policy = ConsumerPolicy(
             channel=channel,

@@ -137,6 +137,13 @@ class Consumer(Generic[T]):
         """Wait until the driver was told of everything settled so far; False after the timeout."""
         return self._inbox.wait_settled(timeout_s)
 
+    def stop_receiving(self) -> None:
+        """Hand out nothing more: ``receive`` raises Closed, ``iterate`` ends, in every thread.
+
+        What is in hand can still be settled. The first half of an orderly ``close``.
+        """
+        self._inbox.close()
+
     def close(self, timeout_s: float = 30.0) -> list[str | None]:
         """Stop receiving, finish dead letters, tell the broker what is settled, and close.
 
@@ -146,7 +153,7 @@ class Consumer(Generic[T]):
         if self._closed or os.getpid() != self._pid:
             return []
         self._closed = True
-        self._inbox.close()
+        self.stop_receiving()
         if self._policy.dead_letters is not None:
             self._policy.dead_letters.close(timeout_s)
         unsettled = [entry.message.id for entry in self._inbox.in_hand()]
@@ -182,22 +189,19 @@ class Consumer(Generic[T]):
         )
         return value
 
-    def ack(self, entry: Entry) -> None:
-        """See Delivery.ack."""
+    def ack(self, entry: Entry) -> str:
+        """See Delivery.ack; this and its like return the outcome."""
         self._inbox.settle(entry, Verdict.ACK)
+        return "ack"
 
-    def retry(self, entry: Entry, delay_s: float | None) -> None:
+    def retry(self, entry: Entry, delay_s: float | None) -> str:
         """See Delivery.retry."""
         if self._policy.retry.exhausted(entry.attempts):
-            self.reject(entry, f"gave up after {entry.attempts} attempts")
-            return
-        wait_s = self._policy.retry.wait_s(entry.attempts) if delay_s is None else delay_s
-        if self._policy.holds_retries(wait_s):
-            self._inbox.hold(entry, wait_s)
-        else:
-            self._inbox.settle(entry, Verdict.RETRY, wait_s)
+            return self.reject(entry, f"gave up after {entry.attempts} attempts")
+        self._give_back(entry, self._policy.retry.wait_s(entry.attempts, delay_s))
+        return "retry"
 
-    def reject(self, entry: Entry, reason: str) -> None:
+    def reject(self, entry: Entry, reason: str) -> str:
         """See Delivery.reject."""
         self._inbox.require_live(entry)
         if self._policy.dead_letters is None:
@@ -208,13 +212,20 @@ class Consumer(Generic[T]):
                 reason,
             )
             self._inbox.settle(entry, Verdict.DISCARD)
-            return
+            return "reject"
         self._policy.dead_letters.send(
             entry.message,
             reason=reason,
             attempts=entry.attempts,
             on_done=lambda error: self._buried(entry, error),
         )
+        return "reject"
+
+    def _give_back(self, entry: Entry, wait_s: float) -> None:
+        if self._policy.holds_retries(wait_s):
+            self._inbox.hold(entry, wait_s)
+        else:
+            self._inbox.settle(entry, Verdict.RETRY, wait_s)
 
     def _buried(self, entry: Entry, error: GearshiftError | None) -> None:
         try:
@@ -222,11 +233,7 @@ class Consumer(Generic[T]):
                 self._inbox.settle(entry, Verdict.DISCARD)
                 return
             log.error("channel %r: the dead letter was not stored: %s", self.channel, error)
-            wait_s = self._policy.retry.max_delay_s
-            if self._policy.holds_retries(wait_s):
-                self._inbox.hold(entry, wait_s)
-            else:
-                self._inbox.settle(entry, Verdict.RETRY, wait_s)
+            self._give_back(entry, self._policy.retry.max_delay_s)
         except StaleDelivery:
             log.warning("channel %r: message %s was stale", self.channel, entry.message.id)
 

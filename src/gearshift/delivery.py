@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gearshift.errors import AlreadySettled
@@ -34,7 +35,7 @@ class Delivery(Generic[T]):
         self._value: T = _UNDECODED
         self.attempt: int = entry.attempts
         self.redelivered: bool | None = True if entry.retries else entry.redelivered
-        self.outcome: str | None = None  #: "ack", "retry" or "reject" once it is settled
+        self.outcome: str | None = None  #: how it was settled: "ack", "retry" or "reject"
 
     @property
     def message(self) -> Message:
@@ -90,16 +91,14 @@ class Delivery(Generic[T]):
         AlreadySettled, and StaleDelivery if it will come again because its connection, assignment
         or lease is gone.
         """
-        self._settle_once("ack")
-        self._consumer.ack(self._entry)
+        self._settle("ack", self._consumer.ack)
 
     def retry(self, delay_s: float | None = None) -> None:
         """Not done: deliver it again after ``delay_s`` seconds (None: the channel's backoff).
 
         When ``max_attempts`` are used up it is rejected instead. Does not block. Raises as ``ack``.
         """
-        self._settle_once("retry")
-        self._consumer.retry(self._entry, delay_s)
+        self._settle("retry", self._consumer.retry, delay_s)
 
     def reject(self, reason: str = "rejected") -> None:
         """It cannot be handled: move it to the dead letters with ``reason``.
@@ -107,16 +106,16 @@ class Delivery(Generic[T]):
         The original is settled once the dead letter is confirmed; if that fails it comes again.
         May block for up to 30 s if the dead-letter channel takes nothing. Raises as ``ack``.
         """
-        self._settle_once("reject")
-        self._consumer.reject(self._entry, reason)
+        self._settle("reject", self._consumer.reject, reason)
 
-    def _settle_once(self, outcome: str) -> None:
+    def _settle(self, outcome: str, settle: Callable[..., str], *arguments: object) -> None:
         if self.outcome is not None:
             raise AlreadySettled(
                 f"message {self.id} was settled before, with {self.outcome}()",
                 channel=self.channel,
             )
         self.outcome = outcome
+        self.outcome = settle(self._entry, *arguments)
 
     def __repr__(self) -> str:
         state = self.outcome or "unsettled"

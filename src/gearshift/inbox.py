@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gearshift.driver import Incoming, Verdict
-from gearshift.errors import Closed, GearshiftError, StaleDelivery
-from gearshift.handling.holding import Holding
+from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
+from gearshift.handling.lanes import Lanes
 from gearshift.ledger import Entry, Fate, Ledger, LogLedger
 
 __all__ = ["Inbox"]
@@ -35,13 +35,19 @@ _WARN_STALLED_AFTER_S = 10.0
 class Inbox:
     """A window of at most ``prefetch`` unsettled entries."""
 
-    def __init__(self, prefetch: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        prefetch: int,
+        *,
+        serial_keys: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._prefetch = prefetch
         self._clock = clock
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._ledger: Ledger | None = None
-        self._holding = Holding()
+        self._lanes = Lanes(serial_keys=serial_keys)
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
         self._news = 0  # settled since the pump last took
         self._telling = False  # the pump has taken and not yet told
@@ -89,7 +95,7 @@ class Inbox:
             assert self._ledger is not None
             was_full = self.room() <= 0
             self._ledger.settle(entry, verdict, delay_s)
-            self._holding.settled(entry)
+            self._lanes.settled(entry)
             self._news += 1
             self._changed.notify_all()
             urgent = was_full or self._news * 2 >= self._prefetch
@@ -100,6 +106,8 @@ class Inbox:
     def require_live(self, entry: Entry) -> None:
         """Raise StaleDelivery if ``entry`` can no longer be settled; such attempts are counted."""
         with self._lock:
+            if entry.fate is Fate.SETTLED:
+                raise AlreadySettled(f"message {entry.message.id} was settled before")
             if entry.fate is not Fate.STALE and self._ledger is not None:
                 return
             self.stale += 1
@@ -114,7 +122,7 @@ class Inbox:
         with self._changed:
             self.require_live(entry)
             entry.retries += 1
-            self._holding.hold(entry, self._clock() + delay_s)
+            self._lanes.hold(entry, self._clock() + delay_s)
             self._changed.notify_all()
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -177,7 +185,7 @@ class Inbox:
             for incoming in arrivals:
                 entry = Entry.of(incoming)
                 self._ledger.add(entry)
-                self._holding.push(entry)
+                self._lanes.push(entry)
             self._changed.notify_all()
 
     def take(self) -> Any:
@@ -198,7 +206,7 @@ class Inbox:
     def release_buffered(self) -> None:
         """Give back what was received and never handed out."""
         with self._lock:
-            for entry in self._holding.drain():
+            for entry in self._lanes.drain():
                 if self._ledger is not None:
                     self._ledger.settle(entry, Verdict.RELEASE, 0.0)
 
@@ -245,7 +253,7 @@ class Inbox:
         now = self._clock()
         entries: list[Entry] = []
         while len(entries) < max_messages:
-            entry = self._holding.pop(now)
+            entry = self._lanes.pop(now)
             if entry is None:
                 break
             entry.fate = Fate.IN_HAND
@@ -266,7 +274,7 @@ class Inbox:
 
     def _nap(self, now: float, deadline: float | None) -> float | None:
         """How long to wait for a change; None where nothing but a change can help."""
-        due = self._holding.next_due()
+        due = self._lanes.next_due()
         times = [moment - now for moment in (due, deadline) if moment is not None]
         return max(0.0, min([*times, _WARN_STALLED_AFTER_S]))
 
@@ -274,7 +282,7 @@ class Inbox:
         return self._ledger is not None and (self._telling or self._ledger.has_news())
 
     def _forget(self) -> None:
-        self._holding = Holding()
+        self._lanes.drain()
         self._news = 0
         self._telling = False
         if self._ledger is not None:
@@ -286,7 +294,7 @@ class Inbox:
 
     def _discard_undelivered(self, partitions: Sequence[int]) -> None:
         gone = set(partitions)
-        self._holding.discard(lambda e: e.position is not None and e.position.partition in gone)
+        self._lanes.discard(lambda e: e.position is not None and e.position.partition in gone)
 
     def _revoke(self, ledger: LogLedger, partitions: Sequence[int]) -> None:
         self._discard_undelivered(partitions)

@@ -234,13 +234,14 @@ def validate_headers(
         return NO_HEADERS
     try:
         checked = headers if isinstance(headers, Headers) else Headers(headers)
-        pairs = [(name, value) for name, value in checked.pairs]
+        for name, value in checked.pairs:
+            _validate_header(name, value)
+    except InvalidMessage:
+        raise
     except (TypeError, ValueError):
         raise InvalidMessage(
             "headers must be a mapping or (name, value) pairs", hint='use {"name": "value"}'
         ) from None
-    for name, value in pairs:
-        _validate_header(name, value)
     return checked
 
 

@@ -6,7 +6,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gearshift.errors import UsageError
+
 __all__ = ["RetryPolicy"]
+
+LONGEST_DELAY_S = 7 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,18 @@ class RetryPolicy:
         """True if ``attempts``, the failed one included, are all that there may be."""
         return attempts >= self.max_attempts
 
-    def wait_s(self, attempts: int) -> float:
-        """Seconds until the next attempt after ``attempts`` failed ones (from 1)."""
+    def wait_s(self, attempts: int, chosen_s: float | None = None) -> float:
+        """Seconds until the next attempt after ``attempts`` failed ones; ``chosen_s`` if given.
+
+        Raises UsageError if that is not a finite number from 0 to a week.
+        """
+        if chosen_s is not None:
+            return _checked(chosen_s)
         doubled = self.delay_s * 2.0 ** min(attempts - 1, 60)
         return min(self.max_delay_s, doubled) * (0.9 + 0.2 * self.random())
+
+
+def _checked(delay_s: float) -> float:
+    if not isinstance(delay_s, int | float) or not 0 <= delay_s <= LONGEST_DELAY_S:
+        raise UsageError(f"delay_s {delay_s!r} is out of range", hint="use 0 to 604800 seconds")
+    return float(delay_s)

@@ -20,7 +20,9 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from gearshift_rabbitmq.settings import RabbitSettings
-from gearshift_rabbitmq.tolerant import read_frame
+from gearshift_rabbitmq.reading import frames
+from pika.frame import Heartbeat, Method
+from pika.spec import Basic
 
 __all__ = ["RPC_TIMEOUT_S", "Link", "Rpc"]
 
@@ -65,8 +67,27 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]
         else:
             self._corked.append(data)
 
-    def _read_frame(self) -> Any:
-        return read_frame(self._frame_buffer)
+    def _on_data_available(self, data: bytes) -> None:
+        if not self.is_open:
+            super()._on_data_available(data)
+            return
+        buffer = self._frame_buffer + data if self._frame_buffer else data
+        self._frame_buffer = b""
+        start = 0
+        for end, frame in frames(buffer):
+            self.bytes_received += end - start
+            start = end
+            if type(frame) is not Heartbeat and (type(frame) is not Method or type(frame.method) is Basic.Deliver):
+                # Content belongs to its AMQP channel; nobody else can have asked for it.
+                self.frames_received += 1
+                self._deliver_frame_to_channel(frame)
+            else:
+                self._process_frame(frame)
+        self._frame_buffer = buffer[start:]
+
+    def _proto_connection_made(self, transport):
+        transport._MAX_RECV_BYTES = 65536
+        super()._proto_connection_made(transport)
 
 
 class Link:

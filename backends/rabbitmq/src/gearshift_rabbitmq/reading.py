@@ -43,6 +43,18 @@ def read_frame(data: bytes) -> Any:
         return _ENVELOPE.size + size + spec.FRAME_END_SIZE, Header(channel, body_size, properties)
 
 
+def frames(buffer):
+    start, length = 0, len(buffer)
+    unpack = _LENGTH.unpack_from
+    while length - start >= 8:
+        end = start + 8 + unpack(buffer, start + 3)[0]
+        if end > length:
+            return
+        _, frame = read_frame(buffer[start:end])
+        yield end, frame
+        start = end
+
+
 def _without_headers(encoded: bytes) -> BasicProperties:
     """The properties in ``encoded``, less their header table."""
     flags = _FLAGS.unpack_from(encoded)[0]

@@ -1,0 +1,43 @@
+"""The ``sqlite`` backend: both semantics in one file, durable, for any number of processes.
+
+=============  ====================================================================================
+``schema``     the tables, and opening the file
+``rows``       a Message as columns and back
+``writer``     the one thread that writes: many submissions, one transaction, one fsync
+``store``      what the drivers of one Backend share: the writer, the alive lock
+``alive``      telling a dead process from a slow one
+``members``    consumers as rows: joining, leases, putting out the dead, rebalancing
+``topology``   channels and groups: declare, delete, purge, collect garbage
+``lanes``      queue groups: claim, settle, order per key
+``streams``    logs: bounds, reading, seeking, retention
+``watch``      waiting for a change, by this process or another
+``producer``   ``queue``  ``log``  ``admin``: the drivers;  ``faults``: ``classify``
+=============  ====================================================================================
+"""
+
+from __future__ import annotations
+
+from gearshift.capabilities import Survives
+from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.embedded.declared import ChannelSettings, declared
+from gearshift.embedded.sqlite.backend import SqliteBackend
+from gearshift.embedded.sqlite.settings import SqliteSettings
+from gearshift.hookspecs import hookimpl
+from gearshift.message import Semantics
+
+__all__ = ["SqliteBackend", "SqliteSettings", "gearshift_backend"]
+
+
+@hookimpl
+def gearshift_backend() -> BackendPlugin:
+    """The plugin behind ``backend = "sqlite"``."""
+    return BackendPlugin(
+        name="sqlite",
+        driver_api=DRIVER_API,
+        summary="one durable file shared by the processes of one machine; no broker",
+        settings=SqliteSettings,
+        channel_settings=ChannelSettings,
+        capabilities=declared(Survives.BROKER_RESTART),
+        natural=Semantics.QUEUE,
+        connect=SqliteBackend,
+    )

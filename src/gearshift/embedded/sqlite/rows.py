@@ -1,0 +1,96 @@
+"""A Message as the columns ``key, body, meta``, and back. Every field comes back as it was."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from gearshift.message import NO_HEADERS, Headers, HeaderValue, Message
+
+__all__ = ["Columns", "Row", "decode", "encode", "fetch_within"]
+
+#: A batch is read up to about this many bytes of bodies, so that big messages come in small ones.
+_BATCH_BYTES = 16 * 1024 * 1024
+
+
+class Columns(NamedTuple):
+    """What is stored of a message beside its id and time."""
+
+    key: str | None
+    body: bytes | None
+    meta: bytes
+
+
+class Row(NamedTuple):
+    """``SELECT id, key, body, meta``."""
+
+    id: int
+    key: str | None
+    body: bytes | None
+    meta: bytes
+
+
+class _Meta(msgspec.Struct, array_like=True, gc=False):
+    """All but key and body, as a MessagePack array: keeps str, bytes, int and bool apart."""
+
+    headers: tuple[tuple[str, HeaderValue], ...]
+    id: str | None
+    content_type: str | None
+    timestamp_ms: int | None
+    correlation_id: str | None
+    reply_to: str | None
+    type: str | None
+
+
+_to_bytes = msgspec.msgpack.Encoder().encode
+_to_meta = msgspec.msgpack.Decoder(_Meta).decode
+
+
+def encode(message: Message) -> Columns:
+    """The columns of ``message``. Raises on texts that are not valid Unicode."""
+    key = message.key
+    if key is not None and not key.isascii():
+        key.encode()  # a lone surrogate fails here, not inside other callers' transaction
+    meta = _Meta(
+        message.headers.pairs,
+        message.id,
+        message.content_type,
+        message.timestamp_ms,
+        message.correlation_id,
+        message.reply_to,
+        message.type,
+    )
+    return Columns(key, message.body, _to_bytes(meta))
+
+
+def decode(key: str | None, body: bytes | None, meta: bytes) -> Message:
+    """The message that ``encode`` was given."""
+    m = _to_meta(meta)
+    headers = Headers(m.headers) if m.headers else NO_HEADERS
+    return Message(
+        body,
+        key,
+        headers,
+        m.id,
+        m.content_type,
+        m.timestamp_ms,
+        m.correlation_id,
+        m.reply_to,
+        m.type,
+    )
+
+
+def fetch_within(cursor: sqlite3.Cursor | Iterable[tuple[int, str, bytes, bytes]]) -> list[Row]:
+    """Rows of ``cursor``, at least one if there is any, until their bodies are too many bytes."""
+    rows: list[Row] = []
+    room = _BATCH_BYTES
+    for columns in cursor:
+        row = Row._make(columns)
+        rows.append(row)
+        room -= len(row.body or b"")
+        if room <= 0:
+            break
+    return rows

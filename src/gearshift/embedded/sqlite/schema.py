@@ -1,0 +1,180 @@
+"""The tables, and opening the file.
+
+A message has one row, however many groups there are. Its id is ``log << 40 | offset``: messages of
+one log lie together, in order, and a range of ids is a range of a log. A queue is a log too, of one
+partition: what a group has not touched yet lies at or behind its position and needs no row of its
+own; only what was handed out, is blocked or waits again has a row in ``work``. A queue's message is
+deleted once it is before every group's position and in nobody's ``work``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+
+from gearshift.errors import ConfigError
+
+__all__ = ["BLOCKED", "DELAYED", "HELD", "READY", "base_of", "connect", "prepare"]
+
+APPLICATION_ID = 0x47454152  # "GEAR"
+VERSION = 1
+
+#: ``work.state``. Of the waiting rows of one key only the first, its head, is DELAYED or READY.
+BLOCKED, DELAYED, READY, HELD = 0, 1, 2, 3
+
+_OFFSET_BITS = 40
+
+_TABLES = """
+CREATE TABLE channel (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    semantics TEXT NOT NULL,
+    partitions INTEGER NOT NULL,
+    retention_s REAL
+);
+CREATE TABLE log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    next INTEGER NOT NULL DEFAULT 0,    -- offset of the next message
+    at_ms INTEGER NOT NULL DEFAULT 0,   -- when the last one was appended
+    UNIQUE (channel, partition)
+);
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    key TEXT,
+    body BLOB,
+    meta BLOB
+);
+CREATE TABLE consumer_group (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    session TEXT,                       -- an ephemeral group dies with this session
+    UNIQUE (channel, name)
+);
+CREATE TABLE position (
+    grp INTEGER NOT NULL,
+    log INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    next INTEGER NOT NULL,
+    wanted INTEGER,                     -- the member that should have the partition
+    owner INTEGER,                      -- the member that has it
+    PRIMARY KEY (grp, log)
+) WITHOUT ROWID;
+CREATE TABLE member (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: it fences off whoever was put out
+    grp INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    session TEXT NOT NULL,
+    lease_until REAL NOT NULL
+);
+CREATE INDEX member_of ON member (grp);
+CREATE TABLE work (
+    grp INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    key TEXT,
+    state INTEGER NOT NULL,
+    member INTEGER NOT NULL,            -- HELD: the holder. READY, DELAYED: who alone may have it
+    due REAL NOT NULL,
+    attempt INTEGER NOT NULL,
+    handed INTEGER NOT NULL,            -- times handed out, counted or not
+    PRIMARY KEY (grp, id)
+) WITHOUT ROWID;
+CREATE INDEX work_lane ON work (grp, key, state, id) WHERE key IS NOT NULL;
+CREATE INDEX work_ready ON work (grp, member, id) WHERE state = 2;
+CREATE INDEX work_delayed ON work (grp, due) WHERE state = 1;
+"""
+
+
+def base_of(log: int) -> int:
+    """The id of offset 0 of ``log``; ``base_of(log + 1)`` is the end of its ids."""
+    return log << _OFFSET_BITS
+
+
+def connect(path: str, *, timeout_s: float) -> sqlite3.Connection:
+    """A connection to a file that ``prepare`` has seen. The caller keeps it to one thread a time.
+
+    ``synchronous = FULL`` syncs the write-ahead log at every commit: what was committed is on disk.
+    """
+    db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA wal_autocheckpoint = 2000")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute("PRAGMA cache_size = -16000")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def prepare(path: str, *, timeout_s: float) -> None:
+    """Make folder, file and tables where missing.
+
+    Raises ConfigError for another program's database, or one of a newer Gearshift; sqlite3.Error
+    or OSError if the file cannot be used.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    db = connect(path, timeout_s=timeout_s)
+    try:
+        if not _is_current(db, path):
+            _use_wal(db, path, timeout_s)
+            _create(db, path)
+    finally:
+        db.close()
+
+
+def _is_current(db: sqlite3.Connection, path: str) -> bool:
+    """True if there is nothing to do; False for a new file; ConfigError for what is not ours."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
+    if application == APPLICATION_ID and version == VERSION:
+        return True
+    if application == APPLICATION_ID:
+        raise ConfigError(
+            f"path: {path} has schema {version}, this Gearshift knows schema {VERSION}",
+            hint="upgrade gearshift, or use another path",
+        )
+    if version or application or db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        raise ConfigError(
+            f"path: {path} is the database of another program",
+            hint="use a path of Gearshift's own",
+        )
+    return False
+
+
+def _use_wal(db: sqlite3.Connection, path: str, timeout_s: float) -> None:
+    # SQLite does not apply its busy timeout when two processes switch a new file at once.
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.005)
+            continue
+        if mode != "wal":
+            raise ConfigError(
+                f"path: {path} is on a file system without write-ahead logging",
+                hint="use a path on a local disk",
+            )
+        return
+
+
+def _create(db: sqlite3.Connection, path: str) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_current(db, path):  # another process may have been quicker
+            for statement in _TABLES.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")

@@ -1,0 +1,187 @@
+"""What can be sent on every broker, and what is refused before any of them sees it."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from typing import Any
+
+import pytest
+
+from gearshift import message as module
+from gearshift.errors import InvalidMessage
+from gearshift.message import (
+    NO_HEADERS,
+    Headers,
+    Message,
+    message_id,
+    validate_headers,
+    validate_key,
+    validate_name,
+    validate_text,
+    validate_timestamp,
+)
+
+
+class Code(enum.IntEnum):
+    OK = 200
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["orders", "a", "Orders.v1-x_y", "...", "x" * 200])
+    def test_a_plain_name_is_accepted(self, name: str) -> None:
+        assert validate_name(name, "channel") == name
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", ".", "..", "a/b", "a b", "ä", "x" * 201, "x" * 250, "a\n", "a\0", "a:b", None, 5],
+    )
+    def test_any_other_is_refused_and_the_text_says_of_what(self, name: Any) -> None:
+        with pytest.raises(InvalidMessage, match="channel"):
+            validate_name(name, "channel")
+
+    def test_a_long_name_is_not_repeated_in_full(self) -> None:
+        with pytest.raises(InvalidMessage, match=r"250 characters") as caught:
+            validate_name("x" * 250, "channel")
+        assert "x" * 60 not in str(caught.value)
+
+
+class TestKeys:
+    @pytest.mark.parametrize("key", [None, "a", "ü" * 127, "x" * 255, "a b\tc"])
+    def test_a_key_of_up_to_255_bytes_is_accepted(self, key: str | None) -> None:
+        assert validate_key(key) == key
+
+    @pytest.mark.parametrize("key", ["", "x" * 256, "ü" * 128, "a\0b", "\ud800", b"a", 5])
+    def test_any_other_is_refused(self, key: Any) -> None:
+        with pytest.raises(InvalidMessage, match="key"):
+            validate_key(key)
+
+
+class TestHeaders:
+    def test_duplicates_and_order_are_kept_and_the_last_value_wins(self) -> None:
+        headers = Headers([("a", 1), ("b", "x"), ("a", 2)])
+        assert headers["a"] == 2
+        assert headers.getall("a") == (1, 2)
+        assert headers.getall("c") == ()
+        assert list(headers) == ["a", "b"]
+        assert len(headers) == 2
+        assert headers.pairs == (("a", 1), ("b", "x"), ("a", 2))
+        with pytest.raises(KeyError):
+            headers["c"]
+
+    def test_headers_compare_with_each_other_by_pairs_and_with_a_dict_by_values(self) -> None:
+        assert Headers({"a": 1}) == {"a": 1}
+        assert Headers([("a", 1), ("a", 2)]) != Headers({"a": 2})
+        assert hash(Headers({"a": 1})) == hash(Headers([("a", 1)]))
+        assert Headers(Headers({"a": 1})) == Headers({"a": 1})
+        assert repr(Headers({"a": 1})) == "Headers([('a', 1)])"
+
+    @pytest.mark.parametrize(
+        "value", ["", "ü", b"\0\xff", 0, -(2**63), 2**63 - 1, True, Code.OK], ids=repr
+    )
+    def test_every_type_that_all_brokers_carry_is_accepted(self, value: Any) -> None:
+        assert validate_headers({"h": value})["h"] == value
+
+    @pytest.mark.parametrize(
+        "value",
+        [None, 1.5, 2**63, -(2**63) - 1, [1], {"a": 1}, {1}, object(), "\ud800"],
+        ids=repr,
+    )
+    def test_any_other_value_is_refused_by_name(self, value: Any) -> None:
+        with pytest.raises(InvalidMessage, match="'h'"):
+            validate_headers({"h": value})
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", "a\0", "a\r", "a\n", "x" * 256, "ü" * 128, "\ud800", 5, None, b"a"],
+        ids=ascii,
+    )
+    def test_a_name_that_some_broker_cannot_carry_is_refused(self, name: Any) -> None:
+        with pytest.raises(InvalidMessage, match="header name"):
+            validate_headers({name: "x"})
+
+    @pytest.mark.parametrize("name", ["gearshift-attempt", "Gearshift-X", "GEARSHIFT-"])
+    def test_reserved_names_are_refused(self, name: str) -> None:
+        with pytest.raises(InvalidMessage, match="reserved"):
+            validate_headers({name: "x"})
+
+    @pytest.mark.parametrize("headers", [5, "ab", [("a",)], [("a", 1, 2)], [5], object()])
+    def test_what_is_no_set_of_pairs_is_refused(self, headers: Any) -> None:
+        with pytest.raises(InvalidMessage):
+            validate_headers(headers)
+
+    def test_pairs_from_a_generator_are_read_once(self) -> None:
+        assert validate_headers((n, 1) for n in "ab").pairs == (("a", 1), ("b", 1))
+
+    @pytest.mark.parametrize("headers", [None, {}, (), NO_HEADERS])
+    def test_none_and_empty_are_no_headers(self, headers: Any) -> None:
+        assert validate_headers(headers) is NO_HEADERS
+
+    @pytest.mark.timeout(10)
+    def test_an_int_enum_is_checked_at_once(self) -> None:
+        """``in range(...)`` counts up to anything that is not exactly an int: years, here."""
+        validate_headers({"h": Code.OK})
+        validate_timestamp(Code.OK)
+
+
+class TestTimestampsAndTexts:
+    @pytest.mark.parametrize("value", [0, 1, 2**63 - 1])
+    def test_whole_milliseconds_are_accepted(self, value: int) -> None:
+        assert validate_timestamp(value) == value
+
+    @pytest.mark.parametrize("value", [-1, 2**63, 1.0, 0.5, float("nan"), True, "1", None])
+    def test_any_other_timestamp_is_refused(self, value: Any) -> None:
+        with pytest.raises(InvalidMessage, match="timestamp_ms"):
+            validate_timestamp(value)
+
+    @pytest.mark.parametrize("text", [None, "x", "ü" * 127])
+    def test_a_short_text_is_accepted(self, text: str | None) -> None:
+        assert validate_text(text, "reply_to") == text
+
+    @pytest.mark.parametrize("text", ["", "x" * 256, "a\nb", "a\rb", "a\0", 5, b"a", "\ud800"])
+    def test_any_other_text_is_refused_by_name(self, text: Any) -> None:
+        with pytest.raises(InvalidMessage, match="reply_to"):
+            validate_text(text, "reply_to")
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        ("message", "size"),
+        [
+            (Message(None), 0),
+            (Message(b"abc"), 3),
+            (Message(b"abc", key="kü"), 6),
+            (Message(b"", headers=Headers({"a": "ü", "b": b"xyz", "c": 5, "d": True})), 4 + 21),
+        ],
+    )
+    def test_size_counts_bytes_of_body_key_and_headers(self, message: Message, size: int) -> None:
+        assert message.size == size
+
+
+class TestIds:
+    def test_ids_are_unique_and_short_strings(self) -> None:
+        ids = {message_id() for _ in range(10_000)}
+        assert len(ids) == 10_000
+        assert all(len(text) == 32 for text in ids)
+
+    def test_a_fork_gets_a_prefix_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        parent = message_id()
+        monkeypatch.setattr(module.os, "getpid", lambda: -7)
+        child = message_id()
+        assert parent[:24] != child[:24]
+
+    def test_threads_that_ask_first_at_once_get_different_ids(self) -> None:
+        for _ in range(50):
+            module._ids = module._IdSource(pid=-1, prefix="")
+            start, found = threading.Barrier(8), []
+
+            def ask(start: threading.Barrier = start, found: list[str] = found) -> None:
+                start.wait()
+                found.extend(message_id() for _ in range(20))
+
+            threads = [threading.Thread(target=ask) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(set(found)) == 160
