@@ -41,7 +41,7 @@ class _Bytes:
             hint='send bytes, or set codec = "json" or "text" for the channel',
         )
 
-    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:  # noqa: ARG002
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:
         return body
 
 
@@ -57,7 +57,7 @@ class _Text:
         except UnicodeEncodeError:
             raise EncodeError("the text holds lone surrogates and has no UTF-8 form") from None
 
-    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:  # noqa: ARG002
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:
         try:
             return body.decode()
         except UnicodeDecodeError as error:
@@ -84,7 +84,7 @@ class _Json:
             _refuse_nan(value)
         return body, JSON
 
-    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:  # noqa: ARG002
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:
         if len(body) > MAX_JSON_BYTES:
             raise DecodeError(
                 f"JSON body of {len(body)} bytes is over the limit of {MAX_JSON_BYTES}"

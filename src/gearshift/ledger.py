@@ -165,7 +165,7 @@ class LogLedger:
         self._partitions.setdefault(entry.position.partition, _Partition()).entries.append(entry)
         self.unsettled += 1
 
-    def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:  # noqa: ARG002
+    def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
         """A log knows one verdict: done with it. RELEASE changes nothing, it comes again anyway."""
         if verdict is Verdict.RELEASE:
             return

@@ -6,7 +6,7 @@ The distributions are real: a ``.dist-info`` folder and a module on ``sys.path``
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,11 +46,13 @@ def gearshift_backend():
     )
 """
 
+HOOK = "from gearshift.hookspecs import hookimpl\n@hookimpl\ndef gearshift_backend"
+
 Install = Callable[..., str]
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on ``sys.path``; what is imported from it is forgotten afterwards."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -201,15 +203,15 @@ def test_another_driver_api_is_refused_with_both_versions(install: Install, api:
         ("", "no hook gearshift_backend"),
         ("def gearshift_backend(): pass", "no hook gearshift_backend"),
         (
-            "from gearshift.hookspecs import hookimpl\n@hookimpl\ndef gearshift_backend(): return 5",
+            HOOK + "(): return 5",
             "returned int",
         ),
         (
-            "from gearshift.hookspecs import hookimpl\n@hookimpl\ndef gearshift_backend(): 1 / 0",
+            HOOK + "(): 1 / 0",
             "ZeroDivisionError",
         ),
         (
-            "from gearshift.hookspecs import hookimpl\n@hookimpl\ndef gearshift_backend(bus): 0",
+            HOOK + "(bus): 0",
             "bus",
         ),
     ],

@@ -5,9 +5,9 @@ What wins, from strongest to weakest: an argument, the environment, the file, th
 and ``GEARSHIFT_CHANNELS__*`` set single values (see ``overrides``). ``${VAR}`` in the selected
 profile is replaced from the environment (see ``expansion``). Nothing else in the library reads it.
 
-One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conversion`` (to types,
-and msgspec's errors into ours), ``masking``, ``channels`` (a channel's settings), ``model`` (the
-result), ``loading`` (puts them together).
+One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conversion`` (to types),
+``complaints`` (msgspec's errors in our words), ``masking``, ``channels`` (a channel's settings),
+``model`` (the result), ``loading`` (puts them together).
 """
 
 from gearshift.config.channels import ChannelSettings

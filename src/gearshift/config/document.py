@@ -65,7 +65,14 @@ class Document:
                 return f"environment {override.variable}"
             if origin := self.origins.get(keys[:length]):
                 return origin
+            if length == len(keys) and (override := self._inside(keys)):
+                return f"environment {override.variable}"
         return self.label
+
+    def _inside(self, keys: Keys) -> Override | None:
+        """What made the table at ``keys``, if the file does not have it."""
+        inside = (over for path, over in self.overrides.items() if path[: len(keys)] == keys)
+        return next(inside, None)
 
     def problem(
         self, keys: Keys, what: str, *, hint: str | None = None, secret: bool = False
@@ -74,7 +81,8 @@ class Document:
         value = self.get(keys)
         setting = dotted(keys)
         if keys and value is not MISSING and not isinstance(value, Mapping):
-            secret = secret or any(is_secret_key(key) for key in keys[2:])
+            named = keys[:1] + keys[2:] if keys[2:] else keys  # a name of the user's says nothing
+            secret = secret or any(map(is_secret_key, named))
             setting += f" = {shown(value, secret=secret)}"
         parts = [self.origin(keys), setting, what]
         return ConfigError(": ".join(part for part in parts if part), hint=hint)

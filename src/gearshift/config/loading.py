@@ -11,7 +11,8 @@ from typing import Any
 
 from gearshift.config import overrides
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.conversion import convert, unknown
+from gearshift.config.complaints import unknown
+from gearshift.config.conversion import convert
 from gearshift.config.document import MISSING, Document, Keys, locate, read
 from gearshift.config.expansion import expand
 from gearshift.config.masking import Redactor
@@ -54,13 +55,14 @@ def load(
     overrides.apply(document, environ, ChannelSettings.__struct_fields__)
     _check_tables(document)
     profiles = _profiles(document)
+    channels = _channels(document, profiles)
     name, origin = _select(document, profile, environ, in_file)
-    table, secrets = _selected(document, name, environ)
+    table, secrets = _selected(document, profiles[name], environ)
     profiles[name] = Profile(name, table.pop("backend"))
     return Config(
         profile=name,
         profiles=MappingProxyType(profiles),
-        channels=MappingProxyType(_channels(document, profiles, secrets)),
+        channels=MappingProxyType(channels),
         file=document.file,
         profile_origin=origin,
         _document=document,
@@ -75,7 +77,7 @@ def load(
 def _document(
     path: str | Path | None, environ: Mapping[str, str], directory: Path | None
 ) -> Document:
-    here = directory or _current()
+    here = (directory or _current()).absolute()
     named = path or environ.get(overrides.CONFIG)  # set to nothing counts as not set
     if named:
         return read(here / named, str(named))
@@ -179,27 +181,32 @@ def _only(document: Document, in_file: list[str]) -> tuple[str, str]:
 
 
 def _selected(
-    document: Document, name: str, environ: Mapping[str, str]
+    document: Document, profile: Profile, environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], Redactor]:
     """The selected profile's table with references replaced, and the secrets in it."""
-    keys: Keys = ("profiles", name)
+    keys: Keys = ("profiles", profile.name)
+    written = {key: value for key, value in document.get(keys).items() if key != "backend"}
     secrets = Redactor()
-    table: dict[str, Any] = expand(document.get(keys), keys, document, environ, secrets)
+    table: dict[str, Any] = expand(written, keys, document, environ, secrets)
     secrets.learn_from(table)
+    # Apart, because a backend's name is no secret: else it would be cut out of every error.
+    table["backend"] = expand(profile.backend, (*keys, "backend"), document, environ, Redactor())
     return table, secrets
 
 
 # ── Channels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _channels(
-    document: Document, profiles: Mapping[str, Profile], secrets: Redactor
-) -> dict[str, ChannelSettings]:
+def _channels(document: Document, profiles: Mapping[str, Profile]) -> dict[str, ChannelSettings]:
     channels: dict[str, ChannelSettings] = {}
-    for name, table in document.tree["channels"].items():
+    for name in document.tree["channels"]:
         keys: Keys = ("channels", name)
         channels[name] = convert(
-            table, ChannelSettings, keys=keys, document=document, secrets=secrets
+            document.get(keys),
+            ChannelSettings,
+            keys=keys,
+            document=document,
+            secrets=Redactor(),
         )
         _check_native(document, keys, channels[name], profiles)
     for name in channels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, unquote
 
 __all__ = ["MASK", "REFERENCE", "Redactor", "is_secret_key", "mask_url", "shown"]
@@ -20,15 +20,16 @@ MASK = "***"
 REFERENCE = r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*\}"
 
 _ONLY_REFERENCES = re.compile(rf"(?:{REFERENCE})+")
-_SECRET_KEY = re.compile(
-    r"passw|passphrase|secret|token|credential|(api|access|private|account)[._-]?key|key[._-]?pem"
-    r"|jaas",
-    re.IGNORECASE,
+_SECRET_NAME = (
+    r"(?:passw|passphrase|secret|token|credential|jaas|key[._-]?pem"
+    r"|(?:api|access|private|account)[._-]?key)"
 )
+_SECRET_KEY = re.compile(_SECRET_NAME, re.IGNORECASE)
 _PARAMETER = re.compile(
-    r"""((?:passw|secret|token|key)[\w.-]*\s*=\s*)("[^"]*"|'[^']*'|[^\s&;,]+)""", re.IGNORECASE
+    rf"""{_SECRET_NAME}[\w.-]*\s*=\s*("[^"]*"|'[^']*'|[^\s&;,]+)""", re.IGNORECASE
 )
 _PORT = re.compile(r"\d{1,5}(?![^/,?#])")
+_ADDRESS = re.compile(rf"(?:\[[^\]]*\]|{REFERENCE}|[\w.-])*(?::(?:\d+|{REFERENCE}))?(?![^/,?#\s])")
 _LONGEST = 160
 
 
@@ -43,8 +44,8 @@ def mask_url(text: str) -> str:
     Meant for whole values that may be malformed: an unescaped ``/`` or ``@`` in the password, a
     missing scheme or a missing host must not bring it to light, so it rather masks too much.
     """
-    for secret in _url_passwords(text):
-        text = text.replace(secret, MASK)
+    for start, end in reversed(_secret_spans(text)):
+        text = text[:start] + MASK + text[end:]
     return text
 
 
@@ -79,15 +80,19 @@ class Redactor:
         elif isinstance(value, list):
             for inner in value:
                 self.learn_from(inner, secret=secret)
+        elif secret and isinstance(value, str | int | float):
+            self.learn(str(value))
         elif isinstance(value, str):
-            for found in [value] if secret else _url_passwords(value):
-                self.learn(found)
+            for start, end in _secret_spans(value):
+                self.learn(value[start:end])
 
     def redact(self, text: str) -> str:
         """``text`` without any known secret, or the beginning of a long one."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, MASK)
-        for secret in self._secrets:
+        if not self._secrets:
+            return text
+        longest_first = sorted(self._secrets, key=len, reverse=True)
+        text = re.sub("|".join(map(re.escape, longest_first)), MASK, text)
+        for secret in longest_first:
             text = _cut_beginning(text, secret)
         return text
 
@@ -100,20 +105,28 @@ def _cut_beginning(text: str, secret: str) -> str:
     return text
 
 
-def _url_passwords(text: str) -> Iterator[str]:
-    for match in _PARAMETER.finditer(text):
-        if not _ONLY_REFERENCES.fullmatch(match[2]):
-            yield match[2]
-    before, at, _ = text.rpartition("@")
-    scheme, separator, rest = (before if at else text).partition("://")
-    credentials = rest if separator else scheme
-    _, colon, password = credentials.partition(":")
-    if not (at or separator) or not colon or not password:
-        return
-    if not at and (_PORT.match(password) or credentials.startswith("[")):
-        return  # host:port and [IPv6]:port
-    if not _ONLY_REFERENCES.fullmatch(password):
-        yield password
+def _secret_spans(text: str) -> list[tuple[int, int]]:
+    """Where in ``text`` a password stands, in order, apart from each other."""
+    spans = [match.span(1) for match in _PARAMETER.finditer(text)]
+    if url := _url_password(text):
+        spans = [span for span in spans if span[1] <= url[0] or span[0] >= url[1]]
+        spans.append(url)
+    return sorted(span for span in spans if not _ONLY_REFERENCES.fullmatch(text, *span))
+
+
+def _url_password(text: str) -> tuple[int, int] | None:
+    """What stands between the first ':' of the credentials and the last '@', if anything."""
+    scheme, at = text.find("://"), text.rfind("@")
+    start = scheme + 3 if scheme >= 0 else 0
+    end = at if at >= start else len(text)
+    colon = text.find(":", start, end)
+    if at >= start and not _ADDRESS.match(text, at + 1):
+        end = len(text)  # that '@' was part of a password, and the host is missing
+    if colon < 0 or colon + 1 == end:
+        return None
+    if at < start and (scheme < 0 or text[start] == "[" or _PORT.match(text, colon + 1)):
+        return None  # no credentials: host:port, [IPv6]:port
+    return colon + 1, end
 
 
 def _literal(value: object, secret: bool) -> str:

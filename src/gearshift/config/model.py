@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.inspect import Field
 
 from gearshift.capabilities import Requirement
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.conversion import convert, field_types, is_secret
+from gearshift.config.complaints import field_types, is_secret
+from gearshift.config.conversion import convert
 from gearshift.config.document import MISSING, Document, Keys, dotted
 from gearshift.config.masking import Redactor, is_secret_key, shown
 from gearshift.driver import BackendPlugin
@@ -89,7 +91,7 @@ class Config:
             plugin.channel_settings,
             keys=("channels", channel, "native", plugin.name),
             document=self._document,
-            secrets=self._secrets,
+            secrets=Redactor(),
         )
 
     def masked(self, text: str) -> str:
@@ -114,12 +116,8 @@ class Config:
         for key, value in table.items():
             secret = key in fields and is_secret(fields[key].type)
             yield from self._leaves((*keys, key), value, secret)
-        if plugin:
-            settings = self.settings_for(plugin)
-            for key in [key for key in fields if key not in table]:
-                value = _plain(getattr(settings, fields[key].name))
-                secret = is_secret_key(key) and value is not None
-                yield Row(dotted((*keys, key)), shown(value, secret=secret), "default")
+        for key in [key for key in fields if key not in table]:
+            yield Row(dotted((*keys, key)), shown(_default(fields[key])), "default")
 
     def _channel_rows(self, name: str, settings: ChannelSettings) -> Iterator[Row]:
         for field in settings.__struct_fields__:
@@ -143,6 +141,13 @@ class Config:
             return
         for key, inner in value.items():
             yield from self._leaves((*keys, key), inner, secret)
+
+
+def _default(field: Field) -> Any:
+    """What a field is declared with: not what ``__post_init__`` may make of other fields."""
+    if field.default_factory is not msgspec.NODEFAULT:
+        return _plain(field.default_factory())
+    return None if field.default is msgspec.NODEFAULT else _plain(field.default)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,46 @@
+# One runner for people and CI. `make demo` and `make test` need nothing but Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROFILE ?= embedded
+PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
+
+.PHONY: demo test unit lint types imports bench brokers format clean
+
+demo: $(READY)  ## run the order service: PROFILE=embedded|rabbit|kafka
+	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
+
+test: $(READY)  ## run every test, on brokers that the suite starts itself
+	@$(BIN)/python -m pytest
+
+unit: $(READY)  ## run the tests that need no broker
+	@$(BIN)/python -m pytest tests/unit tests/core tests/embedded tests/cli
+
+lint: $(READY)
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+
+types: $(READY)
+	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p native_brokers
+
+imports: $(READY)
+	@$(BIN)/lint-imports --no-cache >.imports.log || (cat .imports.log; exit 1); rm -f .imports.log
+
+bench: $(READY)  ## compare with the raw clients, on brokers that it starts itself
+	@PYTHONPATH=compose $(BIN)/python tests/benchmarks/run.py
+
+brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
+	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
+
+format: $(READY)
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
+
+$(READY): constraints.txt $(PROJECTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+		--group dev -e . -e backends/rabbitmq -e backends/kafka
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,50 @@
+"""The entry point: what this backend is, before any connection."""
+
+from __future__ import annotations
+
+from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.hookspecs import hookimpl
+from gearshift.message import Semantics
+from gearshift_kafka.backend import KafkaBackend
+from gearshift_kafka.settings import KafkaChannel, KafkaSettings
+
+__all__ = ["STREAM", "gearshift_backend"]
+
+STREAM = Capabilities(
+    redelivery=True,
+    native_retry=False,  # seeking back would block the whole partition
+    native_delay=False,
+    dead_letter=True,
+    fan_out=True,
+    replay=True,
+    seek=True,
+    purge=False,  # a log keeps what its retention keeps; a group can seek to the end
+    ephemeral_group=True,
+    unroutable_detected=True,
+    tombstone=True,
+    depth=True,
+    durable_group=True,
+    order=Order.KEY,
+    redelivered=Known.NONE,
+    attempt=Known.NONE,
+    prefetch=Prefetch.SOFT,
+    survives=Survives.BROKER_RESTART,
+    members=Members.PARTITIONS,
+    max_message_bytes=1_000_000,  # message.max.bytes of a default client, with its headers
+)
+
+
+@hookimpl
+def gearshift_backend() -> BackendPlugin:
+    """The plugin ``kafka``."""
+    return BackendPlugin(
+        name="kafka",
+        driver_api=DRIVER_API,
+        summary="Kafka 4.0 or newer through librdkafka: idempotent producers, consumer groups",
+        settings=KafkaSettings,
+        channel_settings=KafkaChannel,
+        capabilities={Semantics.STREAM: STREAM},
+        natural=Semantics.STREAM,
+        connect=KafkaBackend,
+    )
