@@ -66,10 +66,12 @@ class Headers(Mapping[str, HeaderValue]):
     def __init__(
         self, source: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] = ()
     ) -> None:
+        self.pairs: tuple[tuple[str, HeaderValue], ...]
         if isinstance(source, Headers):
-            self.pairs: tuple[tuple[str, HeaderValue], ...] = source.pairs
+            self.pairs = source.pairs
         elif isinstance(source, Mapping):
-            self.pairs = tuple(source.items())
+            # pyright also thinks of an Iterable of pairs that is a Mapping of pairs as well.
+            self.pairs = tuple(source.items())  # pyright: ignore[reportAttributeAccessIssue]
         else:
             self.pairs = tuple(source)
 

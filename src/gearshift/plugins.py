@@ -1,8 +1,7 @@
 """Backends that are installed: listed from metadata without import, loaded by name through pluggy.
 
 A distribution offers a backend with an entry point of the group ``gearshift.backends``: its name is
-the backend's name, its value the module with the ``gearshift_backend`` hook. The built-in backends
-are registered in the same way. Nothing is kept between calls.
+the backend's, its value the module with the hook ``gearshift_backend``. So do the built-in ones.
 """
 
 from __future__ import annotations
@@ -68,8 +67,7 @@ def load(name: str) -> BackendPlugin:
     """Import the one backend called ``name`` and return what its hook gives.
 
     Raises BackendNotFound, PluginConflict, PluginImportError (``__cause__`` is what the import
-    raised), PluginIncompatible, or PluginError if it does not keep to the contract. A broken
-    plugin does not disturb the others.
+    raised), PluginIncompatible, PluginError (other faults). It does not disturb the others.
     """
     return _load(name, available())
 
@@ -108,10 +106,8 @@ def _find(name: str, entries: list[PluginEntry]) -> PluginEntry:
     hint = f"did you mean {close[0]!r}?" if close else f"pip install gearshift-{name}"
     if not re.fullmatch(r"[\w-]+", name, re.ASCII):  # nothing that a shell would read as more
         hint = "a backend's name has letters, digits, '_' and '-'"
-    raise BackendNotFound(
-        f"backend {name!r} is not installed (installed: {', '.join(installed) or 'none'})",
-        hint=hint,
-    )
+    what = f"backend {name!r} is not installed (installed: {', '.join(installed) or 'none'})"
+    raise BackendNotFound(what, hint=hint)
 
 
 def _import(entry: PluginEntry) -> object:

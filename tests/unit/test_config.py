@@ -556,7 +556,7 @@ BAD_CHANNELS = [
     ("native = 5", "native = 5: expected a table"),
     ("native.fake = 5", "native.fake = 5: expected a table"),
     ("native.sqlit = {}", "no profile has this backend (hint: did you mean 'sqlite'?)"),
-    ("max_atempts = 5", "unknown setting 'max_atempts' (hint: did you mean 'max_attempts'? Known: "),
+    ("max_atempts = 5", "unknown setting 'max_atempts' (hint: did you mean 'max_attempts'? Kn"),
     ("colour = 'red'", "unknown setting 'colour' (hint: Known: semantics"),
 ]  # fmt: skip
 

@@ -6,7 +6,9 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Union
+from functools import reduce
+from operator import or_
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import inspect as kinds
@@ -140,7 +142,7 @@ def _python_type(kind: kinds.Type) -> Any:
     if isinstance(kind, kinds.CollectionType):
         return list.__class_getitem__(_python_type(kind.item_type))
     if isinstance(kind, kinds.UnionType):
-        return Union.__getitem__(tuple(map(_python_type, kind.types)))
+        return reduce(or_, map(_python_type, kind.types))
     return _SCALARS.get(type(kind)) or getattr(kind, "cls", Any)
 
 

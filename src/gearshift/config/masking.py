@@ -61,7 +61,7 @@ class Redactor:
     __slots__ = ("_secrets",)
 
     def __init__(self) -> None:
-        self._secrets: set[str] = set()
+        self._secrets: frozenset[str] = frozenset()  # replaced, so that other threads may read
 
     def __repr__(self) -> str:
         return "Redactor()"
@@ -70,7 +70,7 @@ class Redactor:
         """Remember a secret, in every spelling in which a message could repeat it."""
         for text in (secret, unquote(secret)):
             spellings = [text, quote(text, safe=""), quote(text), repr(text)[1:-1]]
-            self._secrets.update(spelling for spelling in spellings if spelling)
+            self._secrets |= {spelling for spelling in spellings if spelling}
 
     def learn_from(self, value: object, *, secret: bool = False) -> None:
         """Remember what the keys and the form of a setting say is secret."""

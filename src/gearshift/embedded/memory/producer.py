@@ -38,8 +38,8 @@ class MemoryProducer:
     def blocked(self) -> str | None:
         return None
 
-    def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - never waits
+    def flush(self, timeout_s: float) -> bool:
         return True
 
-    def close(self, timeout_s: float) -> None:  # noqa: ARG002 - never waits
+    def close(self, timeout_s: float) -> None:
         self._closed = True

@@ -96,7 +96,7 @@ class MemoryQueue:
             self._woken = True
             self._channel.changed.notify_all()
 
-    def close(self, timeout_s: float) -> None:  # noqa: ARG002 - never waits
+    def close(self, timeout_s: float) -> None:
         with self._channel.changed:
             if self._closed:
                 return

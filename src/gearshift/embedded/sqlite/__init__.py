@@ -4,13 +4,9 @@
 ``schema``     the tables, and opening the file
 ``rows``       a Message as columns and back
 ``writer``     the one thread that writes: many submissions, one transaction, one fsync
-``store``      what the drivers of one Backend share: the writer, the alive lock
+``store``      what the drivers of one Backend share; waiting for a change by any process
 ``alive``      telling a dead process from a slow one
 ``members``    consumers as rows: joining, leases, putting out the dead, rebalancing
-``topology``   channels and groups: declare, delete, purge, collect garbage
-``lanes``      queue groups: claim, settle, order per key
-``streams``    logs: bounds, reading, seeking, retention
-``watch``      waiting for a change, by this process or another
 ``producer``   ``queue``  ``log``  ``admin``: the drivers;  ``faults``: ``classify``
 =============  ====================================================================================
 """

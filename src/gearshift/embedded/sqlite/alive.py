@@ -18,7 +18,6 @@ from types import ModuleType
 try:
     import fcntl as _fcntl
 except ImportError:  # Windows
-
     fcntl: ModuleType | None = None
 else:
     fcntl = _fcntl

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from gearshift.message import NO_HEADERS, Headers, HeaderValue, Message
+from gearshift.message import NO_HEADERS, Headers, Message
 
 __all__ = ["Columns", "Row", "decode", "encode", "fetch_within"]
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 class _Meta(msgspec.Struct, array_like=True, gc=False):
     """All but key and body, as a MessagePack array: keeps str, bytes, int and bool apart."""
 
-    headers: tuple[tuple[str, HeaderValue], ...]
+    headers: tuple[tuple[str, Any], ...]  # HeaderValue; msgspec has no such union
     id: str | None
     content_type: str | None
     timestamp_ms: int | None

@@ -2,9 +2,8 @@
 
 A message has one row, however many groups there are. Its id is ``log << 40 | offset``: messages of
 one log lie together, in order, and a range of ids is a range of a log. A queue is a log too, of one
-partition: what a group has not touched yet lies at or behind its position and needs no row of its
-own; only what was handed out, is blocked or waits again has a row in ``work``. A queue's message is
-deleted once it is before every group's position and in nobody's ``work``.
+partition, with a row in ``work`` for each group that has not finished with a message yet; the
+message goes with its last row.
 """
 
 from __future__ import annotations
@@ -15,13 +14,10 @@ import time
 
 from gearshift.errors import ConfigError
 
-__all__ = ["BLOCKED", "DELAYED", "HELD", "READY", "base_of", "connect", "prepare"]
+__all__ = ["base_of", "connect", "prepare"]
 
 APPLICATION_ID = 0x47454152  # "GEAR"
 VERSION = 1
-
-#: ``work.state``. Of the waiting rows of one key only the first, its head, is DELAYED or READY.
-BLOCKED, DELAYED, READY, HELD = 0, 1, 2, 3
 
 _OFFSET_BITS = 40
 
@@ -74,18 +70,17 @@ CREATE TABLE member (
 CREATE INDEX member_of ON member (grp);
 CREATE TABLE work (
     grp INTEGER NOT NULL,
-    id INTEGER NOT NULL,
+    id INTEGER NOT NULL,                -- the message
     key TEXT,
-    state INTEGER NOT NULL,
-    member INTEGER NOT NULL,            -- HELD: the holder. READY, DELAYED: who alone may have it
-    due REAL NOT NULL,
-    attempt INTEGER NOT NULL,
-    handed INTEGER NOT NULL,            -- times handed out, counted or not
+    member INTEGER NOT NULL DEFAULT 0,  -- who holds it, 0: nobody
+    due REAL NOT NULL DEFAULT 0,        -- not before this time
+    attempt INTEGER NOT NULL DEFAULT 0,
+    handed INTEGER NOT NULL DEFAULT 0,  -- times handed out, counted or not
     PRIMARY KEY (grp, id)
 ) WITHOUT ROWID;
-CREATE INDEX work_lane ON work (grp, key, state, id) WHERE key IS NOT NULL;
-CREATE INDEX work_ready ON work (grp, member, id) WHERE state = 2;
-CREATE INDEX work_delayed ON work (grp, due) WHERE state = 1;
+CREATE INDEX work_of_member ON work (grp, member, id);
+CREATE INDEX work_of_message ON work (id);
+CREATE INDEX work_delayed ON work (grp, due) WHERE due > 0;
 """
 
 

@@ -193,7 +193,7 @@ class Writer:
         return jobs, False
 
     def _attempt(self, jobs: list[Job]) -> list[Job]:
-        """Commit ``jobs`` in one transaction; returns those to try again, without one that failed."""
+        """Commit ``jobs`` in one transaction; returns those to try again, if one has failed."""
         stored = Stored.NO
         try:
             db = self._begin(jobs[0].submitted_at + self._busy_timeout_s)

@@ -1,0 +1,235 @@
+"""What every command shares: its options, the configuration, errors as text and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+from click.shell_completion import CompletionItem
+
+from gearshift.errors import ConnectionFailed, GearshiftError
+
+if TYPE_CHECKING:
+    from gearshift.bus import Bus
+    from gearshift.config import Config
+
+__all__ = [
+    "CommandFailed",
+    "Session",
+    "common_options",
+    "complete_channel",
+    "end_of_pipe",
+    "guarded",
+    "note",
+    "print_error",
+    "session_of",
+]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class CommandFailed(GearshiftError):
+    """A failure that the command line itself found."""
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+class Session:
+    """One run of the command line: the common options, and the configuration once it is read."""
+
+    def __init__(self) -> None:
+        self.config_path: str | None = None
+        self.profile: str | None = None
+        self.verbose = 0
+        self._config: Config | None = None
+
+    def config(self) -> Config:
+        """The configuration, read once. Raises ConfigError."""
+        if self._config is None:
+            from gearshift.config import load
+
+            self._config = load(self.config_path, profile=self.profile)
+        return self._config
+
+    @contextlib.contextmanager
+    def bus(self) -> Iterator[Bus]:
+        """The broker that the configuration selects, closed afterwards."""
+        from gearshift.bus import open_bus
+
+        with open_bus(config=self.config()) as bus:
+            yield bus
+
+    def masked(self, text: str) -> str:
+        """``text`` without the secrets of the configuration."""
+        return self._config.masked(text) if self._config is not None else text
+
+
+def session_of(ctx: click.Context) -> Session:
+    """The session of this run."""
+    return ctx.find_root().ensure_object(Session)
+
+
+def common_options(command: Decorated) -> Decorated:
+    """Add --config, --profile and -v, which may stand before and after the command's name."""
+    options = (
+        click.option(
+            "--config",
+            "config_path",
+            metavar="FILE",
+            help="Settings file; else the nearest gearshift.toml.",
+            expose_value=False,
+            callback=_remember,
+        ),
+        click.option(
+            "--profile",
+            metavar="NAME",
+            help="Profile to use instead of the file's.",
+            expose_value=False,
+            callback=_remember,
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            metavar="BOOLEAN",  # takes no value, so rich-click is to show none
+            help="Say more; -vv also where an error arose.",
+            expose_value=False,
+            callback=_remember,
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def complete_channel(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The configured channels that begin with ``incomplete``; none if there is no configuration."""
+    try:
+        names = list(session_of(ctx).config().channels)
+    except GearshiftError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def note(text: str) -> None:
+    """A remark for a person: on stderr, so that stdout is data only."""
+    click.echo(text, err=True)
+
+
+# ── Errors ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def guarded(session: Session, call: Callable[[], Any]) -> int:
+    """The exit code of ``call``, whose errors become ``error:`` and ``hint:`` lines on stderr."""
+    try:
+        with _logs_on_stderr(session):
+            code = call()
+            return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        print_error(error, session)
+        return _exit_code(error)
+
+
+def print_error(error: Exception, session: Session) -> None:
+    """Print cause and fix, and with -vv the traceback; without secrets."""
+    if session.verbose > 1:
+        trace = "".join(traceback.format_exception(error))
+        click.echo(session.masked(trace), err=True, nl=False)
+    text, hint = _words(error)
+    click.echo(f"{_label('error', 'red')} {session.masked(text)}", err=True)
+    if hint:
+        click.echo(f"{_label('hint', 'cyan')} {session.masked(hint)}", err=True)
+
+
+def end_of_pipe() -> int:
+    """Whoever read stdout has gone: drop what is still to be written, so that nobody complains."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
+
+
+def _words(error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, GearshiftError):
+        place = "/".join(part for part in (error.backend, error.channel) if part)
+        hint = error.hint
+        if hint is None and isinstance(error, ConnectionFailed):
+            hint = "gearshift doctor looks for the cause"
+        return (f"{place}: {error.message}" if place else error.message), hint
+    if isinstance(error, click.UsageError):
+        hint = f"see {error.ctx.command_path} --help" if error.ctx else None
+        return error.format_message(), hint
+    if isinstance(error, click.ClickException):
+        return error.format_message(), None
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(filter(None, (error.filename, error.strerror))), None
+    return f"{type(error).__name__}: {error}", "this is a bug: please report it with -vv's output"
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, click.FileError):
+        return 2  # a file that cannot be read is a wrong argument
+    return error.exit_code if isinstance(error, GearshiftError | click.ClickException) else 1
+
+
+def _label(word: str, colour: str) -> str:
+    from gearshift.cli.output import is_plain
+
+    return f"{word}:" if is_plain() else click.style(f"{word}:", fg=colour, bold=True)
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value:
+        setattr(session_of(ctx), str(param.name), value)
+
+
+# ── Logs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _logs_on_stderr(session: Session) -> Iterator[None]:
+    """Show the library's warnings, with -v and -vv more. Clients' own logs stay silent: their
+    errors reach us as exceptions, and their texts may hold secrets."""
+    handler, silence = _StderrHandler(session), logging.NullHandler()
+    ours, root = logging.getLogger("gearshift"), logging.getLogger()
+    level, propagate = ours.level, ours.propagate
+    ours.addHandler(handler)
+    root.addHandler(silence)  # or logging's last resort would print to stderr
+    ours.setLevel(logging.DEBUG)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        ours.propagate = propagate
+        ours.removeHandler(handler)
+        root.removeHandler(silence)
+
+
+class _StderrHandler(logging.Handler):
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line, if this session's -v asks for its level; never raises."""
+        levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+        if record.levelno < levels[min(self._session.verbose, 2)]:
+            return
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(self._session.masked(text), err=True)

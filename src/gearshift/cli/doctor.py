@@ -1,0 +1,77 @@
+"""``gearshift doctor``: what works, what does not, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import rich_click as click
+
+from gearshift.cli.context import common_options, complete_channel, session_of
+from gearshift.cli.output import cell, emit, output_option, show
+from gearshift.doctor import Check, Status, examine
+
+__all__ = ["command"]
+
+_STYLES = {
+    Status.OK: "green",
+    Status.WARNING: "yellow",
+    Status.FAILED: "bold red",
+    Status.NOT_RUN: "dim",
+    Status.SKIPPED: "dim",
+}
+
+
+@click.command("doctor")
+@click.argument("channels", nargs=-1, metavar="[CHANNEL]...", shell_complete=complete_channel)
+@click.option(
+    "--no-round-trip", is_flag=True, help="Leave out sending and receiving a message."
+)  # fmt: skip
+@output_option
+@common_options
+@click.pass_context
+def command(ctx: click.Context, channels: tuple[str, ...], no_round_trip: bool, output: str) -> int:
+    """Check everything from the settings to a round trip.
+
+    Steps: config, plugin, tcp, auth, topology, round trip.
+
+    Without CHANNEL all configured ones are checked. Nothing is created, but for the round trip's
+    own channel, which is deleted again. The exit code is that of the first failure: 2 settings,
+    3 unreachable, 4 a capability is missing.
+    """
+    session = session_of(ctx)
+    checks = examine(
+        session.config_path,
+        profile=session.profile,
+        channels=channels,
+        round_trip=not no_round_trip,
+    )
+    done = list(checks) if output != "table" else list(_shown(checks))
+    if output != "table":
+        emit([_record(check) for check in done], output, lambda: "")
+    failed = [check for check in done if check.status is Status.FAILED]
+    return failed[0].exit_code if failed else 0
+
+
+def _record(check: Check) -> dict[str, object]:
+    record = asdict(check)
+    del record["exit_code"]
+    return record
+
+
+def _shown(checks: Iterator[Check]) -> Iterator[Check]:
+    """Print each check as soon as it is done."""
+    from rich.table import Table
+
+    for check in checks:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=10)
+        table.add_column(width=7)
+        table.add_column(overflow="fold")
+        table.add_row(
+            cell(check.step), cell(check.status.value, _STYLES[check.status]), cell(check.detail)
+        )
+        if check.hint:
+            table.add_row("", "", cell(f"fix: {check.hint}", "cyan"))
+        show(table)
+        yield check

@@ -1,0 +1,104 @@
+"""The forms of a line that ``send`` takes. Each raises ValueError or a GearshiftError."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gearshift.codecs import JSON
+from gearshift.message import HeaderValue, Message, message_id, validate_headers
+from gearshift.producer import Producer
+
+__all__ = ["LineParser", "enveloped", "json_value", "raw_text"]
+
+Pairs: TypeAlias = Sequence[tuple[str, HeaderValue]]
+
+#: Producer, fixed headers and line to a message; None for a line that holds none.
+LineParser: TypeAlias = Callable[[Producer, Pairs, bytes], Message | None]
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    """A message with all that travels with it. ``position`` and ``attempt`` are tail's; ignored."""
+
+    value: Any
+    key: str | None = None
+    headers: dict[str, Any] = {}
+    id: str | None = None
+    timestamp: datetime | None = None
+    content_type: str | None = None
+    encoding: str | None = None
+    position: Any = None
+    attempt: Any = None
+
+
+def raw_text(producer: Producer, headers: Pairs, line: bytes) -> Message:
+    """The line as text, blank ones included."""
+    return producer.message(line.decode(), headers=headers)
+
+
+def json_value(
+    producer: Producer, headers: Pairs, line: bytes, *, key_field: str | None = None
+) -> Message | None:
+    """The line as a JSON value; blank lines hold none."""
+    if not line.strip():
+        return None
+    value = msgspec.json.decode(line)
+    key = None if key_field is None else _key(value, key_field)
+    if value is None:  # JSON's null is a body; only an envelope makes a message without one
+        return Message(b"null", key, validate_headers(headers), message_id(), JSON)
+    return producer.message(value, key=key, headers=headers)
+
+
+def enveloped(producer: Producer, headers: Pairs, line: bytes) -> Message | None:
+    """The line as an Envelope; blank lines hold none."""
+    if not line.strip():
+        return None
+    envelope = msgspec.json.decode(line, type=Envelope)
+    moment = envelope.timestamp
+    return producer.message(
+        _body(envelope),
+        key=envelope.key,
+        headers=[*headers, *_pairs(envelope.headers)],
+        id=envelope.id,
+        content_type=envelope.content_type,
+        timestamp_ms=None if moment is None else round(moment.timestamp() * 1000),
+    )
+
+
+def _body(envelope: Envelope) -> object:
+    if envelope.encoding is None:
+        return envelope.value
+    if envelope.encoding != "base64":
+        raise ValueError(f"unknown encoding {envelope.encoding!r}, the only one is 'base64'")
+    return _bytes(envelope.value)
+
+
+def _pairs(headers: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in headers.items():
+        for one in value if isinstance(value, list) else [value]:
+            yield name, _bytes(one["base64"]) if _is_wrapped(one) else one
+
+
+def _is_wrapped(value: object) -> bool:
+    return isinstance(value, dict) and list(value) == ["base64"]
+
+
+def _bytes(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("base64 is a text in quotes")
+    return base64.b64decode(text, validate=True)
+
+
+def _key(value: object, field: str) -> str:
+    """The text or whole number in ``field``."""
+    if not isinstance(value, dict):
+        raise ValueError(f"--key-field {field!r}: the line is no JSON object")
+    key = value.get(field)
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        what = "has no such field" if field not in value else "is neither text nor a whole number"
+        raise ValueError(f"--key-field {field!r}: {what}")
+    return str(key)

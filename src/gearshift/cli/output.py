@@ -1,0 +1,124 @@
+"""Printing results: tables for people, JSON for programs. No escape codes outside a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = [
+    "Record",
+    "cell",
+    "emit",
+    "is_plain",
+    "json_line",
+    "new_table",
+    "output_option",
+    "show",
+    "terminal",
+]
+
+Record: TypeAlias = Mapping[str, object]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+#: Width of a table in a file or pipe: nothing is cut off or wrapped there.
+_UNBOUNDED = 10_000
+
+
+def output_option(command: Decorated) -> Decorated:
+    """Add -o/--output, which becomes the argument ``output``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json", "jsonl"]),
+        default="table",
+        show_default=True,
+        help="Form of the result.",
+    )(command)
+
+
+def emit(data: Sequence[Record] | Record, output: str, table: Callable[[], RenderableType]) -> None:
+    """Print ``data`` as JSON or as ``table``, whichever ``output`` says."""
+    if output == "json":
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2))
+    elif output == "jsonl":
+        for record in [data] if isinstance(data, Mapping) else data:
+            click.echo(json_line(record))
+    else:
+        show(table())
+
+
+def json_line(record: Record) -> str:
+    """``record`` as JSON on one line, escaped as far as a terminal could take it for commands."""
+    import msgspec
+
+    text = msgspec.json.encode(record, enc_hook=str).decode()
+    return text if text.isprintable() else json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """A table without lines; the columns named in ``right`` hold numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        justify = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    return table
+
+
+def cell(value: object, style: str = "") -> Text:
+    """A table's cell: None is ``n/a``, and what a terminal might obey is escaped."""
+    from rich.text import Text
+
+    if value is None:
+        return Text("n/a", style="dim")
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return Text(text if text.isprintable() else repr(text)[1:-1], style=style)
+
+
+def show(item: RenderableType) -> None:
+    """Print a table or text on stdout; without trailing spaces."""
+    console = _console(sys.stdout.isatty())
+    with console.capture() as capture:
+        console.print(item)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """A console for live output; only for a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, color_system=None if is_plain() else "auto", highlight=False)
+
+
+@cache
+def is_plain() -> bool:
+    """True if NO_COLOR is set, as rich reads it: then no escape codes at all."""
+    from rich.console import Console
+
+    return Console().no_color
+
+
+def _console(is_terminal: bool) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=io.StringIO(),
+        force_terminal=is_terminal,
+        color_system="auto" if is_terminal and not is_plain() else None,
+        width=None if is_terminal else _UNBOUNDED,
+        highlight=False,
+    )

@@ -1,0 +1,74 @@
+"""``gearshift purge``: throw away what waits for a group. A dry run until --yes."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from gearshift.bus import Bus
+from gearshift.cli.context import (
+    CommandFailed,
+    common_options,
+    complete_channel,
+    note,
+    session_of,
+)
+from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
+from gearshift.message import DEFAULT_GROUP
+
+__all__ = ["command"]
+
+
+@click.command("purge")
+@click.argument("channel", shell_complete=complete_channel)
+@click.option("--group", metavar="NAME", help="The group whose messages go; else the default one.")
+@click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
+@common_options
+@click.pass_context
+def command(ctx: click.Context, channel: str, group: str | None, yes: bool) -> None:
+    """Throw away what waits for a group of a channel.
+
+    Without --yes it only says what would go. Other groups keep their messages.
+    """
+    with session_of(ctx).bus() as bus:
+        waiting = _waiting(bus, channel, group)
+        name = f"group {group or DEFAULT_GROUP!r} of {channel!r}"
+        if yes:
+            gone = bus.purge(channel, group)
+            click.echo(f"purged {_messages(waiting if gone is None else gone)} of {name}")
+            return
+        click.echo(f"would purge {_messages(waiting)} of {name}")
+    if not sys.stdin.isatty():  # a script must not take this for done
+        raise CommandFailed("nothing was purged: this was a dry run", hint="add --yes", exit_code=2)
+    note("this was a dry run; --yes does it")
+
+
+def _waiting(bus: Bus, channel: str, group: str | None) -> int | None:
+    """How much a purge would take, None if the broker does not tell. Raises if it could not."""
+    if not bus.capabilities(channel).purge:
+        raise NotSupported("cannot be purged", backend=bus.backend, channel=channel)
+    if not bus.exists(channel):
+        raise UnknownChannel(
+            "there is no such channel, so there is nothing to purge",
+            hint="gearshift ls shows those that are configured",
+            backend=bus.backend,
+            channel=channel,
+        )
+    states = {state.group: state for state in bus.groups(channel)}
+    state = states.get(group or DEFAULT_GROUP)
+    if state is None:
+        known = ", ".join(states) or "none"
+        raise UnknownGroup(
+            f"there is no group {group or DEFAULT_GROUP!r}",
+            hint=f"choose one with --group: {known}",
+            backend=bus.backend,
+            channel=channel,
+        )
+    return state.lag if state.ready is None else state.ready
+
+
+def _messages(count: int | None) -> str:
+    if count is None:
+        return "all messages (the broker does not tell how many)"
+    return "1 message" if count == 1 else f"{count:,} messages"

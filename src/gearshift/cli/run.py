@@ -1,0 +1,31 @@
+"""``gearshift run``: the handlers of an app, on threads and processes."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from gearshift.cli.context import common_options, session_of
+
+__all__ = ["command"]
+
+
+@click.command("run")
+@click.argument("target", metavar="MODULE:APP")
+@click.option(
+    "--processes", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N",
+    help="Worker processes; a dead one is replaced.",
+)  # fmt: skip
+@common_options
+@click.pass_context
+def command(ctx: click.Context, target: str, processes: int) -> int:
+    """Run the handlers of an app until SIGTERM or Ctrl-C.
+
+    MODULE:APP is where the App object is: [bold]gearshift run shop.handlers:app[/bold]. The first
+    signal finishes what is in hand and gives the rest back; a second one ends it at once.
+    """
+    from gearshift.worker import run_target
+
+    session = session_of(ctx)
+    return run_target(
+        target, processes=processes, config_path=session.config_path, profile=session.profile
+    )

@@ -1,0 +1,329 @@
+"""Finding out why it does not work: each step from the settings to a message that came back.
+
+The steps are ``STEPS``. One that fails says what the cause is and what to do; those that need it
+are not run. Nothing is created but the round trip's own channel, which is deleted again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from gearshift import config as configuration
+from gearshift import plugins
+from gearshift.bus import Bus, open_bus
+from gearshift.config import Config
+from gearshift.driver import GroupStatus
+from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError
+
+__all__ = ["STEPS", "Check", "Status", "examine"]
+
+#: What is checked, in order. Up to ``auth`` each needs the one before.
+STEPS = ("config", "plugin", "tcp", "auth", "topology", "round trip")
+
+_CONNECT_TIMEOUT_S = 3.0
+_ROUND_TRIP_TIMEOUT_S = 15.0
+
+#: What to do if an error brings no hint of its own.
+_FIXES = {
+    "config": "correct the settings; gearshift config show lists them",
+    "plugin": "correct the profile's settings",
+    "tcp": "start the server, or correct its address in the profile",
+    "auth": "correct user name, password or TLS settings in the profile",
+    "topology": "correct the channel's settings, or delete the channel and let it be made again",
+    "round trip": "see the server's log; --no-round-trip leaves this step out",
+}
+
+
+class Status(StrEnum):
+    """How a check ended. SKIPPED: there is nothing to check. NOT_RUN: a failure before it."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding. ``hint`` is the fix, ``exit_code`` what a failure ends the command with.
+
+    ``subject`` is the server or channel that it is about. No text holds a secret.
+    """
+
+    step: str
+    status: Status
+    detail: str
+    subject: str | None = None
+    hint: str | None = None
+    exit_code: int = 0
+
+
+def examine(
+    path: str | Path | None = None,
+    *,
+    profile: str | None = None,
+    channels: Sequence[str] = (),
+    round_trip: bool = True,
+) -> Iterator[Check]:
+    """Run every step; yields what it finds as it goes. Blocks for some seconds per step.
+
+    ``path`` and ``profile`` are those of ``gearshift.open``; ``channels`` are looked at instead of
+    the configured ones. Raises nothing: errors are findings.
+    """
+    examination = _Examination(path, profile, channels)
+    steps: dict[str, Callable[[], Iterator[Check]]] = {
+        "config": examination.config,
+        "plugin": examination.plugin,
+        "tcp": examination.tcp,
+        "auth": examination.auth,
+        "topology": examination.topology,
+        "round trip": examination.round_trip if round_trip else _not_wanted,
+    }
+    try:
+        yield from _run(steps, examination)
+    finally:
+        examination.close()
+
+
+def _run(
+    steps: dict[str, Callable[[], Iterator[Check]]], examination: _Examination
+) -> Iterator[Check]:
+    broken: str | None = None
+    for step, checks in steps.items():
+        if broken is not None:
+            yield Check(step=step, status=Status.NOT_RUN, detail=f"needs {broken}")
+            continue
+        worst = []
+        for check in examination.guarded(step, checks):
+            worst.append(check.status)
+            yield check
+        if step in STEPS[:4] and Status.FAILED in worst:
+            broken = step
+
+
+class _Examination:
+    """The steps, and what earlier ones found for later ones."""
+
+    def __init__(
+        self, path: str | Path | None, profile: str | None, channels: Sequence[str]
+    ) -> None:
+        self._path = path
+        self._profile = profile
+        self._channels = channels
+        self._config: Config | None = None
+        self._bus: Bus | None = None
+
+    @property
+    def settings(self) -> Config:
+        assert self._config is not None  # steps run only after those that they need
+        return self._config
+
+    @property
+    def bus(self) -> Bus:
+        assert self._bus is not None
+        return self._bus
+
+    def close(self) -> None:
+        if self._bus is not None:
+            self._bus.close(5.0)
+
+    def guarded(self, step: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+        """The step's findings; what it raises is one of them."""
+        try:
+            yield from checks()
+        except Exception as error:
+            yield self.failure(step, error)
+
+    def failure(self, step: str, error: Exception, subject: str | None = None) -> Check:
+        """The finding that ``error`` is, without secrets."""
+        ours = error if isinstance(error, GearshiftError) else None
+        text = ours.message if ours else f"{type(error).__name__}: {error}"
+        hint = (ours.hint if ours else None) or _FIXES[step]
+        masked = self._config.masked if self._config is not None else str
+        return Check(
+            step=step,
+            status=Status.FAILED,
+            detail=masked(f"{subject}: {text}" if subject else text),
+            subject=subject,
+            hint=masked(hint),
+            exit_code=ours.exit_code if ours else 1,
+        )
+
+    # ── steps ──
+
+    def config(self) -> Iterator[Check]:
+        self._config = loaded = configuration.load(self._path, profile=self._profile)
+        where = str(loaded.file) if loaded.file else "no gearshift.toml, defaults"
+        detail = f"profile {loaded.profile!r} (from {loaded.profile_origin}), {where}"
+        yield Check(step="config", status=Status.OK, detail=detail)
+
+    def plugin(self) -> Iterator[Check]:
+        plugin = plugins.load(self.settings.backend)
+        self._bus = open_bus(config=self.settings)
+        entry = next(entry for entry in plugins.available() if entry.name == plugin.name)
+        detail = f"{plugin.name} from {entry}: {plugin.summary}"
+        yield Check(step="plugin", status=Status.OK, detail=detail, subject=plugin.name)
+
+    def tcp(self) -> Iterator[Check]:
+        endpoints = self.bus.endpoints()
+        if not endpoints:
+            yield Check(step="tcp", status=Status.SKIPPED, detail="embedded, there is no server")
+            return
+        problems = _unreachable(endpoints)
+        some_answer = len(problems) < len(endpoints)
+        for endpoint in endpoints:
+            subject = _address(endpoint)
+            if endpoint not in problems:
+                detail = f"{subject} accepts connections"
+                yield Check(step="tcp", status=Status.OK, detail=detail, subject=subject)
+            elif some_answer:
+                yield Check(
+                    step="tcp",
+                    status=Status.WARNING,
+                    detail=f"{subject}: {problems[endpoint]}; others answer",
+                    subject=subject,
+                    hint=_FIXES["tcp"],
+                )
+            else:
+                yield self.failure("tcp", ConnectionFailed(problems[endpoint]), subject)
+
+    def auth(self) -> Iterator[Check]:
+        yield Check(step="auth", status=Status.OK, detail=self.settings.masked(self.bus.server()))
+
+    def topology(self) -> Iterator[Check]:
+        names = list(self._channels) or list(self.settings.channels)
+        if not names:
+            yield Check(step="topology", status=Status.SKIPPED, detail="no channel is configured")
+        for name in names:
+            try:
+                yield self._channel(name)
+            except Exception as error:
+                yield self.failure("topology", error, name)
+
+    def round_trip(self) -> Iterator[Check]:
+        name = f"gearshift-doctor-{uuid.uuid4().hex[:12]}"
+        try:
+            self._send_and_receive(name)
+        finally:
+            problem = self._removed(name)
+        detail = f"sent, received and settled one message on a {self.bus.semantics(name)}"
+        yield Check(step="round trip", status=Status.OK, detail=detail)
+        if problem is not None:
+            yield problem
+
+    # ── inside ──
+
+    def _channel(self, name: str) -> Check:
+        """The state of one channel. Creates nothing; raises what opening it would."""
+        self.bus.capabilities(name)  # what it requires, and what the backend checks
+        semantics = self.bus.semantics(name)
+        if not self.bus.exists(name):
+            if self.settings.channels and name not in self.settings.channels:
+                self.bus.declare(name, create=False)  # raises, with what the name could mean
+            groups = ", ".join(self.settings.channel(name).groups) or "the default one"
+            more = f" with groups: {groups}" if semantics == "queue" else ""
+            detail = f"{name}: not there; a {semantics} would be created{more}"
+            return Check(step="topology", status=Status.OK, detail=detail, subject=name)
+        states = self.bus.groups(name)
+        missing = [state.group for state in states if _is_unknown(state)]
+        if not missing:
+            self.bus.declare(name)  # all is there: this compares, and raises what differs
+        present = [state.group for state in states if not _is_unknown(state)]
+        parts = [f"{name}: {semantics}", f"groups: {', '.join(present) or 'none yet'}"]
+        if missing:
+            parts.append(f"would be created: {', '.join(missing)}")
+        return Check(step="topology", status=Status.OK, detail="; ".join(parts), subject=name)
+
+    def _send_and_receive(self, name: str) -> None:
+        ephemeral = self.bus.capabilities(name).ephemeral_group
+        with (
+            self.bus.consumer(name, ephemeral=ephemeral, create=True) as inbox,
+            self.bus.producer(name, create=True) as outbox,
+        ):
+            inbox.ready(_ROUND_TRIP_TIMEOUT_S)
+            receipt = outbox.send({"from": "gearshift doctor"}, timeout_s=_ROUND_TRIP_TIMEOUT_S)
+            received = inbox.receive(timeout_s=_ROUND_TRIP_TIMEOUT_S)
+            if [delivery.id for delivery in received] != [receipt.id]:
+                raise DeadlineExceeded(
+                    f"the message was stored, but did not come back in {_ROUND_TRIP_TIMEOUT_S:g} s"
+                )
+            received[0].ack()
+            inbox.flush(_ROUND_TRIP_TIMEOUT_S)
+
+    def _removed(self, name: str) -> Check | None:
+        """Delete the channel, and the dead letters that its consumer may have made."""
+        try:
+            self.bus.delete(name)
+            dead = f"{name}.dead"
+            if self.bus.exists(dead):
+                self.bus.delete(dead)
+        except GearshiftError as error:
+            return Check(
+                step="round trip",
+                status=Status.WARNING,
+                detail=self.settings.masked(f"{name} could not be deleted: {error.message}"),
+                subject=name,
+                hint="delete it with the broker's own tools",
+            )
+        return None
+
+
+def _not_wanted() -> Iterator[Check]:
+    yield Check(step="round trip", status=Status.SKIPPED, detail="--no-round-trip")
+
+
+def _is_unknown(state: GroupStatus) -> bool:
+    """True if the broker tells nothing of the group, as of one that does not exist."""
+    fields = (state.ready, state.in_flight, state.lag, state.oldest_age_s, state.consumers)
+    return all(field is None for field in fields)
+
+
+# ── Sockets ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unreachable(endpoints: Sequence[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """The servers that take no connection, and why. All are tried at once.
+
+    On daemon threads: looking up a name has no timeout, and nobody should wait for it at exit.
+    """
+    silent = f"no answer in {_CONNECT_TIMEOUT_S:g} s; a firewall, or another address"
+    found: dict[tuple[str, int], str | None] = dict.fromkeys(endpoints, silent)
+
+    def connect(endpoint: tuple[str, int]) -> None:
+        found[endpoint] = _problem(endpoint, silent)
+
+    threads = [
+        threading.Thread(target=connect, args=(endpoint,), name="gearshift-doctor", daemon=True)
+        for endpoint in found
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_CONNECT_TIMEOUT_S + 1.0)
+    return {endpoint: problem for endpoint, problem in found.items() if problem is not None}
+
+
+def _problem(endpoint: tuple[str, int], silent: str) -> str | None:
+    try:
+        with contextlib.closing(socket.create_connection(endpoint, timeout=_CONNECT_TIMEOUT_S)):
+            return None
+    except TimeoutError:
+        return silent
+    except socket.gaierror as error:
+        return f"the host name cannot be resolved ({error.strerror})"
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"cannot connect: {reason}"
+
+
+def _address(endpoint: tuple[str, int]) -> str:
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,98 @@
+"""Consumers as rows: joining a group, staying in it, putting out the dead, sharing partitions.
+
+Functions of a transaction. A member is put out when its process is seen to be dead, at once, or
+when its lease is over. What it held goes back to its group; its id is never used again, so a
+process that wakes up later settles nothing.
+"""
+
+from __future__ import annotations
+
+from gearshift.embedded.partitions import spread
+from gearshift.embedded.sqlite.alive import is_dead
+from gearshift.embedded.sqlite.store import Store
+from gearshift.embedded.sqlite.writer import Tx
+
+__all__ = ["drop_group", "join", "leave", "put_out_dead", "renew"]
+
+
+def join(tx: Tx, group: int, name: str, session: str, lease_s: float) -> int:
+    """A new member of ``group``; its id."""
+    row = tx.db.execute(
+        "INSERT INTO member (grp, name, session, lease_until) VALUES (?, ?, ?, ?) RETURNING id",
+        (group, name, session, tx.now + lease_s),
+    ).fetchone()
+    tx.changed = True
+    rebalance(tx, group)
+    return int(row[0])
+
+
+def renew(tx: Tx, member: int, lease_s: float) -> bool:
+    """Keep the lease; False if this member was put out."""
+    changed = tx.db.execute(
+        "UPDATE member SET lease_until = ? WHERE id = ?", (tx.now + lease_s, member)
+    )
+    return changed.rowcount == 1
+
+
+def leave(tx: Tx, group: int, member: int, *, uncounted: bool) -> None:
+    """Remove a member; what it held goes back, ``uncounted`` where it was no failure."""
+    tx.db.execute("DELETE FROM member WHERE id = ?", (member,))
+    tx.db.execute(
+        "UPDATE work SET member = 0, attempt = attempt - ? WHERE grp = ? AND member = ?",
+        (int(uncounted), group, member),
+    )
+    tx.db.execute("UPDATE position SET owner = NULL WHERE grp = ? AND owner = ?", (group, member))
+    rebalance(tx, group)
+    tx.changed = True
+
+
+def put_out_dead(tx: Tx, store: Store, group: int) -> None:
+    """Remove members of ``group`` that are dead or silent, and ephemeral groups of the dead."""
+    rows = tx.db.execute(
+        "SELECT id, session, lease_until FROM member WHERE grp = ?", (group,)
+    ).fetchall()
+    for member, session, lease_until in rows:
+        if lease_until < tx.now or is_dead(store.sessions_folder, session):
+            leave(tx, group, member, uncounted=False)
+    orphans = tx.db.execute(
+        "SELECT id, session FROM consumer_group WHERE session IS NOT NULL"
+    ).fetchall()
+    for orphan, session in orphans:
+        if is_dead(store.sessions_folder, session):
+            drop_group(tx, orphan)
+
+
+def drop_group(tx: Tx, group: int) -> None:
+    """Remove a group, its members, its work, and messages that only it had left."""
+    ids = tx.db.execute("SELECT id FROM work WHERE grp = ?", (group,)).fetchall()
+    for table in ("work", "position", "member"):
+        tx.db.execute(f"DELETE FROM {table} WHERE grp = ?", (group,))
+    tx.db.execute("DELETE FROM consumer_group WHERE id = ?", (group,))
+    drop_finished(tx, [row[0] for row in ids])
+    tx.changed = True
+
+
+def drop_finished(tx: Tx, ids: list[int]) -> None:
+    """Remove those of these messages that no group needs any more."""
+    tx.db.executemany(
+        "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM work WHERE id = ?1)",
+        [(id_,) for id_ in ids],
+    )
+
+
+def rebalance(tx: Tx, group: int) -> None:
+    """Say anew who should have which partition; owners let go of them by themselves."""
+    rows = tx.db.execute(
+        "SELECT log, partition, wanted FROM position WHERE grp = ? ORDER BY partition", (group,)
+    ).fetchall()
+    if not rows:
+        return
+    members = [
+        row[0] for row in tx.db.execute("SELECT id FROM member WHERE grp = ? ORDER BY id", (group,))
+    ]
+    current = {partition: wanted for _, partition, wanted in rows if wanted is not None}
+    shares = spread([partition for _, partition, _ in rows], members, current)
+    tx.db.executemany(
+        "UPDATE position SET wanted = ? WHERE grp = ? AND log = ?",
+        [(shares.get(partition), group, log) for log, partition, _ in rows],
+    )

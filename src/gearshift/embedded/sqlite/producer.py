@@ -1,0 +1,108 @@
+"""Storing batches: a batch is a job of the writer, committed with whatever else waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from gearshift.driver import ChannelSpec, OnOutcomes, Outcome, Stored
+from gearshift.embedded.partitions import partition_of
+from gearshift.embedded.sqlite.rows import encode
+from gearshift.embedded.sqlite.schema import base_of
+from gearshift.embedded.sqlite.store import Store, logs_of, require_channel
+from gearshift.embedded.sqlite.writer import Tx
+from gearshift.errors import Unroutable
+from gearshift.message import Message, Position, Semantics
+
+__all__ = ["SqliteProducer"]
+
+
+class SqliteProducer:
+    """See ProducerDriver. A message without key goes to any partition, in turn."""
+
+    def __init__(self, store: Store, spec: ChannelSpec) -> None:
+        self._store = store
+        self.spec = spec
+        self._writer = store.writer()
+        store.write(lambda tx: require_channel(tx.db, spec))
+        self._lock = threading.Lock()
+        self._all_done = threading.Condition(self._lock)
+        self._open = 0
+        self.turn = 0
+
+    def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        with self._lock:
+            self._open += 1
+        self._writer.submit(_Publish(self, messages, on_outcomes))
+
+    def blocked(self) -> str | None:
+        return None
+
+    def flush(self, timeout_s: float) -> bool:
+        with self._lock:
+            return self._all_done.wait_for(lambda: not self._open, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        # Every job ends within busy_timeout_s, so this ends too, with every outcome reported.
+        self.flush(max(timeout_s, 30.0))
+
+    def ended(self) -> None:
+        """A batch has its outcomes."""
+        with self._lock:
+            self._open -= 1
+            self._all_done.notify_all()
+
+
+class _Publish:
+    """A batch on its way; see Job."""
+
+    def __init__(
+        self, producer: SqliteProducer, messages: Sequence[Message], on_outcomes: OnOutcomes
+    ) -> None:
+        self._producer = producer
+        self._messages = messages
+        self._on_outcomes = on_outcomes
+        self._positions: list[Position | None] = []
+        self.submitted_at = time.monotonic()
+        self.weight = len(messages)
+
+    def run(self, tx: Tx) -> None:
+        spec = self._producer.spec
+        channel = require_channel(tx.db, spec)
+        logs = logs_of(tx.db, channel)
+        if channel.semantics is Semantics.STREAM:
+            self._positions = [self._append(tx, logs, message) for message in self._messages]
+            return
+        groups = tx.db.execute(
+            "SELECT id FROM consumer_group WHERE channel = ?", (channel.id,)
+        ).fetchall()
+        if not groups:
+            raise Unroutable("the queue has no group that would receive it")
+        first, at_ms = tx.reserve(logs[0], len(self._messages))
+        work = []
+        for id_, message in enumerate(self._messages, first):
+            key, body, meta = encode(message)
+            tx.append((id_, at_ms, key, body, meta))
+            work += [(group, id_, key) for (group,) in groups]
+        tx.db.executemany("INSERT INTO work (grp, id, key) VALUES (?, ?, ?)", work)
+        self._positions = [None] * len(self._messages)
+
+    def _append(self, tx: Tx, logs: dict[int, int], message: Message) -> Position:
+        key, body, meta = encode(message)
+        if key is None:
+            self._producer.turn += 1
+            partition = self._producer.turn % len(logs)
+        else:
+            partition = partition_of(key, len(logs))
+        id_, at_ms = tx.reserve(logs[partition], 1)
+        tx.append((id_, at_ms, key, body, meta))
+        return Position(partition, id_ - base_of(logs[partition]))
+
+    def done(self, error: Exception | None, stored: Stored) -> None:
+        if error is None:
+            outcomes = [Outcome(n, stored, p) for n, p in enumerate(self._positions)]
+        else:
+            outcomes = [Outcome(n, stored, None, error) for n in range(len(self._messages))]
+        self._on_outcomes(outcomes)
+        self._producer.ended()
