@@ -29,6 +29,9 @@ REVOKE_DRAIN_S = 2.0
 SETTLE_INTERVAL_S = 0.05
 IDLE_INTERVAL_S = 0.5
 
+#: On a log, work goes on behind an unsettled message for so many windows: what a crash repeats.
+SPAN_FACTOR = 10
+
 _WARN_STALLED_AFTER_S = 10.0
 
 
@@ -213,8 +216,10 @@ class Inbox:
     def room(self) -> int:
         """How many more may be received."""
         with self._lock:
-            unsettled = 0 if self._ledger is None else self._ledger.unsettled
-            return max(0, self._prefetch - unsettled)
+            if self._ledger is None:
+                return self._prefetch
+            span_left = self._prefetch * SPAN_FACTOR - self._ledger.span
+            return max(0, min(self._prefetch - self._ledger.unsettled, span_left))
 
     def patience_s(self) -> float:
         """How long the driver may wait for messages before the pump must look up."""

@@ -54,9 +54,16 @@ class Entry:
 
 
 class Ledger(Protocol):
-    """What inbox and pump need of either kind."""
+    """What inbox and pump need of either kind.
+
+    ``span`` counts what a crash would bring back: on a log also what is settled behind an
+    unsettled message.
+    """
 
     unsettled: int
+
+    @property
+    def span(self) -> int: ...
 
     def add(self, entry: Entry) -> None: ...
 
@@ -85,6 +92,10 @@ class QueueLedger:
     unsettled: int = 0
     _open: deque[Entry] = field(default_factory=deque)  # in the order received
     _news: list[Entry] = field(default_factory=list)
+
+    @property
+    def span(self) -> int:
+        return self.unsettled
 
     def add(self, entry: Entry) -> None:
         self._open.append(entry)
@@ -157,6 +168,7 @@ class LogLedger:
     """The settled prefix of each partition that this consumer owns."""
 
     unsettled: int = 0
+    span: int = 0
     _partitions: dict[int, _Partition] = field(default_factory=dict)
     _news: set[int] = field(default_factory=set)
 
@@ -164,6 +176,7 @@ class LogLedger:
         assert entry.position is not None
         self._partitions.setdefault(entry.position.partition, _Partition()).entries.append(entry)
         self.unsettled += 1
+        self.span += 1
 
     def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
         """A log knows one verdict: done with it. RELEASE changes nothing, it comes again anyway."""
@@ -176,6 +189,7 @@ class LogLedger:
         self.unsettled -= 1
         while partition.entries and partition.entries[0].fate is Fate.SETTLED:
             done = partition.entries.popleft()
+            self.span -= 1
             assert done.position is not None
             partition.position = done.position.offset + 1
             self._news.add(number)
@@ -219,6 +233,7 @@ class LogLedger:
             partition = self._partitions.pop(number, None)
             self._news.discard(number)
             for entry in partition.entries if partition else ():
+                self.span -= 1
                 if entry.fate is not Fate.SETTLED:
                     entry.fate = Fate.STALE
                     self.unsettled -= 1

@@ -29,11 +29,19 @@ class Session:
     """Says 'alive' for ``name`` until it is closed or this process is gone."""
 
     def __init__(self, folder: str) -> None:
-        self.name = secrets.token_hex(8)
-        self._path = os.path.join(folder, self.name)
+        self._folder = folder
         self._file: int | None = None
+        self._begin()
+        # Between creating the file and locking it a sweep may take it for a dead one's.
+        while not self.intact():
+            self.close()
+            self._begin()
+
+    def _begin(self) -> None:
+        self.name = secrets.token_hex(8)
+        self._path = os.path.join(self._folder, self.name)
         if fcntl is not None:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(self._folder, exist_ok=True)
             self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)
 

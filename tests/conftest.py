@@ -1,0 +1,43 @@
+"""Real brokers for the tests that need them: started once, here, and stopped by id at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from native_brokers import BrokerUnavailable, Kafka, RabbitMQ
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this machine's environment nor a gearshift.toml above reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("GEARSHIFT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ of this run alone."""
+    with _started(RabbitMQ) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A Kafka of this run alone."""
+    with _started(Kafka) as broker:
+        yield broker
+
+
+def _started(kind: type) -> RabbitMQ | Kafka:
+    try:
+        kind.install()
+    except BrokerUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    return kind()
