@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 
 from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ
 
@@ -87,7 +86,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
         print(f"native_brokers: {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+    def pass_on(number: int, _: object) -> None:
         child.send_signal(number)
 
     # A terminal sends Ctrl-C to the command as well; what to make of it is for the command to say.
@@ -97,7 +96,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 

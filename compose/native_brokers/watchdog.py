@@ -59,6 +59,8 @@ class Watchdog:
         helper = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid())],
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
         )
@@ -77,7 +79,10 @@ def _send(helper: subprocess.Popen[bytes], lines: str) -> None:
 
 
 def watch(owner: int) -> set[str]:
-    """Follow the pipe on standard input until process `owner` is gone; return what is left."""
+    """Follow the pipe on standard input until process `owner` is gone; return what is left.
+
+    Ends too when the list is empty again, by which time the owner waits for that.
+    """
     entries: set[str] = set()
     unread = b""
     # The parent's id is looked at too: a fork of the owner holds the pipe open behind its back.
@@ -91,6 +96,8 @@ def watch(owner: int) -> set[str]:
         *lines, unread = (unread + block).split(b"\n")
         for line in map(bytes.decode, lines):
             (entries.add if line.startswith("+") else entries.discard)(line[1:])
+        if lines and not entries:
+            break
     return entries
 
 

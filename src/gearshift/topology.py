@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import replace
 
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.config import ChannelSettings, Config
@@ -34,7 +33,7 @@ class Topology:
     def spec(self, name: str) -> ChannelSpec:
         """The channel as drivers are told of it. Raises InvalidMessage and ConfigError."""
         settings = self.settings(name)
-        semantics = settings.semantics or self._plugin.natural
+        semantics = settings.semantics or self._inherited(name) or self._plugin.natural
         groups = settings.groups or ((DEFAULT_GROUP,) if semantics is Semantics.QUEUE else ())
         return ChannelSpec(
             name=name,
@@ -48,15 +47,9 @@ class Topology:
         )
 
     def dead_letter_spec(self, source: ChannelSpec) -> ChannelSpec | None:
-        """The channel for dead letters: of the source's semantics, unless it is listed itself."""
+        """The channel for dead letters of ``source``; None if it has none."""
         name = self.settings(source.name).dead_letter_name(source.name)
-        if name is None:
-            return None
-        spec = self.spec(name)
-        if name in self._config.channels:
-            return spec
-        groups = (DEFAULT_GROUP,) if source.semantics is Semantics.QUEUE else ()
-        return replace(spec, semantics=source.semantics, groups=groups)
+        return None if name is None else self.spec(name)
 
     def capabilities(self, spec: ChannelSpec, more: Iterable[Requirement] = ()) -> Capabilities:
         """What the backend declares for the channel; NotSupported if that is less than required."""
@@ -112,6 +105,13 @@ class Topology:
             backend=self._plugin.name,
             channel=spec.name,
         )
+
+    def _inherited(self, name: str) -> Semantics | None:
+        """The semantics of the listed channel whose dead letters go to ``name``."""
+        for source, settings in self._config.channels.items():
+            if settings.dead_letter_name(source) == name:
+                return settings.semantics
+        return None
 
     def _may_create(self, name: str) -> bool:
         channels = self._config.channels

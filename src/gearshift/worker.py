@@ -64,6 +64,7 @@ class Worker:
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
         self.report = WorkerReport()
         self.failed = threading.Event()  #: a consumer has ended for good; ``error`` says why
         self.error: Exception | None = None
@@ -72,9 +73,10 @@ class Worker:
         """Open every handler's consumer and begin. Raises what ``Bus.consumer`` raises."""
         if any(handler.is_async for handler in self._app.handlers):
             self._loop = asyncio.new_event_loop()
-            threading.Thread(
+            self._loop_thread = threading.Thread(
                 target=self._loop.run_forever, name="gearshift-asyncio", daemon=True
-            ).start()
+            )
+            self._loop_thread.start()
         for handler in self._app.handlers:
             consumer = self._bus.consumer(
                 handler.channel,
@@ -102,8 +104,10 @@ class Worker:
             thread.join(max(0.0, deadline - time.monotonic()))
         for consumer in self._consumers:
             self.report.unfinished += consumer.close(max(1.0, deadline - time.monotonic()))
-        if self._loop is not None:
+        if self._loop is not None and self._loop_thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join()
+            self._loop.close()
         return self.report
 
     def _spawn(self, handler: Handler, consumer: Consumer[Any], number: int) -> None:

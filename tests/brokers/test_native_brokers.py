@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+
 from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ
 from native_brokers.process import descendants
 
@@ -67,7 +68,8 @@ def publish_to_queue(url: str, queue: str) -> None:
         channel = connection.channel()
         channel.confirm_delivery()
         channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-        persistent = pika.BasicProperties(delivery_mode=2)
+        # pika ships no types
+        persistent = pika.BasicProperties(delivery_mode=2)  # type: ignore[no-untyped-call]
         for body in BODIES:
             channel.basic_publish("", queue, body, persistent, mandatory=True)
 
@@ -281,6 +283,26 @@ def test_brokers_do_not_outlive_a_killed_owner(kind: str) -> None:
         owner.kill()
     assert wait_until(lambda: not any(seen.alive() for seen in started), timeout_s=10.0)
     assert wait_until(lambda: not Path(folder).exists(), timeout_s=10.0)
+
+
+def test_a_fork_does_not_keep_stop_waiting() -> None:
+    """`stop` returns although a fork of this process holds a copy of every pipe."""
+    script = textwrap.dedent(
+        """
+        import os, time
+        from native_brokers import Kafka
+        broker = Kafka()
+        broker.start()
+        fork = os.fork()
+        if not fork:
+            time.sleep(60)
+            os._exit(0)
+        broker.stop()
+        os.kill(fork, 9)
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": str(COMPOSE)}
+    subprocess.run([sys.executable, "-c", script], env=environment, timeout=40.0, check=True)
 
 
 def command_line(*arguments: str) -> subprocess.Popen[str]:

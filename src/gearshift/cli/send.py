@@ -115,7 +115,8 @@ class _Sending:
             while not (self._reader.ended or self._bad_line or self._failed):
                 self._send_round(on_result)
         except KeyboardInterrupt:
-            note(f"interrupted: {self._sent} confirmed, up to {len(self._round)} more may be sent")
+            unsure = f", up to {len(self._round):,} more may be" if self._round else ""
+            note(f"interrupted: {self._sent:,} were sent{unsure}")
             raise
         if self._failed:
             raise CommandFailed(

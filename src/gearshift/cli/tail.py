@@ -46,8 +46,8 @@ def command(
         inbox.ready()
         note(f"waiting for messages of {channel!r} ({bus.semantics(channel)}); Ctrl-C ends")
         for number, delivery in enumerate(inbox.iterate(idle_timeout_s=idle), 1):
+            delivery.ack()  # for our own group only, which goes when we do
             click.echo(json_line(_record(delivery)))
-            delivery.ack()  # of our own group, which goes when we do
             if number == most:
                 return
 

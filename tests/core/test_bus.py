@@ -1,0 +1,240 @@
+"""What every user of the portable layer relies on, on both embedded backends."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+import gearshift
+from gearshift import Start, StartAt, errors
+
+IDLE_S = 0.4
+
+
+class Order(msgspec.Struct):
+    n: int
+
+
+@dataclass
+class Plain:
+    n: int
+
+
+def drain(consumer: gearshift.Consumer) -> list:
+    """Receive and ack everything that is there."""
+    values = []
+    for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
+        values.append(delivery.value)
+        delivery.ack()
+    return values
+
+
+def test_every_group_gets_every_message_in_order(bus: gearshift.Bus) -> None:
+    """A queue fans out to its groups; what was sent before a consumer came waits for it."""
+    bus.producer("orders").send_many(range(50))
+    for group in ("billing", "audit"):
+        with bus.consumer("orders", group=group) as consumer:
+            assert drain(consumer) == list(range(50))
+
+
+def test_members_of_a_group_share_its_messages(bus: gearshift.Bus) -> None:
+    """Two consumers of one group get each message once between them."""
+    first = bus.consumer("orders", group="audit", prefetch=5)
+    second = bus.consumer("orders", group="audit", prefetch=5)
+    bus.producer("orders").send_many(range(200))
+    got: list[int] = []
+    threads = [threading.Thread(target=lambda c=c: got.extend(drain(c))) for c in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(got) == Counter(range(200))
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_a_retried_message_comes_again_with_a_higher_attempt(
+    bus: gearshift.Bus, channel: str
+) -> None:
+    """Body, key and headers are the same; attempt rises by one; redelivered is true."""
+    group = "audit"
+    producer = bus.producer(channel)
+    with bus.consumer(channel, group=group) as consumer:
+        consumer.ready()
+        producer.send(b"\xff\x00", key="k", headers={"a": "1", "b": b"\x80", "c": 7, "d": True})
+        first = consumer.receive(timeout_s=5)[0]
+        first.retry()
+        again = consumer.receive(timeout_s=5)[0]
+        assert again.message == first.message
+        assert (first.attempt, again.attempt) == (1, 2)
+        assert again.redelivered
+        again.ack()
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_attempts_are_bounded_and_end_in_the_dead_letters(bus: gearshift.Bus, channel: str) -> None:
+    """The third failure of three rejects; the dead letter tells its story; the group goes on."""
+    producer = bus.producer(channel)
+    with bus.consumer(channel, group="audit") as consumer:
+        consumer.ready()
+        sent = producer.send({"n": 1}, key="k")
+        producer.send({"n": 2}, key="k")
+        outcomes = []
+        values = []
+        for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
+            values.append(delivery.value["n"])
+            if delivery.value["n"] == 1:
+                delivery.retry()
+                outcomes.append(delivery.outcome)
+            else:
+                delivery.ack()
+    assert outcomes == ["retry", "retry", "reject"]
+    assert values.count(2) == 1
+    with bus.consumer(f"{channel}.dead") as dead:
+        letter = dead.receive(timeout_s=5)[0]
+        letter.ack()
+        assert letter.id == sent.id
+        assert letter.value == {"n": 1}
+        assert letter.headers["dead-letter-channel"] == channel
+        assert letter.headers["dead-letter-attempts"] == 3
+        assert "3 attempts" in str(letter.headers["dead-letter-reason"])
+
+
+def test_on_a_stream_a_retried_message_holds_its_key_and_no_other(bus: gearshift.Bus) -> None:
+    """While one message waits for its retry its key waits too, other keys go on."""
+    bus.producer("events").send_many(
+        [("a", 1), ("a", 2), ("b", 3), ("b", 4)], key=lambda value: value[0]
+    )
+    seen = []
+    with bus.consumer("events", group="g") as consumer:
+        for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
+            seen.append(tuple(delivery.value))
+            if delivery.value == ["a", 1] and delivery.attempt == 1:
+                delivery.retry(0.2)
+            else:
+                delivery.ack()
+    assert [value for value in seen if value[0] == "b"] == [("b", 3), ("b", 4)]
+    assert [value for value in seen if value[0] == "a"] == [("a", 1), ("a", 1), ("a", 2)]
+    assert seen.index(("b", 4)) < seen.index(("a", 2))
+
+
+def test_a_position_never_passes_an_unsettled_message(bus: gearshift.Bus) -> None:
+    """What lies behind an unsettled message of its partition comes again, what is before does not."""
+    bus.producer("events").send_many(range(10), key=lambda _: "k")
+    consumer = bus.consumer("events", group="g")
+    deliveries = []
+    while len(deliveries) < 10:
+        deliveries += consumer.receive(10, timeout_s=5)
+    for delivery in deliveries:
+        if delivery.value != 4:
+            delivery.ack()
+    assert consumer.close() == [deliveries[4].id]
+    with bus.consumer("events", group="g") as second:
+        assert drain(second) == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
+    """Seek to the start, to an offset and to a time; each group has its own position."""
+    receipts = bus.producer("events").send_many(range(20), key=lambda _: "k")
+    place = receipts[15].position
+    with bus.consumer("events", group="g") as consumer:
+        assert drain(consumer) == list(range(20))
+        consumer.seek(Start())
+        assert drain(consumer) == list(range(20))
+        consumer.seek(Start(StartAt.OFFSET, {place.partition: place.offset}))
+        assert drain(consumer) == [15, 16, 17, 18, 19]
+        consumer.seek(Start(StartAt.LATEST))
+        assert drain(consumer) == []
+    with bus.consumer("events", group="late", start="latest") as late:
+        assert drain(late) == []
+
+
+def test_prefetch_withholds(bus: gearshift.Bus) -> None:
+    """With prefetch 2 a third message is not delivered before one of two is settled."""
+    bus.producer("orders").send_many(range(5))
+    with bus.consumer("orders", group="audit", prefetch=2) as consumer:
+        held = []
+        while len(held) < 2:
+            held += consumer.receive(5, timeout_s=5)
+        assert consumer.receive(5, timeout_s=0.3) == []
+        held[0].ack()
+        assert [delivery.value for delivery in consumer.receive(5, timeout_s=5)] == [2]
+
+
+def test_unsettled_work_returns_when_its_consumer_closes(bus: gearshift.Bus) -> None:
+    """Close names what was in hand; another consumer gets it, and what was only buffered."""
+    sent = bus.producer("orders").send_many(range(3))
+    first = bus.consumer("orders", group="audit")
+    delivery = first.receive(timeout_s=5)[0]
+    assert first.close() == [sent[0].id]
+    with pytest.raises(errors.StaleDelivery):
+        delivery.ack()
+    with bus.consumer("orders", group="audit") as second:
+        assert sorted(drain(second)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [Order, Plain])
+def test_payloads_are_typed(bus: gearshift.Bus, kind: type) -> None:
+    """A Struct or a dataclass goes in and comes out; what does not fit is a DecodeError."""
+    producer = bus.producer("orders")
+    producer.send(kind(n=7))
+    producer.send({"n": "seven"})
+    with bus.consumer("orders", group="audit", value_type=kind) as consumer:
+        good, bad = consumer.receive(timeout_s=5)[0], consumer.receive(timeout_s=5)[0]
+        assert good.value == kind(n=7)
+        with pytest.raises(errors.DecodeError, match="seven|int"):
+            _ = bad.value
+
+
+def test_send_many_gives_a_result_per_message(bus: gearshift.Bus) -> None:
+    """One bad message does not stop the others, and cannot be overlooked."""
+    producer = bus.producer("orders")
+    with pytest.raises(gearshift.SendFailed) as caught:
+        producer.send_many([1, object(), 3])
+    kinds = [type(result) for result in caught.value.results]
+    assert kinds == [gearshift.Receipt, errors.EncodeError, gearshift.Receipt]
+    results = producer.send_many([1, object(), 3], raise_on_error=False)
+    assert isinstance(results[1], errors.EncodeError)
+    with bus.consumer("orders", group="audit") as consumer:
+        assert drain(consumer) == [1, 3, 1, 3]
+
+
+def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:
+    """An ephemeral consumer sees what is sent and takes nothing from the groups."""
+    producer = bus.producer("orders")
+    with bus.consumer("orders", ephemeral=True) as tail:
+        tail.ready()
+        producer.send_many(range(3))
+        assert drain(tail) == [0, 1, 2]
+    assert [status.group for status in bus.groups("orders")] == ["billing", "audit"]
+    assert [status.ready for status in bus.groups("orders")] == [3, 3]
+
+
+def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus) -> None:
+    """Eight threads on one consumer: no two deliveries of a key at once, first ones in order."""
+    bus.producer("orders").send_many(range(400), key=lambda n: f"k{n % 5}")
+    consumer = bus.consumer("orders", group="audit", serial_keys=True)
+    lock, active, order = threading.Lock(), Counter(), {}
+    overlaps = []
+
+    def work() -> None:
+        for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
+            with lock:
+                active[delivery.key] += 1
+                if active[delivery.key] > 1:
+                    overlaps.append(delivery.key)
+                order.setdefault(delivery.key, []).append(delivery.value)
+            with lock:
+                active[delivery.key] -= 1
+            delivery.ack()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not overlaps
+    assert order == {f"k{k}": list(range(k, 400, 5)) for k in range(5)}
