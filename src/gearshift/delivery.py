@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gearshift.errors import AlreadySettled
 from gearshift.ledger import Entry
 from gearshift.message import Headers, Message, Position
 
-if TYPE_CHECKING:
-    from gearshift.consumer import Consumer
-
 __all__ = ["Delivery"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _UNDECODED: Any = object()
+
+
+class Receiver(Protocol[T_co]):
+    """What a delivery needs of the consumer that it came from; settling returns the outcome."""
+
+    @property
+    def channel(self) -> str: ...
+
+    @property
+    def group(self) -> str: ...
+
+    def decode(self, message: Message) -> T_co: ...
+
+    def ack(self, entry: Entry) -> str: ...
+
+    def retry(self, entry: Entry, delay_s: float | None) -> str: ...
+
+    def reject(self, entry: Entry, reason: str) -> str: ...
 
 
 class Delivery(Generic[T]):
@@ -29,7 +45,7 @@ class Delivery(Generic[T]):
 
     __slots__ = ("_consumer", "_entry", "_value", "attempt", "outcome", "redelivered")
 
-    def __init__(self, consumer: Consumer[T], entry: Entry) -> None:
+    def __init__(self, consumer: Receiver[T], entry: Entry) -> None:
         self._consumer = consumer
         self._entry = entry
         self._value: T = _UNDECODED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import takewhile
 from typing import Any
 
 import pika
@@ -76,7 +77,7 @@ class _Publisher(_Client):
         if frame.method.NAME != "Basic.Ack":
             self.lost += 1
         if frame.method.multiple:
-            for open_tag in [each for each in known if each <= tag]:
+            for open_tag in list(takewhile(lambda each: each <= tag, known)):
                 del known[open_tag]
         else:
             del known[tag]

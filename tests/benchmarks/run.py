@@ -163,7 +163,8 @@ def show(rows: list[Row]) -> None:
             f"{statistics.median(row.raw_cpu_us):.0f} / {statistics.median(row.our_cpu_us):.0f}",
             str(row.lost),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table, width=max(console.width, 100))
 
 
 def main() -> int:

@@ -122,7 +122,7 @@ def test_on_a_stream_a_retried_message_holds_its_key_and_no_other(bus: gearshift
 
 
 def test_a_position_never_passes_an_unsettled_message(bus: gearshift.Bus) -> None:
-    """What lies behind an unsettled message of its partition comes again, what is before does not."""
+    """What lies behind an unsettled message comes again, what is before it does not."""
     bus.producer("events").send_many(range(10), key=lambda _: "k")
     consumer = bus.consumer("events", group="g")
     deliveries = []
@@ -185,7 +185,7 @@ def test_payloads_are_typed(bus: gearshift.Bus, kind: type) -> None:
     with bus.consumer("orders", group="audit", value_type=kind) as consumer:
         good, bad = consumer.receive(timeout_s=5)[0], consumer.receive(timeout_s=5)[0]
         assert good.value == kind(n=7)
-        with pytest.raises(errors.DecodeError, match="seven|int"):
+        with pytest.raises(errors.DecodeError, match="Expected `int`"):
             _ = bad.value
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from native_brokers import Broker, Kafka, RabbitMQ
 
 import gearshift
 from gearshift.errors import GearshiftError, StaleDelivery
+from native_brokers import Broker, Kafka, RabbitMQ
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -68,10 +69,8 @@ class Receiver(threading.Thread):
         while not self.stopped.is_set():
             for delivery in self.consumer.receive(50, timeout_s=0.2):
                 self.seen[delivery.value["n"]] = self.seen.get(delivery.value["n"], 0) + 1
-                try:
+                with contextlib.suppress(StaleDelivery):  # it comes again
                     delivery.ack()
-                except StaleDelivery:
-                    pass  # it comes again
 
     def wait_for(self, numbers: list[int], timeout_s: float) -> set[int]:
         deadline = time.monotonic() + timeout_s

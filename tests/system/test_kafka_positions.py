@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from native_brokers import Kafka
 
 import gearshift
+from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker
 

@@ -35,7 +35,9 @@ DEADLINE_S = 180.0
 class Account:
     """What the journal says, per group: order → how often it was processed."""
 
-    processed: dict[str, Counter[int]] = field(default_factory=lambda: {g: Counter() for g in GROUPS})
+    processed: dict[str, Counter[int]] = field(
+        default_factory=lambda: {g: Counter() for g in GROUPS}
+    )
     flagged: Counter[str] = field(default_factory=Counter)
     processes: set[str] = field(default_factory=set)
 
@@ -82,7 +84,9 @@ def run_service(data: Path, orders: int, log: Path) -> tuple[int, float]:
     killed = 0
     with (
         log.open("w") as output,
-        subprocess.Popen(command, cwd=HERE, env=environment, stderr=output, stdout=output) as service,
+        subprocess.Popen(
+            command, cwd=HERE, env=environment, stderr=output, stdout=output
+        ) as service,
     ):
         try:
             for account in _watch(data, started):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 from click.shell_completion import CompletionItem
 
-from gearshift.errors import ConnectionFailed, GearshiftError
+from gearshift.errors import ConnectionFailed, GearshiftError, TopologyConflict
 
 if TYPE_CHECKING:
     from gearshift.bus import Bus
@@ -166,10 +166,7 @@ def end_of_pipe() -> int:
 def _words(error: Exception) -> tuple[str, str | None]:
     if isinstance(error, GearshiftError):
         place = "/".join(part for part in (error.backend, error.channel) if part)
-        hint = error.hint
-        if hint is None and isinstance(error, ConnectionFailed):
-            hint = "gearshift doctor looks for the cause"
-        return (f"{place}: {error.message}" if place else error.message), hint
+        return (f"{place}: {error.message}" if place else error.message), _hint(error)
     if isinstance(error, click.UsageError):
         hint = f"see {error.ctx.command_path} --help" if error.ctx else None
         return error.format_message(), hint
@@ -178,6 +175,15 @@ def _words(error: Exception) -> tuple[str, str | None]:
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(filter(None, (error.filename, error.strerror))), None
     return f"{type(error).__name__}: {error}", "this is a bug: please report it with -vv's output"
+
+
+def _hint(error: GearshiftError) -> str | None:
+    """The error's own hint, or what helps with errors of its kind."""
+    if error.hint is not None:
+        return error.hint
+    if isinstance(error, TopologyConflict):
+        return "correct the channel's settings, or delete the channel and let it be made again"
+    return "gearshift doctor looks for the cause" if isinstance(error, ConnectionFailed) else None
 
 
 def _exit_code(error: Exception) -> int:

@@ -69,7 +69,7 @@ def command(
     """
     parser = _parser(key_field, text, envelope)
     fixed = [_header(header) for header in headers]
-    reader = LineReader(file, "<stdin>" if file.name in ("<stdin>", 0) else str(file.name))
+    reader = LineReader(file, str(getattr(file, "name", "<stdin>")))
     with (
         session_of(ctx).bus() as bus,
         bus.producer(channel, create=create or None) as producer,

@@ -1,4 +1,4 @@
-"""Topics and groups: declaring, looking, deleting."""
+"""Topics and groups: declaring, looking, emptying, deleting."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from gearshift.driver import ChannelSpec, GroupStatus
-from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel
-from gearshift_kafka.names import group_id, topic_name
+from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
+from gearshift.message import DEFAULT_GROUP
+from gearshift_kafka.errors import TRANSIENT
+from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
 
-__all__ = ["KafkaAdmin", "topic_partitions"]
+__all__ = ["KafkaAdmin", "group_exists"]
 
 _TIMEOUT_S = 8.0
 
 DEFAULT_PARTITIONS = 4
 
 
-def topic_partitions(client: Any, topic: str, timeout_s: float) -> list[int]:
-    """The topic's partitions; empty if it does not exist. Blocks; raises KafkaException."""
-    found = client.list_topics(topic, timeout=timeout_s).topics.get(topic)
-    if found is None or (found.error and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
-        return []
-    if found.error is not None:
-        raise KafkaException(found.error)
-    return sorted(found.partitions)
+def group_exists(client: AdminClient, group: str) -> bool:
+    """True if the group has a member or a position somewhere. Blocks; raises KafkaException."""
+    return group in _all_groups(client)
 
 
 class KafkaAdmin:
@@ -54,7 +57,7 @@ class KafkaAdmin:
         topic = topic_name(channel)
         there = topic_partitions(self._client, topic, _TIMEOUT_S)
         if there:
-            self._compare(channel, len(there))
+            self._compare(channel, topic, len(there))
         elif channel.native.topic is not None:
             raise UnknownChannel(
                 f"topic {topic!r}, which native.kafka adopts, does not exist",
@@ -64,43 +67,84 @@ class KafkaAdmin:
             self._create(channel, topic)
 
     def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """A group of a stream begins to exist with its first commit."""
+        """A group of a stream begins to exist with its first member."""
 
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         topic = topic_name(channel)
-        partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
-        first = self._list_offsets(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        end = self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        return [self._status(channel, group, first, end) for group in self._group_names(channel)]
+        first, end = self._ends(topic)
+        statuses = []
+        for group in self._group_names(channel, topic):
+            name = group_id(channel, group)
+            committed = self._committed(name).get(topic, {})
+            consumers = self._members(name)
+            statuses.append(
+                GroupStatus(group=group, lag=_lag(committed, first, end), consumers=consumers)
+            )
+        return statuses
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
-        raise NotSupported("a topic is not purged", hint="have the group seek to the end")
+        """Move the group to the end of the topic. Only while it has no member: those hold its
+        positions, and would put them back. Raises UsageError."""
+        topic, name = topic_name(channel), group_id(channel, group)
+        members = self._members(name)
+        if members:
+            raise UsageError(
+                f"group {group!r} has {members} consumers, which hold its positions",
+                hint="close them first, or have them seek to the end",
+            )
+        first, end = self._ends(topic)
+        lag = _lag(self._committed(name).get(topic, {}), first, end)
+        places = [TopicPartition(topic, partition, offset) for partition, offset in end.items()]
+        request = ConsumerGroupTopicPartitions(name, places)
+        answer = self._client.alter_consumer_group_offsets([request])[name].result(_TIMEOUT_S)
+        for place in answer.topic_partitions:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return lag
 
     def delete(self, channel: ChannelSpec) -> None:
         topic = topic_name(channel)
         if channel.native.topic is not None:
             raise NotSupported(f"topic {topic!r} was adopted and is not ours to delete")
-        names = [group_id(channel, group) for group in self._group_names(channel)]
+        # Only groups that read nothing else: another channel's ids may begin alike.
+        groups = [
+            name
+            for group in self._group_names(channel, topic)
+            if (name := group_id(channel, group)) != channel.native.group
+            and self._committed(name).keys() <= {topic}
+        ]
         self._client.delete_topics([topic], operation_timeout=_TIMEOUT_S)[topic].result(_TIMEOUT_S)
-        if names:
-            for deletion in self._client.delete_consumer_groups(names).values():
-                deletion.exception(_TIMEOUT_S)  # one that never committed does not exist
+        if groups:
+            for deletion in self._client.delete_consumer_groups(groups).values():
+                deletion.exception(_TIMEOUT_S)  # one that is not there, or still has members
+        self._wait_until(topic, is_there=False)
 
     def close(self) -> None:
-        """The client has no connection that needs closing."""
+        """The client ends with this object; there is nothing to wait for."""
 
-    def _compare(self, channel: ChannelSpec, there: int) -> None:
+    # ── topics ──
+
+    def _compare(self, channel: ChannelSpec, topic: str, there: int) -> None:
         if channel.partitions is not None and channel.partitions != there:
             raise TopologyConflict(
-                f"topic {topic_name(channel)!r} has {there} partitions, "
-                f"the channel says {channel.partitions}",
+                f"topic {topic!r} has {there} partitions, the channel says {channel.partitions}",
                 hint=f"set partitions = {there}; adding some would break the order of keys",
+            )
+        if channel.retention_s is None:
+            return
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        entries = self._client.describe_configs([resource])[resource].result(_TIMEOUT_S)
+        wanted, has = _retention_ms(channel.retention_s), entries["retention.ms"].value
+        if has != wanted:
+            raise TopologyConflict(
+                f"topic {topic!r} has retention.ms {has}, the channel says {wanted}",
+                hint="change the topic, or retention_s of the channel",
             )
 
     def _create(self, channel: ChannelSpec, topic: str) -> None:
         config = dict(channel.native.config)
         if channel.retention_s is not None:
-            config["retention.ms"] = str(int(channel.retention_s * 1000))
+            config["retention.ms"] = _retention_ms(channel.retention_s)
         new = NewTopic(
             topic,
             num_partitions=channel.partitions or DEFAULT_PARTITIONS,
@@ -108,45 +152,74 @@ class KafkaAdmin:
             config=config,
         )
         try:
-            self._client.create_topics([new], operation_timeout=_TIMEOUT_S)[topic].result(
-                _TIMEOUT_S
-            )
+            answers = self._client.create_topics([new], operation_timeout=_TIMEOUT_S)
+            answers[topic].result(_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-        self._wait_for(topic)
+            self._wait_until(topic, is_there=True)  # somebody else was quicker
+            there = topic_partitions(self._client, topic, _TIMEOUT_S)
+            self._compare(channel, topic, len(there))
+        self._wait_until(topic, is_there=True)
 
-    def _wait_for(self, topic: str) -> None:
-        """Metadata spreads a moment after creation; a producer would meet 'unknown topic'."""
+    def _wait_until(self, topic: str, *, is_there: bool) -> None:
+        """Metadata spreads a moment after a change; a producer would meet 'unknown topic'."""
         deadline = time.monotonic() + _TIMEOUT_S
-        while not topic_partitions(self._client, topic, _TIMEOUT_S):
+        while self._is_ready(topic) != is_there:
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             time.sleep(0.05)
 
-    def _group_names(self, channel: ChannelSpec) -> list[str]:
-        """Declared groups, and those the broker knows under this channel's prefix."""
-        if channel.native.group is not None:
-            return list(channel.groups) or [channel.native.group]
-        prefix = group_id(channel, "")
-        known = self._client.list_consumer_groups(request_timeout=_TIMEOUT_S).result(_TIMEOUT_S)
-        found = [
-            g.group_id.removeprefix(prefix) for g in known.valid if g.group_id.startswith(prefix)
-        ]
-        return list(dict.fromkeys([*channel.groups, *sorted(found)]))
+    def _is_ready(self, topic: str) -> bool:
+        """True if every partition has a leader."""
+        found = self._client.list_topics(topic, timeout=_TIMEOUT_S).topics.get(topic)
+        if found is None or found.error is not None or not found.partitions:
+            return False
+        return all(partition.leader >= 0 for partition in found.partitions.values())
 
-    def _status(
-        self, channel: ChannelSpec, group: str, first: dict[int, int], end: dict[int, int]
-    ) -> GroupStatus:
-        name = group_id(channel, group)
-        committed = self._committed(name, topic_name(channel), list(end))
-        lag = sum(end[p] - committed.get(p, first[p]) for p in end)
-        return GroupStatus(group=group, lag=lag, consumers=self._members(name))
+    def _ends(self, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+        """First and next offset of every partition."""
+        partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
+        first = self._list_offsets(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        end = self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return first, end
 
-    def _committed(self, group: str, topic: str, partitions: list[int]) -> dict[int, int]:
-        request = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(topic, p) for p in partitions]
-        )
+    def _list_offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
+        if not partitions:
+            return {}
+        wanted = {TopicPartition(topic, p): spec for p in partitions}
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            answers = self._client.list_offsets(wanted, request_timeout=_TIMEOUT_S)
+            try:
+                return {place.partition: a.result(_TIMEOUT_S).offset for place, a in answers.items()}
+            except KafkaException as error:
+                # Soon after a topic was made, its leader may not know yet that it leads.
+                if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    # ── groups ──
+
+    def _group_names(self, channel: ChannelSpec, topic: str) -> list[str]:
+        """Declared groups, and those the broker knows to read this channel's topic."""
+        prefix = group_prefix(channel)
+        names = list(channel.groups)
+        for name in _all_groups(self._client):
+            if name.startswith(prefix) and self._reads(name, topic):
+                names.append(name.removeprefix(prefix))
+        if channel.native.group is not None and not channel.groups:
+            names.append(DEFAULT_GROUP)
+        return list(dict.fromkeys(names))
+
+    def _reads(self, name: str, topic: str) -> bool:
+        # Positions tell, but for a group that has just been joined; then its id has to do.
+        committed = self._committed(name)
+        return topic in committed or not committed
+
+    def _committed(self, group: str) -> dict[str, dict[int, int]]:
+        """The group's positions, by topic and partition; empty if there is no such group."""
+        request = ConsumerGroupTopicPartitions(group)
         answer = self._client.list_consumer_group_offsets([request])[group]
         try:
             places = answer.result(_TIMEOUT_S).topic_partitions
@@ -154,7 +227,11 @@ class KafkaAdmin:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
             raise
-        return {place.partition: place.offset for place in places if place.offset >= 0}
+        committed: dict[str, dict[int, int]] = {}
+        for place in places or ():
+            if place.offset >= 0:
+                committed.setdefault(place.topic, {})[place.partition] = place.offset
+        return committed
 
     def _members(self, group: str) -> int | None:
         try:
@@ -164,11 +241,21 @@ class KafkaAdmin:
             return 0 if missing else None
         return len(answer.members)
 
-    def _list_offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
-        if not partitions:
-            return {}
-        wanted = {TopicPartition(topic, p): spec for p in partitions}
-        answers = self._client.list_offsets(wanted, request_timeout=_TIMEOUT_S)
-        return {
-            place.partition: answer.result(_TIMEOUT_S).offset for place, answer in answers.items()
-        }
+
+def _all_groups(client: AdminClient) -> list[str]:
+    known = client.list_consumer_groups(request_timeout=_TIMEOUT_S).result(_TIMEOUT_S)
+    return sorted(group.group_id for group in known.valid or ())
+
+
+def _lag(committed: dict[int, int], first: dict[int, int], end: dict[int, int]) -> int | None:
+    """What lies behind a group's positions; None for one that has none, and may start anywhere.
+
+    A partition without position was added later, and is read from its beginning.
+    """
+    if not committed:
+        return None
+    return sum(end[p] - max(first[p], committed.get(p, first[p])) for p in end)
+
+
+def _retention_ms(retention_s: float) -> str:
+    return str(int(retention_s * 1000))

@@ -1,32 +1,62 @@
-"""One Kafka cluster: makes clients, and makes sure that they can reach it."""
+"""One Kafka cluster: makes drivers, and makes sure that their clients can reach it."""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, QueueDriver
-from gearshift.errors import ConfigError, GearshiftError, NotSupported, UnknownChannel
+from gearshift.errors import ConfigError, GearshiftError, NotSupported, UnknownChannel, UnknownGroup
 from gearshift.message import Semantics
-from gearshift_kafka.admin import KafkaAdmin, topic_partitions
-from gearshift_kafka.consumer import GroupReader, KafkaReader, LoneReader
-from gearshift_kafka.errors import classify
-from gearshift_kafka.names import group_id, topic_name
+from gearshift_kafka.admin import KafkaAdmin, group_exists
+from gearshift_kafka.commits import Commits
+from gearshift_kafka.consumer import KafkaReader, LoneReader
+from gearshift_kafka.errors import LACKS_PROTOCOL, REFUSED_ACCESS, classify, code_of
+from gearshift_kafka.group import GroupReader
+from gearshift_kafka.idle import IdleCheck
+from gearshift_kafka.names import group_id, topic_name, topic_partitions
+from gearshift_kafka.native import ClientKind
 from gearshift_kafka.producer import KafkaProducer
 from gearshift_kafka.settings import KafkaSettings
 
 __all__ = ["KafkaBackend"]
+
+log = logging.getLogger("gearshift.kafka")
 
 #: The client's own log lines; quiet unless somebody listens.
 client_log = logging.getLogger("gearshift.kafka.client")
 client_log.addHandler(logging.NullHandler())
 client_log.propagate = False
 
+_LONGEST_TOPIC = 249
+_ASK_S = 1.0
+_NOBODY_AFTER_S = 2.0
+
 Client = TypeVar("Client", Producer, Consumer, AdminClient)
+
+
+@dataclass(slots=True)
+class _Signals:
+    """What a client's error callback says: the last errors, and those that end a driver."""
+
+    recent: deque[KafkaError] = field(default_factory=lambda: deque(maxlen=20))
+    failures: deque[Exception] = field(default_factory=deque)
+
+    def on_error(self, error: KafkaError) -> None:
+        """Runs inside a poll: brokers come and go, which the client heals by itself."""
+        self.recent.append(error)
+        if error.fatal() or error.code() in REFUSED_ACCESS:
+            self.failures.append(KafkaException(error))
+
+    def first(self, codes: frozenset[int] | set[int]) -> KafkaError | None:
+        return next((error for error in self.recent if error.code() in codes), None)
 
 
 class KafkaBackend:
@@ -35,6 +65,8 @@ class KafkaBackend:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._servers = ", ".join(f"{host}:{port}" for host, port in settings.endpoints())
+        # Learnt from the first broker that refuses; the same for all consumers from then on.
+        self._is_classic = settings.group_protocol == "classic"
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
         return self._settings.endpoints()
@@ -42,107 +74,135 @@ class KafkaBackend:
     def check(self, channel: ChannelSpec) -> None:
         if channel.semantics is not Semantics.STREAM:
             raise NotSupported("Kafka channels are streams here")
+        if channel.partitions is not None and channel.partitions < 1:
+            raise ConfigError(f"partitions: {channel.partitions} is less than 1")
+        if len(topic_name(channel)) > _LONGEST_TOPIC:
+            raise ConfigError(f"native.kafka.topic: is longer than {_LONGEST_TOPIC} characters")
         if channel.native.group is not None and len(channel.groups) > 1:
             raise ConfigError(
                 f"native.kafka.group adopts one group, but the channel lists {len(channel.groups)}"
             )
 
     def admin(self) -> KafkaAdmin:
-        client = AdminClient(self._with_log("admin", []))
-        self._reach(client, None, [])
+        signals = _Signals()
+        client = AdminClient(self._conf("admin", signals))
+        self._reach(client, None, signals)
         return KafkaAdmin(client)
 
     def producer(self, channel: ChannelSpec) -> KafkaProducer:
-        errors: list[KafkaError] = []
-        defaults = {
-            "acks": "all",
-            "enable.idempotence": True,
-            "message.timeout.ms": int(self._settings.delivery_timeout_s * 1000),
-            "linger.ms": 5,
-            "partitioner": "murmur2_random",  # a key lands where Java clients put it
-            # Core bounds what is in flight well below these, so produce() finds room.
-            "queue.buffering.max.messages": 1_000_000,
-            "queue.buffering.max.kbytes": 1_048_576,
-        }
-        producer = Producer(defaults | self._with_log("producer", errors))
-        self._require_topic(producer, channel, errors)
+        signals = _Signals()
+        producer = Producer(self._conf("producer", signals))
+        self._require_topic(producer, channel, signals)
         return KafkaProducer(producer, topic_name(channel))
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
         raise NotSupported("Kafka channels are streams here")
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> KafkaReader:
-        errors: list[KafkaError] = []
-        commit_errors: list[KafkaError] = []
-        topic = topic_name(spec.channel)
-        consumer = Consumer(self._consumer_settings(spec, errors, commit_errors))
+        signals, commits = _Signals(), Commits(topic_name(spec.channel))
+        conf = self._consumer_conf(spec, signals) | {"on_commit": commits.on_commit}
+        consumer = Consumer(conf)
         try:
-            partitions = self._require_topic(consumer, spec.channel, errors)
-            if spec.ephemeral:
-                return LoneReader(consumer, topic, events, spec.start, partitions)
-            return GroupReader(consumer, topic, events, spec.start, commit_errors)
+            return self._reader(consumer, spec, events, signals, commits)
         except BaseException:
             consumer.close()
             raise
 
     def classify(self, error: Exception) -> GearshiftError | None:
-        return classify(error, self._servers)
+        chosen = self._settings.group_protocol != "auto"
+        if not chosen and code_of(error) in LACKS_PROTOCOL and not self._is_classic:
+            log.warning("%s lacks KIP-848: using the classic group protocol", self._servers)
+            self._is_classic = True
+        return classify(error, self._servers, protocol_is_chosen=chosen)
 
     def close(self) -> None:
         """Nothing is shared between drivers."""
 
-    def _consumer_settings(
-        self, spec: ConsumerSpec, errors: list[KafkaError], commit_errors: list[KafkaError]
-    ) -> dict[str, Any]:
+    # ── consumers ──
+
+    def _reader(
+        self,
+        consumer: Consumer,
+        spec: ConsumerSpec,
+        events: LogEvents,
+        signals: _Signals,
+        commits: Commits,
+    ) -> KafkaReader:
+        topic, group = topic_name(spec.channel), group_id(spec.channel, spec.group)
+        partitions = self._require_topic(consumer, spec.channel, signals)
+        failures = signals.failures
+        if spec.ephemeral:
+            return LoneReader(
+                consumer, topic, events, failures, start=spec.start, partitions=partitions
+            )
+        if group == spec.channel.native.group:
+            self._require_group(group)
+        idle = IdleCheck(lambda: AdminClient(self._conf("admin", _Signals())), group)
+        return GroupReader(
+            consumer, topic, events, failures, start=spec.start, commits=commits, idle=idle
+        )
+
+    def _consumer_conf(self, spec: ConsumerSpec, signals: _Signals) -> dict[str, Any]:
         # A blank group.id aborts the process, so it is never passed on unchecked.
-        group = group_id(spec.channel, spec.group)
+        group = spec.member if spec.ephemeral else group_id(spec.channel, spec.group)
         if not group.strip():
-            raise ConfigError("the group is blank")
+            raise ConfigError("group: is blank")
+        ours: dict[str, Any] = {"group.id": group, "client.id": spec.member or group}
+        # One that reads alone joins nothing, and would only be refused by an older broker.
+        if self._is_classic or spec.ephemeral:
+            ours |= {
+                "group.protocol": "classic",
+                "partition.assignment.strategy": "cooperative-sticky",
+            }
+        else:
+            ours["group.protocol"] = "consumer"
+        if self._settings.group_instance_id is not None and not spec.ephemeral:
+            ours["group.instance.id"] = self._settings.group_instance_id
+        return self._conf("consumer", signals) | ours
 
-        def on_commit(error: KafkaError | None, _places: object) -> None:
-            if error is not None:
-                commit_errors.append(error)
+    def _require_group(self, group: str) -> None:
+        signals = _Signals()
+        client = AdminClient(self._conf("admin", signals))
+        if not group_exists(client, group):
+            raise UnknownGroup(
+                f"group {group!r}, which native.kafka adopts, does not exist",
+                hint="check the name, or drop native.kafka.group",
+            )
 
-        defaults = {
-            "group.id": group,
-            "client.id": spec.member,
-            "group.protocol": self._settings.group_protocol,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",  # what was sent before the first join is not skipped
-            "allow.auto.create.topics": False,
-            "enable.partition.eof": False,
-            "queued.max.messages.kbytes": 16_384,
-            "fetch.wait.max.ms": 100,
-            "on_commit": on_commit,
-        }
-        if self._settings.group_protocol == "classic":
-            defaults["partition.assignment.strategy"] = "cooperative-sticky"
-        return self._with_log("consumer", errors) | defaults
+    # ── clients ──
 
-    def _with_log(self, kind: Any, errors: list[KafkaError]) -> dict[str, Any]:
-        return self._settings.client(kind) | {"logger": client_log, "error_cb": errors.append}
+    def _conf(self, kind: ClientKind, signals: _Signals) -> dict[str, Any]:
+        extras = {"logger": client_log, "error_cb": signals.on_error}
+        return self._settings.client(kind) | extras
 
     def _require_topic(
-        self, client: Producer | Consumer, channel: ChannelSpec, errors: list[KafkaError]
+        self, client: Producer | Consumer, channel: ChannelSpec, signals: _Signals
     ) -> list[int]:
         topic = topic_name(channel)
-        partitions = self._reach(client, topic, errors)
+        partitions = self._reach(client, topic, signals)
         if not partitions:
             raise UnknownChannel(f"topic {topic!r} does not exist", hint="check the name")
         return partitions
 
-    def _reach(self, client: Any, topic: str | None, errors: list[KafkaError]) -> list[int]:
+    def _reach(
+        self, client: Producer | Consumer | AdminClient, topic: str | None, signals: _Signals
+    ) -> list[int]:
         """Ask the cluster something, so that an unreachable one is known now. Raises."""
-        timeout_s = self._settings.connect_timeout_s
-        try:
-            if topic is not None:
-                return topic_partitions(client, topic, timeout_s)
-            client.list_topics(timeout=timeout_s)
-            return []
-        except KafkaException:
-            client.poll(0)  # serves error_cb, which knows more than 'timed out'
-            for error in errors:
-                if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
-                    raise KafkaException(error) from None
-            raise
+        deadline = time.monotonic() + self._settings.connect_timeout_s
+        started = time.monotonic()
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                if topic is not None:
+                    return topic_partitions(client, topic, min(left, _ASK_S))
+                client.list_topics(timeout=min(left, _ASK_S))
+                return []
+            except KafkaException:
+                client.poll(0)  # serves error_cb, which knows more than 'timed out'
+                denied = signals.first(REFUSED_ACCESS)
+                if denied is not None:
+                    raise KafkaException(denied) from None
+                now = time.monotonic()
+                down = signals.first({KafkaError._ALL_BROKERS_DOWN})
+                if now >= deadline or (down is not None and now - started > _NOBODY_AFTER_S):
+                    raise

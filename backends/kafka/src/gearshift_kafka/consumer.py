@@ -1,94 +1,84 @@
-"""Reading a topic as a member of a consumer group, or alone without leaving a trace."""
+"""Reading partitions: polling in slices, pausing, seeking, errors that come instead of messages."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Message as Record
 
-from gearshift.driver import Incoming, LogEvents, Start, StartAt
+from gearshift.driver import Incoming, LogEvents, Start
+from gearshift.errors import UnknownChannel
 from gearshift.message import Position
-from gearshift_kafka.errors import is_fatal
-from gearshift_kafka.wire import from_record
+from gearshift_kafka.errors import CORRUPT, TRANSIENT, UNKNOWN_TOPIC
+from gearshift_kafka.names import topic_partitions
+from gearshift_kafka.offsets import place, resolve
+from gearshift_kafka.wire import decode
 
-__all__ = ["GroupReader", "KafkaReader", "LoneReader"]
+__all__ = ["KafkaReader", "LoneReader"]
 
 log = logging.getLogger("gearshift.kafka")
 
 #: Longest single poll, so that ``wake`` need not interrupt one. Seconds.
-_SLICE_S = 0.1
+SLICE_S = 0.1
 
-#: With this much time between fetches partitions are paused, so that the client buffers no more.
-_PAUSE_AFTER_S = 1.0
+#: With so many messages polled while none was wanted, partitions are paused. Pausing throws away
+#: what the client has fetched ahead, so short stretches of "nothing wanted" go without.
+_HAND_LIMIT = 16
 
-#: A member that was given nothing for so long after joining owns nothing.
-_NOTHING_ASSIGNED_AFTER_S = 4.0
+#: The same error for the same partition so often in a row is no passing fault.
+_MAX_FAULTS = 3
 
-#: Consecutive errors of one kind that are more than a passing fault (a corrupt batch, say).
-_MAX_ERRORS = 20
-
-_QUERY_TIMEOUT_S = 5.0
-
-#: Errors of a commit whose partitions are somebody else's by now.
-_GONE = frozenset(
-    (
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError._NO_OFFSET,
-        KafkaError.STALE_MEMBER_EPOCH if hasattr(KafkaError, "STALE_MEMBER_EPOCH") else -999,
-        KafkaError.FENCED_INSTANCE_ID,
-    )
-)
+_SEEK_TIMEOUT_S = 3.0
+_TOPIC_CHECK_S = 2.0
+_IGNORED = frozenset((KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED))
 
 
 class KafkaReader:
-    """What both readers share; see LogDriver. One thread."""
+    """What both readers share; see LogDriver. One thread, but for ``wake``.
 
-    def __init__(self, consumer: Consumer, topic: str, events: LogEvents, start: Start) -> None:
+    ``failures`` is where the client's callbacks leave errors that no waiting will mend; they are
+    raised by the next ``receive``.
+    """
+
+    def __init__(
+        self, consumer: Consumer, topic: str, events: LogEvents, failures: deque[Exception]
+    ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._events = events
-        self._start = start
-        self._owned: set[int] = set()
-        self._spare: list[Any] = []  # polled while nothing was wanted
+        self._failures = failures
+        self._next: dict[int, int] = {}  # every partition that is owned: the next offset to take
+        self._hand: deque[Incoming] = deque()  # taken while nothing was wanted
         self._paused = False
-        self._idle_since: float | None = None
-        self._errors = 0
+        self._faults: dict[int, int] = {}
         self._woken = threading.Event()
         self._closed = False
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
-        if max_messages == 0:
-            self._keep_membership(timeout_s)
-            return ()
-        self._resume()
-        records, self._spare = self._spare[:max_messages], self._spare[max_messages:]
+        self._raise_failure()
         deadline = time.monotonic() + timeout_s
-        while not records:
-            left = deadline - time.monotonic()
-            record = self._consumer.poll(max(0.0, min(left, _SLICE_S)))
-            if record is not None:
-                records.append(record)
-            elif left <= 0 or self._woken.is_set():
-                break
-            self._after_poll()
+        incoming: list[Incoming] = []
+        if max_messages == 0:
+            self._rest(deadline)
+        else:
+            incoming = self._take(max_messages, deadline)
         self._woken.clear()
-        if records and len(records) < max_messages:
-            records += self._consumer.consume(max_messages - len(records), 0)
-        return [self._incoming(record) for record in records if self._is_good(record)]
+        return incoming
 
     def commit(self, positions: Mapping[int, int]) -> None:
         raise NotImplementedError
 
     def seek(self, start: Start) -> None:
-        self._spare.clear()
-        for partition, offset in self._offsets(sorted(self._owned), start).items():
-            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+        self._raise_failure()
+        self._resume()
+        targets = resolve(self._consumer, self._topic, sorted(self._next), start)
+        self._hand = deque(i for i in self._hand if i.token.partition not in targets)
+        self._move(targets)
 
     def wake(self) -> None:
         self._woken.set()
@@ -98,184 +88,137 @@ class KafkaReader:
             return
         self._closed = True
         self._finish(timeout_s)
-        # close() waits for the group's coordinator, which may be gone.
-        closing = threading.Thread(target=self._consumer.close, daemon=True)
-        closing.start()
-        closing.join(max(2.0, timeout_s))
-        if closing.is_alive():
-            log.warning("topic %r: the client did not close in time", self._topic)
+
+    # ── for subclasses ──
 
     def _finish(self, timeout_s: float) -> None:
-        """Before the client is closed."""
+        """Let go of the client."""
+        self._consumer.close()
 
     def _after_poll(self) -> None:
-        """After a poll that may have changed what is owned."""
+        """Work that is due between polls."""
 
-    def _keep_membership(self, timeout_s: float) -> None:
-        """Serve the client without taking messages; at first one may come, which is kept."""
-        now = time.monotonic()
-        self._idle_since = self._idle_since or now
-        if not self._paused and now - self._idle_since > _PAUSE_AFTER_S and self._owned:
-            self._consumer.pause(self._partitions())
-            self._paused = True
-        if self._spare and not self._paused:
-            self._woken.wait(timeout_s)
-        else:
-            deadline = now + timeout_s
-            while time.monotonic() < deadline and not self._woken.is_set():
-                record = self._consumer.poll(min(_SLICE_S, timeout_s))
-                if record is not None:
-                    self._spare.append(record)
-                    break
-        self._woken.clear()
+    # ── taking messages ──
 
-    def _resume(self) -> None:
-        self._idle_since = None
-        if self._paused:
-            self._consumer.resume(self._partitions())
-            self._paused = False
+    def _take(self, max_messages: int, deadline: float) -> list[Incoming]:
+        self._resume()
+        while True:
+            if self._hand:
+                count = min(max_messages, len(self._hand))
+                return [self._hand.popleft() for _ in range(count)]
+            left = deadline - time.monotonic()
+            incoming = self._poll(max_messages, min(SLICE_S, left))
+            if incoming or left <= 0 or self._woken.is_set():
+                return incoming
+            self._raise_failure()
 
-    def _partitions(self) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition) for partition in sorted(self._owned)]
+    def _rest(self, deadline: float) -> None:
+        """Serve the client and take no messages, or few: those stay in the hand."""
+        while True:
+            if not self._paused and len(self._hand) >= _HAND_LIMIT:
+                self._pause()
+            nap = min(SLICE_S, deadline - time.monotonic())
+            polled = self._poll(1, nap)
+            self._hand.extend(polled)
+            left = deadline - time.monotonic()
+            # The next message is there already, and asking for it at once would fill the hand.
+            if left <= 0 or self._woken.wait(min(SLICE_S, left) if polled else 0):
+                return
+            self._raise_failure()
 
-    def _is_good(self, record: Any) -> bool:
-        """True for a message of a partition that is owned; raises what nothing will mend."""
-        error = record.error()
-        if error is None:
-            self._errors = 0
-            return record.partition() in self._owned
-        self._errors += 1
-        if is_fatal(error) or self._errors > _MAX_ERRORS:
-            raise KafkaException(error)
-        log.warning("topic %r: %s", self._topic, error.str())
-        return False
-
-    @staticmethod
-    def _incoming(record: Any) -> Incoming:
-        position = Position(record.partition(), record.offset())
-        return Incoming(from_record(record), position, position)
-
-    def _offsets(self, partitions: Sequence[int], start: Start) -> dict[int, int]:
-        """The offset that ``start`` means in each partition, absolute where it can be."""
-        if start.at is StartAt.OFFSET:
-            return {p: start.positions[p] for p in partitions if p in start.positions}
-        if start.at is StartAt.EARLIEST:
-            return {p: self._watermarks(p)[0] for p in partitions}
-        if start.at is StartAt.LATEST:
-            return {p: self._watermarks(p)[1] for p in partitions}
-        wanted = [TopicPartition(self._topic, p, start.time_ms or 0) for p in partitions]
-        found = self._consumer.offsets_for_times(wanted, timeout=_QUERY_TIMEOUT_S)
-        return {
-            item.partition: item.offset if item.offset >= 0 else self._watermarks(item.partition)[1]
-            for item in found
-        }
-
-    def _watermarks(self, partition: int) -> tuple[int, int]:
-        place = TopicPartition(self._topic, partition)
-        low_high = self._consumer.get_watermark_offsets(place, timeout=_QUERY_TIMEOUT_S)
-        if low_high is None:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return low_high[0], low_high[1]
-
-
-class GroupReader(KafkaReader):
-    """A member of a group. Positions are committed as core gives them, and never otherwise."""
-
-    def __init__(
-        self,
-        consumer: Consumer,
-        topic: str,
-        events: LogEvents,
-        start: Start,
-        commit_errors: list[KafkaError],
-    ) -> None:
-        super().__init__(consumer, topic, events, start)
-        self._commit_errors = commit_errors  # filled by the client's on_commit
-        self._latest: dict[int, int] = {}
-        self._told = False
-        self._subscribed_at = time.monotonic()
-        consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
-
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
-        self._raise_commit_errors()
-        incoming = super().receive(max_messages, timeout_s)
+    def _poll(self, max_messages: int, timeout_s: float) -> list[Incoming]:
+        """What is there, or the first that comes within ``timeout_s``; runs callbacks."""
+        records = self._consumer.consume(max_messages, 0)
+        if not records and timeout_s > 0:
+            # Asked for more, the client would wait for all of them or the timeout.
+            records = self._consumer.consume(1, timeout_s)
+            if records and max_messages > 1:
+                records += self._consumer.consume(max_messages - 1, 0)
         self._after_poll()
+        return self._sift(records) if records else []
+
+    def _sift(self, records: Sequence[Record]) -> list[Incoming]:
+        incoming = []
+        owned = self._next
+        for record in records:
+            error = record.error()
+            if error is not None:
+                self._note_fault(error, record)
+                continue
+            partition, offset = record.partition(), record.offset()
+            # A callback during the same poll may have taken the partition away.
+            if partition in owned and partition is not None and offset is not None:
+                owned[partition] = offset + 1
+                position = Position(partition, offset)
+                incoming.append(Incoming(decode(record), position, position))
+        if incoming and self._faults:
+            self._faults.clear()
         return incoming
 
-    def commit(self, positions: Mapping[int, int]) -> None:
-        mine = {p: offset for p, offset in positions.items() if p in self._owned}
-        self._latest |= mine
-        if mine:
-            self._consumer.commit(offsets=self._places(mine), asynchronous=True)
+    # ── errors ──
 
-    def _finish(self, timeout_s: float) -> None:
-        """An asynchronous commit may still be on its way; the last positions are made sure of."""
-        self._commit_now({p: o for p, o in self._latest.items() if p in self._owned})
+    def _raise_failure(self) -> None:
+        if self._failures:
+            raise self._failures.popleft()
 
-    def _after_poll(self) -> None:
-        if not self._told and time.monotonic() - self._subscribed_at > _NOTHING_ASSIGNED_AFTER_S:
-            self._told = True
-            self._events.assigned([])
+    def _note_fault(self, error: KafkaError, record: Record) -> None:
+        """Decide about an error that came instead of a message; raised by the next receive."""
+        code = error.code()
+        if code in _IGNORED or (code in TRANSIENT and not error.fatal()):
+            log.info("topic %r: %s", self._topic, error.str())
+        elif code in UNKNOWN_TOPIC:
+            self._note_missing_topic()
+        elif code in CORRUPT and not self._is_lasting(record.partition()):
+            log.warning("topic %r: %s", self._topic, error.str())
+        else:
+            self._failures.append(KafkaException(error))
 
-    def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [place.partition for place in places]
-        self._owned.update(partitions)
-        # librdkafka takes up the assignment by itself unless we do: we do where the group has no
-        # position yet and should not begin at the start.
-        if self._start.at is not StartAt.EARLIEST and places:
-            begun = consumer.committed(places, timeout=_QUERY_TIMEOUT_S)
-            fresh = [place.partition for place in begun if place.offset < 0]
-            offsets = self._offsets(fresh, self._start)
-            for place in begun:
-                place.offset = offsets.get(place.partition, max(place.offset, OFFSET_BEGINNING))
-            consumer.incremental_assign(begun)
-        self._paused = False
-        self._told = True
-        self._events.assigned(partitions)
+    def _is_lasting(self, partition: int | None) -> bool:
+        number = -1 if partition is None else partition
+        self._faults[number] = self._faults.get(number, 0) + 1
+        return self._faults[number] >= _MAX_FAULTS
 
-    def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [place.partition for place in places]
-        if not self._closed:
-            self._commit_now(self._events.revoked(partitions))
-        self._disown(partitions)
-
-    def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = [place.partition for place in places]
-        if not self._closed:
-            self._events.lost(partitions)
-        self._disown(partitions)
-
-    def _disown(self, partitions: Sequence[int]) -> None:
-        self._owned.difference_update(partitions)
-        self._spare = [r for r in self._spare if r.error() or r.partition() in self._owned]
-        for partition in partitions:
-            self._latest.pop(partition, None)
-
-    def _commit_now(self, positions: Mapping[int, int]) -> None:
-        if not positions:
-            return
+    def _note_missing_topic(self) -> None:
+        # A broker that has just started may not know its topics yet, so it is asked once more.
         try:
-            self._consumer.commit(offsets=self._places(positions), asynchronous=False)
-        except KafkaException as error:
-            log.warning("topic %r: the last commit failed: %s", self._topic, error.args[0].str())
+            missing = not topic_partitions(self._consumer, self._topic, _TOPIC_CHECK_S)
+        except KafkaException:
+            missing = False
+        if missing:
+            gone = UnknownChannel(f"topic {self._topic!r} does not exist any more")
+            self._failures.append(gone)
 
-    def _places(self, positions: Mapping[int, int]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, p, offset) for p, offset in positions.items()]
+    # ── pausing and moving ──
 
-    def _raise_commit_errors(self) -> None:
-        while self._commit_errors:
-            error = self._commit_errors.pop(0)
-            if error.code() in _GONE or error.retriable():
-                log.warning("topic %r: a commit was refused: %s", self._topic, error.str())
-            elif is_fatal(error):
-                raise KafkaException(error)
-            else:
-                log.warning("topic %r: a commit failed: %s", self._topic, error.str())
-                if self._latest:  # the next one carries it
-                    self._consumer.commit(offsets=self._places(self._latest), asynchronous=True)
-                    return
+    def _pause(self) -> None:
+        self._consumer.pause(place(self._topic, self._next))
+        self._paused = True
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._consumer.resume(place(self._topic, self._next))
+            self._paused = False
+            # A pause soon after an assignment makes the client forget its offset (measured;
+            # librdkafka#2190), so it is told again.
+            self._move(self._next)
+
+    def _move(self, offsets: Mapping[int, int]) -> None:
+        for target in place(self._topic, dict(offsets)):
+            self._seek_one(target.partition, target.offset)
+            self._next[target.partition] = target.offset
+
+    def _seek_one(self, partition: int, offset: int) -> None:
+        deadline = time.monotonic() + _SEEK_TIMEOUT_S
+        (target,) = place(self._topic, {partition: offset})
+        while True:
+            try:
+                self._consumer.seek(target)
+                return
+            except KafkaException as error:
+                # Only what is being fetched can be moved; an assignment takes a moment.
+                if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
 
 class LoneReader(KafkaReader):
@@ -286,16 +229,24 @@ class LoneReader(KafkaReader):
         consumer: Consumer,
         topic: str,
         events: LogEvents,
+        failures: deque[Exception],
+        *,
         start: Start,
         partitions: Sequence[int],
     ) -> None:
-        super().__init__(consumer, topic, events, start)
-        self._owned.update(partitions)
-        offsets = self._offsets(partitions, start)
-        consumer.assign(
-            [TopicPartition(topic, p, offsets.get(p, OFFSET_BEGINNING)) for p in partitions]
-        )
-        events.assigned(partitions)
+        """Stands at ``start`` when it has been made. Blocks; raises KafkaException."""
+        super().__init__(consumer, topic, events, failures)
+        self._told = False
+        found = resolve(consumer, topic, partitions, start)
+        rest = [partition for partition in partitions if partition not in found]
+        self._next = found | resolve(consumer, topic, rest, Start())
+        consumer.assign(place(topic, self._next))
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        if not self._told:
+            self._told = True
+            self._events.assigned(sorted(self._next))
+        return super().receive(max_messages, timeout_s)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """A lone reader has no position to keep."""

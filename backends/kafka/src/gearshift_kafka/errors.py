@@ -1,12 +1,15 @@
-"""What librdkafka's errors mean in Gearshift's terms: the one place that knows them."""
+"""What librdkafka's errors mean in Gearshift's terms: the one place that knows its codes."""
 
 from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
+from gearshift.driver import Stored
 from gearshift.errors import (
     AuthenticationFailed,
+    BackendFailure,
     BackpressureError,
+    ConfigError,
     ConnectionFailed,
     GearshiftError,
     MessageTooLarge,
@@ -17,69 +20,156 @@ from gearshift.errors import (
     UnknownChannel,
 )
 
-__all__ = ["classify", "code_of", "is_fatal"]
+__all__ = [
+    "CORRUPT",
+    "GONE",
+    "LACKS_PROTOCOL",
+    "REFUSED_ACCESS",
+    "TRANSIENT",
+    "UNKNOWN_TOPIC",
+    "classify",
+    "code_of",
+    "stored",
+]
 
-_CONNECTION = {
-    KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT, KafkaError._DESTROY, KafkaError._PURGE_QUEUE,
-    KafkaError._PURGE_INFLIGHT, KafkaError._FATAL, KafkaError._MAX_POLL_EXCEEDED,
-    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION,
-    KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.NETWORK_EXCEPTION,
-}  # fmt: skip
-_AUTHENTICATION = {
-    KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE,
-}  # fmt: skip
-_UNKNOWN_CHANNEL = {
-    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
-    KafkaError.TOPIC_EXCEPTION,
-}  # fmt: skip
-_FORBIDDEN = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}  # fmt: skip
+_E = KafkaError
+
+#: The connection, a leader or the coordinator is away; the client tries again by itself.
+TRANSIENT = frozenset((
+    _E._TRANSPORT, _E._ALL_BROKERS_DOWN, _E._RESOLVE, _E._TIMED_OUT, _E._TIMED_OUT_QUEUE,
+    _E._WAIT_COORD, _E._DESTROY, _E._DESTROY_BROKER, _E._STATE, _E.BROKER_NOT_AVAILABLE,
+    _E.LEADER_NOT_AVAILABLE, _E.NOT_LEADER_FOR_PARTITION, _E.REPLICA_NOT_AVAILABLE,
+    _E.PREFERRED_LEADER_NOT_AVAILABLE, _E.REQUEST_TIMED_OUT, _E.NETWORK_EXCEPTION,
+    _E.COORDINATOR_LOAD_IN_PROGRESS, _E.COORDINATOR_NOT_AVAILABLE, _E.NOT_COORDINATOR,
+    _E.NOT_CONTROLLER, _E.OFFSET_NOT_AVAILABLE, _E.UNKNOWN_LEADER_EPOCH, _E.FENCED_LEADER_EPOCH,
+    _E.KAFKA_STORAGE_ERROR, _E.FETCH_SESSION_ID_NOT_FOUND, _E.INVALID_FETCH_SESSION_EPOCH,
+    _E.UNSTABLE_OFFSET_COMMIT, _E.STALE_BROKER_EPOCH, _E.REBALANCE_IN_PROGRESS,
+    _E.STALE_MEMBER_EPOCH,
+))  # fmt: skip
+
+#: A commit came after the assignment had ended: somebody else has the partition by now.
+GONE = frozenset((
+    _E.UNKNOWN_MEMBER_ID, _E.ILLEGAL_GENERATION, _E.FENCED_MEMBER_EPOCH, _E._ASSIGNMENT_LOST,
+))  # fmt: skip
+
+#: What no waiting inside the client mends, because somebody has to change something.
+REFUSED_ACCESS = frozenset((
+    _E._AUTHENTICATION, _E._SSL, _E.SASL_AUTHENTICATION_FAILED, _E.UNSUPPORTED_SASL_MECHANISM,
+    _E.ILLEGAL_SASL_STATE,
+))  # fmt: skip
+
+UNKNOWN_TOPIC = frozenset((
+    _E.UNKNOWN_TOPIC_OR_PART, _E._UNKNOWN_TOPIC, _E._UNKNOWN_PARTITION, _E.UNKNOWN_TOPIC_ID,
+    _E.TOPIC_EXCEPTION,
+))  # fmt: skip
+
+#: A stored batch that this client cannot read, however often it tries.
+CORRUPT = frozenset((_E._BAD_MSG, _E._BAD_COMPRESSION, _E._UNDERFLOW, _E.INVALID_MSG))
+
+#: How a broker without KIP-848, or with it turned off, answers a member that uses it.
+LACKS_PROTOCOL = frozenset((_E.UNSUPPORTED_VERSION, _E._UNSUPPORTED_FEATURE))
+
+_FORBIDDEN = frozenset((
+    _E.TOPIC_AUTHORIZATION_FAILED, _E.GROUP_AUTHORIZATION_FAILED,
+    _E.CLUSTER_AUTHORIZATION_FAILED,
+))  # fmt: skip
+
+_TOO_LARGE = frozenset((_E.MSG_SIZE_TOO_LARGE, _E.RECORD_LIST_TOO_LARGE))
+
+_REFUSED = frozenset((
+    _E.INVALID_MSG, _E.INVALID_MSG_SIZE, _E.INVALID_RECORD, _E.INVALID_TIMESTAMP,
+    _E.POLICY_VIOLATION, _E.UNSUPPORTED_FOR_MESSAGE_FORMAT, _E.UNSUPPORTED_COMPRESSION_TYPE,
+    _E.INVALID_REQUIRED_ACKS, _E._INVALID_ARG,
+))  # fmt: skip
+
+#: Taken back when a driver is closed: core sends it again through the next one.
+_PURGED = frozenset((_E._PURGE_QUEUE, _E._PURGE_INFLIGHT))
+
+_NEVER_STORED = _REFUSED | _TOO_LARGE | UNKNOWN_TOPIC | _FORBIDDEN
 
 
-def code_of(error: Exception) -> int | None:
+def code_of(error: object) -> int | None:
     """librdkafka's error code, if ``error`` carries one."""
-    inner = error.args[0] if isinstance(error, KafkaException) and error.args else None
-    return inner.code() if isinstance(inner, KafkaError) else None
+    inner = _inner(error)
+    return None if inner is None else inner.code()
 
 
-def is_fatal(error: KafkaError) -> bool:
-    """True if no waiting inside the client will mend it."""
-    return error.fatal() or error.code() in _AUTHENTICATION | _UNKNOWN_CHANNEL | _FORBIDDEN
+def stored(error: KafkaError) -> Stored:
+    """What a failed delivery report says of its message.
+
+    NO only for codes with which neither client nor broker can have written it. One that timed out
+    or was purged, even from the client's queue, may have been written by an earlier attempt whose
+    answer was lost: the client does not tell the two apart.
+    """
+    return Stored.NO if error.code() in _NEVER_STORED else Stored.UNKNOWN
 
 
-def classify(error: Exception, servers: str) -> GearshiftError | None:
-    """See Backend.classify. ``servers`` is host:port, for texts."""
+def classify(
+    error: Exception, servers: str, *, protocol_is_chosen: bool = True
+) -> GearshiftError | None:
+    """See Backend.classify. ``servers`` is host:port, for texts.
+
+    Without ``protocol_is_chosen`` a broker that lacks KIP-848 is no end: the next driver does
+    without it.
+    """
     if isinstance(error, BufferError):
         return BackpressureError("the client's send buffer is full")
-    code = code_of(error)
-    if code is None:
+    inner = _inner(error)
+    if inner is None:
         return None
-    text = error.args[0].str()
-    if code in _AUTHENTICATION:
+    return _of_access(inner, servers, protocol_is_chosen) or _of_message(inner, servers)
+
+
+def _inner(error: object) -> KafkaError | None:
+    if isinstance(error, KafkaException) and error.args:
+        error = error.args[0]
+    return error if isinstance(error, KafkaError) else None
+
+
+def _of_access(error: KafkaError, servers: str, protocol_is_chosen: bool) -> GearshiftError | None:
+    """Errors of reaching the broker and being let in."""
+    code, text = error.code(), error.str()
+    if code in REFUSED_ACCESS:
         return AuthenticationFailed(
             f"{servers} refused the credentials or certificate: {text}",
             hint="check sasl_* and tls* of the profile",
         )
-    if code in _CONNECTION:
-        return ConnectionFailed(f"no connection to {servers}: {text}", hint="is the broker up?")
-    if code in _UNKNOWN_CHANNEL:
-        return UnknownChannel(
-            f"the topic does not exist: {text}", hint="create it, or check the name"
+    if code in LACKS_PROTOCOL and protocol_is_chosen:
+        return NotSupported(
+            f"{servers} lacks the group protocol of KIP-848: {text}",
+            hint='set group_protocol = "classic" in the profile',
+        )
+    if code in (_E.FENCED_INSTANCE_ID, _E.UNRELEASED_INSTANCE_ID):
+        return ConfigError(
+            f"group_instance_id: another consumer of the group uses it: {text}",
+            hint="give each process its own",
         )
     if code in _FORBIDDEN:
         return NotSupported(f"the broker's ACLs forbid it: {text}", hint="ask for the permission")
-    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+    if code in TRANSIENT | GONE | _PURGED | LACKS_PROTOCOL or error.fatal():
+        return ConnectionFailed(f"no connection to {servers}: {text}", hint="is the broker up?")
+    return None
+
+
+def _of_message(error: KafkaError, servers: str) -> GearshiftError:
+    """Errors of what was asked for."""
+    code, text = error.code(), error.str()
+    if code in UNKNOWN_TOPIC:
+        return UnknownChannel(
+            f"the topic does not exist: {text}", hint="create it, or check the name"
+        )
+    if code in _TOO_LARGE:
         return MessageTooLarge(f"the message is over the limit of client or topic: {text}")
-    if code == KafkaError._MSG_TIMED_OUT:
+    if code == _E._MSG_TIMED_OUT:
         return OutcomeUnknown(f"not confirmed within delivery_timeout_s: {text}")
-    if code == KafkaError._QUEUE_FULL:
+    if code == _E._QUEUE_FULL:
         return BackpressureError("the client's send buffer is full")
-    if code in (KafkaError.TOPIC_ALREADY_EXISTS, KafkaError.INVALID_PARTITIONS):
+    if code in (_E.TOPIC_ALREADY_EXISTS, _E.INVALID_PARTITIONS):
         return TopologyConflict(text)
-    return PublishRefused(f"refused by the broker: {text}", retryable=error.args[0].retriable())
+    if code == _E._INVALID_ARG:
+        return ConfigError(f"the client refused a setting: {text}")
+    if code in CORRUPT:
+        return BackendFailure(
+            f"a stored batch cannot be read: {text}", hint="seek past it, or mend it at the broker"
+        )
+    return PublishRefused(f"refused by {servers}: {text}", retryable=error.retriable())

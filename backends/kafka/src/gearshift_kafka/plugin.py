@@ -19,7 +19,7 @@ STREAM = Capabilities(
     fan_out=True,
     replay=True,
     seek=True,
-    purge=False,  # a log keeps what its retention keeps; a group can seek to the end
+    purge=True,  # moves the group to the end; the log keeps what its retention keeps
     ephemeral_group=True,
     unroutable_detected=True,
     tombstone=True,
@@ -41,7 +41,7 @@ def gearshift_backend() -> BackendPlugin:
     return BackendPlugin(
         name="kafka",
         driver_api=DRIVER_API,
-        summary="Kafka 4.0 or newer through librdkafka: idempotent producers, consumer groups",
+        summary="Kafka through librdkafka: idempotent producers, consumer groups",
         settings=KafkaSettings,
         channel_settings=KafkaChannel,
         capabilities={Semantics.STREAM: STREAM},

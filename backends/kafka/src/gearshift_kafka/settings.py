@@ -2,99 +2,101 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from gearshift.endpoints import first_remote, parse_host_port
 from gearshift.secret import Secret
+from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
 __all__ = ["KafkaChannel", "KafkaSettings", "NativeSettings"]
 
 log = logging.getLogger("gearshift.kafka")
 
-Value = str | int | float | bool
-
-#: What Gearshift promises depends on these, so they are not for configuration.
-_OURS = {
-    "bootstrap.servers": "set bootstrap_servers of the profile",
-    "group.id": "the consumer's group decides it; adopt one with native.kafka.group of a channel",
-    "enable.auto.commit": "positions are committed up to the settled prefix only",
-    "enable.auto.offset.store": "positions are committed up to the settled prefix only",
-    "auto.offset.reset": "use start of the consumer",
-    "allow.auto.create.topics": "a misspelt name would become a topic",
-    "acks": "a send that returned is stored on all in-sync replicas",
-    "request.required.acks": "a send that returned is stored on all in-sync replicas",
-    "enable.idempotence": "order and single storage depend on it",
-    "enable.gapless.guarantee": "not used here",
-    "message.timeout.ms": "use delivery_timeout_s of the profile",
-    "delivery.timeout.ms": "use delivery_timeout_s of the profile",
-    "sasl.password": "use sasl_password of the profile, which is masked",
-    "sasl.username": "use sasl_username of the profile",
-    "ssl.key.password": "keep it out of plain settings: use an unencrypted key file",
-    "ssl.keystore.password": "keep it out of plain settings: use PEM files",
-    "sasl.oauthbearer.client.secret": "keep secrets out of plain settings",
-    "sasl.oauthbearer.config": "keep secrets out of plain settings",
-    "plugin.library.paths": "loading native code from configuration is refused",
-    "transactional.id": "transactions are not used here",
+#: For every client. A broker that comes back is found within a second or two and a frozen one is
+#: given up after ten, not after the client's 10 and 60 s; a message waits for neither.
+_COMMON = {
+    "reconnect.backoff.max.ms": 1000,
+    "socket.connection.setup.timeout.ms": 5000,
+    "socket.timeout.ms": 10_000,
+    "socket.keepalive.enable": True,
+    "topic.metadata.refresh.interval.ms": 30_000,
+    "allow.auto.create.topics": False,
+    "enable.metrics.push": False,
 }
 
-#: Settings of brokers and topics that people put on clients, where they do nothing.
-_BROKER_SIDE = frozenset((
-    "num.partitions", "default.replication.factor", "min.insync.replicas", "log.retention.ms",
-    "log.retention.hours", "log.retention.bytes", "retention.ms", "retention.bytes",
-    "cleanup.policy", "auto.create.topics.enable", "max.message.bytes",
-    "unclean.leader.election.enable", "group.share.record.lock.duration.ms",
-    "offsets.topic.replication.factor",
-))  # fmt: skip
+_CONSUMER = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # Where a group begins is decided by us, with absolute offsets. This is for positions that
+    # retention has overtaken: go on with the oldest message there is.
+    "auto.offset.reset": "earliest",
+    "enable.partition.eof": False,
+    # Memory: what is fetched ahead, for all partitions together.
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.max.bytes": 16_777_216,
+    "fetch.queue.backoff.ms": 20,
+    "fetch.wait.max.ms": 100,
+}
 
-
-class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """librdkafka settings that are passed on as they are, per kind of client."""
-
-    producer: dict[str, Value] = msgspec.field(default_factory=dict)
-    consumer: dict[str, Value] = msgspec.field(default_factory=dict)
-    admin: dict[str, Value] = msgspec.field(default_factory=dict)
+_DURATIONS = {
+    "delivery_timeout_s": (1.0, 3600.0),
+    "connect_timeout_s": (0.1, 60.0),
+    "linger_s": (0.0, 10.0),
+}
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One Kafka cluster and how to reach it. Times are seconds.
 
-    ``delivery_timeout_s`` is how long the client itself tries to get a message stored.
-    ``group_protocol`` "consumer" is KIP-848 (Kafka 4.0 and newer), "classic" the older one.
+    ``delivery_timeout_s`` is how long the client itself tries to get a message stored; it ends in
+    OutcomeUnknown, so it is above the usual deadlines of ``send``. ``linger_s`` is how long a
+    message may wait for others to travel with. ``group_protocol`` "consumer" is KIP-848 (Kafka
+    4.0 and newer), "classic" the older one; "auto" turns to it when a broker refuses the newer.
+    ``group_instance_id`` makes the consumers of this process static members: it must be another
+    one in every process. ``secrets`` are librdkafka settings whose values are secret, for every
+    client; ``native`` those that are not.
     """
 
     bootstrap_servers: tuple[str, ...]
     client_id: str = "gearshift"
     tls: bool = False
     tls_ca_file: Path | None = None
+    tls_certificate_file: Path | None = None
+    tls_key_file: Path | None = None
     tls_insecure_skip_verify: bool = False
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     sasl_username: str | None = None
     sasl_password: Secret | None = None
-    group_protocol: Literal["consumer", "classic"] = "consumer"
+    secrets: dict[str, Secret] = msgspec.field(default_factory=dict)
+    group_protocol: Literal["auto", "consumer", "classic"] = "auto"
+    group_instance_id: str | None = None
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    linger_s: float = 0.005
     delivery_timeout_s: float = 60.0
     connect_timeout_s: float = 8.0
     native: NativeSettings = NativeSettings()
 
     def __post_init__(self) -> None:
         self.endpoints()
-        for name in ("delivery_timeout_s", "connect_timeout_s"):
+        for name, (least, most) in _DURATIONS.items():
             value = getattr(self, name)
-            if not math.isfinite(value) or not 0.1 <= value <= 3600:
-                raise ValueError(f"{name}: {value} is not from 0.1 to 3600 seconds")
-        if not self.client_id.strip():
-            raise ValueError("client_id: is blank; leave it out for 'gearshift'")
-        self._check_security()
-        for kind in ("producer", "consumer", "admin"):
-            _check_native(f"native.{kind}", getattr(self.native, kind))
+            if not math.isfinite(value) or not least <= value <= most:
+                raise ValueError(f"{name}: {value} is not from {least:g} to {most:g} seconds")
+        for name in ("client_id", "group_instance_id"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise ValueError(f"{name}: is blank; leave it out")
+        self._check_tls()
+        self._check_sasl()
+        for key in self.secrets:
+            if key not in SECRET_SETTINGS:
+                choices = ", ".join(sorted(SECRET_SETTINGS))
+                raise ValueError(f"secrets: {key!r} is not one of {choices}")
 
     def endpoints(self) -> list[tuple[str, int]]:
         """Host and port of each bootstrap server. Raises ValueError."""
@@ -102,57 +104,94 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             raise ValueError('bootstrap_servers: is empty; write ["host:9092"]')
         return [_endpoint(address) for address in self.bootstrap_servers]
 
-    def client(self, kind: Literal["producer", "consumer", "admin"]) -> dict[str, Any]:
+    def client(self, kind: ClientKind) -> dict[str, Any]:
         """librdkafka's settings for one kind of client, secrets in clear: never log them."""
-        common: dict[str, Any] = {
-            "bootstrap.servers": ",".join(f"{host}:{port}" for host, port in self.endpoints()),
-            "client.id": self.client_id,
-            "security.protocol": self._protocol(),
-            # A broker that comes back is found within a second, not within ten.
-            "reconnect.backoff.max.ms": 1000,
-            "socket.connection.setup.timeout.ms": 5000,
-            "topic.metadata.refresh.interval.ms": 30_000,
+        conf: dict[str, Any] = dict(_COMMON)
+        if kind == "producer":
+            conf |= self._producer()
+        elif kind == "consumer":
+            conf |= _CONSUMER
+        conf |= getattr(self.native, kind)
+        conf |= {key: secret.reveal() for key, secret in self.secrets.items()}
+        conf["bootstrap.servers"] = ",".join(_written(*endpoint) for endpoint in self.endpoints())
+        conf["client.id"] = self.client_id
+        return conf | self._security()
+
+    def _producer(self) -> dict[str, Any]:
+        return {
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.timeout.ms": int(self.delivery_timeout_s * 1000),
+            "linger.ms": self.linger_s * 1000,
+            "compression.type": self.compression,
+            "partitioner": "murmur2_random",  # a key lands where Java clients put it
+            # A topic is checked before it is used, so that one which is missing later is gone.
+            "topic.metadata.propagation.max.ms": 3000,
+            # Core bounds what is in flight well below these, so produce() finds room.
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 1_048_576,
         }
+
+    def _security(self) -> dict[str, Any]:
+        protocol = ("SASL_" if self.sasl_mechanism else "") + ("SSL" if self.tls else "PLAINTEXT")
+        conf: dict[str, Any] = {"security.protocol": protocol}
         if self.tls:
-            common["enable.ssl.certificate.verification"] = not self.tls_insecure_skip_verify
-            if self.tls_ca_file is not None:
-                common["ssl.ca.location"] = str(self.tls_ca_file)
+            conf["enable.ssl.certificate.verification"] = not self.tls_insecure_skip_verify
+            files = {
+                "ssl.ca.location": self.tls_ca_file,
+                "ssl.certificate.location": self.tls_certificate_file,
+                "ssl.key.location": self.tls_key_file,
+            }
+            conf |= {key: str(path) for key, path in files.items() if path is not None}
         if self.sasl_mechanism is not None:
-            common["sasl.mechanism"] = self.sasl_mechanism
-            common["sasl.username"] = self.sasl_username
-            common["sasl.password"] = self.sasl_password.reveal() if self.sasl_password else ""
-        return common | dict(getattr(self.native, kind))
+            conf["sasl.mechanism"] = self.sasl_mechanism
+        if self.sasl_username is not None and self.sasl_password is not None:
+            conf["sasl.username"] = self.sasl_username
+            conf["sasl.password"] = self.sasl_password.reveal()
+        return conf
 
-    def _protocol(self) -> str:
-        return ("SASL_" if self.sasl_mechanism else "") + ("SSL" if self.tls else "PLAINTEXT")
-
-    def _check_security(self) -> None:
-        if self.tls_ca_file is not None and not self.tls:
-            raise ValueError("tls_ca_file: has no effect without tls = true")
+    def _check_tls(self) -> None:
+        for name in ("tls_ca_file", "tls_certificate_file", "tls_key_file"):
+            path = getattr(self, name)
+            if path is None:
+                continue
+            if not self.tls:
+                raise ValueError(f"{name}: has no effect without tls = true")
+            try:
+                path.read_bytes()
+            except OSError as error:
+                raise ValueError(
+                    f"{name}: {str(path)!r} cannot be read: {error.strerror}"
+                ) from None
         if self.tls_insecure_skip_verify and not self.tls:
             raise ValueError("tls_insecure_skip_verify: has no effect without tls = true")
-        if self.tls_ca_file is not None:
-            try:
-                self.tls_ca_file.read_bytes()
-            except OSError as error:
-                raise ValueError(f"tls_ca_file: cannot be read: {error.strerror}") from None
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file: goes together with tls_key_file")
+
+    def _check_sasl(self) -> None:
         given = self.sasl_username is not None or self.sasl_password is not None
         if given and self.sasl_mechanism is None:
             raise ValueError(
                 "sasl_mechanism: is missing though there are credentials; "
                 "use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
             )
-        if self.sasl_mechanism and not (self.sasl_username and self.sasl_password):
+        needs = self.sasl_mechanism not in (None, "OAUTHBEARER")
+        if needs and not (self.sasl_username and self.sasl_password):
             raise ValueError("sasl_username: SASL needs sasl_username and sasl_password")
         remote = first_remote(self.endpoints())
-        if remote and not self.tls:
+        if remote is None or self.tls:
+            return
+        if self.sasl_mechanism == "PLAIN":
+            log.warning("the password goes to %s in plain text; set tls = true", remote)
+        else:
             log.warning("traffic with %s is plain text; set tls = true", remote)
 
 
 class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A channel's native settings: adopt a ``topic`` or ``group``, or shape the topic we create.
 
-    An adopted topic is used as it is, neither created nor changed. ``config`` are topic settings.
+    Adopted ones are used as they are, neither created nor changed; ``group`` stands for the
+    channel's only group, or its default one. ``config`` are topic settings.
     """
 
     topic: str | None = None
@@ -165,6 +204,11 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ValueError(f"{name}: is blank")
+        if self.replication_factor != -1 and not 1 <= self.replication_factor <= 32_767:
+            raise ValueError(
+                f"replication_factor: {self.replication_factor} is not from 1 to 32767; "
+                "leave it out for the broker's default"
+            )
         if self.topic and (self.config or self.replication_factor != -1):
             raise ValueError(
                 "topic: an adopted topic is not changed; drop config and replication_factor"
@@ -174,45 +218,20 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 def _endpoint(address: str) -> tuple[str, int]:
     if "://" in address:
         raise ValueError(
-            f"bootstrap_servers: {address[:60]!r} is a URL; write host:port, without a scheme"
+            f"bootstrap_servers: {_without_credentials(address)!r} is a URL; "
+            "write host:port, without a scheme"
+        )
+    if "@" in address:
+        raise ValueError(
+            "bootstrap_servers: has no place for credentials; use sasl_username and sasl_password"
         )
     return parse_host_port(address.strip(), default_port=None, field="bootstrap_servers")
 
 
-def _check_native(field: str, settings: Mapping[str, Value]) -> None:
-    for key, value in settings.items():
-        if key in _OURS:
-            raise ValueError(f"{field}: {key!r} is not yours to set: {_OURS[key]}")
-        if key in _BROKER_SIDE:
-            raise ValueError(
-                f"{field}: {key!r} is a setting of the broker or topic, not of a client"
-            )
-        if "oauthbearer" in key and "file:" in str(value):
-            raise ValueError(f"{field}: {key!r} with a file:// URL is refused")
-        if key in ("max.in.flight", "max.in.flight.requests.per.connection") and int(value) > 5:
-            raise ValueError(f"{field}: {key!r} over 5 contradicts idempotence")
-    if settings:
-        _try_with_client(field, settings)
+def _without_credentials(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"[:60]
 
 
-def _try_with_client(field: str, settings: Mapping[str, Value]) -> None:
-    """librdkafka itself knows its settings; a client without servers never connects."""
-    for key, value in settings.items():
-        try:
-            AdminClient({key: value, "log_level": 0})
-        except KafkaException as error:
-            reason = error.args[0].str() if error.args else "refused by librdkafka"
-            close = difflib.get_close_matches(key, _COMMON, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close and "No such" in reason else ""
-            raise ValueError(f"{field}: {key!r}: {reason}{hint}") from None
-
-
-_COMMON = (
-    "linger.ms", "batch.size", "batch.num.messages", "compression.type", "compression.level",
-    "queue.buffering.max.messages", "queue.buffering.max.kbytes", "socket.timeout.ms",
-    "fetch.min.bytes", "fetch.wait.max.ms", "fetch.max.bytes", "max.partition.fetch.bytes",
-    "queued.min.messages", "queued.max.messages.kbytes", "session.timeout.ms",
-    "heartbeat.interval.ms", "max.poll.interval.ms", "isolation.level", "client.rack",
-    "group.instance.id", "partitioner", "message.max.bytes", "statistics.interval.ms", "debug",
-    "ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "log_level",
-)  # fmt: skip
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

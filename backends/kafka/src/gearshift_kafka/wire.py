@@ -1,132 +1,179 @@
-"""Messages as Kafka records and back. Reading never fails, whoever wrote the record.
+"""Message <-> Kafka record: key, value, timestamp and headers, exactly, both ways.
 
-Key, body and timestamp have native places. ``content-type``, ``message-id``, ``correlation-id``,
-``reply-to`` and ``type`` travel as headers of those names, before the user's own; where the user
-has a header of such a name too, the first one is ours. Header values are bytes on this broker: for
-values that are not text ``gearshift-header-types`` says what each was.
+The key is the record's key in UTF-8, the body its value, ``None`` a tombstone. The fields
+``content_type``, ``id``, ``correlation_id``, ``reply_to`` and ``type`` travel as the headers
+``content-type``, ``message-id``, ``correlation-id``, ``reply-to`` and ``type``, the user's headers
+after them in their order. Kafka headers are bytes; ``str`` values go as UTF-8, ``int`` and
+``bool`` as text. What that loses is kept in one more header, only where there is something to
+keep: ``gearshift-header-types`` lists ``index:letter`` for headers whose value is not a ``str``
+(``b`` bytes, ``i`` int, ``t`` bool) or whose name is one of the five above although it is the
+user's own (``s`` str). The index counts the record's headers from 0. A record from elsewhere has
+no such list: there the first text under one of the five names is the field. Headers that begin
+with ``gearshift-`` are not shown.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import Message as Record
 
 from gearshift.message import NO_HEADERS, RESERVED_PREFIX, Headers, HeaderValue, Message
 
-__all__ = ["from_record", "to_headers"]
+__all__ = ["RecordHeaders", "decode", "decode_headers", "encode_headers", "encode_key"]
 
-TYPES = "gearshift-header-types"
-_FIELDS = {
-    "message-id": "id",
+RecordHeaders: TypeAlias = list[tuple[str, str | bytes | None]]
+
+TYPES_HEADER: Final = "gearshift-header-types"
+#: Kafka clients read timestamp 0 as "now"; this header carries the one moment that they cannot.
+EPOCH_HEADER: Final = "gearshift-epoch"
+
+_FIELDS: Final = {
     "content-type": "content_type",
+    "message-id": "id",
     "correlation-id": "correlation_id",
     "reply-to": "reply_to",
     "type": "type",
 }
-_NO_TIMESTAMP = 0
-
-WireHeaders = list[tuple[str, str | bytes | None]]
 
 
-def to_headers(message: Message) -> WireHeaders:
-    """The record's headers."""
-    headers: WireHeaders = []
-    if message.id is not None:
-        headers.append(("message-id", message.id.encode()))
+def encode_key(key: str | None) -> bytes | None:
+    """The record key. A foreign key that was not UTF-8 becomes the same bytes again."""
+    return None if key is None else key.encode("utf-8", "surrogateescape")
+
+
+def encode_headers(message: Message) -> RecordHeaders:
+    """The record's headers; never raises for a message that core has validated."""
+    headers: RecordHeaders = []
+    add = headers.append
     if message.content_type is not None:
-        headers.append(("content-type", message.content_type.encode()))
+        add(("content-type", message.content_type))
+    if message.id is not None:
+        add(("message-id", message.id))
     if message.correlation_id is not None:
-        headers.append(("correlation-id", message.correlation_id.encode()))
+        add(("correlation-id", message.correlation_id))
     if message.reply_to is not None:
-        headers.append(("reply-to", message.reply_to.encode()))
+        add(("reply-to", message.reply_to))
     if message.type is not None:
-        headers.append(("type", message.type.encode()))
+        add(("type", message.type))
     if message.headers.pairs:
-        _add_user_headers(headers, message)
+        _add_user_headers(headers, message.headers.pairs)
+    if message.timestamp_ms == 0:
+        add((EPOCH_HEADER, ""))
     return headers
 
 
-def _add_user_headers(headers: WireHeaders, message: Message) -> None:
-    """The user's headers and, if they need one, the note on their types.
+def _add_user_headers(headers: RecordHeaders, pairs: Iterable[tuple[str, HeaderValue]]) -> None:
+    types: list[str] = []
+    for name, value in pairs:
+        if isinstance(value, str):
+            if name in _FIELDS:
+                types.append(f"{len(headers)}:s")
+            headers.append((name, value))
+        else:
+            letter, data = _encode_value(value)
+            types.append(f"{len(headers)}:{letter}")
+            headers.append((name, data))
+    if types:
+        headers.append((TYPES_HEADER, ",".join(types)))
 
-    The note is a list with one entry a user header: "s" text, "b" bytes, "i" int, "t" bool. It is
-    also needed where a user's header has the name of a field that the message does not set.
+
+def _encode_value(value: bytes | int) -> tuple[str, str | bytes]:
+    if isinstance(value, bytes):
+        return "b", value
+    if isinstance(value, bool):
+        return "t", "true" if value else "false"
+    return "i", str(value)
+
+
+def decode(record: Record) -> Message:
+    """The message in a record, whoever wrote it; never raises.
+
+    Bytes that are not UTF-8 stay bytes in headers and are escaped in the key
+    (``surrogateescape``); a header without value becomes ``""``.
     """
-    pairs = message.headers.pairs
-    shadows = any(name in _FIELDS for name, _ in pairs)
-    if shadows or any(not isinstance(value, str) for _, value in pairs):
-        kinds = "".join(_kind(value) for _, value in pairs)
-        headers.append((TYPES, f"{len(headers)}:{kinds}".encode()))
-    headers += [(name, _to_bytes(value)) for name, value in pairs]
-
-
-def _kind(value: HeaderValue) -> str:
-    if isinstance(value, str):
-        return "s"
-    if isinstance(value, bytes):
-        return "b"
-    return "t" if isinstance(value, bool) else "i"
-
-
-def _to_bytes(value: HeaderValue) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    return str(int(value)).encode() if not isinstance(value, bool) else (b"1" if value else b"0")
-
-
-def from_record(record: Any) -> Message:
-    """The message in a confluent_kafka.Message; anything foreign is kept as well as it can be."""
-    kind, timestamp_ms = record.timestamp()
     key = record.key()
-    raw = record.headers()
-    headers, fields = _read_headers(raw) if raw else (NO_HEADERS, {})
+    value = record.value()
+    fields, headers, epoch = decode_headers(_headers_of(record))
     return Message(
-        record.value(),
-        None if key is None else key.decode("utf-8", "surrogateescape"),
-        headers,
-        fields.get("id"),
-        fields.get("content_type"),
-        timestamp_ms if kind != _NO_TIMESTAMP else None,
-        fields.get("correlation_id"),
-        fields.get("reply_to"),
-        fields.get("type"),
+        body=value if value is None or isinstance(value, bytes) else value.encode(),
+        key=key.decode("utf-8", "surrogateescape") if isinstance(key, bytes) else key,
+        headers=headers,
+        id=fields.get("id"),
+        content_type=fields.get("content_type"),
+        timestamp_ms=0 if epoch else _timestamp(record),
+        correlation_id=fields.get("correlation_id"),
+        reply_to=fields.get("reply_to"),
+        type=fields.get("type"),
     )
 
 
-def _read_headers(raw: list[tuple[str, bytes | None]]) -> tuple[Headers, dict[str, str]]:
+def decode_headers(
+    pairs: Iterable[tuple[str, str | bytes | None]],
+) -> tuple[dict[str, str], Headers, bool]:
+    """Message fields, the user's headers, and whether the timestamp is 0."""
+    pairs = list(pairs)
+    types = _types(pairs)
     fields: dict[str, str] = {}
-    count, kinds = _types_note(raw)
-    pairs: list[tuple[str, HeaderValue]] = []
-    for place, (name, value) in enumerate(raw):
+    user: list[tuple[str, HeaderValue]] = []
+    epoch = False
+    for index, (name, data) in enumerate(pairs):
+        if name.startswith(RESERVED_PREFIX):
+            epoch = epoch or name == EPOCH_HEADER
+            continue
+        letter = types.get(index)
+        value = _decode_value(data, letter)
         field = _FIELDS.get(name)
-        is_ours = place < count if kinds is not None else True
-        if field is not None and is_ours and field not in fields:
-            fields[field] = (value or b"").decode("utf-8", "replace")
-        elif not name.startswith(RESERVED_PREFIX):
-            kind = kinds[len(pairs)] if kinds is not None and len(pairs) < len(kinds) else None
-            pairs.append((name, _from_bytes(value or b"", kind)))
-    return (Headers(pairs) if pairs else NO_HEADERS), fields
+        if field and letter is None and field not in fields and value and isinstance(value, str):
+            fields[field] = value
+        else:
+            user.append((name, value))
+    return fields, Headers(user) if user else NO_HEADERS, epoch
 
 
-def _types_note(raw: list[tuple[str, bytes | None]]) -> tuple[int, str | None]:
-    """How many headers before the note are ours, and the kinds of the user's; None without note."""
-    for name, value in raw:
-        if name == TYPES and value is not None:
-            count, _, kinds = value.decode("utf-8", "replace").partition(":")
-            if count.isascii() and count.isdigit():
-                return int(count), kinds
-    return 0, None
-
-
-def _from_bytes(value: bytes, kind: str | None) -> HeaderValue:
+def _headers_of(record: Record) -> list[tuple[str, str | bytes | None]]:
+    # The client decodes header names as UTF-8 when asked for them; a foreign producer may have
+    # written others. Such headers cannot be had at all, and are no reason to stop.
     try:
-        if kind == "b":
-            return value
-        if kind == "i":
-            return int(value)
-        if kind == "t":
-            return value == b"1"
-        return value.decode()
-    except ValueError:
-        return value  # not text after all: bytes say it as it is
+        headers = record.headers()
+    except UnicodeDecodeError:
+        return []
+    if not headers:
+        return []
+    return list(headers.items()) if isinstance(headers, dict) else headers
+
+
+def _timestamp(record: Record) -> int | None:
+    kind, milliseconds = record.timestamp()
+    return milliseconds if kind != TIMESTAMP_NOT_AVAILABLE and milliseconds >= 0 else None
+
+
+def _types(pairs: list[tuple[str, str | bytes | None]]) -> dict[int, str]:
+    # It is ours, hence near the end; foreign relays may have appended headers after it.
+    data = next((data for name, data in reversed(pairs) if name == TYPES_HEADER), None)
+    if not data:
+        return {}
+    text = data.decode("ascii", "replace") if isinstance(data, bytes) else data
+    types: dict[int, str] = {}
+    for entry in text.split(","):
+        index, _, letter = entry.partition(":")
+        if index.isascii() and index.isdigit() and len(index) < 8:
+            types[int(index)] = letter
+    return types
+
+
+def _decode_value(data: str | bytes | None, letter: str | None) -> HeaderValue:
+    raw = data.encode() if isinstance(data, str) else data or b""
+    if letter == "b":
+        return raw
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return raw
+    if letter == "t" and text in ("true", "false"):
+        return text == "true"
+    if letter == "i" and len(text) <= 20 and text.removeprefix("-").isdecimal() and text.isascii():
+        return int(text)
+    return text

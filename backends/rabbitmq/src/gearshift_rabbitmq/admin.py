@@ -35,7 +35,8 @@ class Admin:
     def server(self) -> str:
         """Product and version as the server told when it was connected to."""
         properties = self._connected().connection.server_properties or {}
-        return f"{_text(properties.get('product', 'RabbitMQ'))} {_text(properties.get('version', '?'))}"
+        product, version = properties.get("product", "RabbitMQ"), properties.get("version", "?")
+        return f"{_text(product)} {_text(version)}"
 
     def exists(self, channel: ChannelSpec) -> bool:
         """Whether the exchange (and an adopted queue) is there. Creates nothing."""

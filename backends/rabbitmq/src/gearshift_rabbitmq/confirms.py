@@ -142,7 +142,9 @@ class ConfirmChannel(Generic[T]):
                 self._after_return = tag + 1
                 self._returned[tag] = PublishReturned(f"{method.reply_code} {method.reply_text}")
                 return
-        logger.error("the broker returned a message that was not sent here: %r", properties.message_id)
+        logger.error(
+            "the broker returned a message that was not sent here: %r", properties.message_id
+        )
 
     def _on_close(self, _: Any, reason: Exception) -> None:
         if isinstance(reason, exceptions.ChannelClosedByBroker) and len(self._pending) == 1:

@@ -18,11 +18,11 @@ from typing import Any
 import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
-
-from gearshift_rabbitmq.settings import RabbitSettings
-from gearshift_rabbitmq.reading import frames
 from pika.frame import Heartbeat, Method
 from pika.spec import Basic
+
+from gearshift_rabbitmq.reading import frames
+from gearshift_rabbitmq.settings import RabbitSettings
 
 __all__ = ["RPC_TIMEOUT_S", "Link", "Rpc"]
 
@@ -40,10 +40,11 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]
 
     Writes between ``cork`` and ``uncork`` leave as a few large pieces: pika sends every frame by
     its own system call, three for a message. Reading goes on where pika's decoder raises (see
-    ``tolerant``).
+    ``reading``).
     """
 
     _corked: list[bytes] | None = None
+    _frame_buffer: bytes
 
     def cork(self) -> None:
         self._corked = []
@@ -77,7 +78,9 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]
         for end, frame in frames(buffer):
             self.bytes_received += end - start
             start = end
-            if type(frame) is not Heartbeat and (type(frame) is not Method or type(frame.method) is Basic.Deliver):
+            if type(frame) is not Heartbeat and (
+                type(frame) is not Method or type(frame.method) is Basic.Deliver
+            ):
                 # Content belongs to its AMQP channel; nobody else can have asked for it.
                 self.frames_received += 1
                 self._deliver_frame_to_channel(frame)
@@ -85,7 +88,7 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]
                 self._process_frame(frame)
         self._frame_buffer = buffer[start:]
 
-    def _proto_connection_made(self, transport):
+    def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = 65536
         super()._proto_connection_made(transport)
 
@@ -125,7 +128,7 @@ class Link:
         self._check_silence()
 
     def wait(self, done: Callable[[], object], timeout_s: float, what: str) -> None:
-        """Serve the connection until ``done()``; raises TimeoutError, naming ``what``, at the end."""
+        """Serve the connection until ``done()``; TimeoutError, naming ``what``, at the end."""
         deadline = time.monotonic() + timeout_s
         while not done():
             remaining = deadline - time.monotonic()
@@ -191,7 +194,9 @@ class Link:
                 return
             except Exception as error:
                 failure = error
-                logger.debug("%s:%s did not take the connection: %s", host, port, type(error).__name__)
+                logger.debug(
+                    "%s:%s did not take the connection: %s", host, port, type(error).__name__
+                )
         assert failure is not None
         raise failure
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from pika import exceptions
 
-from gearshift.driver import ConsumerSpec, Incoming, Outcome, SettleFailure, Settlement, Stored, Verdict
+from gearshift.driver import (
+    ConsumerSpec,
+    Incoming,
+    Outcome,
+    SettleFailure,
+    Settlement,
+    Stored,
+    Verdict,
+)
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.delay import Retries
 from gearshift_rabbitmq.topology import Topology, declare_ephemeral
@@ -65,7 +73,9 @@ class Consumer:
                     f"the broker ended the consumer of queue {self._queue!r}: deleted or moved"
                 )
             if not self._channel.is_open:
-                raise self._reason or exceptions.ChannelWrongStateError("the AMQP channel is closed")
+                raise self._reason or exceptions.ChannelWrongStateError(
+                    "the AMQP channel is closed"
+                )
             remaining = deadline - time.monotonic()
             if (max_messages and self._ready) or self._woken or remaining <= 0:
                 self._woken = False

@@ -53,7 +53,9 @@ class Retries:
         properties = retried(
             token.properties, key=message.key, failed=failed, expiration_ms=expiration_ms
         )
-        self._publisher.submit([Publication("", queue, properties, message.body or b"")], on_outcomes)
+        self._publisher.submit(
+            [Publication("", queue, properties, message.body or b"")], on_outcomes
+        )
 
     def close(self, timeout_s: float) -> None:
         """Wait for confirms, then end; what is unconfirmed is reported as unknown."""

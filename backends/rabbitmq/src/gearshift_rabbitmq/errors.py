@@ -113,7 +113,9 @@ def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
     if isinstance(error, exceptions.ConnectionClosedByBroker):
         if error.reply_code in (403, 530):
             return AuthenticationFailed(f"{where} refused: {error.reply_text}")
-        return ConnectionFailed(f"{where} closed the connection: {error.reply_code} {error.reply_text}")
+        return ConnectionFailed(
+            f"{where} closed the connection: {error.reply_code} {error.reply_text}"
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConnectionFailed(
             f"{where}: the broker's certificate is not trusted: {error.verify_message}",

@@ -8,6 +8,7 @@ message arrives without its headers, and a warning says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import logging
 import struct
 from typing import Any
@@ -27,7 +28,7 @@ _LENGTH = struct.Struct(">I")
 
 
 def read_frame(data: bytes) -> Any:
-    """As ``pika.frame.decode_frame``: bytes used and the frame, or 0 and None for 'not all there'."""
+    """As ``pika.frame.decode_frame``: bytes used and the frame, or 0 and None if it is not whole."""
     try:
         return decode_frame(data)
     except exceptions.InvalidFrameError:
@@ -43,7 +44,8 @@ def read_frame(data: bytes) -> Any:
         return _ENVELOPE.size + size + spec.FRAME_END_SIZE, Header(channel, body_size, properties)
 
 
-def frames(buffer):
+def frames(buffer: bytes) -> Iterator[tuple[int, Any]]:
+    """Each whole frame in ``buffer`` with where it ends."""
     start, length = 0, len(buffer)
     unpack = _LENGTH.unpack_from
     while length - start >= 8:

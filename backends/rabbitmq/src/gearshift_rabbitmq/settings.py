@@ -1,4 +1,4 @@
-"""What a user can set: a profile (`RabbitSettings`) and a channel's native table (`RabbitChannel`)."""
+"""What a user can set: a profile and a channel's native table."""
 
 from __future__ import annotations
 
@@ -152,8 +152,12 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("exchange_type: only used with exchange, name the exchange too")
         if self.queue is not None and self.binding_key is not None:
             raise ValueError("binding_key: an adopted queue is not bound by us, leave it out")
-        if self.exchange_type == "direct" and not (self.queue or self.routing_key or self.binding_key):
-            raise ValueError("routing_key: a direct exchange needs it, or binding_key, to bind queues")
+        if self.exchange_type == "direct" and not (
+            self.queue or self.routing_key or self.binding_key
+        ):
+            raise ValueError(
+                "routing_key: a direct exchange needs it, or binding_key, to bind queues"
+            )
 
 
 def _check_seconds(field: str, value: float, most: float) -> None:

@@ -100,10 +100,10 @@ def declare(link: Link, topology: Topology, groups: Iterable[str]) -> None:
 
 
 def declare_group(link: Link, topology: Topology, group: str) -> None:
-    """Create one group's queues and bind them. An adopted queue has one group, nothing to create."""
+    """Create one group's queues and bind them. An adopted queue has one group and needs none."""
     if topology.adopted_queue is not None:
         raise NotSupported(
-            f"the adopted queue {topology.adopted_queue!r} has one group, {group!r} cannot be added",
+            f"the adopted queue {topology.adopted_queue!r} has one group; no {group!r} can be added",
             hint="name an exchange instead, so that every group gets a queue of its own",
         )
     rpc = Rpc(link)
@@ -149,9 +149,10 @@ def undeliverable(queue: str) -> str:
 def require(link: Link, topology: Topology) -> None:
     """Raise UnknownChannel if what the channel consists of is not there."""
     if not present(link, topology):
-        what = f"queue {topology.adopted_queue!r}" if topology.adopted_queue else "exchange"
+        queue = topology.adopted_queue
+        what = f"queue {queue!r}" if queue else f"exchange {topology.exchange!r}"
         raise UnknownChannel(
-            f"{what} {'' if topology.adopted_queue else repr(topology.exchange)} does not exist".replace("  ", " "),
+            f"{what} does not exist",
             hint="create it on the broker, or leave it out of native to have one made",
         )
 
@@ -166,9 +167,7 @@ def _declare_group(rpc: Rpc, topology: Topology, group: str) -> None:
 
 
 def _bind(rpc: Rpc, topology: Topology, queue: str) -> None:
-    rpc(
-        "queue_bind", queue=queue, exchange=topology.exchange, routing_key=topology.binding_key
-    )
+    rpc("queue_bind", queue=queue, exchange=topology.exchange, routing_key=topology.binding_key)
 
 
 def _found(question: Callable[[], None]) -> bool:

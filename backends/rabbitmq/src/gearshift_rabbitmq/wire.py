@@ -36,7 +36,11 @@ DELIVERY_COUNT = "x-delivery-count"
 #: What brokers put on a message for themselves: never shown, and stripped when stored again.
 _BROKER_HEADERS = frozenset(
     {DELIVERY_COUNT, "x-acquired-count", "x-death", TIMESTAMP}
-    | {f"x-{end}-death-{what}" for end in ("first", "last") for what in ("exchange", "queue", "reason")}
+    | {
+        f"x-{end}-death-{what}"
+        for end in ("first", "last")
+        for what in ("exchange", "queue", "reason")
+    }
 )
 #: Not data but routing instructions to the broker, which closes the AMQP channel over wrong ones.
 _ROUTING_HEADERS = frozenset({"CC", "BCC"})
@@ -57,7 +61,9 @@ class Token(NamedTuple):
 def properties_of(message: Message, *, key_in_header: bool) -> BasicProperties:
     """Properties for ``message``. Raises InvalidMessage for what the broker would choke on."""
     if message.body is None:
-        raise NotSupported("RabbitMQ has no message without a body", hint='send b"" instead of None')
+        raise NotSupported(
+            "RabbitMQ has no message without a body", hint='send b"" instead of None'
+        )
     headers: dict[str, Any] = _headers_of(message.headers) if message.headers.pairs else {}
     seconds = None
     if message.timestamp_ms is not None:
@@ -66,7 +72,9 @@ def properties_of(message: Message, *, key_in_header: bool) -> BasicProperties:
     if key_in_header and message.key is not None:
         headers[KEY] = message.key
     if message.reply_to == "amq.rabbitmq.reply-to":
-        raise InvalidMessage("reply_to names RabbitMQ's direct reply-to, which needs a raw AMQP client")
+        raise InvalidMessage(
+            "reply_to names RabbitMQ's direct reply-to, which needs a raw AMQP client"
+        )
     return BasicProperties(
         content_type=message.content_type,
         headers=headers or None,
@@ -79,7 +87,9 @@ def properties_of(message: Message, *, key_in_header: bool) -> BasicProperties:
     )
 
 
-def incoming(method: Basic.Deliver, properties: BasicProperties, body: bytes, counted: bool) -> Incoming:
+def incoming(
+    method: Basic.Deliver, properties: BasicProperties, body: bytes, counted: bool
+) -> Incoming:
     """A delivery as core wants it. Never raises on what a foreign client sent.
 
     ``counted`` says that the queue is a quorum queue of ours, so that no count means none yet;
@@ -116,7 +126,9 @@ def incoming(method: Basic.Deliver, properties: BasicProperties, body: bytes, co
         _text(properties.reply_to),
         _text(properties.type),
     )
-    return Incoming(message, Token(method.delivery_tag, before, properties), None, attempt, redelivered)
+    return Incoming(
+        message, Token(method.delivery_tag, before, properties), None, attempt, redelivered
+    )
 
 
 def retried(

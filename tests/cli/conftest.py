@@ -1,0 +1,100 @@
+"""A project folder with a gearshift.toml on SQLite, and ways to run the command line in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gearshift.cli import cli
+
+SETTINGS = """\
+profile = "dev"
+[profiles.dev]
+backend = "sqlite"
+path = "dev.db"
+[profiles.memory]
+backend = "memory"
+[channels.orders]
+semantics = "queue"
+groups = ["default", "audit"]
+[channels.events]
+semantics = "stream"
+"""
+
+Run = Callable[..., Result]
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: settings with a queue and a stream."""
+    for name in [name for name in os.environ if name.startswith("GEARSHIFT_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "gearshift.toml").write_text(SETTINGS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run() -> Run:
+    """The command line inside this process; no terminal."""
+
+    def call(*arguments: str, input: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(cli, arguments, input=input)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "Traceback" not in result.output
+        assert "this is a bug" not in result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def script() -> Script:
+    """The installed ``gearshift`` as a process."""
+
+    def call(
+        *arguments: str, input: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command_path(), *arguments],
+            input=input,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return call
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def command_path() -> str:
+    """The script beside this interpreter."""
+    return str(Path(sys.executable).with_name("gearshift"))
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    """JSON lines."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def lines(values: Sequence[object]) -> str:
+    """Values as JSON lines."""
+    return "".join(json.dumps(value) + "\n" for value in values)

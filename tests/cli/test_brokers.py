@@ -1,0 +1,66 @@
+"""The command line against real brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli.conftest import Run, lines, records
+
+import gearshift
+from native_brokers import Kafka, RabbitMQ
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(scope="module", params=["rabbitmq", "kafka"])
+def profile(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A profile for a broker that runs for this module."""
+    if request.param == "rabbitmq":
+        with RabbitMQ() as rabbit:
+            yield f'backend = "rabbitmq"\nurl = "{rabbit.url}"'
+    else:
+        with Kafka() as kafka:
+            yield f'backend = "kafka"\nbootstrap_servers = ["{kafka.url}"]'
+
+
+@pytest.fixture(autouse=True)
+def settings(project: Path, profile: str) -> None:
+    """Settings that select the broker."""
+    (project / "gearshift.toml").write_text(f"[profiles.p]\n{profile}\n[channels.orders]\n")
+
+
+def test_from_doctor_to_ls(run: Run) -> None:
+    """Checked, sent, listed: the same commands on both brokers."""
+    result = run("doctor")
+    assert result.exit_code == 0, result.stdout
+    sent = records(run("send", "orders", input=lines(list(range(1000)))).stdout)
+    assert [entry["line"] for entry in sent] == list(range(1, 1001))
+    listed = records(run("ls", "-o", "jsonl").stdout)
+    assert listed[0]["exists"] is True
+    assert run("doctor").exit_code == 0
+
+
+def test_a_stream_is_read_from_its_beginning(run: Run) -> None:
+    """And a queue, which has none, says so with exit code 4."""
+    with gearshift.open() as bus:
+        is_stream = bus.semantics("orders") == "stream"
+    run("send", "orders", input='{"n": 1}\n')
+    result = run("tail", "orders", "--from", "earliest", "--max", "1")
+    assert result.exit_code == (0 if is_stream else 4)
+
+
+def test_refused_credentials(run: Run, project: Path, profile: str) -> None:
+    """The doctor tells them from a broker that is down, without the password."""
+    if "rabbitmq" not in profile:
+        pytest.skip("this Kafka asks for no password")
+    wrong = profile.replace("guest:guest", "guest:canary")
+    (project / "gearshift.toml").write_text(f"[profiles.p]\n{wrong}\n")
+    result = run("doctor")
+    assert result.exit_code == 3
+    assert [line.split()[:2] for line in result.stdout.splitlines()][2:4] == [
+        ["tcp", "ok"],
+        ["auth", "failed"],
+    ]
+    assert "canary" not in result.output

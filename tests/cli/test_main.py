@@ -1,0 +1,335 @@
+"""What every command shares: help, errors, exit codes, streams, secrets, terminals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from cli.conftest import Run, Script, command_path, lines, records
+
+import gearshift
+from gearshift.cli import GROUPS, cli
+
+CANARY = "canary/0f8e@secret"
+ESCAPE = "\x1b"
+
+#: One run of each command that opens a broker or shows settings.
+OPENING = [
+    ("ls",),
+    ("ls", "-o", "json"),
+    ("send", "orders"),
+    ("tail", "orders", "--idle", "0.1"),
+    ("purge", "orders", "--yes"),
+    ("doctor",),
+    ("doctor", "-o", "json"),
+    ("config", "show"),
+    ("config", "show", "-o", "json"),
+    ("backends",),
+]
+
+
+def _walk(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in group.commands.items():
+        here = (*path, name)
+        found += _walk(command, here) if isinstance(command, click.Group) else [here]
+    return found
+
+
+def test_every_command_stands_in_a_panel_of_help() -> None:
+    """No command is missing in the grouped help, and no panel names one that is not there."""
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(cli.commands)
+
+
+@pytest.mark.parametrize("path", _walk(cli), ids=" ".join)
+def test_every_command_has_help(run: Run, path: tuple[str, ...]) -> None:
+    """``--help`` ends with 0 and explains on stdout, without escape codes."""
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    assert "Usage: gearshift" in result.stdout
+    assert ESCAPE not in result.stdout
+
+
+def test_without_a_command_it_shows_help(run: Run) -> None:
+    """``gearshift`` alone is no error."""
+    result = run()
+    assert result.exit_code == 0
+    for panel in GROUPS:
+        assert f"{panel}:" in result.stdout
+
+
+def test_version(script: Script) -> None:
+    """``--version`` of the installed script is the library's."""
+    assert script("--version").stdout == f"gearshift {gearshift.__version__}\n"
+
+
+def test_the_library_does_not_import_the_command_line() -> None:
+    """``import gearshift`` brings neither click nor rich, and help no backend's client."""
+    code = (
+        "import sys, gearshift; assert not {'click', 'rich', 'rich_click'} & set(sys.modules);"
+        "import gearshift.cli; assert not {'pika', 'confluent_kafka'} & set(sys.modules);"
+        "assert 'gearshift.embedded.sqlite' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nosuch",), "nosuch"),
+        (("send",), "CHANNEL"),
+        (("ls", "--nosuch"), "--nosuch"),
+        (("ls", "-o", "xml"), "xml"),
+        (("send", "orders", "no-such-file"), "no-such-file"),
+        (("send", "a/b"), "a/b"),
+        (("--profile", "prod", "ls"), "prod"),
+        (("--config", "nosuch.toml", "ls"), "nosuch.toml"),
+        (("run", "nosuch"), "nosuch"),
+        (("run", "nosuch:app"), "nosuch"),
+        (("run", "os:nosuch"), "nosuch"),
+        (("backends", "rabitmq"), "rabitmq"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_with_a_hint(
+    run: Run, arguments: tuple[str, ...], words: str
+) -> None:
+    """Exit code 2; stderr has the value and a hint, stdout nothing."""
+    result = run(*arguments, input="1\n")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert words in error
+    assert hint.startswith("hint: ")
+
+
+def test_options_stand_before_or_after_the_command(run: Run) -> None:
+    """--profile may be given to the program or to the command; the command's wins."""
+    before = run("--profile", "memory", "config", "show", "-o", "jsonl")
+    after = run("--profile", "dev", "config", "show", "--profile", "memory", "-o", "jsonl")
+    assert records(before.stdout)[0]["value"] == '"memory"'
+    assert before.stdout == after.stdout
+
+
+def test_a_traceback_only_with_vv(script: Script) -> None:
+    """-vv shows where an error arose; the error itself still stands at the end."""
+    plain, verbose = script("--profile", "x", "ls"), script("-vv", "--profile", "x", "ls")
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in verbose.stderr
+    assert verbose.stderr.endswith(plain.stderr)
+
+
+@pytest.mark.parametrize("backend", ["rabbitmq", "kafka"])
+@pytest.mark.parametrize("arguments", [("ls",), ("send", "orders"), ("tail", "orders")])
+def test_a_broker_that_is_down_is_named(
+    script: Script, project: Path, free_port: int, backend: str, arguments: tuple[str, ...]
+) -> None:
+    """Exit code 3, host and port in the text, and no traceback."""
+    _unreachable(project, backend, free_port)
+    result = script(*arguments, input="1\n")
+    assert result.returncode == 3, result.stderr
+    assert result.stdout == ""
+    assert f"127.0.0.1:{free_port}" in result.stderr
+    assert "hint: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("from_environment", [True, False], ids=["environment", "file"])
+@pytest.mark.parametrize("backend", ["rabbitmq", "kafka"])
+@pytest.mark.parametrize("arguments", OPENING, ids=" ".join)
+def test_a_secret_is_never_printed(
+    script: Script,
+    project: Path,
+    free_port: int,
+    backend: str,
+    arguments: tuple[str, ...],
+    from_environment: bool,
+) -> None:
+    """Neither as it is, nor as it stands in a URL; not with -vv either."""
+    quoted = "canary%2F0f8e%40secret" if backend == "rabbitmq" else CANARY
+    written = "${CANARY_PASSWORD}" if from_environment else quoted
+    _unreachable(project, backend, free_port, written)
+    result = script("-vv", *arguments, input="1\n", env={"CANARY_PASSWORD": CANARY})
+    assert "0f8e" not in result.stdout + result.stderr
+
+
+def _unreachable(project: Path, backend: str, port: int, password: str = "x") -> None:
+    profiles = {
+        "rabbitmq": f'url = "amqp://app:{password}@127.0.0.1:{port}/%2F"',
+        "kafka": f'bootstrap_servers = ["127.0.0.1:{port}"]\nconnect_timeout_s = 0.5\n'
+        f'sasl_mechanism = "PLAIN"\nsasl_username = "app"\nsasl_password = "{password}"',
+    }
+    text = f'[profiles.p]\nbackend = "{backend}"\n{profiles[backend]}\n[channels.orders]\n'
+    (project / "gearshift.toml").write_text(text)
+
+
+# ── Terminals and pipes ──────────────────────────────────────────────────────────────────────────
+
+
+def _on_terminal(*arguments: str, env: dict[str, str]) -> str:
+    """What the script writes on a terminal, stdout and stderr together."""
+    leader, follower = pty.openpty()
+    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [command_path(), *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=clean | {"TERM": "xterm-256color"} | env,
+    )
+    os.close(follower)
+    parts = []
+    try:
+        while part := os.read(leader, 65536):
+            parts.append(part)
+    except OSError:  # Linux says so when the other side is closed
+        pass
+    os.close(leader)
+    process.wait(30)
+    return b"".join(parts).decode()
+
+
+SHOWING = [("--help",), ("backends",), ("ls",), ("doctor",), ("config", "show"), ("nosuch",)]
+
+
+@pytest.mark.parametrize("arguments", SHOWING, ids=" ".join)
+def test_no_color_means_no_escape_codes(arguments: tuple[str, ...]) -> None:
+    """A terminal gets colours, with NO_COLOR set plain text, and both say the same."""
+    coloured = _on_terminal(*arguments, env={})
+    plain = _on_terminal(*arguments, env={"NO_COLOR": "1"})
+    assert ESCAPE in coloured
+    assert ESCAPE not in plain
+    if arguments != ("doctor",):
+        assert re.sub(r"\x1b\[[0-9;]*m", "", coloured).split() == plain.split()
+
+
+@pytest.mark.parametrize("arguments", SHOWING, ids=" ".join)
+def test_no_escape_codes_in_a_pipe(script: Script, arguments: tuple[str, ...]) -> None:
+    """Also where a CI's variable would switch them on."""
+    result = script(*arguments, env={"TERM": "xterm-256color", "GITHUB_ACTIONS": "true"})
+    assert ESCAPE not in result.stdout + result.stderr
+
+
+def test_tables_fit_80_columns() -> None:
+    """On a terminal of 80 columns no line is longer."""
+    for arguments in SHOWING:
+        text = _on_terminal(*arguments, env={"NO_COLOR": "1", "COLUMNS": "80"})
+        if "error:" not in text:
+            assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("arguments", [("tail", "events", "--from", "earliest"), ("--help",)])
+def test_a_reader_that_goes_away_ends_it_quietly(
+    script: Script, arguments: tuple[str, ...]
+) -> None:
+    """``gearshift ... | head -1``: no word of complaint."""
+    assert script("send", "events", input=lines(list(range(2000)))).returncode == 0
+    process = subprocess.Popen(
+        [command_path(), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    complaints = [line for line in process.stderr if not line.startswith("waiting for messages")]
+    process.stderr.close()
+    process.wait(30)
+    assert complaints == []
+
+
+def test_interrupted_by_the_keyboard() -> None:
+    """Ctrl-C ends with 130 and without a traceback."""
+    process = subprocess.Popen(
+        [command_path(), "tail", "events"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    assert "waiting for messages" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(30) == 130
+    assert rest.strip() == ""
+
+
+# ── Small commands ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(script: Script, shell: str) -> None:
+    """Each shell gets a script that asks ``gearshift``."""
+    assert "_GEARSHIFT_COMPLETE" in script("completion", shell).stdout
+
+
+def test_completion_knows_the_channels(script: Script) -> None:
+    """What the shell asks for: the configured channels."""
+    words = {"COMP_WORDS": "gearshift send o", "COMP_CWORD": "2"}
+    result = script(env={"_GEARSHIFT_COMPLETE": "bash_complete"} | words)
+    assert result.stdout.split() == ["plain,orders"]
+
+
+def test_init_writes_settings_that_work(run: Run, project: Path) -> None:
+    """The file is accepted as it is, and the embedded profile passes the doctor."""
+    (project / "gearshift.toml").unlink()
+    result = run("init")
+    assert result.exit_code == 0
+    assert "gearshift doctor" in result.stderr
+    assert run("doctor").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "profile"),
+    [("sqlite", "dev"), ("rabbitmq", "rabbit"), ("kafka", "kafka"), ("memory", "memory")],
+)
+def test_init_selects_a_backend(
+    run: Run, project: Path, backend: str, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every profile of the template is valid for its backend."""
+    monkeypatch.setenv("RABBIT_PASSWORD", "x")
+    assert run("init", "--force", "--backend", backend).exit_code == 0
+    assert tomllib.loads((project / "gearshift.toml").read_text())["profile"] == profile
+    with gearshift.open() as bus:
+        assert bus.backend == backend
+
+
+def test_init_never_overwrites(run: Run, project: Path) -> None:
+    """Without --force the file stays as it is."""
+    before = (project / "gearshift.toml").read_text()
+    result = run("init")
+    assert result.exit_code == 2
+    assert "--force" in result.stderr
+    assert (project / "gearshift.toml").read_text() == before
+
+
+def test_init_refuses_a_backend_that_nobody_offers(run: Run, project: Path) -> None:
+    """A misspelt backend is not written into the file."""
+    result = run("init", "--force", "--backend", "sqlit")
+    assert result.exit_code == 2
+    assert "'sqlite'" in result.stderr
+    assert "sqlit" not in (project / "gearshift.toml").read_text().replace("sqlite", "")
+
+
+def test_run_calls_the_worker(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``run`` passes its arguments on, and the worker's number is the exit code."""
+    seen = {}
+
+    def run_target(target: str, **options: object) -> int:
+        seen.update(options, target=target)
+        return 7
+
+    monkeypatch.setattr("gearshift.worker.run_target", run_target)
+    result = run("run", "shop:app", "--processes", "3", "--profile", "memory")
+    assert result.exit_code == 7
+    assert seen == {
+        "target": "shop:app", "processes": 3, "config_path": None, "profile": "memory"
+    }  # fmt: skip
