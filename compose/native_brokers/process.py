@@ -117,7 +117,9 @@ class Seen(NamedTuple):
 
     def alive(self) -> bool:
         """Tell whether this very process still runs; a zombie does not."""
-        return _look(self.pid) == self
+        # Not compared with the parent, which changes when the process is orphaned.
+        seen = _look(self.pid)
+        return seen is not None and seen.started == self.started
 
 
 def descendants(pid: int) -> list[Seen]:

@@ -68,8 +68,7 @@ def publish_to_queue(url: str, queue: str) -> None:
         channel = connection.channel()
         channel.confirm_delivery()
         channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-        # pika ships no types
-        persistent = pika.BasicProperties(delivery_mode=2)  # type: ignore[no-untyped-call]
+        persistent = pika.BasicProperties(delivery_mode=2)
         for body in BODIES:
             channel.basic_publish("", queue, body, persistent, mandatory=True)
 

@@ -88,9 +88,9 @@ def test_key_field_and_headers(run: Run) -> None:
 
 BAD_LINES = [
     ((), "nope", "JSON"),
-    ((), '{"a": 1', "JSON"),
-    ((), '"\xff"', "JSON"),
-    ((), "[" * 100_000, "deep"),
+    ((), '{"a": 1', "truncated"),
+    ((), '"\xff"', "utf-8"),
+    ((), "[" * 100_000, "recursion"),
     (("--text",), "\xff", "utf-8"),
     (("--key-field", "customer"), "1", "customer"),
     (("--key-field", "customer"), "{}", "customer"),

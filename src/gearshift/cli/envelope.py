@@ -1,4 +1,8 @@
-"""The forms of a line that ``send`` takes. Each raises ValueError or a GearshiftError."""
+"""The forms of a line that ``send`` takes.
+
+Each raises ValueError or RecursionError for what is not of this form, and what
+``Producer.message`` raises.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +94,10 @@ def _is_wrapped(value: object) -> bool:
 def _bytes(text: object) -> bytes:
     if not isinstance(text, str):
         raise ValueError("base64 is a text in quotes")
-    return base64.b64decode(text, validate=True)
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"not valid base64: {error}") from None
 
 
 def _key(value: object, field: str) -> str:

@@ -148,7 +148,7 @@ class _Sending:
                 return
             try:
                 message = self._parse(line)
-            except (GearshiftError, ValueError) as error:
+            except (GearshiftError, ValueError, RecursionError) as error:
                 self._bad_line = error
                 return
             if message is not None:

@@ -192,7 +192,9 @@ class KafkaAdmin:
         while True:
             answers = self._client.list_offsets(wanted, request_timeout=_TIMEOUT_S)
             try:
-                return {place.partition: a.result(_TIMEOUT_S).offset for place, a in answers.items()}
+                return {
+                    place.partition: a.result(_TIMEOUT_S).offset for place, a in answers.items()
+                }
             except KafkaException as error:
                 # Soon after a topic was made, its leader may not know yet that it leads.
                 if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:

@@ -149,9 +149,11 @@ class Consumer:
         token: Token = settlement.token
         if token.tag not in self._unsettled:
             # The broker would close the AMQP channel over it, and all other work with it.
-            return exceptions.ChannelWrongStateError("the delivery is not open on this connection")
+            gone: Exception = exceptions.ChannelWrongStateError("not open on this connection")
+            return gone
         if self._link.error is not None or not self._channel.is_open:
-            return self._link.error or self._reason
+            broken: Exception | None = self._link.error or self._reason
+            return broken
         verdict = settlement.verdict
         if verdict is Verdict.ACK and settlement.through:
             self._ack_through(token.tag)

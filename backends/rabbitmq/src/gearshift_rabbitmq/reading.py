@@ -8,9 +8,9 @@ message arrives without its headers, and a warning says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import logging
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from pika import exceptions, spec
@@ -28,7 +28,7 @@ _LENGTH = struct.Struct(">I")
 
 
 def read_frame(data: bytes) -> Any:
-    """As ``pika.frame.decode_frame``: bytes used and the frame, or 0 and None if it is not whole."""
+    """As ``pika.frame.decode_frame``: bytes used and the frame, or 0 and None for a part."""
     try:
         return decode_frame(data)
     except exceptions.InvalidFrameError:

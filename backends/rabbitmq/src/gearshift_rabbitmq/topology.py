@@ -103,7 +103,7 @@ def declare_group(link: Link, topology: Topology, group: str) -> None:
     """Create one group's queues and bind them. An adopted queue has one group and needs none."""
     if topology.adopted_queue is not None:
         raise NotSupported(
-            f"the adopted queue {topology.adopted_queue!r} has one group; no {group!r} can be added",
+            f"the adopted queue {topology.adopted_queue!r} has one group, so no {group!r} is added",
             hint="name an exchange instead, so that every group gets a queue of its own",
         )
     rpc = Rpc(link)
