@@ -15,7 +15,7 @@ test: $(READY)  ## run every test, on brokers that the suite starts itself
 	@$(BIN)/python -m pytest
 
 unit: $(READY)  ## run the tests that need no broker
-	@$(BIN)/python -m pytest tests/unit tests/core tests/embedded tests/cli
+	@$(BIN)/python -m pytest tests/unit tests/core
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

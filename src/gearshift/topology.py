@@ -79,12 +79,9 @@ class Topology:
         if create or (create is None and self._may_create(spec.name)):
             admin.declare(spec)
         elif not admin.exists(spec):
-            known = difflib.get_close_matches(spec.name, self._config.channels, n=1)
             raise UnknownChannel(
                 "there is no such channel",
-                hint=f"did you mean {known[0]!r}?"
-                if known
-                else f"list it as [channels.{spec.name}], or pass create=True",
+                hint=self._missing_hint(spec.name),
                 backend=self._plugin.name,
                 channel=spec.name,
             )
@@ -112,6 +109,15 @@ class Topology:
             if settings.dead_letter_name(source) == name:
                 return settings.semantics
         return None
+
+    def _missing_hint(self, name: str) -> str:
+        channels = self._config.channels
+        if name in channels:
+            return "it is configured; whoever opens it for use first creates it"
+        close = difflib.get_close_matches(name, channels, n=1)
+        if close:
+            return f"did you mean {close[0]!r}?"
+        return f"list it as [channels.{name}], or pass create=True"
 
     def _may_create(self, name: str) -> bool:
         channels = self._config.channels

@@ -262,8 +262,9 @@ def test_a_reader_that_goes_away_ends_it_quietly(
     assert complaints == []
 
 
-def test_interrupted_by_the_keyboard() -> None:
+def test_interrupted_by_the_keyboard(run: Run) -> None:
     """Ctrl-C ends with 130 and without a traceback."""
+    run("send", "events", input="1\n")
     process = subprocess.Popen(
         [command_path(), "tail", "events"],
         stderr=subprocess.PIPE,

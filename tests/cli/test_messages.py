@@ -293,6 +293,8 @@ def test_a_queue_has_no_beginning(run: Run) -> None:
 
 def test_tail_creates_nothing(run: Run) -> None:
     """A channel that is not there is an error, even if it is configured."""
-    assert run("tail", "events", "--idle", "0.1").exit_code == 2
+    result = run("tail", "events", "--idle", "0.1")
+    assert result.exit_code == 2
+    assert "hint: it is configured" in result.stderr
     with gearshift.open() as bus:
         assert not bus.exists("events")
