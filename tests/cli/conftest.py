@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from gearshift import bus
+from gearshift import reconnect
 from gearshift.cli import cli
 
 SETTINGS = """\
@@ -81,12 +81,12 @@ def script() -> Script:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, a broker that is down is given up after the first attempt."""
-    original = bus.connect_until
+    original = reconnect.connect_until
 
     def connect_until(*arguments: Any, **options: Any) -> Any:
         return original(*arguments, **options | {"timeout_s": 0.0})
 
-    monkeypatch.setattr(bus, "connect_until", connect_until)
+    monkeypatch.setattr("gearshift.bus.connect_until", connect_until)
 
 
 @pytest.fixture

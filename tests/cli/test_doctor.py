@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -128,8 +130,6 @@ def test_tcp_fails(run: Run, project: Path, free_port: int, setting: str) -> Non
 
 def test_one_of_several_servers_is_down(broken: Broken, free_port: int) -> None:
     """A warning, as long as another one answers."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         up = server.getsockname()
         broken(endpoints=lambda self: [("127.0.0.1", free_port), up])
@@ -148,9 +148,17 @@ def test_a_host_name_that_nobody_knows(broken: Broken) -> None:
 def test_a_look_up_that_never_ends(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check's own deadline holds."""
     monkeypatch.setattr(doctor, "_CONNECT_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("socket.create_connection", lambda *_, **__: time.sleep(5))
+    over = threading.Event()
+
+    def create_connection(*_: object, **__: object) -> None:
+        over.wait(30)
+        raise OSError("too late")
+
+    monkeypatch.setattr("socket.create_connection", create_connection)
     broken(endpoints=lambda self: [("slow.invalid", 1)])
-    assert "no answer" in _failed(list(examine())).detail
+    detail = _failed(list(examine())).detail
+    over.set()
+    assert "no answer" in detail
 
 
 def test_auth_fails(broken: Broken) -> None:

@@ -339,7 +339,7 @@ def test_init_refuses_a_backend_that_nobody_offers(run: Run, project: Path) -> N
 
 def test_run_calls_the_worker(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """``run`` passes its arguments on, and the worker's number is the exit code."""
-    seen = {}
+    seen: dict[str, object] = {}
 
     def run_target(target: str, **options: object) -> int:
         seen.update(options, target=target)

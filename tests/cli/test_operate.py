@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from cli.conftest import Run, Script, lines, records
+from cli.conftest import Run, Script, command_path, lines, records
 
 import gearshift
 from gearshift import plugins
@@ -186,10 +187,6 @@ def test_a_broken_plugin_does_not_hide_the_others(
 
 def test_watch_goes_on_until_interrupted(script: Script, run: Run) -> None:
     """--watch outside a terminal prints again and again; here until its reader goes."""
-    import subprocess
-
-    from cli.conftest import command_path
-
     with subprocess.Popen(
         [command_path(), "ls", "--watch", "0.1", "-o", "jsonl"],
         stdout=subprocess.PIPE,
