@@ -158,6 +158,9 @@ def test_a_look_up_that_never_ends(broken: Broken, monkeypatch: pytest.MonkeyPat
     broken(endpoints=lambda self: [("slow.invalid", 1)])
     detail = _failed(list(examine())).detail
     over.set()
+    for thread in threading.enumerate():
+        if thread.name == "gearshift-doctor":
+            thread.join()
     assert "no answer" in detail
 
 

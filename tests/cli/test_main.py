@@ -128,14 +128,13 @@ def test_a_traceback_only_with_vv(script: Script) -> None:
     assert verbose.stderr.endswith(plain.stderr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["rabbitmq", "kafka"])
 def test_a_broker_that_is_down_ends_it(
     script: Script, project: Path, free_port: int, backend: str
 ) -> None:
-    """After the deadline of opening, as a process and without help from the tests."""
+    """At the deadline that --timeout gives, as a process and without help from the tests."""
     _unreachable(project, backend, free_port)
-    result = script("send", "orders", input="1\n")
+    result = script("send", "orders", "--timeout", "0.5", input="1\n")
     assert result.returncode == 3
     assert f"127.0.0.1:{free_port}" in result.stderr
 
@@ -182,7 +181,8 @@ def _unreachable(project: Path, backend: str, port: int, password: str = "x") ->
     profiles = {
         "rabbitmq": f'url = "amqp://app:{password}@127.0.0.1:{port}/%2F"',
         "kafka": f'bootstrap_servers = ["127.0.0.1:{port}"]\n'
-        f'sasl_mechanism = "PLAIN"\nsasl_username = "app"\nsasl_password = "{password}"',
+        'connect_timeout_s = 0.3\nsasl_mechanism = "PLAIN"\nsasl_username = "app"\n'
+        f'sasl_password = "{password}"',
     }
     text = f'[profiles.p]\nbackend = "{backend}"\n{profiles[backend]}\n[channels.orders]\n'
     (project / "gearshift.toml").write_text(text)

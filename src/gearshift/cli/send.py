@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
+from gearshift.bus import OPEN_TIMEOUT_S
 from gearshift.cli.context import (
     CommandFailed,
     common_options,
@@ -46,7 +47,7 @@ _ROUND_BYTES = 32 * 1024 * 1024
 @click.option("--create", is_flag=True, help="Create the channel if it is missing.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
-    metavar="S", help="Longest wait for a confirmation.",
+    metavar="S", help="Longest wait for the broker.",
 )  # fmt: skip
 @common_options
 @click.pass_context
@@ -72,7 +73,9 @@ def command(
     reader = LineReader(file, str(getattr(file, "name", "<stdin>")))
     with (
         session_of(ctx).bus() as bus,
-        bus.producer(channel, create=create or None) as producer,
+        bus.producer(
+            channel, create=create or None, timeout_s=min(timeout, OPEN_TIMEOUT_S)
+        ) as producer,
         _progress() as on_result,
     ):
         sending = _Sending(producer, reader, partial(parser, producer, fixed), timeout)

@@ -191,11 +191,12 @@ class KafkaBackend:
         deadline = time.monotonic() + self._settings.connect_timeout_s
         started = time.monotonic()
         while True:
-            left = deadline - time.monotonic()
+            # Never below zero: the client would wait for ever.
+            ask_s = max(0.05, min(deadline - time.monotonic(), _ASK_S))
             try:
                 if topic is not None:
-                    return topic_partitions(client, topic, min(left, _ASK_S))
-                client.list_topics(timeout=min(left, _ASK_S))
+                    return topic_partitions(client, topic, ask_s)
+                client.list_topics(timeout=ask_s)
                 return []
             except KafkaException:
                 client.poll(0)  # serves error_cb, which knows more than 'timed out'

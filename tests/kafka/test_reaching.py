@@ -1,0 +1,38 @@
+"""Reaching a cluster: every wait has an end."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from gearshift_kafka.backend import KafkaBackend
+from gearshift_kafka.settings import KafkaSettings
+
+
+def test_the_client_is_never_told_to_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline that passes between two attempts gives no negative timeout, which has no end."""
+    asked: list[float] = []
+
+    class Silent:
+        def __init__(self, _conf: dict[str, Any]) -> None: ...
+
+        def list_topics(self, *, timeout: float) -> None:
+            asked.append(timeout)
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+        def poll(self, _timeout: float) -> None: ...
+
+    ticks = itertools.count(step=0.12)
+    monkeypatch.setattr("gearshift_kafka.backend.AdminClient", Silent)
+    monkeypatch.setattr(
+        "gearshift_kafka.backend.time", SimpleNamespace(monotonic=lambda: next(ticks))
+    )
+    settings = KafkaSettings(bootstrap_servers=("127.0.0.1:1",), connect_timeout_s=0.4)
+    with pytest.raises(KafkaException):
+        KafkaBackend(settings).admin()
+    assert len(asked) > 1
+    assert min(asked) > 0
