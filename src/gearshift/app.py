@@ -18,11 +18,12 @@ import importlib
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gearshift.capabilities import Requirement
 from gearshift.delivery import Delivery
 from gearshift.errors import UsageError
 from gearshift.message import DEFAULT_GROUP, validate_name
@@ -61,6 +62,7 @@ class Handler:
     group: str | None
     concurrency: int
     prefetch: int | None
+    requires: tuple[str, ...]
     value_type: Any
     takes_value: bool
     takes_delivery: bool
@@ -91,19 +93,22 @@ class App:
         group: str | None = None,
         concurrency: int = 1,
         prefetch: int | None = None,
+        requires: Sequence[str] = (),
     ) -> Callable[[F], F]:
         """Register a function for ``channel`` and ``group``; it stays callable as it is.
 
         ``concurrency`` is how many messages a process handles at once: messages of one key one
         after the other, each on a thread (or, for async functions, all on one event loop).
-        ``prefetch`` bounds what the process holds; None is the channel's setting. Raises
-        UsageError and InvalidMessage at import, not when the first message comes.
+        ``prefetch`` bounds what the process holds; None is the channel's setting. ``requires``
+        names capabilities without which the worker must not start. Raises UsageError, ConfigError
+        and InvalidMessage at import, not when the first message comes.
         """
         validate_name(channel, "channel")
         if group is not None:
             validate_name(group, "group")
         if not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
             raise UsageError(f"concurrency {concurrency!r} is out of range", hint="use 1 to 1000")
+        Requirement.parse_all(requires)
 
         def register(function: F) -> F:
             value_type, takes_value, takes_delivery = _signature(function)
@@ -114,6 +119,7 @@ class App:
                     group=group,
                     concurrency=concurrency,
                     prefetch=prefetch,
+                    requires=tuple(requires),
                     value_type=value_type,
                     takes_value=takes_value,
                     takes_delivery=takes_delivery,

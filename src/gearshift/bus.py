@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 import uuid
 import warnings
@@ -17,7 +18,7 @@ from typing import Any, Self, TypeVar, overload
 
 from gearshift import config as configuration
 from gearshift import plugins
-from gearshift.capabilities import Capabilities
+from gearshift.capabilities import Capabilities, Requirement
 from gearshift.codecs import codec_named
 from gearshift.config import Config
 from gearshift.consumer import Consumer, ConsumerPolicy
@@ -102,15 +103,22 @@ class Bus:
     # ── producers and consumers ──
 
     def producer(
-        self, channel: str, *, create: bool | None = None, timeout_s: float = OPEN_TIMEOUT_S
+        self,
+        channel: str,
+        *,
+        requires: Sequence[str] = (),
+        create: bool | None = None,
+        timeout_s: float = OPEN_TIMEOUT_S,
     ) -> Producer:
         """A producer for ``channel``, connected and checked.
 
-        ``create`` True creates a channel that is missing, False never; None creates those that the
-        configuration lists, or any if it lists none. Blocks for about ``timeout_s`` seconds at
-        most. Raises ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
+        ``requires`` names capabilities that this code cannot do without, besides those of the
+        configuration: ``["fan_out", "order=key"]``; NotSupported if one is missing. ``create`` True
+        creates a channel that is missing, False never; None creates those that the configuration
+        lists, or any if it lists none. Blocks for about ``timeout_s`` seconds at most. Raises
+        ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
         """
-        spec, capabilities = self._checked(channel)
+        spec, capabilities = self._checked(channel, requires)
         self._ensure(spec, create, timeout_s)
         settings = self._topology.settings(channel)
         producer = Producer(
@@ -135,6 +143,7 @@ class Bus:
         start: Start | str = ...,
         ephemeral: bool = ...,
         serial_keys: bool = ...,
+        requires: Sequence[str] = ...,
         create: bool | None = ...,
         timeout_s: float = ...,
     ) -> Consumer[Any]: ...
@@ -150,6 +159,7 @@ class Bus:
         start: Start | str = ...,
         ephemeral: bool = ...,
         serial_keys: bool = ...,
+        requires: Sequence[str] = ...,
         create: bool | None = ...,
         timeout_s: float = ...,
     ) -> Consumer[T]: ...
@@ -164,6 +174,7 @@ class Bus:
         start: Start | str = "earliest",
         ephemeral: bool = False,
         serial_keys: bool = False,
+        requires: Sequence[str] = (),
         create: bool | None = None,
         timeout_s: float = OPEN_TIMEOUT_S,
     ) -> Consumer[Any]:
@@ -175,9 +186,9 @@ class Bus:
         of its own that leaves nothing behind. With ``serial_keys`` no two deliveries of one key
         are in hand at once, so that several threads keep each key's order.
 
-        Blocking, ``create`` and errors as for ``producer``, and UnknownGroup.
+        Blocking, ``requires``, ``create`` and errors as for ``producer``, and UnknownGroup.
         """
-        spec, capabilities = self._checked(channel)
+        spec, capabilities = self._checked(channel, requires)
         settings = self._topology.settings(channel)
         if ephemeral and not capabilities.ephemeral_group:
             raise NotSupported("no ephemeral groups here", backend=self.backend, channel=channel)
@@ -194,27 +205,40 @@ class Bus:
             start=start if isinstance(start, Start) else _start(start),
             ephemeral=ephemeral,
         )
+        dead_letters = None if ephemeral else self._dead_letters(spec, name, timeout_s)
         inbox = Inbox(wanted.prefetch, serial_keys=serial_keys)
-        pump = self._pump(wanted, inbox, create, timeout_s)
-        policy = ConsumerPolicy(
-            channel=channel,
-            group=wanted.group,
-            codec=codec_named(settings.codec),
-            retry=RetryPolicy(
-                max_attempts=settings.max_attempts,
-                delay_s=settings.retry_delay_s,
-                max_delay_s=settings.retry_max_delay_s,
-            ),
-            dead_letters=None if ephemeral else self._dead_letters(spec, name, timeout_s),
-            holds_retries=_holds_retries(capabilities),
-            can_seek=capabilities.seek and spec.semantics is Semantics.STREAM,
-            target=value_type,
-            where={"backend": self.backend},
+        policy = self._policy(wanted, capabilities, dead_letters, value_type)
+        return self._consume(wanted, inbox, policy, create, timeout_s)
+
+    def inspect(
+        self,
+        channel: str,
+        *,
+        group: str | None = None,
+        prefetch: int = 100,
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> Consumer[Any]:
+        """A consumer for tools that look at what waits for ``group``, or move it.
+
+        It takes messages in hand like any member of the group, gives up on none whatever its
+        attempts, and gives back on ``close`` what was not settled. Creates nothing. Blocking and
+        errors as for ``consumer``.
+        """
+        spec, capabilities = self._checked(channel)
+        name = self._topology.group(spec, group, create=None)
+        self._ensure(spec, False, timeout_s)
+        wanted = ConsumerSpec(
+            channel=spec,
+            group=name,
+            member=f"{channel}-{uuid.uuid4().hex[:12]}",
+            prefetch=_checked_prefetch(prefetch),
         )
-        pump.start()
-        consumer: Consumer[Any] = Consumer(pump, inbox, policy)
-        self._remember(consumer)
-        return consumer
+        policy = replace(
+            self._policy(wanted, capabilities, None, Any),
+            retry=RetryPolicy(max_attempts=sys.maxsize),
+            inspects=True,
+        )
+        return self._consume(wanted, Inbox(prefetch), policy, False, timeout_s)
 
     # ── operating ──
 
@@ -295,11 +319,13 @@ class Bus:
 
     # ── inside ──
 
-    def _checked(self, channel: str) -> tuple[ChannelSpec, Capabilities]:
+    def _checked(
+        self, channel: str, requires: Sequence[str] = ()
+    ) -> tuple[ChannelSpec, Capabilities]:
         if self._closed:
             raise Closed("this bus is closed", channel=channel)
         spec = self._topology.spec(channel)
-        capabilities = self._topology.capabilities(spec)
+        capabilities = self._topology.capabilities(spec, Requirement.parse_all(requires))
         with self._failures(channel).raised():
             self._backend.check(spec)
         return spec, capabilities
@@ -346,6 +372,45 @@ class Bus:
         self._topology.capabilities(spec)
         self._ensure(spec, True, timeout_s)
         return DeadLetters(lambda: self._outbox(spec, timeout_s), channel=source.name, group=group)
+
+    def _policy(
+        self,
+        spec: ConsumerSpec,
+        capabilities: Capabilities,
+        dead_letters: DeadLetters | None,
+        value_type: Any,
+    ) -> ConsumerPolicy:
+        channel = spec.channel
+        settings = self._topology.settings(channel.name)
+        return ConsumerPolicy(
+            channel=channel.name,
+            group=spec.group,
+            codec=codec_named(settings.codec),
+            retry=RetryPolicy(
+                max_attempts=settings.max_attempts,
+                delay_s=settings.retry_delay_s,
+                max_delay_s=settings.retry_max_delay_s,
+            ),
+            dead_letters=dead_letters,
+            holds_retries=_holds_retries(capabilities),
+            can_seek=capabilities.seek and channel.semantics is Semantics.STREAM,
+            target=value_type,
+            where={"backend": self.backend},
+        )
+
+    def _consume(
+        self,
+        spec: ConsumerSpec,
+        inbox: Inbox,
+        policy: ConsumerPolicy,
+        create: bool | None,
+        timeout_s: float,
+    ) -> Consumer[Any]:
+        pump = self._pump(spec, inbox, create, timeout_s)
+        pump.start()
+        consumer: Consumer[Any] = Consumer(pump, inbox, policy)
+        self._remember(consumer)
+        return consumer
 
     def _pump(
         self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float

@@ -8,6 +8,7 @@ Every field must be given: a backend that says nothing about a capability does n
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -76,6 +77,10 @@ class Requirement:
     @staticmethod
     def parse(text: str) -> Requirement:
         """Read ``"dead_letter"`` or ``"order=key"``. Raises ConfigError with the vocabulary."""
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"requires takes texts, got {text!r}", hint='such as "dead_letter" or "order=key"'
+            )
         name, separator, wanted = text.partition("=")
         level_type = _LEVELS.get(name)
         if name not in _FIELDS or (separator and level_type is None):
@@ -95,6 +100,13 @@ class Requirement:
             raise ConfigError(
                 f"unknown level {wanted!r} of {name}", hint=f"one of {choices}"
             ) from None
+
+    @staticmethod
+    def parse_all(texts: Sequence[str]) -> tuple[Requirement, ...]:
+        """Read a list of them. Raises ConfigError, also for one text in place of a list."""
+        if isinstance(texts, str):
+            raise ConfigError(f"requires {texts!r} is not a list", hint=f"write [{texts!r}]")
+        return tuple(Requirement.parse(text) for text in texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class ConsumerPolicy:
     holds_retries: Callable[[float], bool]
     can_seek: bool
     target: Any = Any
+    inspects: bool = False
     where: dict[str, str] = field(default_factory=dict)
 
 
@@ -158,7 +159,7 @@ class Consumer(Generic[T]):
             self._policy.dead_letters.close(timeout_s)
         unsettled = [entry.message.id for entry in self._inbox.in_hand()]
         self._pump.stop(timeout_s)
-        if unsettled:
+        if unsettled and not self._policy.inspects:
             log.warning(
                 "channel %r: closed with %d unsettled deliveries, which will come again",
                 self.channel,

@@ -98,7 +98,7 @@ class Topology:
             f"{what} is not one of this queue's groups: {listed}",
             hint=f"did you mean {close[0]!r}?"
             if close
-            else f"add it to groups of [channels.{spec.name}], or pass create=True",
+            else f"add it to groups of [channels.{spec.name}]; in code, create=True makes one more",
             backend=self._plugin.name,
             channel=spec.name,
         )
@@ -117,7 +117,7 @@ class Topology:
         close = difflib.get_close_matches(name, channels, n=1)
         if close:
             return f"did you mean {close[0]!r}?"
-        return f"list it as [channels.{name}], or pass create=True"
+        return f"list it as [channels.{name}], or create it on purpose: create=True, or --create"
 
     def _may_create(self, name: str) -> bool:
         channels = self._config.channels

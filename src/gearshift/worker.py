@@ -83,6 +83,7 @@ class Worker:
                 group=handler.group,
                 value_type=handler.value_type,
                 prefetch=handler.prefetch,
+                requires=handler.requires,
                 serial_keys=True,
             )
             self._consumers.append(consumer)

@@ -90,6 +90,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, what is not there at once is not waited for: no server needs it."""
+    for module in ("peek", "dlq"):
+        monkeypatch.setattr(f"gearshift.cli.{module}._IDLE_S", 0.2)
+
+
+@pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as listener:

@@ -51,6 +51,22 @@ def test_a_stream_is_read_from_its_beginning(run: Run) -> None:
     assert result.exit_code == (0 if is_stream else 4)
 
 
+def test_dead_letters_come_back(run: Run) -> None:
+    """Shown, redriven under the same id, and gone from the dead; peek or replay shows it again."""
+    run("send", "bills", "--create", "--header", "a=b", input='{"n": 1}\n')
+    with gearshift.open() as bus:
+        with bus.consumer("bills", create=True) as inbox:
+            (delivery,) = inbox.receive(timeout_s=30)
+            delivery.reject("no such customer")
+        semantics = bus.semantics("bills")
+    assert "no such customer" in run("dlq", "show", "bills").stdout
+    assert run("dlq", "redrive", "bills", "--yes").stdout.startswith("redrove 1 ")
+    assert run("dlq", "redrive", "bills", "--yes").stdout.startswith("redrove 0 ")
+    again = run("peek" if semantics == "queue" else "replay", "bills")
+    record = records(again.stdout)[-1]
+    assert (record["id"], record["value"], record["headers"]) == (delivery.id, {"n": 1}, {"a": "b"})
+
+
 @pytest.mark.parametrize("profile", ["rabbitmq"], indirect=True)  # that Kafka asks for none
 def test_refused_credentials(run: Run, project: Path, profile: str) -> None:
     """The doctor tells them from a broker that is down, without the password."""

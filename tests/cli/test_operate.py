@@ -11,7 +11,7 @@ from cli.conftest import Run, Script, command_path, lines, records
 
 import gearshift
 from gearshift import plugins
-from gearshift.cli.ls import _age
+from gearshift.cli.ls import age
 from gearshift.errors import PluginImportError
 from gearshift.plugins import PluginEntry
 
@@ -75,7 +75,7 @@ def test_ls_goes_on_after_a_channel_that_cannot_be_used(run: Run, project: Path)
 )  # fmt: skip
 def test_ages_are_shown_in_two_units(seconds: float, shown: str) -> None:
     """Short, and of the right size."""
-    assert _age(seconds) == shown
+    assert age(seconds) == shown
 
 
 # ── purge ────────────────────────────────────────────────────────────────────────────────────────

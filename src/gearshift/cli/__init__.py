@@ -17,10 +17,13 @@ from gearshift.cli import (
     backends,
     completion,
     config,
+    dlq,
     doctor,
     init,
     ls,
+    peek,
     purge,
+    replay,
     run,
     send,
     tail,
@@ -34,8 +37,8 @@ __all__ = ["cli", "main"]
 GROUPS = {
     "Start": ["init", "doctor", "config", "completion"],
     "Decide": ["backends"],
-    "Messages": ["send", "tail"],
-    "Operate": ["ls", "run", "purge"],
+    "Messages": ["send", "tail", "peek", "replay"],
+    "Operate": ["ls", "dlq", "run", "purge"],
 }
 
 HELP: dict[str, Any] = {
@@ -110,7 +113,9 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _module in (backends, completion, config, doctor, init, ls, purge, run, send, tail):
+for _module in (
+    backends, completion, config, dlq, doctor, init, ls, peek, purge, replay, run, send, tail
+):  # fmt: skip
     cli.add_command(_module.command)
 
 

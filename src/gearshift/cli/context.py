@@ -24,11 +24,13 @@ __all__ = [
     "Session",
     "common_options",
     "complete_channel",
+    "end_dry_run",
     "end_of_pipe",
     "guarded",
     "note",
     "print_error",
     "session_of",
+    "yes_option",
 ]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -111,6 +113,23 @@ def common_options(command: Decorated) -> Decorated:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def yes_option(command: Decorated) -> Decorated:
+    """Add --yes, without which a dangerous verb only says what it would do."""
+    return click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")(
+        command
+    )
+
+
+def end_dry_run(what: str) -> None:
+    """Say that it was one. Off a terminal raises CommandFailed: a script must not take it for done.
+
+    ``what`` did not happen: ``nothing was purged``.
+    """
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"{what}: this was a dry run", hint="add --yes", exit_code=2)
+    note("this was a dry run; --yes does it")
 
 
 def complete_channel(
@@ -232,10 +251,15 @@ class _StderrHandler(logging.Handler):
         self._session = session
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line, if this session's -v asks for its level; never raises."""
+        """The record, if this session's -v asks for its level; never raises.
+
+        With the traceback that it carries: it is of the user's own code, such as a handler.
+        """
         levels = (logging.WARNING, logging.INFO, logging.DEBUG)
         if record.levelno < levels[min(self._session.verbose, 2)]:
             return
         text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
         with contextlib.suppress(OSError, ValueError):
             click.echo(self._session.masked(text), err=True)

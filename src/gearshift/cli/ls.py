@@ -23,7 +23,7 @@ from gearshift.errors import ConnectionFailed, GearshiftError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["command"]
+__all__ = ["age", "command"]
 
 _NUMBERS = ("ready", "in_flight", "lag", "oldest_age_s", "consumers")
 _HEADERS = ("READY", "IN FLIGHT", "LAG", "OLDEST", "CONSUMERS")
@@ -122,10 +122,10 @@ def _state(record: Record) -> list[Any]:
 
 
 def _number(field: str, value: Any) -> object:
-    return _age(value) if field == "oldest_age_s" and value is not None else value
+    return age(value) if field == "oldest_age_s" and value is not None else value
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
     """``seconds`` in its two largest units: 3.2s, 4m05s, 7h12m, 3d04h."""
     if seconds < 60:
         return f"{seconds:.1f}s"

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-
 import rich_click as click
 
 from gearshift.bus import Bus
 from gearshift.cli.context import (
-    CommandFailed,
     common_options,
     complete_channel,
-    note,
+    end_dry_run,
     session_of,
+    yes_option,
 )
 from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
 from gearshift.message import DEFAULT_GROUP
 
-__all__ = ["command"]
+__all__ = ["command", "purge_group"]
 
 
 @click.command("purge")
 @click.argument("channel", shell_complete=complete_channel)
 @click.option("--group", metavar="NAME", help="The group whose messages go; else the default one.")
-@click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
+@yes_option
 @common_options
 @click.pass_context
 def command(ctx: click.Context, channel: str, group: str | None, yes: bool) -> None:
@@ -32,16 +30,19 @@ def command(ctx: click.Context, channel: str, group: str | None, yes: bool) -> N
     Without --yes it only says what would go. Other groups keep their messages.
     """
     with session_of(ctx).bus() as bus:
-        waiting = _waiting(bus, channel, group)
-        name = f"group {group or DEFAULT_GROUP!r} of {channel!r}"
-        if yes:
-            gone = bus.purge(channel, group)
-            click.echo(f"purged {_messages(waiting if gone is None else gone)} of {name}")
-            return
-        click.echo(f"would purge {_messages(waiting)} of {name}")
-    if not sys.stdin.isatty():  # a script must not take this for done
-        raise CommandFailed("nothing was purged: this was a dry run", hint="add --yes", exit_code=2)
-    note("this was a dry run; --yes does it")
+        purge_group(bus, channel, group, yes=yes)
+
+
+def purge_group(bus: Bus, channel: str, group: str | None, *, yes: bool) -> None:
+    """Purge and say how much went; without ``yes`` only say what would."""
+    waiting = _waiting(bus, channel, group)
+    name = f"group {group or DEFAULT_GROUP!r} of {channel!r}"
+    if yes:
+        gone = bus.purge(channel, group)
+        click.echo(f"purged {_messages(waiting if gone is None else gone)} of {name}")
+        return
+    click.echo(f"would purge {_messages(waiting)} of {name}")
+    end_dry_run("nothing was purged")
 
 
 def _waiting(bus: Bus, channel: str, group: str | None) -> int | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import rich_click as click
@@ -12,10 +9,10 @@ import rich_click as click
 from gearshift.bus import Bus
 from gearshift.cli.context import common_options, complete_channel, note, session_of
 from gearshift.cli.output import json_line
+from gearshift.cli.record import record_of
 from gearshift.consumer import Consumer
-from gearshift.delivery import Delivery
-from gearshift.errors import DecodeError, NotSupported
-from gearshift.message import Headers, Semantics
+from gearshift.errors import NotSupported
+from gearshift.message import Semantics
 
 __all__ = ["command"]
 
@@ -47,7 +44,7 @@ def command(
         note(f"waiting for messages of {channel!r} ({bus.semantics(channel)}); Ctrl-C ends")
         for number, delivery in enumerate(inbox.iterate(idle_timeout_s=idle), 1):
             delivery.ack()  # for our own group only, which goes when we do
-            click.echo(json_line(_record(delivery)))
+            click.echo(json_line(record_of(delivery)))
             if number == most:
                 return
 
@@ -61,62 +58,3 @@ def _consumer(bus: Bus, channel: str, start: str | None) -> Consumer[Any]:
             channel=channel,
         )
     return bus.consumer(channel, ephemeral=True, start=start or "latest", create=False)
-
-
-def _record(delivery: Delivery[Any]) -> dict[str, Any]:
-    value, encoding = _value(delivery)
-    message, position = delivery.message, delivery.position
-    record = {
-        "id": message.id,
-        "key": message.key,
-        "headers": _headers(message.headers),
-        "timestamp": _timestamp(message.timestamp_ms),
-        "content_type": message.content_type,
-        "value": value,
-        "encoding": encoding,
-        "position": {"partition": position.partition, "offset": position.offset}
-        if position
-        else None,
-        "attempt": delivery.attempt,
-    }
-    if encoding is None:
-        del record["encoding"]
-    return record
-
-
-def _value(delivery: Delivery[Any]) -> tuple[Any, str | None]:
-    """The body as JSON has it, and its encoding if it had to be wrapped."""
-    try:
-        value = delivery.value
-    except DecodeError:
-        value = delivery.body
-    if not isinstance(value, bytes):
-        return value, None
-    try:  # plain text of a sender that did not say so
-        return value.decode(), None
-    except UnicodeDecodeError:
-        return base64.b64encode(value).decode(), "base64"
-
-
-def _headers(headers: Headers) -> dict[str, Any]:
-    """Names to values; to a list of values where a name repeats."""
-    return {name: values[0] if len(values) == 1 else values for name, values in _grouped(headers)}
-
-
-def _grouped(headers: Headers) -> Iterator[tuple[str, list[Any]]]:
-    for name in headers:
-        yield name, [_header(value) for value in headers.getall(name)]
-
-
-def _header(value: object) -> object:
-    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-
-
-def _timestamp(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    try:
-        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (ValueError, OverflowError, OSError):  # a foreign sender's nonsense
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

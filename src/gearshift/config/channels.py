@@ -100,10 +100,8 @@ def _requirements(entries: tuple[object, ...]) -> tuple[Requirement, ...]:
 
 
 def _requirement(entry: object) -> Requirement:
-    if not isinstance(entry, str):
-        raise ConfigError('requires: expected texts such as "dead_letter" or "order=key"')
     try:
-        return Requirement.parse(entry)
+        return Requirement.parse(entry)  # type: ignore[arg-type]  # it refuses what is no text
     except ConfigError as error:
         raise ConfigError(f"requires: {error.message}", hint=error.hint) from None
 

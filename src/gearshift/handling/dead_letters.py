@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gearshift.errors import GearshiftError
-from gearshift.message import Headers, Message, message_id
+from gearshift.message import Headers, HeaderValue, Message, message_id
 from gearshift.outbox import Batch, Outbox
 
-__all__ = ["DeadLetters"]
+__all__ = ["DeadLetters", "Death", "revived"]
 
 #: Headers that tell a dead letter's story. They replace those of an earlier death.
 REASON, CHANNEL, GROUP, ATTEMPTS, TIME = (
@@ -24,6 +24,35 @@ REASON, CHANNEL, GROUP, ATTEMPTS, TIME = (
 _OURS = frozenset((REASON, CHANNEL, GROUP, ATTEMPTS, TIME))
 
 MAX_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """What a dead letter's headers tell; None where it has no such header, or a foreign one."""
+
+    reason: str | None
+    channel: str | None
+    group: str | None
+    attempts: int | None
+    time_ms: int | None
+
+    @staticmethod
+    def of(message: Message) -> Death:
+        """Read ``message``'s headers."""
+        headers = message.headers
+        return Death(
+            reason=_text(headers.get(REASON)),
+            channel=_text(headers.get(CHANNEL)),
+            group=_text(headers.get(GROUP)),
+            attempts=_number(headers.get(ATTEMPTS)),
+            time_ms=_number(headers.get(TIME)),
+        )
+
+
+def revived(message: Message) -> Message:
+    """``message`` as it was before it died: the same id, body, key and all other headers."""
+    kept = [pair for pair in message.headers.pairs if pair[0] not in _OURS]
+    return replace(message, headers=Headers(kept))
 
 
 class DeadLetters:
@@ -96,3 +125,17 @@ class DeadLetters:
                 (TIME, time.time_ns() // 1_000_000),
             ]
         )
+
+
+def _text(value: HeaderValue | None) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value is None else str(value)
+
+
+def _number(value: HeaderValue | None) -> int | None:
+    """Also of digits: Kafka's headers are bytes, whatever was put in."""
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None

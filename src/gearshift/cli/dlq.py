@@ -1,0 +1,190 @@
+"""``gearshift dlq``: dead letters, seen, brought back, or thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from gearshift.bus import Bus
+from gearshift.cli.context import (
+    common_options,
+    complete_channel,
+    end_dry_run,
+    note,
+    session_of,
+    yes_option,
+)
+from gearshift.cli.ls import age
+from gearshift.cli.output import cell, emit, new_table, output_option
+from gearshift.cli.peek import waiting
+from gearshift.cli.purge import purge_group
+from gearshift.cli.record import record_of
+from gearshift.delivery import Delivery
+from gearshift.errors import UnknownChannel
+from gearshift.handling.dead_letters import Death
+from gearshift.message import Semantics
+from gearshift.redrive import dead_letter_channel, redrive
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["command"]
+
+#: Longest wait for one more letter, in seconds.
+_IDLE_S = 2.0
+
+_group_option = click.option(
+    "--group", metavar="NAME", help="Only what died in this group; else in any."
+)
+
+
+@click.group("dlq")
+def command() -> None:
+    """Look at dead letters, bring them back, or throw them away.
+
+    CHANNEL is the channel that they came from, not the one that holds them.
+    """
+
+
+@command.command("list")
+@output_option
+@common_options
+@click.pass_context
+def list_(ctx: click.Context, output: str) -> None:
+    """Where each configured channel's dead letters are, and how many wait there."""
+    with session_of(ctx).bus() as bus:
+        records = [_state(bus, name) for name in bus.config.channels]
+    if not records:
+        note("no channel is configured")
+
+    def table() -> Table:
+        made = new_table("CHANNEL", "DEAD LETTERS IN", "WAITING", right=["WAITING"])
+        for record in records:
+            name = record["dead_letter"]
+            count = record["waiting"] if record["exists"] else "none yet" if name else ""
+            made.add_row(cell(record["channel"]), cell(name or "switched off"), cell(count))
+        return made
+
+    emit(records, output, table)
+
+
+@command.command("show")
+@click.argument("channel", shell_complete=complete_channel)
+@_group_option
+@click.option(
+    "--max", "most", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N",
+    help="How many at most.",
+)  # fmt: skip
+@output_option
+@common_options
+@click.pass_context
+def show(ctx: click.Context, channel: str, group: str | None, most: int, output: str) -> None:
+    """What died, why, where and when. Nothing is settled.
+
+    json and jsonl have the whole messages.
+    """
+    with session_of(ctx).bus() as bus:
+        source = _existing(bus, channel)
+        letters = []
+        for letter in _letters(bus, source, most):
+            death = Death.of(letter.message)
+            if death.channel in (None, channel) and group in (None, death.group):
+                letters.append((record_of(letter), death))
+
+    def table() -> Table:
+        made = new_table("ID", "KEY", "GROUP", "ATTEMPTS", "AGE", "REASON", right=["ATTEMPTS"])
+        for record, death in letters:
+            since = None if death.time_ms is None else age(time.time() - death.time_ms / 1000)
+            made.add_row(
+                *(cell(record[field]) for field in ("id", "key")),
+                *(cell(value) for value in (death.group, death.attempts, since, death.reason)),
+            )
+        return made
+
+    emit([record for record, _ in letters], output, table)
+
+
+@command.command("redrive")
+@click.argument("channel", shell_complete=complete_channel)
+@_group_option
+@click.option("--max", "most", type=click.IntRange(1), metavar="N", help="How many at most.")
+@yes_option
+@common_options
+@click.pass_context
+def redrive_(
+    ctx: click.Context, channel: str, group: str | None, most: int | None, yes: bool
+) -> None:
+    """Send dead letters to their channel again, for every group of it.
+
+    They keep id, key, body and headers. Each is settled once it is stored there, so a failure loses
+    none. Without --yes it only says what would go.
+    """
+    with session_of(ctx).bus() as bus:
+        source = _existing(bus, channel)
+        if not yes:
+            count = _waiting(bus, source)
+            some = "dead letters" if count is None else f"up to {min(count, most or count):,}"
+            click.echo(f"would send {some} of {source!r} to {channel!r} again")
+            end_dry_run("nothing was redriven")
+            return
+        done = redrive(bus, channel, group=group, most=most, idle_timeout_s=_IDLE_S)
+    click.echo(f"redrove {done.moved:,} of {source!r} to {channel!r}")
+    if done.left:
+        note(f"{done.left:,} were left: of another channel or group, or newer than this command")
+
+
+@command.command("purge")
+@click.argument("channel", shell_complete=complete_channel)
+@yes_option
+@common_options
+@click.pass_context
+def purge(ctx: click.Context, channel: str, yes: bool) -> None:
+    """Throw away all dead letters of a channel.
+
+    Without --yes it only says how many would go.
+    """
+    with session_of(ctx).bus() as bus:
+        purge_group(bus, _existing(bus, channel), None, yes=yes)
+
+
+def _state(bus: Bus, channel: str) -> dict[str, Any]:
+    source = bus.config.channel(channel).dead_letter_name(channel)
+    exists = source is not None and bus.exists(source)
+    count = _waiting(bus, source) if exists and source is not None else None
+    return {"channel": channel, "dead_letter": source, "exists": exists, "waiting": count}
+
+
+def _waiting(bus: Bus, source: str) -> int | None:
+    """How many wait in the default group; None if the broker does not tell."""
+    for state in bus.groups(source):
+        if state.group == "default":
+            return state.lag if state.ready is None else state.ready
+    return None
+
+
+def _existing(bus: Bus, channel: str) -> str:
+    source = dead_letter_channel(bus, channel)
+    if not bus.exists(source):
+        raise UnknownChannel(
+            "there are no dead letters",
+            hint="gearshift dlq list shows where there are some",
+            backend=bus.backend,
+            channel=source,
+        )
+    return source
+
+
+def _letters(bus: Bus, source: str, most: int) -> Iterator[Delivery[Any]]:
+    if bus.semantics(source) is Semantics.QUEUE:
+        yield from waiting(bus, source, None, most)
+        return
+    with bus.consumer(source, ephemeral=True, create=False) as inbox:
+        inbox.ready()
+        for number, letter in enumerate(inbox.iterate(idle_timeout_s=_IDLE_S), 1):
+            letter.ack()  # for our own group only, which goes when we do
+            yield letter
+            if number == most:
+                return

@@ -1,0 +1,178 @@
+"""``dlq``: dead letters are shown, brought back whole, and thrown away only on purpose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli.conftest import Run, records
+
+import gearshift
+from gearshift.errors import PublishRefused, UnknownChannel
+from gearshift.redrive import redrive
+
+pytestmark = pytest.mark.usefixtures("brisk")
+
+
+@pytest.fixture(params=["orders", "events"], ids=["queue", "stream"])
+def channel(request: pytest.FixtureRequest) -> str:
+    """A queue and a stream."""
+    return str(request.param)
+
+
+def _kill(channel: str, *values: object, group: str = "default") -> list[str | None]:
+    """Send ``values`` and reject each in ``group``; the ids."""
+    ids = []
+    with gearshift.open() as bus:
+        with bus.producer(channel) as producer:
+            for value in values:
+                producer.send(value, key="k", headers=[("a", "b"), ("a", 7)])
+        with bus.consumer(channel, group=group) as inbox:
+            for _ in values:
+                (delivery,) = inbox.receive(timeout_s=10)
+                ids.append(delivery.id)
+                delivery.reject("no such customer")
+    return ids
+
+
+def _waiting(channel: str) -> int | None:
+    with gearshift.open() as bus:
+        state = next(state for state in bus.groups(channel) if state.group == "default")
+        return state.ready if state.lag is None else state.lag
+
+
+def test_nothing_has_died(run: Run, channel: str) -> None:
+    """The list says so; the others end with 2 and where to look."""
+    listed = json.loads(run("dlq", "list", "-o", "json").stdout)
+    assert listed[0] == {
+        "channel": "orders", "dead_letter": "orders.dead", "exists": False, "waiting": None
+    }  # fmt: skip
+    for verb in ("show", "redrive", "purge"):
+        result = run("dlq", verb, channel)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "no dead letters" in result.stderr
+        assert "hint: " in result.stderr
+
+
+def test_dead_letters_are_listed_and_shown(run: Run, channel: str) -> None:
+    """Who, where, how often and why; showing twice shows the same, so nothing was settled."""
+    (id_,) = _kill(channel, {"order": 1})
+    first, second = run("dlq", "show", channel), run("dlq", "show", channel)
+    for word in (str(id_), "default", "no such customer"):
+        assert word in first.stdout
+        assert word in second.stdout
+    (record,) = records(run("dlq", "show", channel, "-o", "jsonl").stdout)
+    assert record["value"] == {"order": 1}
+    assert record["headers"]["dead-letter-reason"] == "no such customer"
+
+
+def test_the_list_counts(run: Run) -> None:
+    """As many as wait in the dead-letter channel of a queue."""
+    _kill("orders", 1, 2, 3)
+    assert run("dlq", "list").stdout.splitlines()[1].split() == ["orders", "orders.dead", "3"]
+
+
+def test_a_channel_without_dead_letters(run: Run, project: Path) -> None:
+    """Switched off is said, and asking for them is refused with exit code 4."""
+    file = project / "gearshift.toml"
+    file.write_text(file.read_text() + "dead_letter = false\n")
+    assert "switched off" in run("dlq", "list").stdout
+    assert run("dlq", "show", "events").exit_code == 4
+
+
+def test_redrive_brings_them_back_whole(run: Run, channel: str) -> None:
+    """Same id, key, body and headers, less those of its death; and it is gone from the dead."""
+    ids = _kill(channel, {"order": 1}, b"\x00\xff", "text")
+    assert run("dlq", "redrive", channel, "--yes").exit_code == 0
+    with gearshift.open() as bus, bus.consumer(channel) as inbox:
+        back = [inbox.receive(timeout_s=10)[0] for _ in ids]
+        assert [delivery.id for delivery in back] == ids
+        assert [delivery.value for delivery in back] == [{"order": 1}, b"\x00\xff", "text"]
+        assert {delivery.key for delivery in back} == {"k"}
+        assert back[0].headers.pairs == (("a", "b"), ("a", 7))
+        for delivery in back:
+            delivery.ack()
+    assert _waiting(f"{channel}.dead") == 0
+    assert run("dlq", "redrive", channel, "--yes").stdout.startswith("redrove 0 ")
+
+
+def test_redrive_is_a_dry_run_without_yes(run: Run, channel: str) -> None:
+    """It says what would go, and fails off a terminal, so that no script takes it for done."""
+    _kill(channel, 1)
+    result = run("dlq", "redrive", channel)
+    assert result.exit_code == 2
+    assert f"of '{channel}.dead' to '{channel}' again" in result.stdout
+    assert "--yes" in result.stderr
+    assert run("dlq", "redrive", channel, "--yes").stdout.startswith("redrove 1 ")
+
+
+def test_redrive_at_most(run: Run, channel: str) -> None:
+    """--max bounds it; the rest stays for the next time, and none comes twice."""
+    ids = _kill(channel, 1, 2, 3)
+    for moved in (2, 1, 0):
+        done = run("dlq", "redrive", channel, "--yes", "--max", "2").stdout
+        assert done.startswith(f"redrove {moved} ")
+    with gearshift.open() as bus, bus.consumer(channel) as inbox:
+        assert [inbox.receive(timeout_s=10)[0].id for _ in ids] == ids
+
+
+def test_redrive_of_one_group(run: Run) -> None:
+    """Only what died in that group goes; what died in another one waits on."""
+    _kill("orders", 1)
+    _kill("orders", 2, group="audit")  # which gets the first one too, and rejects it
+    shown = records(run("dlq", "show", "orders", "--group", "audit", "-o", "jsonl").stdout)
+    assert len(shown) == 1
+    result = run("dlq", "redrive", "orders", "--group", "audit", "--yes")
+    assert result.stdout.startswith("redrove 1 ")
+    assert "1 were left" in result.stderr
+    assert _waiting("orders.dead") == 1
+
+
+def test_a_stream_is_not_redriven_in_part(run: Run) -> None:
+    """Its one position cannot say that some in the middle are still to come."""
+    _kill("events", 1)
+    result = run("dlq", "redrive", "events", "--group", "default", "--yes")
+    assert result.exit_code == 4
+    assert "one position" in result.stderr
+    assert run("dlq", "redrive", "events", "--yes").stdout.startswith("redrove 1 ")
+
+
+def test_what_cannot_be_stored_stays_dead(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The letter is settled only once its copy is confirmed."""
+    _kill(channel, 1)
+    refusal = PublishRefused("the disk is full")
+    with gearshift.open() as bus:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                gearshift.Producer, "send_many", lambda self, values, **_: [refusal for _ in values]
+            )
+            with pytest.raises(PublishRefused):
+                redrive(bus, channel, idle_timeout_s=0.2)
+        assert redrive(bus, channel, idle_timeout_s=0.2).moved == 1
+
+
+def test_a_letter_that_dies_again_meanwhile_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a handler that is still broken would make a redrive go on for ever."""
+    _kill("orders", 1)
+    monkeypatch.setattr("gearshift.redrive.time.time_ns", lambda: 0)
+    with gearshift.open() as bus:
+        assert redrive(bus, "orders", idle_timeout_s=0.2).moved == 0
+
+
+def test_redrive_never_makes_a_channel(channel: str) -> None:
+    """Neither the dead-letter channel nor one for the dead letters' dead letters."""
+    with gearshift.open() as bus, pytest.raises(UnknownChannel):
+        redrive(bus, channel, idle_timeout_s=0.2)
+    _kill(channel, 1)
+    with gearshift.open() as bus:
+        redrive(bus, channel, idle_timeout_s=0.2)
+        assert not bus.exists(f"{channel}.dead.dead")
+
+
+def test_purge(run: Run) -> None:
+    """With --yes only."""
+    _kill("orders", 1, 2)
+    assert "would purge 2 messages" in run("dlq", "purge", "orders").stdout
+    assert run("dlq", "purge", "orders", "--yes").exit_code == 0
+    assert _waiting("orders.dead") == 0
