@@ -15,7 +15,16 @@ from typing import Any
 
 from gearshift.errors import ConfigError
 
-__all__ = ["Capabilities", "Known", "Members", "Order", "Prefetch", "Requirement", "Survives"]
+__all__ = [
+    "Capabilities",
+    "Known",
+    "Members",
+    "Order",
+    "Prefetch",
+    "Requirement",
+    "Survives",
+    "levels",
+]
 
 
 class _Level(Enum):
@@ -176,6 +185,11 @@ _LEVELS: dict[str, type[_Level]] = {
     "members": Members,
 }
 _FIELDS = {field.name for field in dataclasses.fields(Capabilities)} - {"max_message_bytes"}
+
+
+def levels(name: str) -> list[Any]:
+    """The levels of a guarantee, weakest first; empty for an operation."""
+    return list(_LEVELS.get(name, ()))
 
 
 def _vocabulary() -> list[str]:

@@ -216,6 +216,8 @@ class Inbox:
     def room(self) -> int:
         """How many more may be received."""
         with self._lock:
+            if self._closed:
+                return 0  # others shall have what this consumer would not hand out
             if self._ledger is None:
                 return self._prefetch
             span_left = self._prefetch * SPAN_FACTOR - self._ledger.span

@@ -56,7 +56,7 @@ class Semantics(StrEnum):
 
 
 class Headers(Mapping[str, HeaderValue]):
-    """Immutable headers that keep duplicates and order.
+    """Immutable headers that keep duplicates, and the order of the values of one name.
 
     ``headers["a"]`` is the last value of ``a``; ``getall("a")`` all of them; ``pairs`` everything.
     """

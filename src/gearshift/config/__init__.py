@@ -11,7 +11,7 @@ One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conv
 """
 
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.loading import load
+from gearshift.config.loading import load, with_channels
 from gearshift.config.model import Config, Profile, Row
 
-__all__ = ["ChannelSettings", "Config", "Profile", "Row", "load"]
+__all__ = ["ChannelSettings", "Config", "Profile", "Row", "load", "with_channels"]

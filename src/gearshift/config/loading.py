@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +21,7 @@ from gearshift.config.model import Config, Profile
 from gearshift.errors import ConfigError
 from gearshift.message import validate_name
 
-__all__ = ["DEFAULT_PROFILE", "load"]
+__all__ = ["DEFAULT_PROFILE", "load", "with_channels"]
 
 DEFAULT_PROFILE = "embedded"
 
@@ -69,6 +70,17 @@ def load(
         _table=MappingProxyType(table),
         _secrets=secrets,
     )
+
+
+def with_channels(config: Config, channels: Mapping[str, Mapping[str, Any]]) -> Config:
+    """``config`` with other channels: ``channels`` is what stands below ``[channels]`` in TOML.
+
+    Raises ConfigError.
+    """
+    document = replace(config._document, tree={**config._document.tree, "channels": dict(channels)})
+    _check_tables(document)
+    found = _channels(document, config.profiles)
+    return replace(config, channels=MappingProxyType(found), _document=document)
 
 
 # ── The file ─────────────────────────────────────────────────────────────────────────────────────

@@ -127,6 +127,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "partitioner": "murmur2_random",  # a key lands where Java clients put it
             # A topic is checked before it is used, so that one which is missing later is gone.
             "topic.metadata.propagation.max.ms": 3000,
+            # A message of the largest size that we declare, and our headers, fit a default broker.
+            "message.max.bytes": 1_048_576,
             # Core bounds what is in flight well below these, so produce() finds room.
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 1_048_576,

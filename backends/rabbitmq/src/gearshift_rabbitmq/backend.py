@@ -18,6 +18,7 @@ from gearshift_rabbitmq.delay import delay_queues
 from gearshift_rabbitmq.producer import Producer
 from gearshift_rabbitmq.settings import RabbitSettings
 from gearshift_rabbitmq.topology import DELIVERY_LIMIT, Topology
+from gearshift_rabbitmq.wire import RETURNS_PER_ATTEMPT
 
 __all__ = ["RabbitBackend"]
 
@@ -60,9 +61,10 @@ class RabbitBackend:
                 "consumer_timeout_s in the profile",
                 channel=channel.name,
             )
-        if channel.max_attempts > DELIVERY_LIMIT // 2:
+        most = DELIVERY_LIMIT // RETURNS_PER_ATTEMPT // 2
+        if channel.max_attempts > most:
             raise ConfigError(
-                f"max_attempts is {channel.max_attempts}, over {DELIVERY_LIMIT // 2}",
+                f"max_attempts is {channel.max_attempts}, over {most}",
                 hint=f"the broker gives up at {DELIVERY_LIMIT} deliveries, and we must act first",
                 channel=channel.name,
             )

@@ -32,10 +32,9 @@ logger = logging.getLogger("gearshift.rabbitmq.consumer")
 class Consumer:
     """A QueueDriver. Heartbeats are answered inside ``receive``.
 
-    What counts as an attempt: every ``reject`` (RETRY), and on brokers before 4.3 every return of
-    a message to its queue, so also RELEASE, close and a crash. Retries that were stored again
-    carry their count in ``gearshift-attempt``. On adopted queues, which may be classic and count
-    nothing, every RETRY is stored again, and what comes back from a crash has attempt None.
+    Every RETRY is stored again with its count in ``gearshift-attempt``: the broker's own count
+    also rises, before 4.3, with each return of a message that nobody has worked on. What comes
+    back from a crash of an adopted queue, which may count nothing, has attempt None.
     """
 
     cumulative_ack = True
@@ -83,7 +82,7 @@ class Consumer:
             step(remaining)
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
-        """See QueueDriver. A delayed retry stays unacknowledged until its copy is confirmed."""
+        """See QueueDriver. A retry stays unacknowledged until its copy is confirmed."""
         failures: list[SettleFailure] = []
         with self._link.gathered():
             for settlement in settlements:
@@ -161,8 +160,6 @@ class Consumer:
             self._end(token.tag, self._channel.basic_ack)
         elif verdict is Verdict.RELEASE:
             self._end(token.tag, self._release)
-        elif settlement.delay_s <= 0 and self._counted:
-            self._end(token.tag, self._channel.basic_reject)
         else:
             self._store_again(token, settlement)
         return None
@@ -224,5 +221,5 @@ class Consumer:
             if outcome.stored is Stored.YES:
                 self._end(tag, self._channel.basic_ack)
             else:
-                logger.warning("a retry could not be delayed and comes at once: %r", outcome.error)
+                logger.warning("a retry could not be stored and comes at once: %r", outcome.error)
                 self._end(tag, self._channel.basic_reject)

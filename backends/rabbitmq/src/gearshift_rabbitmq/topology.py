@@ -33,7 +33,7 @@ __all__ = ["DELIVERY_LIMIT", "Topology", "declare", "declare_group", "present"]
 #: Deliveries after which the broker moves a message to ``:undeliverable``. 4.x has 20 and drops.
 #: One number for all channels, well above every ``max_attempts`` allowed (see ``backend.check``):
 #: following ``max_attempts`` would turn each change of that setting into a conflict.
-DELIVERY_LIMIT = 1000
+DELIVERY_LIMIT = 10_000
 
 _UNDELIVERABLE = ":undeliverable"
 

@@ -33,6 +33,10 @@ ATTEMPT = "gearshift-attempt"
 TIMESTAMP = "timestamp_in_ms"
 DELIVERY_COUNT = "x-delivery-count"
 
+#: A return to the queue says little of a message: mostly it only lay in the buffer of a consumer
+#: that closed. So many of them count as one attempt, and a message that kills its workers ends too.
+RETURNS_PER_ATTEMPT = 10
+
 #: What brokers put on a message for themselves: never shown, and stripped when stored again.
 _BROKER_HEADERS = frozenset(
     {DELIVERY_COUNT, "x-acquired-count", "x-death", TIMESTAMP}
@@ -112,7 +116,7 @@ def incoming(
     redelivered = bool(method.redelivered or before or count)
     attempt: int | None = before + 1
     if count is not None:
-        attempt = before + count + 1
+        attempt = before + 1 + count // RETURNS_PER_ATTEMPT
     elif method.redelivered and not counted:
         attempt = None
     message = Message(

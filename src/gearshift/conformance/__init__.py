@@ -1,0 +1,30 @@
+"""The conformance kit: what every backend owes, and whether it keeps to what it declares.
+
+An author writes one fixture, ``gearshift_backend``, that gives a ``Harness`` (see ``plugin``), or
+runs ``gearshift conformance PROFILE``. Each ``Behaviour`` is one sentence. It is run against the
+real backend through the public interface, everything that happens is recorded in a ``History``, and
+pure ``checkers`` find the damage. A capability that is declared is shown to be there; one that is
+not is shown to be refused before any effect.
+
+One file, one job: ``behaviour`` (a claim and how it is judged), ``kit`` (what a claim works with),
+``recording`` and ``history`` (what happened), ``checkers`` (what was wrong with it), ``harness``
+(what an author gives), ``suite`` (the claims), ``matrix`` (the results), ``plugin`` (pytest).
+"""
+
+from gearshift.conformance.behaviour import Area, Behaviour, Needs, Result, Status, execute
+from gearshift.conformance.harness import BrokerProcess, Faults, Harness, shared
+from gearshift.conformance.matrix import Matrix
+
+__all__ = [
+    "Area",
+    "Behaviour",
+    "BrokerProcess",
+    "Faults",
+    "Harness",
+    "Matrix",
+    "Needs",
+    "Result",
+    "Status",
+    "execute",
+    "shared",
+]

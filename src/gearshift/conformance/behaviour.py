@@ -1,0 +1,255 @@
+"""A behaviour: one sentence that a backend must live up to, and how it is run and counted."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from gearshift.capabilities import Requirement, levels
+from gearshift.conformance.checkers import Violation
+from gearshift.conformance.harness import Faults, Harness
+from gearshift.conformance.history import Kind
+from gearshift.conformance.kit import Broken, Kit
+from gearshift.conformance.recording import RecordingConsumer
+from gearshift.errors import NotSupported
+
+__all__ = ["Area", "Behaviour", "Needs", "Refusal", "Result", "Status", "behaviour", "execute"]
+
+#: A call that must raise NotSupported where the capability is not declared.
+Refusal: TypeAlias = Callable[[Kit, str, RecordingConsumer], Any]
+
+
+class Area(StrEnum):
+    """What a behaviour is about: a row group of the matrix."""
+
+    PUBLISH = "publish"
+    SETTLE = "settle"
+    ORDER = "order"
+    GROUPS = "groups"
+    BATCHES = "batches"
+    BACKPRESSURE = "backpressure"
+    TOPOLOGY = "topology"
+    CLOSE = "close"
+    FIDELITY = "fidelity"
+    REPLAY = "replay"
+    STRESS = "stress"
+    FAULTS = "faults"
+
+
+class Needs(StrEnum):
+    """The part of ``Faults`` that a behaviour breaks."""
+
+    BROKER = "broker"
+    CABLE = "cable"
+    WORKERS = "workers"
+
+
+class Status(StrEnum):
+    """How a cell of the matrix ended."""
+
+    VERIFIED = "verified"
+    UNSUPPORTED = "verified-unsupported"
+    KNOWN_FAILURE = "known-failure"
+    NOT_RUN = "not-run (no faults given)"
+    NOT_APPLICABLE = "not-applicable"  # what it breaks cannot exist here: no server, no network
+    FAILED = "failed"
+    VACUOUS = "vacuous"
+
+    @property
+    def is_failure(self) -> bool:
+        return self in (Status.FAILED, Status.VACUOUS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """``run`` proves it; ``deliveries``, ``retries`` and ``faults`` are the least that it must have
+    seen, or it is vacuous. Where ``capability`` is an operation that is not declared, ``refused``
+    is what must raise instead."""
+
+    name: str
+    area: Area
+    sentence: str
+    run: Callable[[Kit], None]
+    capability: str | None
+    refused: Refusal | None
+    deliveries: int
+    retries: int
+    needs: Needs | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one behaviour ended on one harness; ``level`` is what was declared of its capability."""
+
+    behaviour: str
+    area: Area
+    capability: str | None
+    level: str | None
+    status: Status
+    text: str = ""
+    checkers: tuple[str, ...] = ()
+    deliveries: int = 0
+    faults: int = 0
+    seconds: float = 0.0
+
+
+def behaviour(
+    area: Area,
+    *,
+    capability: str | None = None,
+    refused: Refusal | None = None,
+    deliveries: int = 1,
+    retries: int = 0,
+    needs: Needs | None = None,
+) -> Callable[[Callable[[Kit], None]], Behaviour]:
+    """Make a function a behaviour. Its name and docstring are the claim."""
+
+    def make(run: Callable[[Kit], None]) -> Behaviour:
+        return Behaviour(
+            name=run.__name__,
+            area=area,
+            sentence=" ".join((run.__doc__ or "").split()),
+            run=run,
+            capability=capability,
+            refused=refused,
+            deliveries=deliveries,
+            retries=retries,
+            needs=needs,
+        )
+
+    return make
+
+
+def execute(behaviour: Behaviour, harness: Harness) -> Result:
+    """Run ``behaviour`` on ``harness``. Blocks; never raises for what the backend does wrong."""
+    if (absent := _absent(behaviour.needs, harness.faults)) is not None:
+        return _result(behaviour, harness, absent, None)
+    kit = Kit(harness)
+    started = time.monotonic()
+    try:
+        status, text, violations = _judge(behaviour, kit)
+    finally:
+        kit.close()
+    reason = harness.known_failures.get(behaviour.name)
+    if reason is not None:
+        status, text = _against_known(status, text, reason)
+    return _result(behaviour, harness, status, kit, text, violations, time.monotonic() - started)
+
+
+def _absent(needs: Needs | None, faults: Faults | None) -> Status | None:
+    """Why a fault behaviour cannot run here, or None if it can."""
+    if needs is None:
+        return None
+    if faults is None:
+        return Status.NOT_RUN
+    return None if getattr(faults, needs) else Status.NOT_APPLICABLE
+
+
+def _judge(behaviour: Behaviour, kit: Kit) -> tuple[Status, str, list[Violation]]:
+    try:
+        unsupported = _is_unsupported(behaviour.capability, kit)
+        if unsupported:
+            _prove_requirement_refused(kit, str(behaviour.capability))
+        if unsupported and behaviour.refused is not None:
+            _prove_refused(kit, behaviour.refused)
+            return Status.UNSUPPORTED, "", []
+        behaviour.run(kit)
+    except Broken as broken:
+        return Status.FAILED, str(broken), broken.violations
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{text} ({where.name}, line {where.lineno})"
+        return Status.FAILED, text, [Violation("error", text)]
+    if shortfall := _shortfall(behaviour, kit):
+        return Status.VACUOUS, shortfall, []
+    return (Status.UNSUPPORTED if unsupported else Status.VERIFIED), "", []
+
+
+def _shortfall(behaviour: Behaviour, kit: Kit) -> str:
+    """What the run did not see enough of to prove anything; empty if it did."""
+    retries = sum(event.verdict == "retry" for event in kit.history.events(Kind.SETTLE))
+    seen = {
+        "deliveries": (len(kit.history.events(Kind.DELIVER)), behaviour.deliveries),
+        "retries": (retries, behaviour.retries),
+        "faults": (kit.faults, 1 if behaviour.needs else 0),
+    }
+    return ", ".join(
+        f"saw {count} {what}, needs {least}"
+        for what, (count, least) in seen.items()
+        if count < least
+    )
+
+
+def _against_known(status: Status, text: str, reason: str) -> tuple[Status, str]:
+    if status.is_failure:
+        return Status.KNOWN_FAILURE, reason
+    return Status.FAILED, f"it is listed as a known failure ({reason}) and passed"
+
+
+def _is_unsupported(capability: str | None, kit: Kit) -> bool:
+    """True if the capability is declared false, or at the lowest of its levels."""
+    if capability is None:
+        return False
+    declared = getattr(kit.capabilities, capability)
+    steps = levels(capability)
+    return declared is steps[0] if steps else not declared
+
+
+def _prove_requirement_refused(kit: Kit, capability: str) -> None:
+    """Opening a channel that requires more than is declared raises before any effect."""
+    steps = levels(capability)
+    wanted = Requirement(name=capability, level=steps[1] if steps else None)
+    channel = kit.fresh("refused")
+    kit.configure(channel, requires=[str(wanted)])
+    with kit.refusal(NotSupported, "requirement", f"requires = {str(wanted)!r}"):
+        kit.connect().producer(channel, create=True)
+    kit.configure(channel)
+    kit.require(
+        not kit.connect().exists(channel), "requirement", "a refused open created its channel"
+    )
+
+
+def _prove_refused(kit: Kit, refused: Refusal) -> None:
+    """The call raises NotSupported; the delivery in hand stays unsettled, the consumer works."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    consumer = kit.consumer(channel)
+    producer.send()
+    delivery = kit.take(consumer, 1)[0]
+    with kit.refusal(NotSupported, "refusal", "an operation that is not declared"):
+        refused(kit, channel, consumer)
+    kit.require(delivery.outcome is None, "refusal", "the refused call settled a delivery")
+    producer.send()
+    second = kit.take(consumer, 1)[0]
+    consumer.ack(second)
+    consumer.ack(delivery)
+    kit.verify(channel)
+
+
+def _result(
+    behaviour: Behaviour,
+    harness: Harness,
+    status: Status,
+    kit: Kit | None,
+    text: str = "",
+    violations: list[Violation] | None = None,
+    seconds: float = 0.0,
+) -> Result:
+    capability = behaviour.capability
+    return Result(
+        behaviour=behaviour.name,
+        area=behaviour.area,
+        capability=capability,
+        level=str(harness.capabilities.as_dict()[capability]) if capability else None,
+        status=status,
+        text=text,
+        checkers=tuple(dict.fromkeys(violation.checker for violation in violations or ())),
+        deliveries=len(kit.history.events(Kind.DELIVER)) if kit else 0,
+        faults=kit.faults if kit else 0,
+        seconds=round(seconds, 3),
+    )

@@ -1,0 +1,134 @@
+"""What an author of a backend hands to the kit: one ``Harness`` per backend and semantics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from gearshift import config as configuration
+from gearshift import plugins
+from gearshift.bus import Bus
+from gearshift.capabilities import Capabilities
+from gearshift.config import Config
+from gearshift.driver import Backend, BackendPlugin
+from gearshift.message import Semantics
+
+__all__ = ["BrokerProcess", "Faults", "Harness", "shared"]
+
+
+class BrokerProcess(Protocol):
+    """A broker that the kit may break: a child process of its own, with nothing else on it."""
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+
+    def start(self) -> None:
+        """Start it again on the same port with the same data, and wait until it answers."""
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+
+    def resume(self) -> None:
+        """SIGCONT."""
+
+
+class Cable(Protocol):
+    """The network between the profile's clients and the broker: see ``proxy.Proxy``."""
+
+    cuts: int
+
+    def cut(self) -> int: ...
+
+    def hold(self, *, answers_only: bool = False) -> None: ...
+
+    def release(self) -> None: ...
+
+    def slow(self, bytes_per_s: float | None) -> None: ...
+
+    def refuse(self, refused: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What may be broken. A part that is None cannot exist for this backend (an embedded one has
+    no server); without any Faults at all the fault tests are listed as not run.
+
+    ``workers``: other processes can reach the broker through the same profile. ``lease_s``: how
+    long a worker may stand still before its work goes to another.
+    """
+
+    broker: BrokerProcess | None
+    cable: Cable | None
+    workers: bool
+    lease_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harness:
+    """A backend under test.
+
+    ``config`` selects the profile; its channels are replaced by the kit's own. ``patience_s`` is
+    how long the kit waits for anything before it fails, and ``pace`` scales the amount of work.
+    ``known_failures`` gives a reason per behaviour that is known to fail: one that then passes
+    is a failure too. ``channel_settings`` are added to every channel.
+    """
+
+    config: Config
+    semantics: Semantics
+    faults: Faults | None = None
+    patience_s: float = 30.0
+    pace: float = 1.0
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+    channel_settings: Mapping[str, object] = field(default_factory=dict)
+    plugin: BackendPlugin = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.plugin is None:
+            object.__setattr__(self, "plugin", plugins.load(self.config.backend))
+
+    @property
+    def label(self) -> str:
+        """Backend and semantics, such as ``rabbitmq queue``."""
+        return f"{self.plugin.name} {self.semantics}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend declares for these semantics."""
+        return self.plugin.capabilities[self.semantics]
+
+    def server(self) -> str:
+        """Product and version of the server that answers."""
+        with self.connect({}) as bus:
+            return bus.server()
+
+    def connect(self, channels: Mapping[str, Mapping[str, object]]) -> Bus:
+        """A fresh client that knows ``channels``."""
+        config = configuration.with_channels(self.config, channels)
+        return Bus(config, self.plugin, self.plugin.connect(config.settings_for(self.plugin)))
+
+
+def shared(plugin: BackendPlugin) -> BackendPlugin:
+    """``plugin`` for a broker that lives inside its Backend: all clients get the same one."""
+    made: list[Any] = []
+
+    def connect(settings: object) -> Backend:
+        if not made:
+            made.append(_Kept(plugin.connect(settings)))
+        backend: Backend = made[0]
+        return backend
+
+    return replace(plugin, connect=connect)
+
+
+class _Kept:
+    """A Backend that a bus cannot close."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def close(self) -> None:
+        """The next client needs it."""

@@ -1,0 +1,267 @@
+"""What a behaviour works with: fresh channels and clients, a history, and the last drain."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gearshift.bus import Bus
+from gearshift.capabilities import Capabilities
+from gearshift.conformance.checkers import View, Violation, check
+from gearshift.conformance.harness import Harness
+from gearshift.conformance.history import Event, History, Kind
+from gearshift.conformance.recording import RecordingConsumer, RecordingProducer
+from gearshift.delivery import Delivery
+from gearshift.errors import DeadlineExceeded, GearshiftError
+from gearshift.message import Semantics
+
+__all__ = ["Broken", "Kit"]
+
+#: Retries in the kit come back this soon unless a behaviour says otherwise. Seconds.
+RETRY_DELAY_S = 0.02
+
+_LOOK_S = 0.1
+
+
+class Broken(AssertionError):
+    """A claim that does not hold: the violations that show it."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        self.violations = violations
+        shown = [str(violation) for violation in violations[:10]]
+        more = len(violations) - len(shown)
+        super().__init__("\n".join(shown + ([f"and {more} more"] if more > 0 else [])))
+
+
+class Kit:
+    """One run of one behaviour. ``close`` lets go of every client and channel that it made."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        self.history = History()
+        self.faults = 0  #: how often something was broken on purpose
+        self._run = uuid.uuid4().hex[:8]
+        self._numbers = itertools.count(1)
+        self._channels: dict[str, dict[str, object]] = {}
+        self._buses: list[Bus] = []
+        self._made: list[RecordingConsumer | RecordingProducer] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend declares."""
+        return self.harness.capabilities
+
+    @property
+    def is_stream(self) -> bool:
+        """True for stream semantics."""
+        return self.harness.semantics is Semantics.STREAM
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for anything before it counts as missing."""
+        return self.harness.patience_s
+
+    def many(self, count: int) -> int:
+        """``count`` at the harness's pace, at least 10."""
+        return max(10, int(count * self.harness.pace))
+
+    # ── what a behaviour makes ──
+
+    def fresh(self, what: str) -> str:
+        """A name that nobody has used."""
+        return f"kit.{self._run}.{what}{next(self._numbers)}"
+
+    def channel(self, *, groups: tuple[str, ...] = ("g",), **settings: object) -> str:
+        """A fresh, declared channel with these groups. ``settings`` are those of a channel."""
+        name = self.fresh("c")
+        self.configure(name, groups=groups, **settings)
+        self.connect().declare(name, create=True)
+        return name
+
+    def configure(self, name: str, *, groups: tuple[str, ...] = ("g",), **settings: object) -> None:
+        """Have every bus that is opened from now on know this channel; declare nothing."""
+        known: dict[str, object] = {
+            "semantics": str(self.harness.semantics),
+            "retry_delay_s": RETRY_DELAY_S,
+            "retry_max_delay_s": 1.0,
+        }
+        if not self.is_stream:
+            known["groups"] = list(groups)
+        self._channels[name] = known | dict(self.harness.channel_settings) | settings
+
+    def connect(self) -> Bus:
+        """A fresh client."""
+        bus = self.harness.connect(self._channels)
+        self._buses.append(bus)
+        return bus
+
+    def producer(self, channel: str, bus: Bus | None = None) -> RecordingProducer:
+        """A recording producer, by default over a client of its own."""
+        made = (bus or self.connect()).producer(channel)
+        producer = RecordingProducer(made, self.history, f"p{next(self._numbers)}")
+        self._made.append(producer)
+        return producer
+
+    def consumer(
+        self, channel: str, group: str = "g", bus: Bus | None = None, **options: Any
+    ) -> RecordingConsumer:
+        """A recording consumer that is ready, by default over a client of its own."""
+        consumer = RecordingConsumer(
+            bus or self.connect(),
+            channel,
+            group,
+            self.history,
+            f"c{next(self._numbers)}",
+            **options,
+        )
+        self._made.append(consumer)
+        consumer.ready(self.patience_s)
+        return consumer
+
+    def fault(self, note: str) -> None:
+        """Record that something is being broken now."""
+        self.faults += 1
+        self.history.add(Event(kind=Kind.FAULT, note=note))
+
+    # ── waiting for events ──
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until ``condition`` holds. Raises DeadlineExceeded after ``patience_s``."""
+        deadline = time.monotonic() + self.patience_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(f"{what}: not within {self.patience_s:g} s")
+            time.sleep(0.01)
+
+    def take(self, consumer: RecordingConsumer, count: int) -> list[Delivery[Any]]:
+        """Exactly ``count`` deliveries. Raises Broken("lost") after ``patience_s``."""
+        deadline = time.monotonic() + self.patience_s
+        taken: list[Delivery[Any]] = []
+        while len(taken) < count and time.monotonic() < deadline:
+            taken += consumer.receive(count - len(taken), timeout_s=_LOOK_S)
+        self.require(
+            len(taken) == count, "lost", f"{consumer.actor} got {len(taken)} of {count} messages"
+        )
+        return taken
+
+    def depth(self, channel: str, group: str) -> int | None:
+        """What waits for ``group`` or is in its hands; None where the backend cannot tell."""
+        if not self.capabilities.depth:
+            return None
+        statuses = self._any_bus(channel).groups(channel)
+        found = next((status for status in statuses if status.group == group), None)
+        if found is None:
+            return None
+        if self.is_stream:
+            return found.lag
+        return None if found.ready is None else found.ready + (found.in_flight or 0)
+
+    # ── claims ──
+
+    def require(self, holds: object, checker: str, text: str) -> None:
+        """Raise Broken under the name ``checker`` unless ``holds``."""
+        if not holds:
+            raise Broken([Violation(checker, text)])
+
+    @contextlib.contextmanager
+    def refusal(
+        self, kind: type[GearshiftError] | tuple[type[GearshiftError], ...], checker: str, what: str
+    ) -> Iterator[None]:
+        """The block must raise ``kind``; otherwise Broken under the name ``checker``."""
+        try:
+            yield
+        except kind:
+            return
+        except GearshiftError as error:
+            text = f"{what} raised {type(error).__name__}: {error}"
+            raise Broken([Violation(checker, text)]) from error
+        raise Broken([Violation(checker, f"{what} did not raise")])
+
+    def verify(self, channel: str, *groups: str, expected: frozenset[str] | None = None) -> None:
+        """Close what is open on ``channel``, drain it with fresh clients, run every checker."""
+        for made in self._made:
+            if isinstance(made, RecordingConsumer) and made.consumer.channel == channel:
+                made.close()
+        violations: list[Violation] = []
+        for group in groups or ("g",):
+            self.drain(channel, group, expected)
+            violations += check(self._view(channel, group, expected))
+        if violations:
+            raise Broken(violations)
+
+    def drain(self, channel: str, group: str = "g", expected: frozenset[str] | None = None) -> None:
+        """Receive and ack, as a fresh client, all that is left for ``group``."""
+        view = self._view(channel, group, expected)
+        with self.consumer(channel, group) as consumer:
+            deadline = time.monotonic() + self.patience_s
+            quiet_since = time.monotonic()
+            while time.monotonic() < deadline:
+                if deliveries := consumer.receive(200, timeout_s=_LOOK_S):
+                    for delivery in deliveries:
+                        consumer.ack(delivery)
+                    quiet_since = time.monotonic()
+                    continue
+                consumer.flush()
+                quiet_s = time.monotonic() - quiet_since
+                if self._is_drained(view, quiet_s):
+                    return
+
+    def letters(self, channel: str) -> list[Delivery[Any]]:
+        """All dead letters of ``channel``, acked; waits until there is one."""
+        letters: list[Delivery[Any]] = []
+        with self.connect().consumer(f"{channel}.dead", create=True) as consumer:
+            deadline = time.monotonic() + self.patience_s
+            while time.monotonic() < deadline:
+                found = consumer.receive(100, timeout_s=0.3)
+                for delivery in found:
+                    delivery.ack()
+                letters += found
+                if letters and not found:
+                    break
+        return letters
+
+    def close(self) -> None:
+        """Close every client and delete every channel. What fails here is not the claim."""
+        for bus in self._buses:
+            with contextlib.suppress(GearshiftError):
+                bus.close(5.0)
+        self._buses.clear()
+        with contextlib.suppress(GearshiftError), self.connect() as bus:
+            for name in list(self._channels):
+                for channel in (name, f"{name}.dead"):
+                    with contextlib.suppress(GearshiftError):
+                        bus.delete(channel)
+
+    # ── inside ──
+
+    def _view(self, channel: str, group: str, expected: frozenset[str] | None) -> View:
+        return View(
+            history=self.history,
+            channel=channel,
+            group=group,
+            semantics=self.harness.semantics,
+            capabilities=self.capabilities,
+            expected=expected,
+        )
+
+    def _is_drained(self, view: View, quiet_s: float) -> bool:
+        """Nothing is missing and nothing is left; or what is missing will not come any more."""
+        missing = view.stored.keys() - self.history.finished(view.channel, view.group)
+        depth = self.depth(view.channel, view.group)
+        if missing:
+            return depth == 0 and quiet_s > self.patience_s / 10
+        return depth == 0 or (depth is None and quiet_s > 5 * _LOOK_S)
+
+    def _any_bus(self, channel: str) -> Bus:
+        """A client that knows ``channel`` and is open."""
+        return (
+            next(
+                (bus for bus in reversed(self._buses) if channel in bus.config.channels),
+                None,
+            )
+            or self.connect()
+        )

@@ -1,0 +1,129 @@
+"""The results of a run as a matrix: nothing left out, nothing counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from gearshift.conformance.behaviour import Behaviour, Result, Status
+
+__all__ = ["Column", "Manifest", "Matrix"]
+
+#: From best to worst, for a capability that several behaviours prove.
+_RANK = list(Status)
+
+
+@dataclass(slots=True)
+class Column:
+    """One backend and semantics: its results by behaviour, and what server answered."""
+
+    label: str
+    server: str = ""
+    capabilities: dict[str, bool | str | int] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def missing(self, manifest: Iterable[str]) -> list[str]:
+        """Behaviours of the manifest that were not run at all."""
+        return [name for name in manifest if name not in self.results]
+
+    def failures(self) -> list[Result]:
+        """What failed or proved nothing."""
+        return [result for result in self.results.values() if result.status.is_failure]
+
+    @property
+    def badge(self) -> str:
+        """ "conformant": all of the manifest; "functional": all but faults; "partial"; "failed"."""
+        if self.failures():
+            return "failed"
+        if self.missing(Manifest.names()):
+            return "partial"
+        not_run = any(result.status is Status.NOT_RUN for result in self.results.values())
+        return "functional" if not_run else "conformant"
+
+    def status_of(self, capability: str) -> Status | None:
+        """The worst status of the behaviours that prove ``capability``."""
+        found = [r.status for r in self.results.values() if r.capability == capability]
+        return max(found, key=_RANK.index) if found else None
+
+
+@dataclass(slots=True)
+class Matrix:
+    """Columns by label, in the order in which they were run."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+
+    def column(self, label: str) -> Column:
+        """The column called ``label``, made if need be."""
+        return self.columns.setdefault(label, Column(label))
+
+    def save(self, file: Path) -> None:
+        """Write ``file`` as JSON, beside what other runs left there for other columns."""
+        kept = Matrix.load(file).columns if file.exists() else {}
+        merged = kept | self.columns
+        document = {"columns": [asdict(column) for column in merged.values()]}
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+
+    @staticmethod
+    def load(file: Path) -> Matrix:
+        """Read what ``save`` wrote."""
+        document = msgspec.json.decode(file.read_bytes(), type=dict[str, list[Column]])
+        return Matrix({column.label: column for column in document["columns"]})
+
+    def markdown(self, suite: Sequence[Behaviour]) -> str:
+        """Two tables: capabilities, then behaviours, a column per backend and semantics."""
+        columns = list(self.columns.values())
+        head = ["", *[f"{column.label}<br>{column.server}" for column in columns]]
+        names = list(columns[0].capabilities) if columns else []
+        capabilities = [[name, *[_claim(column, name) for column in columns]] for name in names]
+        behaviours = [
+            [
+                f"{b.area}: {b.name.replace('_', ' ')}",
+                *[_cell(c.results.get(b.name)) for c in columns],
+            ]
+            for b in suite
+        ]
+        badges = ["**badge**", *[column.badge for column in columns]]
+        return "\n\n".join(
+            [
+                "## Capabilities\n\n" + _table([head, *capabilities]),
+                "## Behaviours\n\n" + _table([head, badges, *behaviours]),
+            ]
+        )
+
+
+class Manifest:
+    """The list of behaviours that ships with the kit; a run that leaves one out is not complete."""
+
+    @staticmethod
+    def names() -> list[str]:
+        """What must be run, from the file beside this module."""
+        text = resources.files("gearshift.conformance").joinpath("manifest.txt").read_text()
+        return [line.split()[0] for line in text.splitlines() if line and line[0] != "#"]
+
+    @staticmethod
+    def render(suite: Sequence[Behaviour]) -> str:
+        """The file's text for ``suite``."""
+        lines = [f"{b.name} {b.area} {b.capability or '-'}" for b in suite]
+        return "# behaviour, area, capability that it proves\n" + "\n".join(lines) + "\n"
+
+
+def _claim(column: Column, capability: str) -> str:
+    status = column.status_of(capability)
+    return f"{column.capabilities.get(capability)}: {status or 'not proved'}"
+
+
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return "missing"
+    if result.status is Status.KNOWN_FAILURE:
+        return f"known-failure: {result.text}"
+    return str(result.status)
+
+
+def _table(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])

@@ -1,0 +1,212 @@
+"""A producer and a consumer that write down everything they do. Any thread."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gearshift.bus import Bus
+from gearshift.conformance.history import Event, History, Kind, Phase, fingerprint, place
+from gearshift.consumer import Consumer
+from gearshift.delivery import Delivery
+from gearshift.driver import Start
+from gearshift.errors import GearshiftError, OutcomeUnknown, StaleDelivery
+from gearshift.message import Message, Receipt
+from gearshift.outbox import SendResult
+from gearshift.producer import Producer, SendFailed
+
+__all__ = ["RecordingConsumer", "RecordingProducer", "payload"]
+
+_EVERY_BYTE = bytes(range(256))
+
+
+def payload(actor: str, sequence: int) -> bytes:
+    """A body that tells who made it and holds every byte there is."""
+    return f"{actor}/{sequence}\n".encode() + _EVERY_BYTE
+
+
+class RecordingProducer:
+    """Sends numbered messages; ``actor`` names it in the history."""
+
+    def __init__(self, producer: Producer, history: History, actor: str) -> None:
+        self.producer = producer
+        self.actor = actor
+        self._history = history
+        self._numbers = itertools.count()
+
+    def message(self, value: Any = ..., *, key: str | None = None, **fields: Any) -> Message:
+        """The next message, unsent: ``value`` or a body that holds every byte."""
+        number = next(self._numbers)
+        body = payload(self.actor, number) if value is ... else value
+        message = self.producer.message(body, key=key, **fields)
+        self._record(message, Phase.INVOKE, number)
+        return message
+
+    def send(
+        self, value: Any = ..., *, timeout_s: float = 30.0, key: str | None = None, **fields: Any
+    ) -> Receipt:
+        """As Producer.send; what it raises is recorded."""
+        message = self.message(value, key=key, **fields)
+        try:
+            receipt = self.producer.send(message, timeout_s=timeout_s)
+        except GearshiftError as error:
+            self.resolve(message, error)
+            raise
+        self.resolve(message, receipt)
+        return receipt
+
+    def send_many(
+        self, count: int, *, keys: Iterable[str | None] = (None,), timeout_s: float = 60.0
+    ) -> list[SendResult]:
+        """``count`` messages, ``keys`` in turn; results as of Producer.send_many. Never raises
+        SendFailed."""
+        turns = itertools.cycle(keys)
+        messages = [self.message(key=next(turns)) for _ in range(count)]
+        try:
+            results = self.producer.send_many(messages, timeout_s=timeout_s)
+        except SendFailed as failed:
+            results = failed.results
+        for message, result in zip(messages, results, strict=True):
+            self.resolve(message, result)
+        return results
+
+    def resolve(self, message: Message, result: SendResult) -> None:
+        """Record how the send of ``message`` ended."""
+        if isinstance(result, Receipt):
+            note = "resent" if result.resent else ""
+            self._record(message, Phase.OK, position=place(result.position), note=note)
+        else:
+            unknown = isinstance(result, OutcomeUnknown)
+            self._record(message, Phase.INFO if unknown else Phase.FAIL, note=str(result))
+
+    def _record(
+        self,
+        message: Message,
+        phase: Phase,
+        number: int | None = None,
+        position: tuple[int, int] | None = None,
+        note: str = "",
+    ) -> None:
+        if number is None:
+            begun = self._history.published(self.producer.channel).get(message.id or "")
+            number = begun.sequence if begun else None
+        self._history.add(
+            Event(
+                kind=Kind.PUBLISH,
+                phase=phase,
+                actor=self.actor,
+                channel=self.producer.channel,
+                id=message.id,
+                key=message.key,
+                sequence=number,
+                digest=fingerprint(message),
+                position=position,
+                note=note,
+            )
+        )
+
+    def close(self) -> None:
+        """As Producer.close."""
+        self.producer.close()
+
+
+class RecordingConsumer:
+    """One member of a group; settle through it, so that the history knows."""
+
+    def __init__(
+        self, bus: Bus, channel: str, group: str, history: History, actor: str, **options: Any
+    ) -> None:
+        self.actor = actor
+        self._history = history
+        self._lock = threading.Lock()
+        self._untold: list[Event] = []
+        self._where = {"actor": actor, "channel": channel, "group": group}
+        self._record(Kind.OPEN, prefetch=options.get("prefetch"))
+        self.consumer: Consumer[Any] = bus.consumer(channel, group=group, **options)
+        self.group = self.consumer.group
+
+    def ready(self, timeout_s: float) -> None:
+        """As Consumer.ready."""
+        self.consumer.ready(timeout_s)
+
+    def receive(self, max_messages: int = 1, *, timeout_s: float) -> list[Delivery[Any]]:
+        """As Consumer.receive."""
+        deliveries = self.consumer.receive(max_messages, timeout_s=timeout_s)
+        for delivery in deliveries:
+            self._record(
+                Kind.DELIVER,
+                id=delivery.id,
+                key=delivery.key,
+                digest=fingerprint(delivery.message),
+                attempt=delivery.attempt,
+                redelivered=delivery.redelivered,
+                position=place(delivery.position),
+            )
+        return deliveries
+
+    def iterate(self, *, idle_timeout_s: float) -> Iterator[Delivery[Any]]:
+        """As Consumer.iterate."""
+        while deliveries := self.receive(timeout_s=idle_timeout_s):
+            yield from deliveries
+
+    def ack(self, delivery: Delivery[Any]) -> None:
+        """As Delivery.ack."""
+        self._settle(delivery, "ack")
+
+    def retry(self, delivery: Delivery[Any], delay_s: float | None = None) -> None:
+        """As Delivery.retry."""
+        self._settle(delivery, "retry", delay_s)
+
+    def reject(self, delivery: Delivery[Any], reason: str = "rejected") -> None:
+        """As Delivery.reject."""
+        self._settle(delivery, "reject", reason)
+
+    def _settle(self, delivery: Delivery[Any], verdict: str, *arguments: Any) -> None:
+        begun = self._record(Kind.SETTLE, phase=Phase.INVOKE, id=delivery.id, verdict=verdict)
+        try:
+            getattr(delivery, verdict)(*arguments)
+        except StaleDelivery:
+            self._record(Kind.SETTLE, phase=Phase.FAIL, id=delivery.id, verdict=verdict)
+            raise
+        if delivery.outcome != verdict:  # a retry that had used up its attempts
+            verdict = str(delivery.outcome)
+            begun = self._record(Kind.SETTLE, phase=Phase.INVOKE, id=delivery.id, verdict=verdict)
+        with self._lock:
+            self._untold.append(begun)
+
+    def seek(self, start: Start) -> None:
+        """As Consumer.seek."""
+        self._record(Kind.SEEK)
+        self.consumer.seek(start)
+
+    def flush(self) -> bool:
+        """As Consumer.flush; what was settled is then known to the broker."""
+        with self._lock:
+            told, self._untold = self._untold, []
+        done = self.consumer.flush()
+        for event in told if done else ():
+            self._record(Kind.SETTLE, phase=Phase.OK, id=event.id, verdict=event.verdict)
+        return done
+
+    def close(self) -> list[str | None]:
+        """As Consumer.close."""
+        if self.consumer.closed:
+            return []
+        self.flush()
+        self._record(Kind.CLOSE, phase=Phase.INVOKE)
+        unsettled = self.consumer.close()
+        self._record(Kind.CLOSE)
+        return unsettled
+
+    def _record(self, kind: Kind, **fields: Any) -> Event:
+        event = Event(kind=kind, **(self._where | fields))
+        self._history.add(event)
+        return event
+
+    def __enter__(self) -> RecordingConsumer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,93 @@
+"""Order of first deliveries, where it is declared."""
+
+from __future__ import annotations
+
+import threading
+
+from gearshift.capabilities import Members, Order
+from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.kit import Kit
+from gearshift.conformance.recording import RecordingConsumer
+
+
+@behaviour(Area.ORDER, capability="order", deliveries=200)
+def one_consumer_gets_each_key_in_order(kit: Kit) -> None:
+    """First deliveries of every producer's key are in the order of sending."""
+    channel = kit.channel()
+    for _ in range(2):
+        kit.producer(channel).send_many(100, keys=["a", "b", "c", "d", "e"])
+    kit.verify(channel)
+
+
+@behaviour(Area.ORDER, capability="order", deliveries=300)
+def many_consumers_get_each_key_in_order(kit: Kit) -> None:
+    """With four members first deliveries of a key keep their order if that is declared."""
+    channel = kit.channel()
+    members = [kit.consumer(channel, prefetch=5) for _ in range(4)]
+    kit.producer(channel).send_many(300, keys=[f"k{n}" for n in range(12)])
+    _ack_all(kit, channel, members)
+    kit.verify(channel)
+
+
+@behaviour(Area.ORDER, deliveries=40, retries=2)
+def a_retry_keeps_its_key_in_order_on_a_stream(kit: Kit) -> None:
+    """On a stream what follows a retried message of its key waits; a queue loses nothing."""
+    channel = kit.channel()
+    kit.producer(channel).send_many(40, keys=["a", "b"])
+    order = list(kit.history.published(channel))
+    failing = {order[0], order[1]}
+    acked: dict[str | None, list[str]] = {"a": [], "b": []}
+    consumer = kit.consumer(channel)
+    while len(kit.history.finished(channel, "g")) < 40:
+        delivery = kit.take(consumer, 1)[0]
+        if delivery.id in failing:
+            failing.discard(delivery.id)
+            consumer.retry(delivery, 0.05)
+        else:
+            acked[delivery.key].append(str(delivery.id))
+            consumer.ack(delivery)
+    if kit.is_stream and kit.capabilities.order is Order.KEY:
+        for key, ids in acked.items():
+            kit.require(
+                ids == sorted(ids, key=order.index),
+                "first-delivery-order",
+                f"key {key!r} was settled out of order after a retry",
+            )
+    kit.verify(channel)
+
+
+@behaviour(Area.ORDER, capability="members", deliveries=60)
+def a_group_shares_its_messages(kit: Kit) -> None:
+    """Six members split sixty messages with no message at two of them."""
+    channel = kit.channel()
+    members = [kit.consumer(channel, prefetch=1) for _ in range(6)]
+    kit.producer(channel).send_many(60, keys=[f"k{n}" for n in range(30)])
+    _ack_all(kit, channel, members)
+    busy = {event.actor for event in kit.history.delivered(channel, "g")}
+    if kit.capabilities.members is Members.ANY:
+        kit.require(len(busy) == 6, "competing", f"only {len(busy)} of 6 members got work")
+    else:
+        kit.require(len(busy) > 1, "competing", "one member got everything")
+    kit.verify(channel)
+
+
+def _ack_all(kit: Kit, channel: str, members: list[RecordingConsumer]) -> None:
+    """Ack on a thread per member until everything stored is finished."""
+    wanted = kit.history.published(channel).keys()
+    over = threading.Event()
+
+    def work(member: RecordingConsumer) -> None:
+        while not over.is_set():
+            for delivery in member.receive(5, timeout_s=0.05):
+                over.wait(0.005)  # so that one quick member does not get them all
+                member.ack(delivery)
+
+    threads = [threading.Thread(target=work, args=(member,)) for member in members]
+    for thread in threads:
+        thread.start()
+    try:
+        kit.until(lambda: kit.history.finished(channel, "g") >= wanted, "not all was delivered")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,133 @@
+"""Sending: what a receipt means, and what an error means."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import wait
+
+from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.kit import Kit
+from gearshift.errors import Closed, GearshiftError, MessageTooLarge
+from gearshift.message import Receipt
+
+
+@behaviour(Area.PUBLISH, deliveries=20)
+def a_send_that_returned_is_delivered(kit: Kit) -> None:
+    """Every message with a receipt reaches the group once, with nothing else."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    for number in range(20):
+        producer.send(key=f"k{number % 3}")
+    kit.verify(channel)
+
+
+@behaviour(Area.PUBLISH, capability="depth")
+def a_receipt_means_stored_already(kit: Kit) -> None:
+    """When send returns the message is there: another client counts it or receives it."""
+    channel = kit.channel()
+    if kit.is_stream:
+        with kit.consumer(channel):  # the group gets its positions
+            pass
+    producer = kit.producer(channel)
+    for number in range(1, 6):
+        producer.send()
+        depth = kit.depth(channel, "g")
+        kit.require(
+            depth is None or depth == number,
+            "false-success",
+            f"{number} receipts, but the broker counts {depth}",
+        )
+    kit.verify(channel)
+
+
+@behaviour(Area.PUBLISH, deliveries=80)
+def concurrent_publishers_lose_nothing(kit: Kit) -> None:
+    """Four threads on one producer, four with their own: each message arrives once, in order."""
+    channel = kit.channel()
+    bus = kit.connect()
+    producers = [kit.producer(channel, bus) for _ in range(4)]
+    shared = kit.producer(channel, bus)
+    each = kit.many(25)
+
+    def own(number: int) -> None:
+        for _ in range(each):
+            producers[number].send(key=f"own{number}")
+
+    def common(number: int) -> None:
+        shared.send_many(each, keys=[None])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4) for work in (own, common)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kit.verify(channel)
+
+
+@behaviour(Area.PUBLISH)
+def a_refused_message_never_appears(kit: Kit) -> None:
+    """A message that is too large raises, is not stored, and the next one goes through."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    limit = kit.capabilities.max_message_bytes
+    with kit.refusal(MessageTooLarge, "refusal", "a message over the limit"):
+        producer.send(bytes(limit + 1))
+    producer.send()
+    kit.verify(channel)
+
+
+@behaviour(Area.PUBLISH)
+def a_failed_message_does_not_stop_its_batch(kit: Kit) -> None:
+    """send_many with one bad value gives an error in its place and receipts for the others."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    good = [producer.message() for _ in range(2)]
+    results = producer.producer.send_many([good[0], object(), good[1]], raise_on_error=False)
+    kinds = [isinstance(result, Receipt) for result in results]
+    kit.require(kinds == [True, False, True], "partial-failure", f"results were {results}")
+    for message, result in zip(good, (results[0], results[2]), strict=True):
+        producer.resolve(message, result)
+    kit.verify(channel)
+
+
+@behaviour(Area.PUBLISH, capability="unroutable_detected", deliveries=0)
+def what_nobody_would_receive_is_refused(kit: Kit) -> None:
+    """Once the channel is deleted a send raises; it does not vanish with a receipt."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    producer.send()
+    kit.connect().delete(channel)
+    with kit.refusal(GearshiftError, "lost", "a send to a deleted channel"):
+        producer.send(timeout_s=kit.patience_s)
+
+
+@behaviour(Area.PUBLISH, deliveries=50)
+def close_resolves_what_is_in_flight(kit: Kit) -> None:
+    """Messages submitted right before close each end as a receipt or an error, never in silence."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    messages = [producer.message() for _ in range(50)]
+    futures = [producer.producer.submit(message) for message in messages]
+    producer.close()
+    _, pending = wait(futures, timeout=kit.patience_s)
+    kit.require(not pending, "unresolved", f"{len(pending)} futures have no result after close")
+    for message, future in zip(messages, futures, strict=True):
+        error = future.exception()
+        if error is None:
+            producer.resolve(message, future.result())
+        else:
+            assert isinstance(error, GearshiftError)
+            producer.resolve(message, error)
+    kit.verify(channel)
+
+
+@behaviour(Area.PUBLISH)
+def a_send_after_close_raises(kit: Kit) -> None:
+    """A closed producer says so and stores nothing."""
+    channel = kit.channel()
+    producer = kit.producer(channel)
+    producer.send()
+    producer.close()
+    with kit.refusal(Closed, "publish-after-close", "a send after close"):
+        producer.send()
+    kit.verify(channel)
