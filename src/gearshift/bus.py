@@ -68,6 +68,7 @@ def open_bus(
     """
     settings = config if config is not None else configuration.load(path, profile=profile)
     plugin = plugins.load(settings.backend)
+    _check_codecs(settings)
     return Bus(settings, plugin, plugin.connect(settings.settings_for(plugin)))
 
 
@@ -433,6 +434,14 @@ class Bus:
         with self._lock:
             self._made[:] = [item for item in self._made if not item.closed]
             self._made.append(made)
+
+
+def _check_codecs(config: Config) -> None:
+    for name, settings in config.channels.items():
+        try:
+            codec_named(settings.codec)
+        except ConfigError as error:
+            raise config.channel_error(name, "codec", error) from None
 
 
 def _close_all(

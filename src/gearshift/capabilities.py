@@ -88,7 +88,8 @@ class Requirement:
         """Read ``"dead_letter"`` or ``"order=key"``. Raises ConfigError with the vocabulary."""
         if not isinstance(text, str):
             raise ConfigError(
-                f"expected texts in requires, got {text!r}", hint='such as "dead_letter" or "order=key"'
+                f"expected texts in requires, got {text!r}",
+                hint='such as "dead_letter" or "order=key"',
             )
         name, separator, wanted = text.partition("=")
         level_type = _LEVELS.get(name)

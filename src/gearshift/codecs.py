@@ -2,17 +2,26 @@
 
 ``auto`` picks by the value's type when sending (bytes stay bytes, str becomes text, everything
 else JSON) and by content type when receiving; a body of an unknown content type stays bytes.
+
+A distribution offers further ones with entry points of the group ``gearshift.codecs``: the name is
+the one that configuration uses, the value ``module:object`` with the two methods of ``Codec``. Our
+own names are taken.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import difflib
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from gearshift.errors import DecodeError, EncodeError
+from gearshift.entries import PluginEntry, broken, choose, import_entry, installed
+from gearshift.errors import ConfigError, DecodeError, EncodeError, GearshiftError
 
-__all__ = ["CODECS", "Codec", "codec_named", "decode"]
+__all__ = ["CODECS", "GROUP", "Codec", "available", "codec_named", "decode"]
+
+GROUP = "gearshift.codecs"
 
 BYTES = "application/octet-stream"
 TEXT = "text/plain"
@@ -22,8 +31,13 @@ JSON = "application/json"
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
+@runtime_checkable
 class Codec(Protocol):
-    """How one channel's values become bodies. ``encode`` gives the body and its content type."""
+    """How one channel's values become bodies. ``encode`` gives the body and its content type.
+
+    Any thread. Raise EncodeError and DecodeError for what cannot be; ``target`` is the type that
+    the caller wants, ``Any`` if none.
+    """
 
     def encode(self, value: object) -> tuple[bytes, str]: ...
 
@@ -123,12 +137,56 @@ class _Auto:
 CODECS: dict[str, Codec] = {"auto": _Auto(), "bytes": _Bytes(), "text": _Text(), "json": _Json()}
 
 
+def available() -> list[PluginEntry]:
+    """Codecs that other distributions offer, from metadata alone. Reads disk; imports nothing."""
+    return installed(GROUP)
+
+
 def codec_named(name: str) -> Codec:
-    """The codec that configuration calls ``name``. Raises EncodeError listing the choices."""
-    try:
+    """The codec that configuration calls ``name``; imports it if it is not one of ours.
+
+    Raises ConfigError listing the choices, PluginConflict, PluginImportError and PluginError.
+    """
+    if name in CODECS:
         return CODECS[name]
-    except KeyError:
-        raise EncodeError(f"unknown codec {name!r}", hint=f"one of {', '.join(CODECS)}") from None
+    entries = available()
+    entry = choose(name, entries)
+    if entry is None:
+        names = [*CODECS, *(entry.name for entry in entries)]
+        close = difflib.get_close_matches(name, names, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"unknown codec {name!r}", hint=f"{meant}Known: {', '.join(names)}")
+    codec = import_entry(entry)
+    if isinstance(codec, type) or not isinstance(codec, Codec):
+        raise broken(entry, f"{entry.module} is no object with the methods encode and decode")
+    return _Foreign(name, codec)
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    """Another distribution's codec, whose faults become errors of ours."""
+
+    name: str
+    codec: Codec
+
+    def encode(self, value: object) -> tuple[bytes, str]:
+        try:
+            body, content_type = self.codec.encode(value)
+            return bytes(body), content_type
+        except GearshiftError:
+            raise
+        except Exception as error:
+            raise EncodeError(
+                f"codec {self.name!r} cannot encode {type(value).__name__}: {error}"
+            ) from error
+
+    def decode(self, body: bytes, content_type: str | None, target: Any) -> Any:
+        try:
+            return self.codec.decode(body, content_type, target)
+        except GearshiftError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"codec {self.name!r} cannot decode the body: {error}") from error
 
 
 def decode(codec: Codec, body: bytes | None, content_type: str | None, target: Any = Any) -> Any:

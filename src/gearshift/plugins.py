@@ -9,36 +9,17 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 
 from gearshift import hookspecs
 from gearshift.driver import DRIVER_API, BackendPlugin
-from gearshift.errors import (
-    BackendNotFound,
-    PluginConflict,
-    PluginError,
-    PluginImportError,
-    PluginIncompatible,
-)
+from gearshift.entries import PluginEntry, broken, choose, import_entry, installed
+from gearshift.errors import BackendNotFound, PluginError, PluginIncompatible
 
 __all__ = ["GROUP", "PluginEntry", "PluginStatus", "available", "describe", "load"]
 
 GROUP = "gearshift.backends"
-
-
-@dataclass(frozen=True, slots=True)
-class PluginEntry:
-    """One installed entry point. ``module`` is its value; nothing has imported it yet."""
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +32,7 @@ class PluginStatus(PluginEntry):
 
 def available() -> list[PluginEntry]:
     """Every installed backend, by name, from metadata alone. Reads disk; imports nothing."""
-    entries = [
-        PluginEntry(
-            name=point.name,
-            distribution=point.dist.name if point.dist else "unknown",
-            version=point.dist.version if point.dist else "unknown",
-            module=point.value,
-        )
-        for point in entry_points(group=GROUP)
-    ]
-    return sorted(entries, key=lambda entry: (entry.name, entry.distribution))
+    return installed(GROUP)
 
 
 def load(name: str) -> BackendPlugin:
@@ -79,7 +51,7 @@ def describe() -> list[PluginStatus]:
 
 
 def _status(entry: PluginEntry, entries: list[PluginEntry]) -> PluginStatus:
-    known = (entry.name, entry.distribution, entry.version, entry.module)
+    known = (entry.name, entry.distribution, entry.version, entry.module, entry.group)
     try:
         return PluginStatus(*known, plugin=_load(entry.name, entries))
     except PluginError as error:
@@ -88,34 +60,21 @@ def _status(entry: PluginEntry, entries: list[PluginEntry]) -> PluginStatus:
 
 def _load(name: str, entries: list[PluginEntry]) -> BackendPlugin:
     entry = _find(name, entries)
-    return _checked(_call_hook(entry, _import(entry)), entry)
+    return _checked(_call_hook(entry, import_entry(entry)), entry)
 
 
 def _find(name: str, entries: list[PluginEntry]) -> PluginEntry:
-    found = [entry for entry in entries if entry.name == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise PluginConflict(
-            f"backend {name!r} is offered by " + " and by ".join(map(str, found)),
-            hint="uninstall all but one of them",
-        )
-    installed = sorted({entry.name for entry in entries})
+    found = choose(name, entries)
+    if found is not None:
+        return found
+    names = sorted({entry.name for entry in entries})
     # No install command for what looks like a misspelling: that is how typosquatters live.
-    close = difflib.get_close_matches(name, installed, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"pip install gearshift-{name}"
     if not re.fullmatch(r"[\w-]+", name, re.ASCII):  # nothing that a shell would read as more
         hint = "a backend's name has letters, digits, '_' and '-'"
-    what = f"backend {name!r} is not installed (installed: {', '.join(installed) or 'none'})"
+    what = f"backend {name!r} is not installed (installed: {', '.join(names) or 'none'})"
     raise BackendNotFound(what, hint=hint)
-
-
-def _import(entry: PluginEntry) -> object:
-    try:
-        return EntryPoint(entry.name, entry.module, GROUP).load()
-    except (Exception, SystemExit) as cause:
-        what = f"importing {entry.module} failed: {type(cause).__name__}: {cause}"
-        raise _broken(entry, what, PluginImportError) from cause
 
 
 def _call_hook(entry: PluginEntry, module: object) -> object:
@@ -125,25 +84,20 @@ def _call_hook(entry: PluginEntry, module: object) -> object:
         manager.register(module, name=entry.name)
         return manager.hook.gearshift_backend()  # None if the module has no such hook
     except Exception as cause:
-        raise _broken(entry, f"its hook failed: {type(cause).__name__}: {cause}") from cause
+        raise broken(entry, f"its hook failed: {type(cause).__name__}: {cause}") from cause
 
 
 def _checked(plugin: object, entry: PluginEntry) -> BackendPlugin:
     """Return ``plugin`` if it is what the contract asks for under this name, else raise."""
     if plugin is None:
-        raise _broken(entry, f"{entry.module} has no hook gearshift_backend marked with hookimpl")
+        raise broken(entry, f"{entry.module} has no hook gearshift_backend marked with hookimpl")
     if not isinstance(plugin, BackendPlugin):
-        raise _broken(entry, f"its hook returned {type(plugin).__name__}, not a BackendPlugin")
+        raise broken(entry, f"its hook returned {type(plugin).__name__}, not a BackendPlugin")
     if plugin.driver_api != DRIVER_API:
         what = f"written for driver API {plugin.driver_api}, this Gearshift has {DRIVER_API}"
-        raise _broken(entry, what, PluginIncompatible)
+        raise broken(entry, what, PluginIncompatible)
     if plugin.name != entry.name:
-        raise _broken(entry, f"it calls itself {plugin.name!r}")
+        raise broken(entry, f"it calls itself {plugin.name!r}")
     if plugin.natural not in plugin.capabilities:
-        raise _broken(entry, f"it declares no capabilities for its natural {plugin.natural!r}")
+        raise broken(entry, f"it declares no capabilities for its natural {plugin.natural!r}")
     return plugin
-
-
-def _broken(entry: PluginEntry, what: str, kind: type[PluginError] = PluginError) -> PluginError:
-    hint = f"install another version of {entry.distribution}, or tell its author"
-    return kind(f"backend {entry.name!r} of {entry}: {what}", hint=hint)

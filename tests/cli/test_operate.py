@@ -198,3 +198,18 @@ def test_watch_goes_on_until_interrupted(script: Script, run: Run) -> None:
         process.stdout.close()
         process.wait(30)
     assert channels == ["orders", "events"] * 3
+
+
+@pytest.mark.parametrize(
+    ("profile", "file"), [('path = "data/x.db"', "data/x.db"), ("", ".gearshift/gearshift.db")]
+)
+def test_a_relative_path_begins_at_the_settings_file(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch, profile: str, file: str
+) -> None:
+    """From whichever folder below one works, it is the same broker; a default path included."""
+    (project / "gearshift.toml").write_text(f'[profiles.p]\nbackend = "sqlite"\n{profile}\n')
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    assert run("send", "orders", input="1\n").exit_code == 0
+    assert (project / file).is_file()
+    assert list((project / "below").iterdir()) == []

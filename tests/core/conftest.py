@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 import gearshift
 
-Open = Callable[..., gearshift.Bus]
+Open = Callable[[str], gearshift.Bus]
 
 CHANNELS = """
 [channels.orders]
@@ -32,10 +33,22 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def bus(backend: str, tmp_path: Path) -> Iterator[gearshift.Bus]:
+def open_bus(backend: str, tmp_path: Path) -> Iterator[Open]:
+    """Opens a bus with these channels; closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(channels: str) -> gearshift.Bus:
+            path = 'path = "test.db"' if backend == "sqlite" else ""
+            file = tmp_path / "gearshift.toml"
+            file.write_text(
+                f'profile = "p"\n[profiles.p]\nbackend = "{backend}"\n{path}\n{channels}'
+            )
+            return stack.enter_context(gearshift.open(file))
+
+        yield make
+
+
+@pytest.fixture
+def bus(open_bus: Open) -> gearshift.Bus:
     """An open bus with a queue ``orders`` and a stream ``events``."""
-    path = 'path = "test.db"' if backend == "sqlite" else ""
-    file = tmp_path / "gearshift.toml"
-    file.write_text(f'profile = "p"\n[profiles.p]\nbackend = "{backend}"\n{path}\n{CHANNELS}')
-    with gearshift.open(file) as opened:
-        yield opened
+    return open_bus(CHANNELS)

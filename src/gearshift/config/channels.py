@@ -31,10 +31,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one channel is to be used, on whichever backend. Raises ConfigError.
 
-    ``semantics`` None takes the backend's natural one. ``groups`` empty means the default group.
-    ``dead_letter`` None or true is a channel called after this one (see ``dead_letter_name``),
-    false is none, a text is that channel. Times are seconds. ``native`` has one table per backend,
-    so that one file serves every profile.
+    ``semantics`` None takes the backend's natural one; ``partitions`` and ``retention_s`` are for
+    streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
+    group. ``dead_letter`` None or true is a channel called after this one (see
+    ``dead_letter_name``), false is none, a text is that channel. Times are seconds. ``native`` has
+    one table per backend, so that one file serves every profile.
     """
 
     semantics: Semantics | None = None
@@ -59,12 +60,21 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 f"retry_max_delay_s is less than retry_delay_s ({self.retry_delay_s:g})",
                 hint="raise it, or lower retry_delay_s",
             )
+        self._check_semantics()
         _check_groups(self.groups)
         force_setattr(self, "requires", _requirements(self.requires))
         if isinstance(self.dead_letter, str):
             _check_name("dead_letter", self.dead_letter)
         if not self.codec.strip():
             raise ConfigError("codec is blank", hint='leave it out for "auto"')
+
+    def _check_semantics(self) -> None:
+        for name in ("partitions", "retention_s"):
+            if self.semantics is Semantics.QUEUE and getattr(self, name) is not None:
+                raise ConfigError(
+                    f'{name} is for streams, and semantics is "queue"',
+                    hint=f'drop {name}, or use semantics = "stream"',
+                )
 
     def dead_letter_name(self, channel: str) -> str | None:
         """The channel for what ``channel``, which has these settings, gives up on; None if off."""

@@ -38,6 +38,7 @@ def convert(
     Raises ConfigError, without context: what msgspec raised may hold a secret.
     """
     _learn(table, target, secrets)
+    table = _default_paths(target) | dict(table)
     tried: set[Keys] = set()
     while True:
         result, failure = _attempt(table, target, document.folder)
@@ -56,6 +57,12 @@ def convert(
     problem = document.problem(place, what, hint=hint, secret=failure.secret)
     del table, failure, override, result  # a traceback that shows locals must not show these
     raise problem
+
+
+def _default_paths(target: type) -> dict[str, str]:
+    """Defaults that are paths, as texts: they begin where those in the file do."""
+    fields = field_types(target)
+    return {key: str(f.default) for key, f in fields.items() if isinstance(f.default, Path)}
 
 
 def _learn(table: Mapping[str, Any], target: type, secrets: Redactor) -> None:

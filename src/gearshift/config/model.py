@@ -17,7 +17,7 @@ from gearshift.config.conversion import convert
 from gearshift.config.document import MISSING, Document, Keys, dotted
 from gearshift.config.masking import Redactor, is_secret_key, shown
 from gearshift.driver import BackendPlugin
-from gearshift.errors import UsageError
+from gearshift.errors import ConfigError, GearshiftError, UsageError
 from gearshift.secret import Secret
 
 __all__ = ["Config", "Profile", "Row"]
@@ -93,6 +93,10 @@ class Config:
             document=self._document,
             secrets=Redactor(),
         )
+
+    def channel_error(self, channel: str, field: str, error: GearshiftError) -> ConfigError:
+        """``error`` about ``field`` of a channel, with the place where that is set."""
+        return self._document.problem(("channels", channel, field), error.message, hint=error.hint)
 
     def masked(self, text: str) -> str:
         """``text`` without any secret of the selected profile, for what others have written."""

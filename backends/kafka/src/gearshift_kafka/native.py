@@ -126,7 +126,7 @@ def _check(kind: ClientKind, settings: Mapping[str, Value]) -> None:
     for key, value in settings.items():
         reason = _objection(key, value) or _refusal_of_client(kind, key, value)
         if reason is not None:
-            raise ValueError(f"native.{kind}: {key!r} {reason}")
+            raise ValueError(f"{kind}: {key!r} {reason}")
 
 
 def _objection(key: str, value: Value) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -40,9 +41,9 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connect_timeout_s: float = 8.0
     consumer_timeout_s: float = CONSUMER_TIMEOUT_S
     connection_name: str = "gearshift"
-    tls_ca_file: str | None = None
-    tls_cert_file: str | None = None
-    tls_key_file: str | None = None
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
     tls_server_name: str | None = None
     tls_insecure_skip_verify: bool = False
 
@@ -165,9 +166,9 @@ def _check_seconds(field: str, value: float, most: float) -> None:
         raise ValueError(f"{field}: {value} is out of range, use seconds over 0 up to {most:g}")
 
 
-def _check_readable(field: str, path: str) -> None:
+def _check_readable(field: str, path: Path) -> None:
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        raise ValueError(f"{field}: cannot read {path!r} ({error.strerror})") from None
+        raise ValueError(f"{field}: cannot read {str(path)!r} ({error.strerror})") from None

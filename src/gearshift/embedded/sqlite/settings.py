@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from pathlib import Path
 
 import msgspec
 
@@ -18,17 +18,15 @@ class SqliteSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     other processes' writes.
     """
 
-    path: str = ".gearshift/gearshift.db"
+    path: Path = Path(".gearshift/gearshift.db")
     lease_s: float = 30.0
     busy_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.path or self.path.startswith(":") or "\0" in self.path:
-            raise ValueError(
-                f"path: {self.path!r} is not a file name (for no file, use backend = 'memory')"
-            )
-        if os.path.isdir(self.path) or self.path.endswith(("/", os.sep)):
-            raise ValueError(f"path: {self.path!r} is a folder; name a file in it")
+        if self.path.name.startswith(":"):
+            raise ValueError("path: is not a file name (for no file, use backend = 'memory')")
+        if self.path.is_dir():
+            raise ValueError("path: is a folder; name a file in it")
         _require_positive("lease_s", self.lease_s)
         _require_positive("busy_timeout_s", self.busy_timeout_s)
 
