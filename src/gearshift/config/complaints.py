@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect as kinds
 
 from gearshift.config.document import Keys
+from gearshift.config.masking import is_secret_key
 from gearshift.errors import GearshiftError
 from gearshift.secret import Secret
 
@@ -86,7 +87,7 @@ def translate(error: msgspec.ValidationError, table: Any, kind: kinds.Type, hook
         return from_settings(error.__cause__, path, kind)
     if found := _UNKNOWN.match(text):
         what, hint = unknown(found[1], _names(kind), "setting")
-        return Failure((*path, found[1]), what, hint)
+        return Failure((*path, found[1]), what, hint, secret=_may_be_secret(found[1], kind))
     if found := _MISSING.match(text):
         return Failure((*path, found[1]), "is missing", f"add {found[1]} = ...")
     secret = is_secret(kind)
@@ -106,6 +107,14 @@ def from_settings(cause: BaseException, path: Keys, kind: kinds.Type) -> Failure
         if first[2] or _VERB.match(what, first.end()):  # the path says it already
             what = what[first.end() :]
     return Failure(path, what, hint, foreign=True, secret=is_secret(kind))
+
+
+def _may_be_secret(name: str, kind: kinds.Type) -> bool:
+    """True if ``name`` could be the misspelt name of a field that holds a secret."""
+    secret = [
+        field for field in _names(kind) if is_secret_key(field) or is_secret(_inner(kind, field))
+    ]
+    return bool(difflib.get_close_matches(name, secret, n=1, cutoff=0.5))
 
 
 def _walk(path: str, node: Any, kind: kinds.Type, hook: Hook) -> tuple[Keys, kinds.Type]:

@@ -21,7 +21,7 @@ REFERENCE = r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*\}"
 
 _ONLY_REFERENCES = re.compile(rf"(?:{REFERENCE})+")
 _SECRET_NAME = (
-    r"(?:passw|passphrase|secret|token|credential|jaas|key[._-]?pem"
+    r"(?:pas+w|pwd|passphrase|secret|token|credential|jaas|key[._-]?pem"
     r"|(?:api|access|private|account)[._-]?key)"
 )
 _SECRET_KEY = re.compile(_SECRET_NAME, re.IGNORECASE)

@@ -118,8 +118,9 @@ class Config:
         fields = field_types(plugin.settings) if plugin else {}
         table = self._document.get(keys)
         for key, value in table.items():
-            secret = key in fields and is_secret(fields[key].type)
-            yield from self._leaves((*keys, key), value, secret)
+            # What the backend does not know may be a misspelt password.
+            secret = is_secret(fields[key].type) if key in fields else plugin and key != "backend"
+            yield from self._leaves((*keys, key), value, bool(secret))
         for key in [key for key in fields if key not in table]:
             yield Row(dotted((*keys, key)), shown(_default(fields[key])), "default")
 
