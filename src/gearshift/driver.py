@@ -141,7 +141,8 @@ class ChannelSpec:
     for streams; None means the backend's default. ``native`` is an instance of the plugin's
     ``channel_settings``: where it names an existing object, that object is used as it is, checked
     for existence and neither created nor changed. ``max_attempts`` and ``max_processing_s`` let a
-    backend set the broker's own limits above ours, so that ours always act first.
+    backend set the broker's own limits above ours, so that ours always act first; with None for
+    the latter the broker's own limit stays.
     """
 
     name: str
@@ -150,7 +151,7 @@ class ChannelSpec:
     partitions: int | None = None
     retention_s: float | None = None
     max_attempts: int = 5
-    max_processing_s: float = 300.0
+    max_processing_s: float | None = None
     native: Any = None
 
 

@@ -46,7 +46,7 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     dead_letter: str | bool | None = None
     requires: tuple[Any, ...] = ()  # of Requirement; msgspec would take that dataclass apart
     prefetch: int = 100
-    max_processing_s: float = 300.0
+    max_processing_s: float | None = None
     retry_delay_s: float = 1.0
     retry_max_delay_s: float = 60.0
     codec: str = "auto"

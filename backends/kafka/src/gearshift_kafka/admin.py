@@ -22,15 +22,20 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
-from gearshift.message import DEFAULT_GROUP
+from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_kafka.errors import TRANSIENT
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
+from gearshift_kafka.share.topology import ShareGroups
 
 __all__ = ["KafkaAdmin", "group_exists"]
 
 _TIMEOUT_S = 8.0
 
 DEFAULT_PARTITIONS = 4
+
+#: The members of a share group need no partitions of their own, and a broker assigns each member
+#: to some of them only: with one, everybody is offered everything.
+QUEUE_PARTITIONS = 1
 
 
 def group_exists(client: AdminClient, group: str) -> bool:
@@ -43,6 +48,9 @@ class KafkaAdmin:
 
     def __init__(self, client: AdminClient) -> None:
         self._client = client
+        self._share = ShareGroups(
+            client, create=self._create_unless_there, ends=self._next_offsets
+        )
 
     def server(self) -> str:
         """Kafka tells no version to clients; the cluster's id and size are what there is."""
@@ -54,6 +62,18 @@ class KafkaAdmin:
         return bool(topic_partitions(self._client, topic_name(channel), _TIMEOUT_S))
 
     def declare(self, channel: ChannelSpec) -> None:
+        if channel.semantics is Semantics.QUEUE:
+            self._share.require(channel)
+        self._declare_topic(channel)
+        for group in channel.groups:
+            self.declare_group(channel, group)
+
+    def declare_group(self, channel: ChannelSpec, group: str) -> None:
+        """A group of a stream begins to exist with its first member."""
+        if channel.semantics is Semantics.QUEUE:
+            self._share.declare(channel, group)
+
+    def _declare_topic(self, channel: ChannelSpec) -> None:
         topic = topic_name(channel)
         there = topic_partitions(self._client, topic, _TIMEOUT_S)
         if there:
@@ -66,10 +86,9 @@ class KafkaAdmin:
         else:
             self._create(channel, topic)
 
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """A group of a stream begins to exist with its first member."""
-
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
+        if channel.semantics is Semantics.QUEUE:  # of share groups, this client can ask nothing
+            return [GroupStatus(group=group) for group in self._share.known(channel)]
         topic = topic_name(channel)
         first, end = self._ends(topic)
         statuses = []
@@ -85,6 +104,8 @@ class KafkaAdmin:
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         """Move the group to the end of the topic. Only while it has no member: those hold its
         positions, and would put them back. Raises UsageError."""
+        if channel.semantics is Semantics.QUEUE:
+            raise NotSupported("a share group's messages cannot be thrown away by this client")
         topic, name = topic_name(channel), group_id(channel, group)
         members = self._members(name)
         if members:
@@ -106,18 +127,36 @@ class KafkaAdmin:
         topic = topic_name(channel)
         if channel.native.topic is not None:
             raise NotSupported(f"topic {topic!r} was adopted and is not ours to delete")
+        is_queue = channel.semantics is Semantics.QUEUE
+        topics, groups = (self._queue_parts if is_queue else self._stream_parts)(channel, topic)
+        for deletion in self._client.delete_topics(
+            [topic, *topics], operation_timeout=_TIMEOUT_S
+        ).values():
+            deletion.result(_TIMEOUT_S)
+        if groups:
+            for deletion in self._client.delete_consumer_groups(groups).values():
+                deletion.exception(_TIMEOUT_S)  # one that is not there, or still has members
+        self._wait_until(topic, is_there=False)
+
+    def _stream_parts(self, channel: ChannelSpec, topic: str) -> tuple[list[str], list[str]]:
+        """Further topics, and the groups, that go with a stream: no topics."""
         # Only groups that read nothing else: another channel's ids may begin alike.
-        groups = [
+        return [], [
             name
             for group in self._group_names(channel, topic)
             if (name := group_id(channel, group)) != channel.native.group
             and self._committed(name).keys() <= {topic}
         ]
-        self._client.delete_topics([topic], operation_timeout=_TIMEOUT_S)[topic].result(_TIMEOUT_S)
-        if groups:
-            for deletion in self._client.delete_consumer_groups(groups).values():
-                deletion.exception(_TIMEOUT_S)  # one that is not there, or still has members
-        self._wait_until(topic, is_there=False)
+
+    def _queue_parts(self, channel: ChannelSpec, _topic: str) -> tuple[list[str], list[str]]:
+        """Further topics, and the groups, that go with a queue."""
+        topics: list[str] = []
+        groups: list[str] = []
+        for group in self._share.known(channel):
+            helpers = self._share.forget(channel, group)
+            topics += [t for t in helpers if topic_partitions(self._client, t, _TIMEOUT_S)]
+            groups += [group_id(channel, group), *helpers]
+        return topics, [name for name in groups if name != channel.native.group]
 
     def close(self) -> None:
         """The client ends with this object; there is nothing to wait for."""
@@ -145,22 +184,34 @@ class KafkaAdmin:
         config = dict(channel.native.config)
         if channel.retention_s is not None:
             config["retention.ms"] = _retention_ms(channel.retention_s)
+        is_queue = channel.semantics is Semantics.QUEUE
+        default = QUEUE_PARTITIONS if is_queue else DEFAULT_PARTITIONS
         new = NewTopic(
             topic,
-            num_partitions=channel.partitions or DEFAULT_PARTITIONS,
+            num_partitions=channel.partitions or default,
             replication_factor=channel.native.replication_factor,
             config=config,
         )
+        if not self._create_topic(new):  # somebody else was quicker
+            there = topic_partitions(self._client, topic, _TIMEOUT_S)
+            self._compare(channel, topic, len(there))
+
+    def _create_unless_there(self, new: NewTopic) -> None:
+        if not topic_partitions(self._client, new.topic, _TIMEOUT_S):
+            self._create_topic(new)
+
+    def _create_topic(self, new: NewTopic) -> bool:
+        """Create a topic and wait until it can be used; False if it was there already."""
         try:
             answers = self._client.create_topics([new], operation_timeout=_TIMEOUT_S)
-            answers[topic].result(_TIMEOUT_S)
+            answers[new.topic].result(_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-            self._wait_until(topic, is_there=True)  # somebody else was quicker
-            there = topic_partitions(self._client, topic, _TIMEOUT_S)
-            self._compare(channel, topic, len(there))
-        self._wait_until(topic, is_there=True)
+            self._wait_until(new.topic, is_there=True)
+            return False
+        self._wait_until(new.topic, is_there=True)
+        return True
 
     def _wait_until(self, topic: str, *, is_there: bool) -> None:
         """Metadata spreads a moment after a change; a producer would meet 'unknown topic'."""
@@ -181,8 +232,11 @@ class KafkaAdmin:
         """First and next offset of every partition."""
         partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
         first = self._list_offsets(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        end = self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        return first, end
+        return first, self._next_offsets(topic)
+
+    def _next_offsets(self, topic: str) -> dict[int, int]:
+        partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
+        return self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def _list_offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
         if not partitions:

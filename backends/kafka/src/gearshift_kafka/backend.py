@@ -6,14 +6,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, QueueDriver
-from gearshift.errors import ConfigError, GearshiftError, NotSupported, UnknownChannel, UnknownGroup
+from gearshift.driver import (
+    ChannelSpec,
+    ConsumerSpec,
+    LogEvents,
+    QueueDriver,
+    Start,
+    StartAt,
+)
+from gearshift.errors import ConfigError, GearshiftError, UnknownChannel, UnknownGroup
 from gearshift.message import Semantics
 from gearshift_kafka.admin import KafkaAdmin, group_exists
 from gearshift_kafka.commits import Commits
@@ -25,6 +32,9 @@ from gearshift_kafka.names import group_id, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
 from gearshift_kafka.producer import KafkaProducer
 from gearshift_kafka.settings import KafkaSettings
+from gearshift_kafka.share.ephemeral import EphemeralQueue
+from gearshift_kafka.share.names import helper_topics
+from gearshift_kafka.share.opening import open_share_queue
 
 __all__ = ["KafkaBackend"]
 
@@ -38,6 +48,10 @@ client_log.propagate = False
 _LONGEST_TOPIC = 249
 _ASK_S = 1.0
 _NOBODY_AFTER_S = 2.0
+
+#: A share group hands out whole batches, so a batch of many would make one member wait for
+#: another's work. A profile may choose otherwise: it is quicker to send.
+_QUEUE_PRODUCER = {"batch.num.messages": 1, "sticky.partitioning.linger.ms": 0}
 
 Client = TypeVar("Client", Producer, Consumer, AdminClient)
 
@@ -60,23 +74,25 @@ class _Signals:
 
 
 class KafkaBackend:
-    """See Backend. Stream semantics, on topics and consumer groups."""
+    """See Backend. Streams on topics and consumer groups, queues on share groups."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._servers = ", ".join(f"{host}:{port}" for host, port in settings.endpoints())
         # Learnt from the first broker that refuses; the same for all consumers from then on.
         self._is_classic = settings.group_protocol == "classic"
+        self._has_warned = False
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
         return self._settings.endpoints()
 
     def check(self, channel: ChannelSpec) -> None:
-        if channel.semantics is not Semantics.STREAM:
-            raise NotSupported("Kafka channels are streams here")
         if channel.partitions is not None and channel.partitions < 1:
             raise ConfigError(f"partitions: {channel.partitions} is less than 1")
-        if len(topic_name(channel)) > _LONGEST_TOPIC:
+        names = [topic_name(channel)]
+        if channel.semantics is Semantics.QUEUE:
+            names += [name for group in channel.groups for name in helper_topics(channel, group)]
+        if max(map(len, names)) > _LONGEST_TOPIC:
             raise ConfigError(f"native.kafka.topic: is longer than {_LONGEST_TOPIC} characters")
         if channel.native.group is not None and len(channel.groups) > 1:
             raise ConfigError(
@@ -91,12 +107,29 @@ class KafkaBackend:
 
     def producer(self, channel: ChannelSpec) -> KafkaProducer:
         signals = _Signals()
-        producer = Producer(self._conf("producer", signals))
+        conf = self._conf("producer", signals)
+        if channel.semantics is Semantics.QUEUE:
+            conf = _QUEUE_PRODUCER | conf
+        producer = Producer(conf)
         self._require_topic(producer, channel, signals)
         return KafkaProducer(producer, topic_name(channel))
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
-        raise NotSupported("Kafka channels are streams here")
+        if spec.ephemeral:
+            latest = replace(spec, start=Start(StartAt.LATEST))
+            return EphemeralQueue(lambda events: self.log_consumer(latest, events))
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "queues on Kafka are experimental: librdkafka calls its share consumer a preview"
+            )
+        signals = _Signals()
+        partitions = self._require_topic(
+            AdminClient(self._conf("admin", signals)), spec.channel, signals
+        )
+        return open_share_queue(
+            spec, lambda kind: self._conf(kind, signals), signals.failures, partitions
+        )
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> KafkaReader:
         signals, commits = _Signals(), Commits(topic_name(spec.channel))
@@ -176,7 +209,7 @@ class KafkaBackend:
         return self._settings.client(kind) | extras
 
     def _require_topic(
-        self, client: Producer | Consumer, channel: ChannelSpec, signals: _Signals
+        self, client: Producer | Consumer | AdminClient, channel: ChannelSpec, signals: _Signals
     ) -> list[int]:
         topic = topic_name(channel)
         partitions = self._reach(client, topic, signals)

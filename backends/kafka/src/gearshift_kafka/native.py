@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, ShareConsumer
 from confluent_kafka.admin import AdminClient
 
 __all__ = ["SECRET_SETTINGS", "ClientKind", "NativeSettings", "Value"]
 
 Value: TypeAlias = str | int | float | bool
-ClientKind: TypeAlias = Literal["producer", "consumer", "admin"]
+ClientKind: TypeAlias = Literal["producer", "consumer", "share", "admin"]
 
 #: Settings whose values are secrets: only the masked table ``secrets`` takes them.
 SECRET_SETTINGS = frozenset((
@@ -43,6 +43,8 @@ _OURS = {
     "group.protocol": _FIELD.format("group_protocol"),
     "group.instance.id": _FIELD.format("group_instance_id"),
     "partition.assignment.strategy": "assignments are incremental (cooperative-sticky)",
+    "share.acknowledgement.mode": "every message is acknowledged explicitly",
+    "max.poll.records": "use prefetch of the channel",
     "enable.auto.commit": _POSITIONS,
     "auto.commit.enable": _POSITIONS,
     "auto.commit.interval.ms": _POSITIONS,
@@ -79,7 +81,8 @@ _BROKER_SIDE = frozenset((
     "log.retention.hours", "log.retention.minutes", "log.retention.ms", "log.segment.bytes",
     "max.message.bytes", "message.timestamp.type", "min.insync.replicas", "num.partitions",
     "offsets.retention.minutes", "offsets.topic.replication.factor", "replication.factor",
-    "retention.bytes", "retention.ms", "segment.bytes", "segment.ms",
+    "retention.bytes", "retention.ms", "segment.bytes", "segment.ms", "share.auto.offset.reset",
+    "share.delivery.count.limit", "share.isolation.level", "share.record.lock.duration.ms",
     "unclean.leader.election.enable",
 ))  # fmt: skip
 
@@ -114,11 +117,13 @@ class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     producer: dict[str, Value] = msgspec.field(default_factory=dict)
     consumer: dict[str, Value] = msgspec.field(default_factory=dict)
+    share: dict[str, Value] = msgspec.field(default_factory=dict)
     admin: dict[str, Value] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("producer", self.producer)
         _check("consumer", self.consumer)
+        _check("share", self.share)
         _check("admin", self.admin)
 
 
@@ -165,8 +170,9 @@ def _refusal_of_client(kind: ClientKind, key: str, value: Value) -> str | None:
     text = str(value).lower() if isinstance(value, bool) else value
     try:
         client = _make(kind, {key: text, "logger": remarks})
-        client.poll(0)  # hands the log lines over
-        if isinstance(client, Consumer):
+        if not isinstance(client, ShareConsumer):
+            client.poll(0)  # hands the log lines over
+        if isinstance(client, Consumer | ShareConsumer):
             client.close()
     except KafkaException as error:
         return _translate(key, value, error.args[0].str())
@@ -189,11 +195,15 @@ class _Collector(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def _make(kind: ClientKind, conf: dict[str, object]) -> Producer | Consumer | AdminClient:
+def _make(
+    kind: ClientKind, conf: dict[str, object]
+) -> Producer | Consumer | ShareConsumer | AdminClient:
     if kind == "producer":
         return Producer(conf)
     if kind == "consumer":
         return Consumer(conf | {"group.id": "check"})
+    if kind == "share":
+        return ShareConsumer(conf | {"group.id": "check"})
     return AdminClient(conf)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from gearshift.message import Semantics
 from gearshift_kafka.backend import KafkaBackend
 from gearshift_kafka.settings import KafkaChannel, KafkaSettings
 
-__all__ = ["STREAM", "gearshift_backend"]
+__all__ = ["QUEUE", "STREAM", "gearshift_backend"]
 
 STREAM = Capabilities(
     redelivery=True,
@@ -34,6 +34,30 @@ STREAM = Capabilities(
     max_message_bytes=1_000_000,  # a default broker takes 1,048,588 with what we add
 )
 
+QUEUE = Capabilities(
+    redelivery=True,
+    native_retry=True,
+    native_delay=True,  # in a topic of the group, see share.delays
+    dead_letter=True,
+    fan_out=True,
+    replay=False,
+    seek=False,
+    purge=False,  # this client cannot move a share group's start
+    ephemeral_group=True,
+    unroutable_detected=True,
+    tombstone=True,
+    depth=False,  # nor ask how far it is
+    durable_group=True,
+    order=Order.NONE,
+    # The broker counts every time that it hands a message to a client, worked on or not.
+    redelivered=Known.HINT,
+    attempt=Known.HINT,
+    prefetch=Prefetch.SOFT,  # a share group hands out whole batches of foreign producers
+    survives=Survives.BROKER_RESTART,
+    members=Members.ANY,
+    max_message_bytes=1_000_000,
+)
+
 
 @hookimpl
 def gearshift_backend() -> BackendPlugin:
@@ -41,10 +65,11 @@ def gearshift_backend() -> BackendPlugin:
     return BackendPlugin(
         name="kafka",
         driver_api=DRIVER_API,
-        summary="Kafka through librdkafka: idempotent producers, consumer groups",
+        summary="Kafka through librdkafka: streams on consumer groups, queues on share groups "
+        "(experimental)",
         settings=KafkaSettings,
         channel_settings=KafkaChannel,
-        capabilities={Semantics.STREAM: STREAM},
+        capabilities={Semantics.STREAM: STREAM, Semantics.QUEUE: QUEUE},
         natural=Semantics.STREAM,
         connect=KafkaBackend,
     )

@@ -43,6 +43,19 @@ _CONSUMER = {
     "fetch.wait.max.ms": 100,
 }
 
+_SHARE = {
+    "fetch.wait.max.ms": 100,
+    "fetch.max.bytes": 16_777_216,
+    # Polled by a thread of ours; what is too slow loses its lock long before.
+    "max.poll.interval.ms": 86_400_000,
+    # The client says at every start that share consumers are a preview, and tells of a deleted
+    # topic some thousand times a second.
+    "log_level": 3,
+}
+
+#: The share consumer refuses it, and creates no topics anyway.
+_NOT_FOR_SHARE = "allow.auto.create.topics"
+
 _DURATIONS = {
     "delivery_timeout_s": (1.0, 3600.0),
     "connect_timeout_s": (0.1, 60.0),
@@ -111,6 +124,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             conf |= self._producer()
         elif kind == "consumer":
             conf |= _CONSUMER
+        elif kind == "share":
+            conf |= _SHARE
+            del conf[_NOT_FOR_SHARE]
         conf |= getattr(self.native, kind)
         conf |= {key: secret.reveal() for key, secret in self.secrets.items()}
         conf["bootstrap.servers"] = ",".join(_written(*endpoint) for endpoint in self.endpoints())

@@ -22,7 +22,14 @@ from confluent_kafka import Message as Record
 
 from gearshift.message import NO_HEADERS, RESERVED_PREFIX, Headers, HeaderValue, Message
 
-__all__ = ["RecordHeaders", "decode", "decode_headers", "encode_headers", "encode_key"]
+__all__ = [
+    "RecordHeaders",
+    "decode",
+    "decode_headers",
+    "encode_headers",
+    "encode_key",
+    "headers_of",
+]
 
 RecordHeaders: TypeAlias = list[tuple[str, str | bytes | None]]
 
@@ -96,7 +103,7 @@ def decode(record: Record) -> Message:
     """
     key = record.key()
     value = record.value()
-    fields, headers, epoch = decode_headers(_headers_of(record))
+    fields, headers, epoch = decode_headers(headers_of(record))
     return Message(
         body=value if value is None or isinstance(value, bytes) else value.encode(),
         key=key.decode("utf-8", "surrogateescape") if isinstance(key, bytes) else key,
@@ -133,7 +140,8 @@ def decode_headers(
     return fields, Headers(user) if user else NO_HEADERS, epoch
 
 
-def _headers_of(record: Record) -> list[tuple[str, str | bytes | None]]:
+def headers_of(record: Record) -> RecordHeaders:
+    """The record's headers as they are; empty if the client cannot read them."""
     # The client decodes header names as UTF-8 when asked for them; a foreign producer may have
     # written others. Such headers cannot be had at all, and are no reason to stop.
     try:

@@ -53,7 +53,7 @@ class RabbitBackend:
         if channel.semantics is not Semantics.QUEUE:
             _refuse_stream(channel)
         limit = self._settings.consumer_timeout_s
-        if channel.max_processing_s >= limit:
+        if channel.max_processing_s is not None and channel.max_processing_s >= limit:
             raise ConfigError(
                 f"max_processing_s is {channel.max_processing_s:g}, but RabbitMQ closes a consumer "
                 f"that holds a message for {limit:g} s (its consumer_timeout)",

@@ -1,0 +1,67 @@
+"""A queue consumer that nobody else knows of: reads the log from now on, without any group."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from gearshift.driver import Incoming, LogEvents, SettleFailure, Settlement, Verdict
+from gearshift_kafka.consumer import KafkaReader
+
+__all__ = ["EphemeralQueue"]
+
+
+class _Deaf:
+    """LogEvents for one who needs to be told nothing."""
+
+    def assigned(self, partitions: Sequence[int]) -> None: ...
+
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        return {}
+
+    def lost(self, partitions: Sequence[int]) -> None: ...
+
+
+class EphemeralQueue:
+    """See QueueDriver and ConsumerSpec.ephemeral. One thread, but for ``wake``.
+
+    What it receives is its own, so retries wait in its memory.
+    """
+
+    cumulative_ack = False
+
+    def __init__(self, read: Callable[[LogEvents], KafkaReader]) -> None:
+        self._reader = read(_Deaf())
+        self._unsettled: dict[object, Incoming] = {}
+        self._due: list[tuple[float, int, Incoming]] = []
+        self._tie_breaker = itertools.count()
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        incoming: list[Incoming] = []
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now and len(incoming) < max_messages:
+            incoming.append(heapq.heappop(self._due)[2])
+        if not incoming:
+            wait_s = max(0.0, min([timeout_s, *(due - now for due, _, _ in self._due[:1])]))
+            fresh = self._reader.receive(max_messages, wait_s)
+            incoming = [one._replace(position=None, attempt=1, redelivered=False) for one in fresh]
+        self._unsettled |= {one.token: one for one in incoming}
+        return incoming
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+        for settlement in settlements:
+            one = self._unsettled.pop(settlement.token)
+            if settlement.verdict in (Verdict.RETRY, Verdict.RELEASE):
+                worked_on = settlement.verdict is Verdict.RETRY
+                again = one._replace(attempt=(one.attempt or 1) + worked_on, redelivered=True)
+                due = time.monotonic() + settlement.delay_s
+                heapq.heappush(self._due, (due, next(self._tie_breaker), again))
+        return ()
+
+    def wake(self) -> None:
+        self._reader.wake()
+
+    def close(self, timeout_s: float) -> None:
+        self._reader.close(timeout_s)

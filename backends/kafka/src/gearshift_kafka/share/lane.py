@@ -1,0 +1,121 @@
+"""One share consumer: what it has acquired, settling it, and giving up what its lock has left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from confluent_kafka import AcknowledgeType, KafkaException, ShareConsumer
+from confluent_kafka import Message as Record
+
+from gearshift.driver import SettleFailure
+
+__all__ = ["Lane", "Place"]
+
+#: How long the broker may take to answer a batch of acknowledgements.
+_COMMIT_S = 4.0
+
+
+class Place(NamedTuple):
+    """What settles a message: the share consumer that holds it, and where it lies."""
+
+    lane: Lane
+    partition: int
+    offset: int
+
+
+class Lane:
+    """A share consumer of one topic. One thread; raises KafkaException.
+
+    The client fetches again only when everything from its last poll is acknowledged (measured: it
+    raises). So a lane is either idle, and may be polled, or holds up to ``size`` messages under
+    one lock. Several lanes keep one slow handler from holding up all others.
+    """
+
+    def __init__(
+        self,
+        consumer: ShareConsumer,
+        topic: str,
+        *,
+        size: int,
+        lock_s: float,
+        beginnings: Mapping[int, int],
+        is_retry: bool = False,
+    ) -> None:
+        self.size = size
+        self.is_retry = is_retry
+        self._consumer = consumer
+        self._topic = topic
+        self._lock_s = lock_s
+        self._beginnings = beginnings
+        self._held: set[tuple[int, int]] = set()
+        self._untold: set[tuple[int, int]] = set()  # acknowledged, and the broker does not know
+        self._locked_until = 0.0
+        consumer.subscribe([topic])
+
+    @property
+    def is_idle(self) -> bool:
+        """True if it may be polled."""
+        return not self._held
+
+    def holds(self, place: Place) -> bool:
+        """True if the message is locked by this lane, as far as it knows."""
+        return (place.partition, place.offset) in self._held
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """What was acquired, and errors that came instead. Only while idle."""
+        records = list(self._consumer.poll(timeout_s))
+        self._locked_until = time.monotonic() + self._lock_s
+        return [record for record in records if record.error() or self._take(record)]
+
+    def acknowledge(self, place: Place, how: AcknowledgeType) -> None:
+        """Settle a message that this lane holds; ``commit`` tells the broker."""
+        self._end(place.partition, place.offset, how)
+
+    def commit(self) -> list[SettleFailure]:
+        """Tell the broker what was acknowledged, in one request; what it did not accept."""
+        if not self._untold:
+            return []
+        told, self._untold = self._untold, set()
+        try:
+            answer = self._consumer.commit_sync(_COMMIT_S)
+        except KafkaException as error:
+            return [self._failure(partition, offset, error) for partition, offset in told]
+        refused = {place.partition: error for place, error in answer.items() if error}
+        return [
+            self._failure(partition, offset, refused[partition])
+            for partition, offset in told
+            if partition in refused
+        ]
+
+    def give_up_expired(self) -> None:
+        """Let go of messages whose lock is over: somebody else may have them by now."""
+        if self._held and time.monotonic() >= self._locked_until:
+            for partition, offset in list(self._held):
+                self._end(partition, offset, AcknowledgeType.RELEASE)
+            self.commit()  # refused by the broker, and all the same the client is free again
+
+    def close(self) -> None:
+        """Leave the group; what is held goes back to it. Blocks while the broker does not answer,
+        for about 10 s."""
+        self._held.clear()
+        self._consumer.close()
+
+    def _take(self, record: Record) -> bool:
+        """Note a record as held; False for one from before the group existed."""
+        partition, offset = record.partition(), record.offset()
+        assert partition is not None and offset is not None
+        self._held.add((partition, offset))
+        if offset >= self._beginnings.get(partition, 0):
+            return True
+        self._end(partition, offset, AcknowledgeType.ACCEPT)
+        return False
+
+    def _end(self, partition: int, offset: int, how: AcknowledgeType) -> None:
+        self._held.discard((partition, offset))
+        self._consumer.acknowledge_offset(self._topic, partition, offset, how)
+        self._untold.add((partition, offset))
+
+    def _failure(self, partition: int, offset: int, error: Exception) -> SettleFailure:
+        return SettleFailure(Place(self, partition, offset), error)

@@ -1,0 +1,94 @@
+"""Settings of share groups that the broker keeps: reading and setting them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    ResourceType,
+)
+
+from gearshift.errors import NotSupported
+
+__all__ = ["LOCK_MS", "RESET", "GroupSettings", "broker_number", "change", "group_settings"]
+
+TIMEOUT_S = 8.0
+
+RESET, LOCK_MS = "share.auto.offset.reset", "share.record.lock.duration.ms"
+_DELIVERIES = "share.delivery.count.limit"
+
+Entries: TypeAlias = dict[str, ConfigEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """What holds for one share group. ``is_declared``: it was told where to begin."""
+
+    is_declared: bool
+    lock_s: float
+    deliveries: int
+
+
+def group_settings(client: AdminClient, group: str) -> GroupSettings:
+    """Ask the broker. Blocks; raises KafkaException, and NotSupported if it has no share groups."""
+    entries = _group_entries(client, group)
+    if RESET not in entries:
+        raise NotSupported(
+            "this broker has no share groups, which queues on Kafka need",
+            hint='use Kafka 4.2 or newer, or semantics = "stream"',
+        )
+    deliveries = entries.get(_DELIVERIES)  # before 4.3 only brokers have it
+    return GroupSettings(
+        is_declared=entries[RESET].source == ConfigSource.GROUP_CONFIG.value,
+        lock_s=int(str(entries[LOCK_MS].value)) / 1000,
+        deliveries=broker_number(client, "group." + _DELIVERIES, 5)
+        if deliveries is None
+        else int(str(deliveries.value)),
+    )
+
+
+def broker_number(client: AdminClient, name: str, default: int) -> int:
+    """A broker's setting; ``default``, Kafka's own, where we may not ask. Blocks."""
+    node = next(iter(client.list_topics(timeout=TIMEOUT_S).brokers))
+    try:
+        entry = _describe(client, ConfigResource(ResourceType.BROKER, str(node))).get(name)
+    except KafkaException:
+        return default
+    return default if entry is None or entry.value is None else int(entry.value)
+
+
+def change(client: AdminClient, group: str, values: Mapping[str, str | None]) -> None:
+    """Set a group's settings; None takes one back. Blocks; raises KafkaException."""
+    entries = [_entry(name, value) for name, value in values.items()]
+    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
+    (answer,) = client.incremental_alter_configs([resource]).values()
+    answer.result(TIMEOUT_S)
+
+
+def _entry(name: str, value: str | None) -> ConfigEntry:
+    operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+    return ConfigEntry(name, value or "", incremental_operation=operation)
+
+
+def _group_entries(client: AdminClient, group: str) -> Entries:
+    try:
+        return _describe(client, ConfigResource(ResourceType.GROUP, group))
+    except KafkaException as error:
+        # Before 4.0 there are no settings of groups at all.
+        if error.args[0].code() in (KafkaError.INVALID_REQUEST, KafkaError.UNSUPPORTED_VERSION):
+            return {}
+        raise
+
+
+def _describe(client: AdminClient, resource: ConfigResource) -> Entries:
+    answer = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource]
+    entries: Entries = answer.result(TIMEOUT_S)
+    return entries

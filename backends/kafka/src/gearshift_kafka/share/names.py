@@ -1,0 +1,33 @@
+"""What a queue's groups are called on the broker, and the two topics that hold their retries."""
+
+from __future__ import annotations
+
+from gearshift.driver import ChannelSpec
+from gearshift_kafka.names import group_id, group_prefix
+
+__all__ = ["delay_topic", "groups_among", "helper_topics", "retry_topic"]
+
+_RETRY, _DELAY = ".retry", ".delay"
+
+
+def retry_topic(channel: ChannelSpec, group: str) -> str:
+    """Where retries of ``group`` are that are due. Also the share group that reads it."""
+    return group_id(channel, group) + _RETRY
+
+
+def delay_topic(channel: ChannelSpec, group: str) -> str:
+    """Where retries of ``group`` wait. Also the consumer group of those that move them on."""
+    return group_id(channel, group) + _DELAY
+
+
+def helper_topics(channel: ChannelSpec, group: str) -> tuple[str, str]:
+    """Both topics that exist for ``group`` alone."""
+    return retry_topic(channel, group), delay_topic(channel, group)
+
+
+def groups_among(channel: ChannelSpec, topics: list[str]) -> list[str]:
+    """The groups of ``channel`` whose helper topics are among ``topics``."""
+    prefix = group_prefix(channel)
+    named = {name.removeprefix(prefix) for name in topics if name.startswith(prefix)}
+    groups = {name.removesuffix(_RETRY) for name in named if name.endswith(_RETRY)}
+    return sorted(group for group in groups if group + _DELAY in named)

@@ -1,0 +1,132 @@
+"""What a queue's groups need on the broker: where they begin, their lock, their helper topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from gearshift.driver import ChannelSpec
+from gearshift.errors import ConfigError
+from gearshift_kafka.names import group_id, topic_name
+from gearshift_kafka.share.delays import STEPS
+from gearshift_kafka.share.limits import (
+    LOCK_MS,
+    RESET,
+    TIMEOUT_S,
+    broker_number,
+    change,
+    group_settings,
+)
+from gearshift_kafka.share.names import delay_topic, groups_among, helper_topics, retry_topic
+
+__all__ = ["ShareGroups", "beginnings"]
+
+#: A group with members, or one that has just lost them, keeps its positions to itself.
+_IN_USE = frozenset((KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID))
+
+#: A retry may wait for a week.
+_DELAY_RETENTION_MS = 14 * 86_400_000
+
+
+class ShareGroups:
+    """Declares and deletes the groups of queue channels. Blocks; raises KafkaException.
+
+    A group gets what is sent after it exists, which on Kafka has to be said: a share group that
+    begins at ``latest`` misses what was sent before its first consumer, and one that begins at
+    ``earliest`` gets all history. So groups begin at ``earliest``, and for one that is declared on
+    a topic with history the topic's end at that moment is kept, as a position of the consumer
+    group of its delay topic. Consumers drop what lies before.
+    """
+
+    def __init__(
+        self,
+        client: AdminClient,
+        *,
+        create: Callable[[NewTopic], None],
+        ends: Callable[[str], Mapping[int, int]],
+    ) -> None:
+        self._client = client
+        self._create = create
+        self._ends = ends
+
+    def require(self, channel: ChannelSpec) -> None:
+        """Raise NotSupported if the broker has no share groups, before anything is created."""
+        group_settings(self._client, channel.name)
+
+    def declare(self, channel: ChannelSpec, group: str) -> None:
+        """Create ``group`` unless it is there; the same again does nothing."""
+        # Asked for before anything else: a sender that has declared the group, and could send to
+        # it, is not finished with that yet if the settings below are still missing.
+        ends = self._ends(topic_name(channel))
+        name, retries = group_id(channel, group), retry_topic(channel, group)
+        known = group_settings(self._client, name)
+        for topic in helper_topics(channel, group):
+            self._create(_helper(channel, topic, is_delay=topic != retries))
+        values: dict[str, str | None] = {}
+        if not known.is_declared:
+            if any(ends.values()):
+                self._begin_at(channel, group, ends)
+            values[RESET] = "earliest"
+        values |= self._lock(channel, known.lock_s)
+        if values and name != channel.native.group:
+            for target in (retries, name):  # the group itself last: it tells that all is there
+                change(self._client, target, values)
+
+    def forget(self, channel: ChannelSpec, group: str) -> tuple[str, str]:
+        """Take back the settings of ``group``; returns its topics, which the caller deletes."""
+        for name in (group_id(channel, group), retry_topic(channel, group)):
+            if name != channel.native.group:
+                change(self._client, name, {RESET: None, LOCK_MS: None})
+        return helper_topics(channel, group)
+
+    def known(self, channel: ChannelSpec) -> list[str]:
+        """Groups that were declared for the channel, by whomever."""
+        topics = list(self._client.list_topics(timeout=TIMEOUT_S).topics)
+        return list(dict.fromkeys([*channel.groups, *groups_among(channel, topics)]))
+
+    def _lock(self, channel: ChannelSpec, lock_s: float) -> dict[str, str | None]:
+        wanted_s = channel.max_processing_s
+        if wanted_s is None or wanted_s == lock_s:
+            return {}
+        least = broker_number(self._client, "group.share.min.record.lock.duration.ms", 15_000)
+        most = broker_number(self._client, "group.share.max.record.lock.duration.ms", 60_000)
+        if wanted_s * 1000 > most:
+            raise ConfigError(
+                f"max_processing_s is {wanted_s:g}, but the broker locks a message for at most "
+                f"{most / 1000:g} s",
+                hint="lower it, or raise group.share.max.record.lock.duration.ms of the broker",
+            )
+        milliseconds = max(least, round(wanted_s * 1000))
+        return {} if milliseconds == lock_s * 1000 else {LOCK_MS: str(milliseconds)}
+
+    def _begin_at(self, channel: ChannelSpec, group: str, ends: Mapping[int, int]) -> None:
+        topic, keeper = topic_name(channel), delay_topic(channel, group)
+        places = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
+        request = ConsumerGroupTopicPartitions(keeper, places)
+        try:
+            self._client.alter_consumer_group_offsets([request])[keeper].result(TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _IN_USE:
+                raise
+
+
+def beginnings(committed: list[TopicPartition]) -> dict[int, int]:
+    """Per partition the first offset that a group may get, from the positions that were kept."""
+    return {place.partition: place.offset for place in committed if place.offset > 0}
+
+
+def _helper(channel: ChannelSpec, topic: str, *, is_delay: bool) -> NewTopic:
+    config = {"retention.ms": str(_DELAY_RETENTION_MS)} if is_delay else {}
+    return NewTopic(
+        topic,
+        num_partitions=STEPS if is_delay else 1,
+        replication_factor=channel.native.replication_factor,
+        config=config,
+    )
