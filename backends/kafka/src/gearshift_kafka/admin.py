@@ -48,9 +48,7 @@ class KafkaAdmin:
 
     def __init__(self, client: AdminClient) -> None:
         self._client = client
-        self._share = ShareGroups(
-            client, create=self._create_unless_there, ends=self._next_offsets
-        )
+        self._share = ShareGroups(client, create=self._create_unless_there, ends=self._next_offsets)
 
     def server(self) -> str:
         """Kafka tells no version to clients; the cluster's id and size are what there is."""

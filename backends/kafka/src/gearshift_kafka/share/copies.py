@@ -69,7 +69,9 @@ class Copies:
             self._producer.purge()
             self._producer.flush(1.0)  # answers from memory
 
-    def _produce(self, topic: str, value: Any, key: Any, *, on_stored: OnStored, **how: Any) -> None:
+    def _produce(
+        self, topic: str, value: Any, key: Any, *, on_stored: OnStored, **how: Any
+    ) -> None:
         if self._producer is None:
             self._producer = self._connect()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from confluent_kafka import Message as Record
 
 from gearshift.driver import SettleFailure
 
-__all__ = ["Lane", "Place"]
+__all__ = ["Lane", "Membership", "Place"]
 
 #: How long the broker may take to answer a batch of acknowledgements.
 _COMMIT_S = 4.0
@@ -23,6 +24,18 @@ class Place(NamedTuple):
     lane: Lane
     partition: int
     offset: int
+
+
+class Membership:
+    """Whether a share consumer was given partitions: only its statistics say so."""
+
+    def __init__(self) -> None:
+        self.is_assigned = False
+
+    def on_statistics(self, text: str) -> None:
+        """The client's callback, inside a poll."""
+        if not self.is_assigned:
+            self.is_assigned = json.loads(text).get("cgrp", {}).get("assignment_size", 0) > 0
 
 
 class Lane:
@@ -41,9 +54,11 @@ class Lane:
         size: int,
         lock_s: float,
         beginnings: Mapping[int, int],
+        membership: Membership,
         is_retry: bool = False,
     ) -> None:
         self.size = size
+        self.membership = membership
         self.is_retry = is_retry
         self._consumer = consumer
         self._topic = topic
@@ -58,6 +73,13 @@ class Lane:
     def is_idle(self) -> bool:
         """True if it may be polled."""
         return not self._held
+
+    def place(self, record: Record) -> Place:
+        """What settles ``record``, which this lane has polled."""
+        partition, offset = record.partition(), record.offset()
+        assert partition is not None
+        assert offset is not None
+        return Place(self, partition, offset)
 
     def holds(self, place: Place) -> bool:
         """True if the message is locked by this lane, as far as it knows."""
@@ -104,12 +126,11 @@ class Lane:
 
     def _take(self, record: Record) -> bool:
         """Note a record as held; False for one from before the group existed."""
-        partition, offset = record.partition(), record.offset()
-        assert partition is not None and offset is not None
-        self._held.add((partition, offset))
-        if offset >= self._beginnings.get(partition, 0):
+        place = self.place(record)
+        self._held.add((place.partition, place.offset))
+        if place.offset >= self._beginnings.get(place.partition, 0):
             return True
-        self._end(partition, offset, AcknowledgeType.ACCEPT)
+        self.acknowledge(place, AcknowledgeType.ACCEPT)
         return False
 
     def _end(self, partition: int, offset: int, how: AcknowledgeType) -> None:

@@ -47,7 +47,7 @@ def group_settings(client: AdminClient, group: str) -> GroupSettings:
         )
     deliveries = entries.get(_DELIVERIES)  # before 4.3 only brokers have it
     return GroupSettings(
-        is_declared=entries[RESET].source == ConfigSource.GROUP_CONFIG.value,
+        is_declared=_source(entries[RESET]) is ConfigSource.GROUP_CONFIG,
         lock_s=int(str(entries[LOCK_MS].value)) / 1000,
         deliveries=broker_number(client, "group." + _DELIVERIES, 5)
         if deliveries is None
@@ -76,6 +76,10 @@ def change(client: AdminClient, group: str, values: Mapping[str, str | None]) ->
 def _entry(name: str, value: str | None) -> ConfigEntry:
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
     return ConfigEntry(name, value or "", incremental_operation=operation)
+
+
+def _source(entry: ConfigEntry) -> ConfigSource:
+    return ConfigSource(entry.source)  # the client gives a number
 
 
 def _group_entries(client: AdminClient, group: str) -> Entries:

@@ -73,7 +73,8 @@ class Mover:
 
     def _consider(self, record: Record) -> None:
         partition, offset = record.partition(), record.offset()
-        assert partition is not None and offset is not None
+        assert partition is not None
+        assert offset is not None
         if partition in self._paused:
             return  # fetched before it was paused; it is read again
         due = due_s(record)

@@ -26,8 +26,11 @@ def helper_topics(channel: ChannelSpec, group: str) -> tuple[str, str]:
 
 
 def groups_among(channel: ChannelSpec, topics: list[str]) -> list[str]:
-    """The groups of ``channel`` whose helper topics are among ``topics``."""
+    """The groups of ``channel`` whose helper topics are among ``topics``.
+
+    Not those with a dot: group ``dead.g`` of ``orders`` looks like group ``g`` of ``orders.dead``.
+    """
     prefix = group_prefix(channel)
     named = {name.removeprefix(prefix) for name in topics if name.startswith(prefix)}
     groups = {name.removesuffix(_RETRY) for name in named if name.endswith(_RETRY)}
-    return sorted(group for group in groups if group + _DELAY in named)
+    return sorted(group for group in groups if "." not in group and group + _DELAY in named)

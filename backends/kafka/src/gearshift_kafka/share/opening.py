@@ -16,7 +16,7 @@ from gearshift_kafka.names import group_id, topic_name
 from gearshift_kafka.native import ClientKind
 from gearshift_kafka.offsets import QUERY_TIMEOUT_S
 from gearshift_kafka.share.copies import Copies
-from gearshift_kafka.share.lane import Lane
+from gearshift_kafka.share.lane import Lane, Membership
 from gearshift_kafka.share.limits import GroupSettings, group_settings
 from gearshift_kafka.share.mover import Mover
 from gearshift_kafka.share.names import delay_topic, retry_topic
@@ -29,6 +29,10 @@ __all__ = ["open_share_queue"]
 _LEAST_DELIVERIES = 3
 
 
+#: A new group takes a second or two to assign its first member; later ones are quick.
+_JOIN_S = 6.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Opening:
     spec: ConsumerSpec
@@ -37,7 +41,10 @@ class _Opening:
 
     def lane(self, topic: str, group: str, first: dict[int, int], *, is_retry: bool) -> Lane:
         size = lane_size(self.spec.prefetch)
+        membership = Membership()
         ours = {
+            "stats_cb": membership.on_statistics,
+            "statistics.interval.ms": 250,
             "group.id": group,
             "client.id": self.spec.member,
             "share.acknowledgement.mode": "explicit",
@@ -49,6 +56,7 @@ class _Opening:
             size=size,
             lock_s=self.settings.lock_s,
             beginnings=first,
+            membership=membership,
             is_retry=is_retry,
         )
 
@@ -86,7 +94,7 @@ def open_share_queue(
         asked = [TopicPartition(topic, partition) for partition in partitions]
         first = beginnings(consumer.committed(asked, timeout=QUERY_TIMEOUT_S))
         copies = Copies(lambda: Producer(conf("producer")), delay=delay, retry=retry)
-        return ShareQueue(
+        queue = ShareQueue(
             topic,
             new_lane=lambda: opening.lane(topic, group, first, is_retry=False),
             new_retry_lane=lambda: opening.lane(retry, retry, {}, is_retry=True),
@@ -95,6 +103,8 @@ def open_share_queue(
             failures=failures,
             deliveries=settings.deliveries,
         )
+        queue.join(_JOIN_S)
+        return queue
     except BaseException:
         consumer.close()
         raise

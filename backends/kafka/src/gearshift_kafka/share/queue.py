@@ -97,6 +97,14 @@ class ShareQueue:
         self._woken = threading.Event()
         self._closed = False
 
+    def join(self, timeout_s: float) -> None:
+        """Wait until this member is given partitions, or not longer than that. Raises."""
+        deadline = time.monotonic() + timeout_s
+        lane = self._lanes[0]
+        while not lane.membership.is_assigned and time.monotonic() < deadline and lane.is_idle:
+            self._take(lane, _SLICE_S)
+            self._serve()
+
     # ── receiving ──
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
@@ -168,7 +176,7 @@ class ShareQueue:
     def _add(self, lane: Lane, record: Record) -> None:
         message, before = unpack(record) if lane.is_retry else (decode(record), 0)
         delivery = record.delivery_count() or 1
-        place = Place(lane, record.partition(), record.offset())
+        place = lane.place(record)
         attempt = before + delivery
         if delivery >= self._last_delivery:
             self._store_again(place, message, attempts=attempt - 1, delay_s=0.0)
@@ -196,7 +204,8 @@ class ShareQueue:
                 failures.append(SettleFailure(place, gone))
             elif settlement.verdict is Verdict.RETRY and settlement.delay_s > 0:
                 message, attempt = settlement.message, settlement.attempt
-                assert message is not None and attempt is not None, "a RETRY carries both"
+                assert message is not None, "a RETRY carries its message"
+                assert attempt is not None, "and the attempt that failed"
                 self._store_again(place, message, attempts=attempt, delay_s=settlement.delay_s)
             else:
                 place.lane.acknowledge(place, _HOW[settlement.verdict])
