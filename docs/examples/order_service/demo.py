@@ -75,8 +75,11 @@ def send(orders: int) -> float:
     return time.monotonic() - started
 
 
-def run_service(data: Path, orders: int, log: Path) -> tuple[int, float]:
-    """Run four worker processes, kill one half-way; returns its pid and the seconds in all."""
+def run_service(data: Path, orders: int, log: Path) -> tuple[int, float, list[tuple[int, str]]]:
+    """Run four worker processes, kill one half-way.
+
+    Returns its pid, the seconds in all, and the dead letters, the first of which is waited for.
+    """
     command = [str(Path(sys.executable).with_name("gearshift")), "--config", str(SETTINGS)]
     command += ["run", "service:app", "--processes", "4"]
     environment = os.environ | {"PYTHONPATH": str(HERE)}
@@ -96,10 +99,11 @@ def run_service(data: Path, orders: int, log: Path) -> tuple[int, float]:
                     killed = _kill_one(account, service.pid)
                 if killed and not any(account.missing(g, expected(g, orders)) for g in GROUPS):
                     break
+            letters = dead_letters()
         finally:
             service.send_signal(signal.SIGTERM)
             service.wait(60)
-    return killed, time.monotonic() - started
+    return killed, time.monotonic() - started, letters
 
 
 def _watch(data: Path, started: float) -> Iterator[Account]:
@@ -127,10 +131,12 @@ def dead_letters() -> list[tuple[int, str]]:
     """Order and reason of each dead letter."""
     with gearshift.open(SETTINGS) as bus, bus.consumer("orders.dead") as inbox:
         inbox.ready()
-        found = []
-        for delivery in inbox.iterate(idle_timeout_s=2.0):
-            found.append((delivery.value["order_id"], str(delivery.headers["dead-letter-reason"])))
-            delivery.ack()
+        found: list[tuple[int, str]] = []
+        # The first may still wait for its last attempt.
+        while deliveries := inbox.receive(timeout_s=1.0 if found else 30.0):
+            letter = deliveries[0]
+            found.append((letter.value["order_id"], str(letter.headers["dead-letter-reason"])))
+            letter.ack()
         return found
 
 
@@ -152,10 +158,16 @@ def broker(profile: str) -> Iterator[None]:
         yield
 
 
-def report(orders: int, killed: int, sent_s: float, worked_s: float, data: Path) -> bool:
+def report(
+    orders: int,
+    killed: int,
+    sent_s: float,
+    worked_s: float,
+    letters: list[tuple[int, str]],
+    data: Path,
+) -> bool:
     """Print what became of every order; True if nothing is lost."""
     account = Account.read(data / "journal.txt")
-    letters = dead_letters()
     lost = 0
     print(f"sent       {orders} orders, confirmed, in {sent_s:.1f} s")
     print(f"killed     worker process {killed} with SIGKILL")
@@ -185,8 +197,8 @@ def main(profile: str = "embedded", orders: str = "5000") -> int:
         with gearshift.open(SETTINGS) as bus:
             print(f"profile    {profile}: {bus.server()}, orders are a {bus.semantics('orders')}")
         sent_s = send(count)
-        killed, worked_s = run_service(data, count, data / "service.log")
-        if report(count, killed, sent_s, worked_s, data):
+        killed, worked_s, letters = run_service(data, count, data / "service.log")
+        if report(count, killed, sent_s, worked_s, letters, data):
             return 0
         print((data / "service.log").read_text()[-4000:], file=sys.stderr)
         return 1
