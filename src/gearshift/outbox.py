@@ -205,10 +205,7 @@ class Outbox:
 
     def _obstacle(self, batch: Batch) -> GearshiftError | None:
         if self._driver is None or self._broken is not None:
-            cause = self._broken or ConnectionFailed("not connected")
-            error = ConnectionFailed(f"no connection before the deadline: {cause}")
-            error.__cause__ = cause
-            return self._located(error)
+            return self._no_connection()
         blocked = self._driver.blocked()
         if blocked is not None:
             return self._located(BackpressureError(f"the broker takes no messages: {blocked}"))
@@ -223,6 +220,12 @@ class Outbox:
                 )
             )
         return None
+
+    def _no_connection(self) -> GearshiftError:
+        reason = self._broken or "not connected"
+        error = ConnectionFailed(f"no connection before the deadline, nothing is stored: {reason}")
+        error.__cause__ = self._broken
+        return self._located(error)
 
     def _located(self, error: GearshiftError) -> GearshiftError:
         return self._failures.translate(error)
@@ -317,9 +320,7 @@ class Outbox:
         current = batch.driver is not None and batch.driver is self._driver and not self._broken
         if current or index in batch.maybe_stored:
             return self._unknown(message, "no confirmation before the deadline", self._broken)
-        error = ConnectionFailed("no connection before the deadline; nothing is stored")
-        error.__cause__ = self._broken
-        return self._located(error)
+        return self._no_connection()
 
     # ── the keeper: deadlines, callbacks, reconnecting ──
 

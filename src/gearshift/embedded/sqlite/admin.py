@@ -165,7 +165,7 @@ def _purge(tx: Tx, spec: ChannelSpec, name: str) -> int:
         return lag
     ids = tx.db.execute("SELECT id FROM work WHERE grp = ? AND member = 0", (group,)).fetchall()
     tx.db.execute("DELETE FROM work WHERE grp = ? AND member = 0", (group,))
-    drop_finished(tx, [row[0] for row in ids])
+    drop_finished(tx, channel.id, [row[0] for row in ids])
     return len(ids)
 
 

@@ -13,11 +13,15 @@ from gearshift.errors import (
     PublishRefused,
 )
 
-__all__ = ["FileReplaced", "classify", "code_of", "is_busy"]
+__all__ = ["FileReplaced", "LeaseOver", "classify", "code_of", "is_busy"]
 
 
 class FileReplaced(Exception):
     """The database file was deleted or replaced while it was open."""
+
+
+class LeaseOver(Exception):
+    """A consumer was silent for too long: others have taken over what it held."""
 
 
 def code_of(error: BaseException) -> int | None:
@@ -37,6 +41,10 @@ def classify(error: Exception) -> GearshiftError | None:
         return error
     if isinstance(error, FileReplaced):
         return ConnectionFailed(str(error), hint="do not delete the file while it is in use")
+    if isinstance(error, LeaseOver):
+        return ConnectionFailed(
+            str(error), hint="its work went to others; was this process or machine suspended?"
+        )
     if isinstance(error, OSError):
         return _system(error)
     code = code_of(error)

@@ -80,9 +80,7 @@ class SqliteLogStore:
             "SELECT id, key, body, meta FROM message WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
             (base + offset, base_of(self._logs[partition] + 1), limit),
         )
-        return [
-            (row.id - base, decode(row.key, row.body, row.meta)) for row in fetch_within(cursor)
-        ]
+        return [(id_ - base, decode(*columns)) for id_, *columns in fetch_within(cursor)]
 
     def resolve(self, start: Start, partition: int) -> int | None:
         bounds = self._bounds(partition)
@@ -109,7 +107,9 @@ class SqliteLogStore:
         self._closed = True
         self._db.close()
         if self._member:
-            self._store.write(lambda tx: leave(tx, self._group, self._member, uncounted=True))
+            self._store.depart(
+                self._member, lambda tx: leave(tx, self._group, self._member, uncounted=True)
+            )
 
     # ── in the writer's transaction ──
 

@@ -7,6 +7,8 @@ process that wakes up later settles nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gearshift.embedded.partitions import spread
 from gearshift.embedded.sqlite.alive import is_dead
 from gearshift.embedded.sqlite.store import Store
@@ -38,7 +40,8 @@ def leave(tx: Tx, group: int, member: int, *, uncounted: bool) -> None:
     """Remove a member; what it held goes back, ``uncounted`` where it was no failure."""
     tx.db.execute("DELETE FROM member WHERE id = ?", (member,))
     tx.db.execute(
-        "UPDATE work SET member = 0, attempt = attempt - ? WHERE grp = ? AND member = ?",
+        "UPDATE work SET member = 0, attempt = attempt - ? "
+        "WHERE grp = ? AND member = ? AND member > 0",
         (int(uncounted), group, member),
     )
     tx.db.execute("UPDATE position SET owner = NULL WHERE grp = ? AND owner = ?", (group, member))
@@ -52,7 +55,9 @@ def put_out_dead(tx: Tx, store: Store, group: int) -> None:
         "SELECT id, session, lease_until FROM member WHERE grp = ?", (group,)
     ).fetchall()
     for member, session, lease_until in rows:
-        if lease_until < tx.now or is_dead(store.sessions_folder, session):
+        if member in store.departed:
+            leave(tx, group, member, uncounted=True)
+        elif lease_until < tx.now or is_dead(store.sessions_folder, session):
             leave(tx, group, member, uncounted=False)
     orphans = tx.db.execute(
         "SELECT id, session FROM consumer_group WHERE session IS NOT NULL"
@@ -65,18 +70,20 @@ def put_out_dead(tx: Tx, store: Store, group: int) -> None:
 def drop_group(tx: Tx, group: int) -> None:
     """Remove a group, its members, its work, and messages that only it had left."""
     ids = tx.db.execute("SELECT id FROM work WHERE grp = ?", (group,)).fetchall()
+    channel = tx.db.execute("SELECT channel FROM consumer_group WHERE id = ?", (group,)).fetchone()
     for table in ("work", "position", "member"):
         tx.db.execute(f"DELETE FROM {table} WHERE grp = ?", (group,))
     tx.db.execute("DELETE FROM consumer_group WHERE id = ?", (group,))
-    drop_finished(tx, [row[0] for row in ids])
+    drop_finished(tx, channel[0], [row[0] for row in ids])
     tx.changed = True
 
 
-def drop_finished(tx: Tx, ids: list[int]) -> None:
-    """Remove those of these messages that no group needs any more."""
+def drop_finished(tx: Tx, channel: int, ids: Iterable[int]) -> None:
+    """Remove those of these messages of ``channel`` that none of its groups needs any more."""
     tx.db.executemany(
-        "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM work WHERE id = ?1)",
-        [(id_,) for id_ in ids],
+        "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM work WHERE id = ?1 "
+        "AND grp IN (SELECT id FROM consumer_group WHERE channel = ?2))",
+        [(id_, channel) for id_ in ids],
     )
 
 

@@ -18,6 +18,10 @@ from gearshift.message import Message, Position, Semantics
 __all__ = ["SqliteProducer"]
 
 
+#: Waiting for the lock this long is no longer the ordinary turn-taking of processes.
+_BLOCKED_AFTER_S = 0.5
+
+
 class SqliteProducer:
     """See ProducerDriver. A message without key goes to any partition, in turn."""
 
@@ -37,7 +41,9 @@ class SqliteProducer:
         self._writer.submit(_Publish(self, messages, on_outcomes))
 
     def blocked(self) -> str | None:
-        return None
+        if self._writer.waiting_s() < _BLOCKED_AFTER_S:
+            return None
+        return "another process holds the file's write lock"
 
     def flush(self, timeout_s: float) -> bool:
         with self._lock:

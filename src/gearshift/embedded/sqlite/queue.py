@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
+from gearshift.embedded.sqlite.faults import LeaseOver
 from gearshift.embedded.sqlite.members import (
     drop_finished,
     drop_group,
@@ -25,8 +26,17 @@ __all__ = ["SqliteQueue"]
 #: How often a consumer renews its lease and looks for dead members. Seconds.
 _CARE_INTERVAL_S = 0.25
 
-#: A claim looks at so many rows for one that its key allows, times what it wants.
-_LOOK_AHEAD = 200
+#: What may be handed out next, in order. Not while another member works on a message of its key,
+#: or one of its key waits for a retry.
+_READY = """
+SELECT work.id, work.key, message.body, message.meta, work.attempt, work.handed
+FROM work JOIN message USING (id)
+WHERE grp = ?1 AND member = 0 AND due <= ?3 AND (work.key IS NULL OR work.key NOT IN (
+    SELECT key FROM work WHERE grp = ?1 AND member > 0 AND member <> ?2 AND key IS NOT NULL
+    UNION
+    SELECT key FROM work WHERE grp = ?1 AND due > 0 AND due > ?3 AND key IS NOT NULL
+)) ORDER BY work.id LIMIT ?4
+"""
 
 
 class _Token(NamedTuple):
@@ -49,10 +59,9 @@ class SqliteQueue:
         self._store = store
         self._spec = spec
         self._session = store.session()
-        self._group, self._member = store.write(self._join)
         self._db = store.reader()
+        self._channel, self._group, self._member = store.write(self._join)
         self._watch = Watch(store, self._db)
-        self._held = 0
         self._cared_at = 0.0
         self._closed = False
 
@@ -82,11 +91,11 @@ class SqliteQueue:
             return
         self._closed = True
         self._db.close()
-        self._store.write(self._leave)
+        self._store.depart(self._member, self._leave)
 
     # ── in the writer's transaction ──
 
-    def _join(self, tx: Tx) -> tuple[int, int]:
+    def _join(self, tx: Tx) -> tuple[int, int, int]:
         channel = require_channel(tx.db, self._spec.channel)
         if self._spec.ephemeral:
             tx.db.execute(
@@ -95,84 +104,64 @@ class SqliteQueue:
             )
         group = find_group(tx.db, channel, self._spec.group)
         put_out_dead(tx, self._store, group)
-        return group, join(tx, group, self._spec.member, self._session, self._store.lease_s)
+        member = join(tx, group, self._spec.member, self._session, self._store.lease_s)
+        return channel.id, group, member
 
     def _leave(self, tx: Tx) -> None:
         leave(tx, self._group, self._member, uncounted=True)
         if self._spec.ephemeral:
             drop_group(tx, self._group)
 
-    def _stay(self, tx: Tx) -> None:
+    def _stay(self, tx: Tx) -> bool:
         put_out_dead(tx, self._store, self._group)
-        if not renew(tx, self._member, self._store.lease_s):
-            require_channel(tx.db, self._spec.channel)
-            self._member = join(
-                tx, self._group, self._spec.member, self._session, self._store.lease_s
-            )
+        if renew(tx, self._member, self._store.lease_s):
+            return True
+        require_channel(tx.db, self._spec.channel)
+        return False
 
     def _claim(self, tx: Tx, wanted: int) -> list[Incoming]:
-        waiting_keys = self._waiting_keys(tx)
-        rows = tx.db.execute(
-            "SELECT id, key, attempt, handed FROM work "
-            "WHERE grp = ? AND member = 0 AND due <= ? ORDER BY id LIMIT ?",
-            (self._group, tx.now, wanted * _LOOK_AHEAD),
-        )
-        chosen = {}
-        for id_, key, attempt, handed in rows:
-            if key is None or key not in waiting_keys:
-                chosen[id_] = (attempt + 1, handed + 1)
-                if len(chosen) == wanted:
-                    break
-        if not chosen:
-            return []
-        found = self._messages(tx, list(chosen))
-        claims = [(self._member, *chosen[row.id], self._group, row.id) for row in found]
+        found = fetch_within(tx.db.execute(_READY, (self._group, self._member, tx.now, wanted)))
         tx.db.executemany(
-            "UPDATE work SET member = ?, attempt = ?, handed = ?, due = 0 WHERE grp = ? AND id = ?",
-            claims,
+            "UPDATE work SET member = ?, attempt = attempt + 1, handed = handed + 1, due = 0 "
+            "WHERE grp = ? AND id = ?",
+            [(self._member, self._group, row[0]) for row in found],
         )
-        return [_incoming(row, *chosen[row.id]) for row in found]
-
-    def _messages(self, tx: Tx, ids: list[int]) -> list:  # type: ignore[type-arg]
-        marks = ",".join("?" * len(ids))
-        query = f"SELECT id, key, body, meta FROM message WHERE id IN ({marks}) ORDER BY id"
-        return fetch_within(tx.db.execute(query, ids))
-
-    def _waiting_keys(self, tx: Tx) -> set[str]:
-        """Keys that another consumer works on, or of which one waits for its retry."""
-        rows = tx.db.execute(
-            "SELECT key FROM work WHERE grp = ?1 AND member > 0 AND member <> ?2 "
-            "AND key IS NOT NULL UNION "
-            "SELECT key FROM work WHERE grp = ?1 AND due > ?3 AND key IS NOT NULL",
-            (self._group, self._member, tx.now),
-        )
-        return {key for (key,) in rows}
+        return [_incoming(*row) for row in found]
 
     def _settle(self, tx: Tx, settlements: Sequence[Settlement]) -> list[SettleFailure]:
+        held = self._held(tx, [settlement.token.id for settlement in settlements])
         failures: list[SettleFailure] = []
         finished: list[int] = []
-        for settlement in settlements:
-            token: _Token = settlement.token
-            if not self._settle_one(tx, token, settlement):
+        returned: list[tuple[float, int, int, int]] = []
+        for token, verdict, delay_s, *_ in settlements:
+            if held.pop(token.id, None) != token.handed:
                 error = StaleDelivery("its lease was over before it was settled")
                 failures.append(SettleFailure(token, error))
-            elif settlement.verdict in (Verdict.ACK, Verdict.DISCARD):
+            elif verdict in (Verdict.ACK, Verdict.DISCARD):
                 finished.append(token.id)
-        drop_finished(tx, finished)
+            else:
+                due = tx.now + delay_s if delay_s > 0 else 0.0
+                returned.append((due, verdict is Verdict.RELEASE, self._group, token.id))
+        tx.db.executemany(
+            "UPDATE work SET member = 0, due = ?, attempt = attempt - ? WHERE grp = ? AND id = ?",
+            returned,
+        )
+        self._finish(tx, finished)
         tx.changed = True
         return failures
 
-    def _settle_one(self, tx: Tx, token: _Token, settlement: Settlement) -> bool:
-        mine = (self._group, token.id, self._member, token.handed)
-        where = "WHERE grp = ? AND id = ? AND member = ? AND handed = ?"
-        if settlement.verdict in (Verdict.ACK, Verdict.DISCARD):
-            return tx.db.execute(f"DELETE FROM work {where}", mine).rowcount == 1
-        if settlement.verdict is Verdict.RELEASE:
-            change = "SET member = 0, attempt = attempt - 1"
-            return tx.db.execute(f"UPDATE work {change} {where}", mine).rowcount == 1
-        due = tx.now + settlement.delay_s if settlement.delay_s > 0 else 0.0
-        change = "SET member = 0, due = ?"
-        return tx.db.execute(f"UPDATE work {change} {where}", (due, *mine)).rowcount == 1
+    def _held(self, tx: Tx, ids: list[int]) -> dict[int, int]:
+        """Those of these messages that this member holds, and which handing-out it was."""
+        marks = ",".join("?" * len(ids))
+        query = f"SELECT id, handed FROM work WHERE grp = ? AND member = ? AND id IN ({marks})"
+        return dict(tx.db.execute(query, (self._group, self._member, *ids)).fetchall())
+
+    def _finish(self, tx: Tx, ids: list[int]) -> None:
+        group = self._group
+        tx.db.executemany(
+            "DELETE FROM work WHERE grp = ? AND id = ?", [(group, id_) for id_ in ids]
+        )
+        drop_finished(tx, self._channel, ids)
 
     # ── on the consumer's thread ──
 
@@ -180,8 +169,8 @@ class SqliteQueue:
         now = time.monotonic()
         if now - self._cared_at >= _CARE_INTERVAL_S:
             self._cared_at = now
-            if self._needs_care():
-                self._store.write(self._stay)
+            if self._needs_care() and not self._store.write(self._stay):
+                raise LeaseOver(f"nothing was heard of this consumer for {self._store.lease_s} s")
 
     def _needs_care(self) -> bool:
         """Reading is cheap and writing is not: is a lease old, or may somebody be gone?"""
@@ -197,12 +186,14 @@ class SqliteQueue:
 
     def _nap_s(self) -> float:
         """Until the next delayed message is due, or it is time to care again."""
-        query = "SELECT MIN(due) FROM work WHERE grp = ? AND due > ?"
+        query = "SELECT MIN(due) FROM work WHERE grp = ? AND due > 0 AND due > ?"
         now = self._store.clock()
         due = self._db.execute(query, (self._group, now)).fetchone()[0]
         return _CARE_INTERVAL_S if due is None else max(0.001, min(_CARE_INTERVAL_S, due - now))
 
 
-def _incoming(row, attempt: int, handed: int) -> Incoming:  # type: ignore[no-untyped-def]
-    message = decode(row.key, row.body, row.meta)
-    return Incoming(message, _Token(row.id, handed), None, attempt, handed > 1)
+def _incoming(
+    id_: int, key: str | None, body: bytes, meta: bytes, attempt: int, handed: int
+) -> Incoming:
+    token = _Token(id_, handed + 1)
+    return Incoming(decode(key, body, meta), token, None, attempt + 1, handed > 0)

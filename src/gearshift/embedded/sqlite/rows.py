@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import msgspec
 
 from gearshift.message import NO_HEADERS, Headers, Message
 
-__all__ = ["Columns", "Row", "decode", "encode", "fetch_within"]
+__all__ = ["Columns", "decode", "encode", "fetch_within"]
 
 #: A batch is read up to about this many bytes of bodies, so that big messages come in small ones.
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -19,15 +18,6 @@ _BATCH_BYTES = 16 * 1024 * 1024
 class Columns(NamedTuple):
     """What is stored of a message beside its id and time."""
 
-    key: str | None
-    body: bytes | None
-    meta: bytes
-
-
-class Row(NamedTuple):
-    """``SELECT id, key, body, meta``."""
-
-    id: int
     key: str | None
     body: bytes | None
     meta: bytes
@@ -83,14 +73,13 @@ def decode(key: str | None, body: bytes | None, meta: bytes) -> Message:
     )
 
 
-def fetch_within(cursor: sqlite3.Cursor | Iterable[tuple[int, str, bytes, bytes]]) -> list[Row]:
-    """Rows of ``cursor``, at least one if there is any, until their bodies are too many bytes."""
-    rows: list[Row] = []
+def fetch_within(cursor: Iterable[Any]) -> list[Any]:
+    """Rows ``id, key, body, ...``: at least one if any, until their bodies are too many bytes."""
+    rows: list[Any] = []
     room = _BATCH_BYTES
-    for columns in cursor:
-        row = Row._make(columns)
+    for row in cursor:
         rows.append(row)
-        room -= len(row.body or b"")
+        room -= len(row[2] or b"")
         if room <= 0:
             break
     return rows

@@ -78,9 +78,8 @@ CREATE TABLE work (
     handed INTEGER NOT NULL DEFAULT 0,  -- times handed out, counted or not
     PRIMARY KEY (grp, id)
 ) WITHOUT ROWID;
-CREATE INDEX work_of_member ON work (grp, member, id);
-CREATE INDEX work_of_message ON work (id);
-CREATE INDEX work_delayed ON work (grp, due) WHERE due > 0;
+CREATE INDEX work_held ON work (grp, member, key) WHERE member > 0;
+CREATE INDEX work_delayed ON work (grp, due, key) WHERE due > 0;
 """
 
 

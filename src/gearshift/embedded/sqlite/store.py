@@ -41,6 +41,7 @@ class Store:
         self.path = os.path.abspath(settings.path)
         self.lease_s = settings.lease_s
         self.clock = clock
+        self.departed: set[int] = set()  # members that left while the file could not be written
         self._busy_timeout_s = settings.busy_timeout_s
         self._lock = threading.Lock()
         self._writer: Writer | None = None
@@ -82,6 +83,14 @@ class Store:
         call = Call(function)
         self.writer().submit(call)
         return call.result()
+
+    def depart(self, member: int, leave: Callable[[Tx], None]) -> None:
+        """Have ``member`` leave; where that fails, whoever cares for its group next puts it out."""
+        try:
+            self.write(leave)
+        except Exception:
+            self.departed.add(member)
+            raise
 
     def reader(self) -> sqlite3.Connection:
         """A connection for reading, for one thread."""

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from gearshift.driver import Stored
 from gearshift.embedded.sqlite.faults import FileReplaced, code_of, is_busy
@@ -41,7 +41,6 @@ class Tx:
         self.db = db
         self.now = now
         self.changed = False
-        self.cache: dict[object, Any] = {}
         self._rows: list[tuple[int, int, str | None, bytes | None, bytes]] = []
         self._logs: dict[int, tuple[int, int]] = {}
 
@@ -143,8 +142,9 @@ class Writer:
         self._state = threading.Lock()
         self._stopping = False
         self._db: sqlite3.Connection | None = None
-        self._identity: os.stat_result | None = None
+        self._identity = os.stat(path)
         self._crowded_until = 0.0
+        self._waiting_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="gearshift-sqlite", daemon=True)
         self._thread.start()
 
@@ -155,6 +155,11 @@ class Writer:
                 self._jobs.put(job)
                 return
         job.done(Closed("the database was closed"), Stored.NO)
+
+    def waiting_s(self) -> float:
+        """How long other processes have kept the lock that this one wants. Any thread."""
+        since = self._waiting_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def stop(self) -> None:
         """Finish what was submitted, and end the thread."""
@@ -227,32 +232,36 @@ class Writer:
     def _begin(self, deadline: float) -> sqlite3.Connection:
         """Take the write lock, waiting for other processes. Raises 'busy' at ``deadline``."""
         db = self._connected()
-        while True:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                return db
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() >= deadline or self._stopping:
-                    raise
-            # SQLite's own waiting backs off to 0.1 s, which starves one process beside a busy one.
-            self._crowded_until = time.monotonic() + 1.0
-            time.sleep(random.uniform(0.0002, 0.001))
+        try:
+            while True:
+                try:
+                    db.execute("BEGIN IMMEDIATE")
+                    return db
+                except sqlite3.OperationalError as error:
+                    if not is_busy(error) or time.monotonic() >= deadline or self._stopping:
+                        raise
+                # SQLite's own waiting backs off to 0.1 s, which starves one beside a busy process.
+                self._crowded_until = time.monotonic() + 1.0
+                self._waiting_since = self._waiting_since or time.monotonic()
+                time.sleep(random.uniform(0.0002, 0.001))
+        finally:
+            self._waiting_since = None
 
     def _connected(self) -> sqlite3.Connection:
-        if self._db is None:
-            self._identity = os.stat(self._path)
-            self._db = connect(self._path, timeout_s=0.0)
-            return self._db
         # SQLite would go on writing into a deleted file: every send would 'succeed' and be lost.
         try:
-            same = self._identity is not None and os.path.samestat(
-                os.stat(self._path), self._identity
-            )
-        except OSError:
-            same = False
-        if not same:
-            raise FileReplaced(f"{self._path} was deleted or replaced while it was open")
+            identity = os.stat(self._path)
+        except FileNotFoundError:
+            raise self._replaced() from None
+        if self._db is None:
+            self._db = connect(self._path, timeout_s=0.0)
+        elif not os.path.samestat(identity, self._identity):
+            raise self._replaced()
+        self._identity = identity
         return self._db
+
+    def _replaced(self) -> FileReplaced:
+        return FileReplaced(f"{self._path} was deleted or replaced while it was open")
 
     def _disconnect(self) -> None:
         db, self._db = self._db, None

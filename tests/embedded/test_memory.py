@@ -1,0 +1,124 @@
+"""What is special to the memory backend: bounded, strict about prefetch, gone with its bus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import gearshift
+from gearshift import errors
+from gearshift.driver import ConsumerSpec, Settlement, Stored, Verdict
+from gearshift.embedded.memory.backend import MemorySettings
+from gearshift.message import Semantics
+
+from .drivers import Clock, Events, ack, bodies, consumer_spec, declared, memory_backend, publish
+
+
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_a_full_channel_refuses_what_it_has_no_room_for(semantics: Semantics) -> None:
+    """The first messages of a batch are stored, the others get PublishRefused, in order."""
+    backend = memory_backend(Clock(), max_messages=3)
+    spec = declared(backend, semantics)
+    outcomes = publish(backend, spec, "abcde", key="k")
+    stored = [outcome.stored for outcome in outcomes]
+    assert stored == [Stored.YES] * 3 + [Stored.NO] * 2
+    assert all(isinstance(outcome.error, errors.PublishRefused) for outcome in outcomes[3:])
+
+
+def test_a_queue_has_room_again_once_every_group_has_settled() -> None:
+    """A message counts once, however many groups it waits for, until the last is done."""
+    backend = memory_backend(Clock(), max_messages=1)
+    spec = declared(backend, Semantics.QUEUE)
+    backend.admin().declare_group(spec, "h")
+    publish(backend, spec, ["m"], key=None)
+    for group in ("g", "h"):
+        assert publish(backend, spec, ["refused"], key=None)[0].stored is Stored.NO
+        wanted = ConsumerSpec(channel=spec, group=group, member="m", prefetch=1)
+        consumer = backend.queue_consumer(wanted)
+        consumer.settle([ack(incoming) for incoming in consumer.receive(1, 10)])
+        consumer.close(0)
+    assert publish(backend, spec, ["fits"], key=None)[0].stored is Stored.YES
+
+
+def test_a_full_stream_has_room_again_when_retention_is_over() -> None:
+    """Without retention a full stream refuses for good; with it, until the oldest are too old."""
+    clock = Clock()
+    backend = memory_backend(clock, max_messages=1)
+    spec = declared(backend, Semantics.STREAM, partitions=1, retention_s=60.0)
+    publish(backend, spec, ["old"], key="k")
+    refused = publish(backend, spec, ["refused"], key="k")[0].error
+    assert isinstance(refused, errors.PublishRefused)
+    assert refused.retryable
+    clock.now += 61
+    stored = publish(backend, spec, ["young"], key="k")[0]
+    assert (stored.stored, stored.position.offset) == (Stored.YES, 1)
+    reader = backend.log_consumer(consumer_spec(spec), Events())
+    assert bodies(reader.receive(10, 10)) == ["young"]
+
+
+def test_the_driver_itself_never_exceeds_prefetch() -> None:
+    """Asked for more than prefetch allows, it hands out what is left of it."""
+    backend = memory_backend(Clock())
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, "abcde", key=None)
+    wanted = ConsumerSpec(channel=spec, group="g", member="m", prefetch=2)
+    consumer = backend.queue_consumer(wanted)
+    held = consumer.receive(10, 10)
+    assert bodies(held) == ["a", "b"]
+    assert consumer.receive(10, 0) == []
+    consumer.settle([ack(held[0])])
+    assert bodies(consumer.receive(10, 10)) == ["c"]
+
+
+def test_a_delayed_message_comes_when_it_is_due() -> None:
+    """Not before its delay is over, and then ahead of what is younger."""
+    clock = Clock()
+    backend = memory_backend(clock)
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, "ab", key=None)
+    consumer = backend.queue_consumer(consumer_spec(spec))
+    (first,) = consumer.receive(1, 10)
+    consumer.settle([Settlement(first.token, Verdict.RETRY, 60.0)])
+    clock.now += 59
+    (second,) = consumer.receive(10, 10)
+    assert bodies([second]) == ["b"]
+    consumer.settle([Settlement(second.token, Verdict.RETRY)])
+    clock.now += 1
+    again = consumer.receive(10, 10)
+    assert bodies(again) == ["a", "b"]
+    assert [incoming.attempt for incoming in again] == [2, 2]
+
+
+def test_a_deleted_channel_says_so_to_those_who_use_it() -> None:
+    """Consumer and producer get UnknownChannel; a late settle is stale."""
+    backend = memory_backend(Clock())
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, ["m"], key=None)
+    consumer = backend.queue_consumer(consumer_spec(spec))
+    producer = backend.producer(spec)
+    (held,) = consumer.receive(1, 10)
+    backend.admin().delete(spec)
+    with pytest.raises(errors.UnknownChannel):
+        consumer.receive(1, 10)
+    assert [type(f.error) for f in consumer.settle([ack(held)])] == [errors.StaleDelivery]
+    outcomes: list = []
+    producer.submit([held.message], outcomes.extend)
+    assert [type(outcome.error) for outcome in outcomes] == [errors.UnknownChannel]
+    consumer.close(0)
+
+
+def test_two_buses_do_not_meet(tmp_path: Path) -> None:
+    """Each bus has channels of its own, which end with it."""
+    file = tmp_path / "gearshift.toml"
+    file.write_text('profile = "p"\n[profiles.p]\nbackend = "memory"\n')
+    with gearshift.open(file) as one, gearshift.open(file) as two:
+        one.producer("c").send(1)
+        assert two.consumer("c").receive(timeout_s=0.1) == []
+        assert [d.value for d in one.consumer("c").receive(timeout_s=5)] == [1]
+
+
+def test_a_bound_below_one_is_refused() -> None:
+    """The text names the setting and its value."""
+    with pytest.raises(ValueError, match="max_messages: must be at least 1, got 0"):
+        MemorySettings(max_messages=0)
