@@ -15,7 +15,7 @@ test: $(READY)  ## run every test, on brokers that the suite starts itself
 	@$(BIN)/python -m pytest
 
 unit: $(READY)  ## run the tests that need no broker
-	@$(BIN)/python -m pytest -m "not broker" tests/unit tests/core tests/cli tests/kafka
+	@$(BIN)/python -m pytest -m "not broker" tests/unit tests/core tests/embedded tests/cli tests/kafka
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -28,7 +28,7 @@ class Clock:
 
 
 def sqlite_backend(path: Path, clock: Clock) -> SqliteBackend:
-    settings = SqliteSettings(path=str(path), lease_s=LEASE_S)
+    settings = SqliteSettings(path=path, lease_s=LEASE_S)
     backend = SqliteBackend(settings)
     backend._store = Store(settings, clock)
     return backend

@@ -23,7 +23,7 @@ from gearshift.embedded.sqlite.writer import Call, Tx
 @pytest.fixture
 def store(database: Path) -> Iterator[Store]:
     """The store under a Backend, without channels."""
-    opened = Store(SqliteSettings(path=str(database)))
+    opened = Store(SqliteSettings(path=database))
     yield opened
     opened.close()
 
