@@ -1,40 +1,29 @@
-"""The kit on real RabbitMQ and Kafka."""
+"""The whole kit on real RabbitMQ and Kafka, each a broker of its own that is broken for real."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from conformance.conftest import breakable
 
-from gearshift import config, plugins
+from gearshift import plugins
 from gearshift.conformance import Harness
-from gearshift.message import Semantics
 from native_brokers import Kafka, RabbitMQ
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
+KINDS = {"rabbitmq": RabbitMQ, "kafka": Kafka}
 OFFERED = [
-    (backend, semantics)
-    for backend in ("rabbitmq", "kafka")
-    for semantics in plugins.load(backend).capabilities
+    (backend, semantics) for backend in KINDS for semantics in plugins.load(backend).capabilities
 ]
 
 
 @pytest.fixture(scope="module", params=OFFERED, ids=lambda offered: "-".join(offered))
 def gearshift_backend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Harness:
+) -> Iterator[Harness]:
     """Every semantics that the two backends offer."""
     backend, semantics = request.param
-    broker = request.getfixturevalue(backend)
-    file = tmp_path_factory.mktemp("kit") / "gearshift.toml"
-    file.write_text(f"[profiles.kit]\n{profile(broker)}\n")
-    return Harness(config=config.load(file), semantics=Semantics(semantics), pace=0.3)
-
-
-def profile(broker: Any) -> str:
-    """The settings that reach ``broker``."""
-    if isinstance(broker, Kafka):
-        return f'backend = "kafka"\nbootstrap_servers = ["{broker.url}"]'
-    assert isinstance(broker, RabbitMQ)
-    return f'backend = "rabbitmq"\nurl = "{broker.url}"'
+    with breakable(KINDS[backend], semantics, tmp_path_factory.mktemp("kit")) as harness:
+        yield harness

@@ -14,7 +14,7 @@ from gearshift.config import Config
 from gearshift.driver import Backend, BackendPlugin
 from gearshift.message import Semantics
 
-__all__ = ["BrokerProcess", "Faults", "Harness", "shared"]
+__all__ = ["BrokerProcess", "Cable", "Faults", "Harness", "shared"]
 
 
 class BrokerProcess(Protocol):
@@ -40,6 +40,8 @@ class Cable(Protocol):
 
     def cut(self) -> int: ...
 
+    def cut_after(self, answered_bytes: int) -> None: ...
+
     def hold(self, *, answers_only: bool = False) -> None: ...
 
     def release(self) -> None: ...
@@ -55,13 +57,15 @@ class Faults:
     no server); without any Faults at all the fault tests are listed as not run.
 
     ``workers``: other processes can reach the broker through the same profile. ``lease_s``: how
-    long a worker may stand still before its work goes to another.
+    long a worker may stand still before its work goes to another, ``heartbeat_s`` how long a broker
+    may before its clients take it for dead; both as the profile under test sets them.
     """
 
     broker: BrokerProcess | None
     cable: Cable | None
     workers: bool
     lease_s: float = 30.0
+    heartbeat_s: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gearshift.bus import Bus
@@ -15,6 +18,7 @@ from gearshift.conformance.checkers import View, Violation, check
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.history import Event, History, Kind
 from gearshift.conformance.recording import RecordingConsumer, RecordingProducer
+from gearshift.conformance.worker import Job, WorkerProcess
 from gearshift.delivery import Delivery
 from gearshift.errors import DeadlineExceeded, GearshiftError
 from gearshift.message import Semantics
@@ -46,8 +50,10 @@ class Kit:
         self.faults = 0  #: how often something was broken on purpose
         self._run = uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
-        self._channels: dict[str, dict[str, object]] = {}
+        self._channels: dict[str, dict[str, Any]] = {}
         self._buses: list[Bus] = []
+        self._workers: list[WorkerProcess] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="gearshift-kit-")
         self._made: list[RecordingConsumer | RecordingProducer] = []
 
     @property
@@ -121,6 +127,37 @@ class Kit:
         self._made.append(consumer)
         consumer.ready(self.patience_s)
         return consumer
+
+    def worker(
+        self, channel: str, *, group: str = "g", work_s: float, prefetch: int = 10
+    ) -> WorkerProcess:
+        """A consumer in a process of its own; ``adopt`` its events when it is over."""
+        number = next(self._numbers)
+        config = self.harness.config
+        worker = WorkerProcess(
+            Job(
+                config=str(config.file),
+                profile=config.profile,
+                channels=self._channels,
+                channel=channel,
+                group=group,
+                actor=f"w{number}",
+                prefetch=prefetch,
+                work_s=work_s,
+                events=str(Path(self._folder.name, f"w{number}.jsonl")),
+            )
+        )
+        self._workers.append(worker)
+        return worker
+
+    def adopt(self, worker: WorkerProcess) -> None:
+        """Merge what a worker that has ended recorded, and that it is gone."""
+        events = worker.events()
+        self.history.extend(events)
+        if events:
+            first = events[0]
+            gone = replace(first, kind=Kind.CLOSE, prefetch=None, at_ns=time.monotonic_ns())
+            self.history.add(gone)
 
     def fault(self, note: str) -> None:
         """Record that something is being broken now."""
@@ -226,6 +263,9 @@ class Kit:
 
     def close(self) -> None:
         """Close every client and delete every channel. What fails here is not the claim."""
+        for worker in self._workers:
+            worker.close()
+        self._folder.cleanup()
         for bus in self._buses:
             with contextlib.suppress(GearshiftError):
                 bus.close(5.0)

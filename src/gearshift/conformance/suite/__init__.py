@@ -2,6 +2,7 @@
 
 from gearshift.conformance.behaviour import Behaviour
 from gearshift.conformance.suite import (
+    faults,
     fidelity,
     flow,
     groups,
@@ -15,7 +16,7 @@ from gearshift.conformance.suite import (
 
 __all__ = ["SUITE"]
 
-_MODULES = (publish, fidelity, settle, order, groups, flow, topology, replay, stress)
+_MODULES = (publish, fidelity, settle, order, groups, flow, topology, replay, stress, faults)
 
 SUITE: tuple[Behaviour, ...] = tuple(
     value for module in _MODULES for value in vars(module).values() if isinstance(value, Behaviour)
