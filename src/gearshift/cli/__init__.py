@@ -19,6 +19,7 @@ from gearshift.cli import (
     config,
     dlq,
     doctor,
+    explain,
     init,
     ls,
     peek,
@@ -36,7 +37,7 @@ __all__ = ["cli", "main"]
 #: Help's panels: what a newcomer needs first comes first.
 GROUPS = {
     "Start": ["init", "doctor", "config", "completion"],
-    "Decide": ["backends"],
+    "Decide": ["explain", "backends"],
     "Messages": ["send", "tail", "peek", "replay"],
     "Operate": ["ls", "dlq", "run", "purge"],
 }
@@ -114,7 +115,8 @@ def cli(ctx: click.Context) -> None:
 
 
 for _module in (
-    backends, completion, config, dlq, doctor, init, ls, peek, purge, replay, run, send, tail
+    backends, completion, config, dlq, doctor, explain, init, ls, peek, purge, replay, run, send,
+    tail,
 ):  # fmt: skip
     cli.add_command(_module.command)
 

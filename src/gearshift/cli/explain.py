@@ -1,0 +1,170 @@
+"""``gearshift explain``: what a profile guarantees, and what switching to another would change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from click.shell_completion import CompletionItem
+
+from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.output import cell, emit, new_table, output_option
+from gearshift.errors import GearshiftError
+from gearshift.explain import (
+    SEMANTICS,
+    Change,
+    Explanation,
+    Relation,
+    changes,
+    explain,
+    load_profile,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["command"]
+
+_STYLES = {Relation.WORSE: "red", Relation.BETTER: "green", Relation.DIFFERS: "yellow"}
+_ORDER = list(Relation)
+
+
+def _complete_profile(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    try:
+        names = list(session_of(ctx).config().profiles)
+    except GearshiftError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+@click.command("explain")
+@click.argument("first", metavar="[PROFILE]", required=False, shell_complete=_complete_profile)
+@click.argument("second", metavar="[PROFILE]", required=False, shell_complete=_complete_profile)
+@click.option("--app", "target", metavar="MODULE:APP", help="Explain for these handlers too.")
+@output_option
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context, first: str | None, second: str | None, target: str | None, output: str
+) -> int:
+    """Say in plain words what each channel guarantees on a profile.
+
+    With a second PROFILE: what would get worse, better or just different on switching to it. No
+    connection is made and no secret is needed. The exit code is 4 if a profile lacks what the
+    configuration or a handler requires.
+    """
+    from gearshift.app import load_app
+
+    session = session_of(ctx)
+    app = load_app(target) if target else None
+    before = explain(load_profile(session.config_path, first or session.profile), app)
+    if not before:
+        note("no channel is configured, and no handlers are given with --app")
+    if second is None:
+        emit([asdict(one) for one in before], output, lambda: _explained(before))
+        return _exit_code(before)
+    after = explain(load_profile(session.config_path, second), app)
+    found = changes(before, after)
+    emit(_records(before, after, found), output, lambda: _compared(before, after, found))
+    return _exit_code([*before, *after])
+
+
+def _exit_code(explanations: Sequence[Explanation]) -> int:
+    """That of the worst refusal: 4 where something is missing."""
+    return max((r.exit_code for one in explanations for r in one.refusals), default=0)
+
+
+def _explained(explanations: Sequence[Explanation]) -> RenderableType:
+    from rich.console import Group
+
+    parts: list[RenderableType] = []
+    for one in explanations:
+        parts += [
+            cell(f"{one.channel} on {one.profile} ({one.backend}): a {one.semantics}", "bold")
+        ]
+        table = new_table("", "BECAUSE OF")
+        table.add_row(cell(SEMANTICS[one.semantics]), cell(one.because, "dim"))
+        for fact in one.facts:
+            others = [reason for reason in fact.because if reason != one.because]
+            table.add_row(cell(fact.sentence), cell("; ".join(others), "dim"))
+        parts += [table, *_refusals(one), cell("")]
+    return Group(*parts[:-1])
+
+
+def _compared(
+    before: Sequence[Explanation], after: Sequence[Explanation], found: Sequence[Change]
+) -> RenderableType:
+    from rich.console import Group
+
+    parts: list[RenderableType] = []
+    for old, new in zip(before, after, strict=True):
+        parts.append(cell(_headline(old, new), "bold"))
+        mine = [change for change in found if change.channel == old.channel]
+        differing = [change for change in mine if change.relation is not Relation.SAME]
+        table = new_table("", old.profile.upper(), new.profile.upper())
+        if old.semantics is not new.semantics:
+            words = (SEMANTICS[old.semantics], SEMANTICS[new.semantics])
+            table.add_row(cell("differs", "yellow"), *map(cell, words))
+        for change in sorted(differing, key=lambda change: _ORDER.index(change.relation)):
+            table.add_row(
+                cell(change.relation.value, _STYLES[change.relation]),
+                cell(change.before.sentence),
+                cell(change.after.sentence),
+            )
+        if table.row_count:
+            parts.append(table)
+        same = len(mine) - len(differing)
+        parts += [cell(f"{same} of {len(mine)} guarantees are the same", "dim")] if mine else []
+        parts += [*_refusals(old), *_refusals(new), cell("")]
+    return Group(*parts[:-1])
+
+
+def _headline(old: Explanation, new: Explanation) -> str:
+    if old.semantics is new.semantics:
+        return f"{old.channel}: a {old.semantics} on {old.profile} and on {new.profile}"
+    return f"{old.channel}: a {old.semantics} on {old.profile}, a {new.semantics} on {new.profile}"
+
+
+def _refusals(one: Explanation) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for refusal in one.refusals:
+        lines.append(cell(f"refused on {one.profile}: {refusal.text}", "bold red"))
+        if refusal.hint:
+            lines.append(cell(f"  fix: {refusal.hint}", "cyan"))
+    return lines
+
+
+def _records(
+    before: Sequence[Explanation], after: Sequence[Explanation], found: Sequence[Change]
+) -> list[dict[str, Any]]:
+    """One per channel: both sides' semantics and refusals, and every fact's change."""
+    return [
+        {
+            "channel": old.channel,
+            "before": _side(old),
+            "after": _side(new),
+            "changes": [
+                {
+                    "capability": change.capability,
+                    "relation": change.relation,
+                    "before": change.before.level,
+                    "after": change.after.level,
+                    "before_sentence": change.before.sentence,
+                    "after_sentence": change.after.sentence,
+                }
+                for change in found
+                if change.channel == old.channel
+            ],
+        }
+        for old, new in zip(before, after, strict=True)
+    ]
+
+
+def _side(one: Explanation) -> dict[str, Any]:
+    record = asdict(one)
+    del record["facts"], record["channel"]
+    return record

@@ -1,0 +1,367 @@
+"""What each channel guarantees on a profile, in plain words, and what a switch would change.
+
+Nothing is sent and no connection is made: it is read out of the configuration, the handlers and
+what backends declare. The words are ``SENTENCES``, one for each level of each capability.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from gearshift import config as configuration
+from gearshift import plugins
+from gearshift.app import App, Handler
+from gearshift.capabilities import Capabilities, Requirement
+from gearshift.config import Config
+from gearshift.driver import Backend, BackendPlugin, ChannelSpec
+from gearshift.errors import GearshiftError, NotSupported
+from gearshift.message import Semantics
+from gearshift.topology import Topology
+
+__all__ = [
+    "SENTENCES",
+    "Change",
+    "Explanation",
+    "Fact",
+    "Refusal",
+    "Relation",
+    "changes",
+    "explain",
+    "load_profile",
+]
+
+Value = bool | str | int
+
+#: Capability → level → what that means for whoever writes the service. Weakest level first.
+SENTENCES: dict[str, dict[Value, str]] = {
+    "redelivery": {
+        False: "Work that a dead consumer left unfinished is lost.",
+        True: "Work that a dead consumer left unfinished comes again.",
+    },
+    "native_retry": {
+        False: "A retried message stays in its consumer's hand; its key waits, other keys go on.",
+        True: "A retried message goes back to the broker, and any consumer may get it next.",
+    },
+    "native_delay": {
+        False: "A message that waits for its retry is held by its consumer, not by the broker.",
+        True: "A message that waits for its retry waits in the broker, and outlives its consumer.",
+    },
+    "dead_letter": {
+        False: "A message that is given up is logged and dropped.",
+        True: "A message that is given up moves to the dead letters before it is settled.",
+    },
+    "fan_out": {
+        False: "Only one group gets each message.",
+        True: "Every group gets every message.",
+    },
+    "replay": {
+        False: "What is settled is gone; a new group gets what is sent from then on.",
+        True: "What is settled can be read again; a new group may begin at the first message.",
+    },
+    "seek": {
+        False: "A consumer cannot go back or ahead.",
+        True: "A consumer can go to the start, the end, an offset or a moment.",
+    },
+    "purge": {
+        False: "What waits for a group cannot be thrown away.",
+        True: "What waits for a group can be thrown away.",
+    },
+    "ephemeral_group": {
+        False: "Nobody can look on without leaving a group behind.",
+        True: "One can look on (tail) and leave nothing behind.",
+    },
+    "unroutable_detected": {
+        False: "A message that nobody would receive is accepted all the same.",
+        True: "A message that nobody would receive is refused when it is sent.",
+    },
+    "tombstone": {
+        False: "Every message has a body; None is refused.",
+        True: "A message may have no body (None), which marks its key as deleted.",
+    },
+    "depth": {
+        False: "How much waits for a group is unknown.",
+        True: "How much waits for a group is known.",
+    },
+    "durable_group": {
+        False: "A group's progress is forgotten with its last consumer.",
+        True: "A group's progress outlives its consumers.",
+    },
+    "order": {
+        "none": "Messages come in any order, those of one key too.",
+        "single_consumer": "Messages come as sent as long as the group has one consumer only.",
+        "key": "Messages of one key come as sent, with any number of consumers.",
+    },
+    "redelivered": {
+        "none": "Whether a message was delivered before is unknown: be idempotent on its id.",
+        "hint": "A message marked as redelivered may be new: be idempotent on its id.",
+        "exact": "A message that was delivered before is marked so.",
+    },
+    "attempt": {
+        "none": "Attempts are counted by the consumer that has the message; a crash starts anew.",
+        "hint": "Attempts are counted, and may be too high after a crash.",
+        "exact": "Attempts are counted exactly, across crashes.",
+    },
+    "prefetch": {
+        "soft": "The client asks for about as many messages as prefetch; the broker may send more.",
+        "strict": "A consumer never holds more unsettled messages than prefetch.",
+    },
+    "survives": {
+        "nothing": "Messages live in this process and end with it.",
+        "process": "Messages outlive every client, but not a broker that is killed.",
+        "broker_restart": "Messages and progress outlive a broker that is killed and restarted.",
+    },
+    "members": {
+        "partitions": "At most as many consumers of a group work at once as there are partitions.",
+        "any": "Any number of consumers of a group work at once.",
+    },
+    "max_message_bytes": {},
+}
+
+_LARGEST = "A message may have {:,} bytes, with key and headers."
+
+#: What a channel is, in a sentence each.
+SEMANTICS = {
+    Semantics.QUEUE: "Each message is settled by itself, and is then gone for its group.",
+    Semantics.STREAM: "A log of messages; a group has a position in it, and settling removes none.",
+}
+
+#: Settings that a fact depends on; all others come with the semantics.
+_SETTINGS = {
+    "redelivery": ("max_processing_s",),
+    "native_retry": ("retry_delay_s", "retry_max_delay_s"),
+    "dead_letter": ("dead_letter", "max_attempts"),
+    "fan_out": ("groups",),
+    "prefetch": ("prefetch",),
+    "members": ("semantics", "partitions"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One thing that holds: the capability, its level, a sentence, and the settings behind it."""
+
+    capability: str
+    level: Value
+    sentence: str
+    because: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a channel would not open. ``requires`` is the requirement that is not met, if any."""
+
+    text: str
+    hint: str | None
+    exit_code: int
+    requires: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """One channel on one profile. No facts where the backend lacks its semantics altogether."""
+
+    profile: str
+    backend: str
+    channel: str
+    semantics: Semantics
+    because: str
+    facts: tuple[Fact, ...]
+    refusals: tuple[Refusal, ...]
+
+
+class Relation(StrEnum):
+    """How a fact on the new profile compares with the old one. DIFFERS: neither is more."""
+
+    WORSE = "worse"
+    BETTER = "better"
+    DIFFERS = "differs"
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A fact before and after a switch of profile."""
+
+    channel: str
+    capability: str
+    relation: Relation
+    before: Fact
+    after: Fact
+
+
+def load_profile(
+    path: str | Path | None, profile: str | None, *, environ: Mapping[str, str] | None = None
+) -> Config:
+    """The configuration with ``profile`` selected, even if secrets that it refers to are unset.
+
+    Nothing is connected to, so the values of unset variables do not matter. Raises ConfigError.
+    """
+    known = os.environ if environ is None else environ
+    return configuration.load(path, profile=profile, environ=_Placeholders(known))
+
+
+def explain(config: Config, app: App | None = None) -> list[Explanation]:
+    """Every channel of ``config``, and those of ``app``'s handlers, on the selected profile.
+
+    Does not block. Raises ConfigError and PluginError where the profile itself cannot be used.
+    """
+    plugin = plugins.load(config.backend)
+    backend = plugin.connect(config.settings_for(plugin))
+    reader = _Reader(config, plugin, backend, app.handlers if app else ())
+    try:
+        return [reader.channel(name) for name in reader.names()]
+    finally:
+        backend.close()
+
+
+def changes(before: Sequence[Explanation], after: Sequence[Explanation]) -> list[Change]:
+    """What switching from ``before``'s profile to ``after``'s would change, fact by fact.
+
+    A channel that either side has no facts of is left out: its refusals tell why.
+    """
+    after_by_name = {explanation.channel: explanation for explanation in after}
+    found = []
+    for old in before:
+        new = after_by_name[old.channel]
+        new_facts = {fact.capability: fact for fact in new.facts}
+        for fact in old.facts:
+            if other := new_facts.get(fact.capability):
+                relation = _relation(fact, other)
+                found.append(
+                    Change(
+                        channel=old.channel,
+                        capability=fact.capability,
+                        relation=relation,
+                        before=fact,
+                        after=other,
+                    )
+                )
+    return found
+
+
+class _Placeholders(Mapping[str, str]):
+    """The environment, with a value for every other name: one that a host or a port may have."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._known = known
+
+    def __getitem__(self, name: str) -> str:
+        if name.startswith("GEARSHIFT_"):
+            return self._known[name]
+        return self._known.get(name, "1")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    config: Config
+    plugin: BackendPlugin
+    backend: Backend
+    handlers: Sequence[Handler]
+
+    def names(self) -> list[str]:
+        """The channels, configured ones first."""
+        return list(dict.fromkeys([*self.config.channels, *(h.channel for h in self.handlers)]))
+
+    def channel(self, name: str) -> Explanation:
+        topology = Topology(self.config, self.plugin)
+        spec = topology.spec(name)
+        declared = self.plugin.capabilities.get(spec.semantics)
+        return Explanation(
+            profile=self.config.profile,
+            backend=self.plugin.name,
+            channel=name,
+            semantics=spec.semantics,
+            because=self._because(name, "semantics"),
+            facts=tuple(self._facts(name, declared)) if declared else (),
+            refusals=tuple(self._refusals(topology, spec, declared)),
+        )
+
+    def _facts(self, name: str, declared: Capabilities) -> Iterator[Fact]:
+        settings = self.config.channel(name)
+        for capability, level in declared.as_dict().items():
+            if capability == "dead_letter" and settings.dead_letter_name(name) is None:
+                level = False
+            fields = _SETTINGS.get(capability, ("semantics",))
+            yield Fact(
+                capability=capability,
+                level=level,
+                sentence=_sentence(capability, level),
+                because=tuple(
+                    self._because(name, field)
+                    for field in fields
+                    if field != "partitions" or level == "partitions"
+                ),
+            )
+
+    def _refusals(
+        self, topology: Topology, spec: ChannelSpec, declared: Capabilities | None
+    ) -> Iterator[Refusal]:
+        try:
+            if declared is None:
+                topology.capabilities(spec)
+            self.backend.check(spec)
+        except GearshiftError as error:
+            yield _refusal(error)
+        if declared is not None:
+            for requirement, whose in self._requirements(spec.name):
+                if not declared.satisfies(requirement):
+                    yield Refusal(
+                        text=f"{whose} requires {requirement}, which a {spec.semantics} on "
+                        f"{self.plugin.name} does not have",
+                        hint="choose another profile or semantics, or drop the requirement",
+                        exit_code=NotSupported.exit_code,
+                        requires=str(requirement),
+                    )
+        for handler in self._handlers(spec.name):
+            try:
+                topology.group(spec, handler.group, create=None)
+            except GearshiftError as error:
+                yield _refusal(error)
+
+    def _requirements(self, channel: str) -> Iterator[tuple[Requirement, str]]:
+        for requirement in self.config.channel(channel).requires:
+            yield requirement, "the configuration"
+        for handler in self._handlers(channel):
+            for requirement in Requirement.parse_all(handler.requires):
+                yield requirement, f"the handler {handler.name}"
+
+    def _handlers(self, channel: str) -> list[Handler]:
+        return [handler for handler in self.handlers if handler.channel == channel]
+
+    def _because(self, channel: str, field: str) -> str:
+        """A setting, its value, and where it comes from."""
+        if field == "semantics" and self.config.channel(channel).semantics is None:
+            return f"semantics is not set: {self.plugin.name}'s natural one"
+        rows = {row.key: row for row in self.config.rows()}
+        row = rows.get(f"channels.{channel}.{field}")
+        if row is None:  # of a handler's channel that is not configured
+            return f"{field}: default"
+        return f"{field} = {row.value} ({row.origin})"
+
+
+def _sentence(capability: str, level: Value) -> str:
+    return SENTENCES[capability].get(level) or _LARGEST.format(level)
+
+
+def _refusal(error: GearshiftError) -> Refusal:
+    return Refusal(text=error.message, hint=error.hint, exit_code=error.exit_code)
+
+
+def _relation(before: Fact, after: Fact) -> Relation:
+    if before.level == after.level:
+        return Relation.SAME
+    if before.capability in ("native_retry", "native_delay"):
+        return Relation.DIFFERS
+    ranks = list(SENTENCES[before.capability])
+    old, new = ((ranks.index(f.level) if ranks else f.level) for f in (before, after))
+    return Relation.BETTER if int(new) > int(old) else Relation.WORSE
