@@ -50,8 +50,8 @@ class Batch:
     """
 
     __slots__ = (
-        "deadline", "driver", "finished", "handed_at", "maybe_stored", "messages", "number",
-        "on_done", "remaining", "results", "size",
+        "deadline", "driver", "finished", "handed_at", "maybe_stored", "messages", "not_stored",
+        "number", "on_done", "remaining", "results", "size",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +70,8 @@ class Batch:
         self.driver: ProducerDriver | None = None
         self.handed_at = 0.0
         self.number = -1
-        self.maybe_stored: set[int] = set()
+        self.maybe_stored: set[int] = set()  # by a driver before the present one
+        self.not_stored: set[int] = set()  # as the present driver has said
 
     def unresolved(self) -> list[int]:
         """Numbers of the messages that have no result yet."""
@@ -234,13 +235,17 @@ class Outbox:
 
     def _hand_over(self, batch: Batch, driver: ProducerDriver) -> None:
         """Give what is unresolved to ``driver``; with _submitting held."""
-        batch.driver = driver
-        batch.handed_at = self._clock()
-        if batch.remaining == len(batch.messages):
+        with self._state:
+            untouched = batch.remaining == len(batch.messages)
+            numbers = None if untouched else batch.unresolved()
+            if batch.driver is not None:
+                batch.maybe_stored.update(set(batch.unresolved()) - batch.not_stored)
+                batch.not_stored.clear()
+            batch.driver = driver
+            batch.handed_at = self._clock()
+        if numbers is None:
             driver.submit(batch.messages, partial(self._on_outcomes, batch, None))
-            return
-        numbers = batch.unresolved()
-        if numbers:
+        elif numbers:
             messages = [batch.messages[number] for number in numbers]
             driver.submit(messages, partial(self._on_outcomes, batch, numbers))
 
@@ -249,6 +254,8 @@ class Outbox:
     ) -> None:
         broken: Exception | None = None
         with self._state:
+            if not batch.remaining:
+                return  # it came after the batch's deadline
             for number, stored, position, error in outcomes:
                 index = number if numbers is None else numbers[number]
                 if batch.results[index] is not None:
@@ -260,8 +267,10 @@ class Outbox:
                     result = Receipt(message_id, self._channel, position, resent)
                 else:
                     failure = self._failure(batch, index, stored, error)
-                    if isinstance(failure, ConnectionFailed) and failure.retryable:
+                    if _heals(failure):
                         broken = failure
+                        if stored is Stored.NO:
+                            batch.not_stored.add(index)
                         continue
                     result = failure
                 batch.results[index] = result
@@ -275,11 +284,9 @@ class Outbox:
     def _failure(
         self, batch: Batch, index: int, stored: Stored, error: Exception | None
     ) -> GearshiftError:
-        if stored is Stored.UNKNOWN:
-            batch.maybe_stored.add(index)
         failure = self._failures.translate(error or ConnectionFailed("no reason given"))
         certain = stored is Stored.NO and index not in batch.maybe_stored
-        if certain or isinstance(failure, ConnectionFailed | OutcomeUnknown):
+        if certain or _heals(failure) or isinstance(failure, OutcomeUnknown):
             return failure
         return self._unknown(batch.messages[index], str(failure), failure)
 
@@ -316,11 +323,11 @@ class Outbox:
             self._finish(batch)
 
     def _verdict_at_deadline(self, batch: Batch, index: int) -> GearshiftError:
+        untouched = batch.driver is None or index in batch.not_stored
+        if untouched and index not in batch.maybe_stored:
+            return self._no_connection()
         message = batch.messages[index]
-        current = batch.driver is not None and batch.driver is self._driver and not self._broken
-        if current or index in batch.maybe_stored:
-            return self._unknown(message, "no confirmation before the deadline", self._broken)
-        return self._no_connection()
+        return self._unknown(message, "no confirmation before the deadline", self._broken)
 
     # ── the keeper: deadlines, callbacks, reconnecting ──
 
@@ -400,3 +407,8 @@ class Outbox:
             self.reconnects += 1
             self._room.notify_all()
         log.info("channel %r: connected again", self._channel)
+
+
+def _heals(failure: GearshiftError) -> bool:
+    """A new driver may do what this one could not."""
+    return isinstance(failure, ConnectionFailed) and failure.retryable

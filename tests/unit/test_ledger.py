@@ -1,0 +1,261 @@
+"""Who is settled, and what the broker is told: nothing more than is true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gearshift.driver import Settlement, Verdict
+from gearshift.ledger import Entry, Fate, LogLedger, QueueLedger
+from gearshift.message import Message, Position
+
+
+def queue_entry(token: int, attempt: int | None = None) -> Entry:
+    return Entry(Message(b"%d" % token), token, None, attempt, None)
+
+
+def log_entry(partition: int, offset: int) -> Entry:
+    position = Position(partition, offset)
+    return Entry(Message(b"m"), position, position, None, None)
+
+
+def filled(ledger: Any, entries: Sequence[Entry]) -> Any:
+    for entry in entries:
+        ledger.add(entry)
+    return ledger
+
+
+# ── queues ──
+
+
+def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
+    """Later acks, behind a gap, are told one by one, before the run."""
+    entries = [queue_entry(n) for n in range(5)]
+    ledger = filled(QueueLedger(cumulative=True), entries)
+    for number in (1, 0, 3):
+        ledger.settle(entries[number], Verdict.ACK, 0.0)
+    told = ledger.take()
+    assert told == [
+        Settlement(3, Verdict.ACK),
+        Settlement(1, Verdict.ACK, through=True),
+    ]
+    assert not ledger.has_news()
+    assert ledger.unsettled == 2
+
+
+def test_a_run_never_covers_another_verdict() -> None:
+    """A reject among acks is told for itself, and first."""
+    entries = [queue_entry(n) for n in range(3)]
+    ledger = filled(QueueLedger(cumulative=True), entries)
+    for entry, verdict in zip(entries, (Verdict.ACK, Verdict.DISCARD, Verdict.ACK), strict=True):
+        ledger.settle(entry, verdict, 0.0)
+    assert ledger.take() == [
+        Settlement(1, Verdict.DISCARD),
+        Settlement(2, Verdict.ACK, through=True),
+    ]
+
+
+def test_without_cumulative_acks_each_is_told_for_itself() -> None:
+    """In the order of settling."""
+    entries = [queue_entry(n) for n in range(3)]
+    ledger = filled(QueueLedger(cumulative=False), entries)
+    for number in (2, 0, 1):
+        ledger.settle(entries[number], Verdict.ACK, 0.0)
+    assert [settlement.token for settlement in ledger.take()] == [2, 0, 1]
+
+
+def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
+    """The message, the attempt that failed and the delay."""
+    entry = queue_entry(7, attempt=3)
+    ledger = filled(QueueLedger(cumulative=True), [entry])
+    ledger.settle(entry, Verdict.RETRY, 1.5)
+    assert ledger.take() == [
+        Settlement(7, Verdict.RETRY, 1.5, message=entry.message, attempt=3),
+    ]
+
+
+def test_abandoning_a_queue_makes_the_unsettled_stale_and_forgets_what_was_to_be_told() -> None:
+    """Tokens of a lost connection are told to nobody."""
+    entries = [queue_entry(n) for n in range(2)]
+    ledger = filled(QueueLedger(cumulative=True), entries)
+    ledger.settle(entries[0], Verdict.ACK, 0.0)
+    ledger.abandon()
+    assert [entry.fate for entry in entries] == [Fate.SETTLED, Fate.STALE]
+    assert (ledger.take(), ledger.unsettled) == ([], 0)
+
+
+@pytest.mark.parametrize("known", [None, 4])
+def test_attempts_add_what_was_retried_here_to_what_the_broker_knows(known: int | None) -> None:
+    """Where the broker knows nothing it is the first."""
+    entry = queue_entry(1, attempt=known)
+    entry.retries = 2
+    assert entry.attempts == (known or 1) + 2
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Any order of arrivals, settlements and tellings.
+
+    A broker that obeys settles each message exactly once, as its consumer said, and a cumulative
+    ack covers nothing that is unsettled or was not acked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = QueueLedger(cumulative=True)
+        self.entries: list[Entry] = []
+        self.said: dict[int, Verdict] = {}
+        self.broker: dict[int, Verdict] = {}
+
+    @rule(count=st.integers(1, 4))
+    def arrive(self, count: int) -> None:
+        for _ in range(count):
+            self.entries.append(queue_entry(len(self.entries)))
+            self.ledger.add(self.entries[-1])
+
+    @precondition(lambda self: len(self.said) < len(self.entries))
+    @rule(data=st.data(), verdict=st.sampled_from(list(Verdict)))
+    def settle(self, data: st.DataObject, verdict: Verdict) -> None:
+        left = [entry for entry in self.entries if entry.token not in self.said]
+        entry = data.draw(st.sampled_from(left))
+        self.said[entry.token] = verdict
+        self.ledger.settle(entry, verdict, 0.0)
+
+    @rule()
+    def tell(self) -> None:
+        for settlement in self.ledger.take():
+            tokens = [settlement.token]
+            if settlement.through:
+                tokens = [n for n in range(settlement.token + 1) if n not in self.broker]
+            for token in tokens:
+                assert token not in self.broker, "settled twice"
+                self.broker[token] = settlement.verdict
+        assert self.broker == self.said
+
+    @invariant()
+    def counts(self) -> None:
+        assert self.ledger.unsettled == len(self.entries) - len(self.said)
+        assert {entry.token for entry in self.ledger.entries()} == (
+            {entry.token for entry in self.entries} - self.said.keys()
+        )
+
+
+# ── logs ──
+
+
+def test_a_position_stops_before_the_first_unsettled_message() -> None:
+    """What is settled behind it counts as soon as it is settled itself."""
+    entries = [log_entry(0, offset) for offset in (10, 11, 14)]
+    ledger = filled(LogLedger(), entries)
+    ledger.settle(entries[1], Verdict.ACK, 0.0)
+    assert (ledger.take(), ledger.span, ledger.unsettled) == ({}, 3, 2)
+    ledger.settle(entries[0], Verdict.DISCARD, 0.0)
+    assert (ledger.take(), ledger.span) == ({0: 12}, 1)
+    ledger.settle(entries[2], Verdict.ACK, 0.0)
+    assert ledger.take() == {0: 15}
+    assert ledger.take() == {}
+
+
+def test_a_released_message_holds_the_position() -> None:
+    """It was never worked on, and comes again."""
+    entries = [log_entry(0, offset) for offset in range(2)]
+    ledger = filled(LogLedger(), entries)
+    ledger.settle(entries[0], Verdict.RELEASE, 0.0)
+    ledger.settle(entries[1], Verdict.ACK, 0.0)
+    assert ledger.take() == {}
+
+
+def test_a_revoked_partition_is_forgotten_and_its_deliveries_are_stale() -> None:
+    """Other partitions go on; nothing of the lost one is committed any more."""
+    lost, kept = log_entry(0, 5), log_entry(1, 5)
+    settled = log_entry(0, 4)
+    ledger = filled(LogLedger(), [settled, lost, kept])
+    ledger.settle(settled, Verdict.ACK, 0.0)
+    assert ledger.positions([0, 1]) == {0: 5}
+    ledger.revoke([0])
+    assert (lost.fate, kept.fate) == (Fate.STALE, Fate.BUFFERED)
+    assert (ledger.take(), ledger.unsettled, ledger.span) == ({}, 1, 1)
+    ledger.settle(kept, Verdict.ACK, 0.0)
+    assert ledger.take() == {1: 6}
+
+
+def test_only_what_is_in_hand_keeps_a_revocation_waiting() -> None:
+    """Buffered and held messages are nobody's work."""
+    entry = log_entry(3, 0)
+    ledger = filled(LogLedger(), [entry])
+    seen = []
+    for fate in (Fate.BUFFERED, Fate.HELD, Fate.IN_HAND):
+        entry.fate = fate
+        seen.append(ledger.in_hand([3]))
+    assert seen == [False, False, True]
+    assert not ledger.in_hand([2])
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Any order of arrivals, settlements, commits and revocations on three partitions.
+
+    A committed position never passes an unsettled message, never moves back, and reaches the end
+    of the settled prefix.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = LogLedger()
+        self.open: dict[int, list[Entry]] = {}
+        self.next: dict[int, int] = {}
+        self.committed: dict[int, int] = {}
+
+    @rule(partition=st.integers(0, 2), gap=st.integers(0, 2), count=st.integers(1, 4))
+    def arrive(self, partition: int, gap: int, count: int) -> None:
+        offset = self.next.get(partition, 0) + gap
+        for entry in (log_entry(partition, offset + n) for n in range(count)):
+            self.ledger.add(entry)
+            self.open.setdefault(partition, []).append(entry)
+        self.next[partition] = offset + count
+
+    @precondition(lambda self: self._unsettled())
+    @rule(data=st.data(), verdict=st.sampled_from([Verdict.ACK, Verdict.DISCARD]))
+    def settle(self, data: st.DataObject, verdict: Verdict) -> None:
+        self.ledger.settle(data.draw(st.sampled_from(self._unsettled())), verdict, 0.0)
+
+    @rule()
+    def commit(self) -> None:
+        self._store(self.ledger.take())
+        for partition, entries in self.open.items():
+            unsettled = [e.token.offset for e in entries if e.fate is not Fate.SETTLED]
+            settled = [e.token.offset for e in entries if e.fate is Fate.SETTLED]
+            prefix = [offset for offset in settled if offset < min(unsettled, default=2**62)]
+            if prefix:
+                assert self.committed[partition] == max(prefix) + 1
+
+    @rule(partition=st.integers(0, 2))
+    def revoke(self, partition: int) -> None:
+        self._store(self.ledger.positions([partition]))
+        self.ledger.revoke([partition])
+        gone = self.open.pop(partition, [])
+        assert all(entry.fate in (Fate.SETTLED, Fate.STALE) for entry in gone)
+
+    def _store(self, positions: Mapping[int, int]) -> None:
+        for partition, position in positions.items():
+            assert position >= self.committed.get(partition, 0)
+            self.committed[partition] = position
+
+    def _unsettled(self) -> list[Entry]:
+        return [e for each in self.open.values() for e in each if e.fate is not Fate.SETTLED]
+
+    @invariant()
+    def no_position_passes_an_unsettled_message(self) -> None:
+        for entry in self._unsettled():
+            assert self.committed.get(entry.token.partition, 0) <= entry.token.offset
+        assert self.ledger.unsettled == len(self._unsettled())
+        assert self.ledger.span >= self.ledger.unsettled
+
+
+for machine in (QueueMachine, LogMachine):
+    machine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+test_a_queue_is_settled_once_and_truly = QueueMachine.TestCase
+test_a_position_never_passes_an_unsettled_message = LogMachine.TestCase

@@ -1,0 +1,497 @@
+"""What is sent and not yet confirmed, over a driver that a test plays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gearshift import errors
+from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.failures import Failures
+from gearshift.message import Message, Position, Receipt
+from gearshift.outbox import Batch, Outbox
+
+
+class Lost(Exception):
+    """The broker's client: the connection is gone."""
+
+
+class Nacked(Exception):
+    """The broker's client: the broker said no."""
+
+
+class Backend:
+    """As much of a Backend as Failures needs."""
+
+    def classify(self, error: Exception) -> errors.GearshiftError | None:
+        if isinstance(error, Lost):
+            return errors.ConnectionFailed(f"lost: {error}")
+        if isinstance(error, Nacked):
+            return errors.PublishRefused("nacked")
+        return None
+
+
+@dataclass
+class Driver:
+    """Takes everything and reports only when told to."""
+
+    taken: list[tuple[Message, OnOutcomes, int]] = field(default_factory=list)
+    reason: str | None = None
+    closed: bool = False
+    open: int = 0
+
+    def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        for number, message in enumerate(messages):
+            self.taken.append((message, on_outcomes, number))
+            self.open += 1
+
+    def report(
+        self, index: int, stored: Stored = Stored.YES, error: Exception | None = None
+    ) -> None:
+        message, on_outcomes, number = self.taken[index]
+        position = Position(0, index) if stored is Stored.YES else None
+        self.open -= 1
+        self.taken[index] = (message, lambda _: None, number)
+        on_outcomes([Outcome(number, stored, position, error)])
+
+    def report_all(self, stored: Stored = Stored.YES, error: Exception | None = None) -> None:
+        for index in range(len(self.taken)):
+            self.report(index, stored, error)
+
+    def bodies(self) -> list[bytes | None]:
+        return [message.body for message, _, _ in self.taken]
+
+    def blocked(self) -> str | None:
+        return self.reason
+
+    def flush(self, timeout_s: float) -> bool:
+        return not self.open
+
+    def close(self, timeout_s: float) -> None:
+        if not self.closed:
+            self.closed = True
+            self.report_all(Stored.UNKNOWN, Lost("closed"))
+
+
+@dataclass
+class World:
+    """An outbox, the drivers that it was given so far, and its clock."""
+
+    now: float = 0.0
+    drivers: list[Driver] = field(default_factory=list)
+    refusing: Exception | None = None
+
+    def connect(self) -> Any:
+        if self.refusing is not None:
+            raise self.refusing
+        self.drivers.append(Driver())
+        return self.drivers[-1]
+
+    def outbox(self, **bounds: Any) -> Outbox:
+        failures = Failures(Backend(), "fake", "c")  # type: ignore[arg-type]
+        return Outbox(self.connect, failures, channel="c", clock=lambda: self.now, **bounds)
+
+    @property
+    def driver(self) -> Driver:
+        return self.drivers[-1]
+
+    def reconnected(self, times: int = 1) -> Driver:
+        """Wait for the driver after ``times`` reconnects to have been given what was open."""
+        eventually(lambda: len(self.drivers) > times)
+        return self.drivers[times]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def outbox(world: World) -> Iterator[Outbox]:
+    made = world.outbox()
+    yield made
+    world.refusing = None
+    made.close(0.0)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+def batch(*bodies: str, deadline: float = 100.0, on_done: Any = None) -> Batch:
+    messages = [Message(body.encode(), id=f"id-{body}") for body in bodies]
+    return Batch(messages, deadline, on_done)
+
+
+def put(outbox: Outbox, *bodies: str, deadline: float = 100.0) -> Batch:
+    made = batch(*bodies, deadline=deadline)
+    outbox.put(made)
+    return made
+
+
+# ── results ──
+
+
+def test_each_message_gets_the_result_of_its_own_outcome(world: World, outbox: Outbox) -> None:
+    """Outcomes come in any order and grouping; results stand in the order of the messages."""
+    sent = put(outbox, "a", "b", "c")
+    world.driver.report(2)
+    world.driver.report(0, Stored.NO, Nacked())
+    assert not sent.finished.is_set()
+    world.driver.report(1)
+    first, second, third = outbox.wait(sent)
+    assert isinstance(first, errors.PublishRefused)
+    assert isinstance(first.__cause__, Nacked)
+    assert second == Receipt("id-b", "c", Position(0, 1))
+    assert third == Receipt("id-c", "c", Position(0, 2))
+    assert outbox.in_flight == 0
+
+
+def test_a_callback_runs_once_when_all_results_are_there(world: World, outbox: Outbox) -> None:
+    """One that raises stops neither the next callback nor the outbox."""
+    ended: list[Batch] = []
+    done = threading.Event()
+
+    def fail(_: Batch) -> None:
+        raise ZeroDivisionError
+
+    bad = batch("bad", on_done=fail)
+    good = batch("x", "y", on_done=lambda each: (ended.append(each), done.set()))
+    outbox.put(bad)
+    outbox.put(good)
+    world.driver.report(0)
+    world.driver.report(1)
+    assert not done.wait(0.05)
+    world.driver.report(2)
+    assert done.wait(20)
+    assert ended == [good]
+
+
+def test_an_outcome_after_the_deadline_changes_nothing(world: World, outbox: Outbox) -> None:
+    """The driver may report late: its thread meets no error, the result stays as it was."""
+    sent = put(outbox, "a", deadline=10.0)
+    world.now = 10.0
+    (result,) = outbox.wait(sent)
+    world.driver.report(0)
+    assert isinstance(result, errors.OutcomeUnknown)
+    assert sent.results == [result]
+    again = put(outbox, "b")
+    world.driver.report(1)
+    assert isinstance(outbox.wait(again)[0], Receipt)
+
+
+# ── a lost connection ──
+
+
+def test_what_is_unconfirmed_is_sent_again_in_order_under_the_same_ids(
+    world: World, outbox: Outbox
+) -> None:
+    """Confirmed and refused messages are not; the others keep their order over all batches."""
+    first, second = put(outbox, "a", "b", "c"), put(outbox, "d", "e")
+    world.driver.report(1)
+    world.driver.report(3, Stored.NO, Nacked())
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    renewed = world.reconnected()
+    eventually(lambda: len(renewed.taken) == 3)
+    assert renewed.bodies() == [b"a", b"c", b"e"]
+    assert [message.id for message, _, _ in renewed.taken] == ["id-a", "id-c", "id-e"]
+    assert world.drivers[0].closed
+    renewed.report_all()
+    results = [*outbox.wait(first), *outbox.wait(second)]
+    assert [isinstance(result, Receipt) for result in results] == [True, True, True, False, True]
+    assert [result.resent for result in results if isinstance(result, Receipt)] == (
+        [True, False, True, True]
+    )
+
+
+def test_what_was_certainly_not_stored_is_not_called_resent(world: World, outbox: Outbox) -> None:
+    """A driver that says NO on a lost connection leaves no doubt about a duplicate."""
+    sent = put(outbox, "a")
+    world.driver.report(0, Stored.NO, Lost("refused before it was sent"))
+    renewed = world.reconnected()
+    eventually(lambda: renewed.taken)
+    renewed.report(0)
+    assert outbox.wait(sent)[0] == Receipt("id-a", "c", Position(0, 0), resent=False)
+
+
+def test_what_comes_during_the_outage_waits_and_follows(world: World, outbox: Outbox) -> None:
+    """A sender blocks while there is no connection; its batch goes after those before it."""
+    before = put(outbox, "before")
+    world.refusing = Lost("down")
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    later = batch("later")
+    sender = threading.Thread(target=outbox.put, args=(later,))
+    sender.start()
+    assert not later.finished.wait(0.05)
+    world.refusing = None
+    sender.join(20)
+    renewed = world.reconnected()
+    eventually(lambda: len(renewed.taken) == 2)
+    assert renewed.bodies() == [b"before", b"later"]
+    renewed.report_all()
+    assert all(isinstance(outbox.wait(each)[0], Receipt) for each in (before, later))
+
+
+# ── deadlines ──
+
+
+def test_the_deadline_of_what_a_driver_has_leaves_the_outcome_unknown(
+    world: World, outbox: Outbox
+) -> None:
+    """The error carries the id, so that it can be sent again under it."""
+    sent = put(outbox, "a", deadline=10.0)
+    world.now = 10.0
+    (result,) = outbox.wait(sent)
+    assert isinstance(result, errors.OutcomeUnknown)
+    assert result.message_id == "id-a"
+    assert outbox.in_flight == 0
+
+
+def test_the_deadline_of_what_may_have_been_stored_stays_unknown_in_an_outage(
+    world: World, outbox: Outbox
+) -> None:
+    """Handed over, connection lost: whether its driver has reported on it or not, who knows."""
+    sent = put(outbox, "a", "b", deadline=10.0)
+    world.refusing = Lost("down")
+    world.drivers[0].close = lambda timeout_s: None  # type: ignore[method-assign]
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    world.now = 10.0
+    kinds = {type(result) for result in outbox.wait(sent)}
+    assert kinds == {errors.OutcomeUnknown}
+
+
+def test_the_deadline_of_what_is_certainly_not_stored_says_so(world: World, outbox: Outbox) -> None:
+    """No connection, nothing handed over without a NO: ConnectionFailed, with the reason."""
+    sent = put(outbox, "a", deadline=10.0)
+    world.refusing = Lost("down")
+    world.driver.report(0, Stored.NO, Lost("no route"))
+    world.now = 10.0
+    (result,) = outbox.wait(sent)
+    assert isinstance(result, errors.ConnectionFailed)
+    assert "nothing is stored: fake/c: lost" in str(result)
+    with pytest.raises(errors.ConnectionFailed, match="nothing is stored"):
+        put(outbox, "b", deadline=10.0)
+
+
+def test_a_refusal_of_what_was_sent_before_is_no_proof(world: World, outbox: Outbox) -> None:
+    """Sent once without answer, then refused: the first copy may be stored."""
+    sent = put(outbox, "a")
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    renewed = world.reconnected()
+    eventually(lambda: renewed.taken)
+    renewed.report(0, Stored.NO, Nacked())
+    assert isinstance(outbox.wait(sent)[0], errors.OutcomeUnknown)
+
+
+def test_a_driver_that_reports_nothing_for_long_is_replaced(world: World, outbox: Outbox) -> None:
+    """Nothing confirmed for 45 s: what it holds is sent again through a new one."""
+    put(outbox, "a", deadline=1000.0)
+    world.now = 46.0
+    renewed = world.reconnected()
+    eventually(lambda: renewed.taken)
+    assert renewed.bodies() == [b"a"]
+
+
+# ── bounds ──
+
+
+@pytest.mark.parametrize("bounds", [{"max_in_flight": 2}, {"max_in_flight_bytes": 2}])
+def test_a_full_window_blocks_and_raises_at_the_deadline(
+    world: World, bounds: dict[str, int]
+) -> None:
+    """By count or by bytes: the refused batch reaches no driver, and room lets the next one in."""
+    outbox = world.outbox(**bounds)
+    put(outbox, "a", "b")
+    with pytest.raises(errors.BackpressureError, match="2 messages") as caught:
+        put(outbox, "c", deadline=0.0)
+    assert caught.value.retryable
+    waiting = threading.Thread(target=put, args=(outbox, "d"))
+    waiting.start()
+    world.driver.report_all()
+    waiting.join(20)
+    assert world.driver.bodies() == [b"a", b"b", b"d"]
+    outbox.close(0.0)
+
+
+def test_a_batch_over_the_bound_fits_into_an_empty_window(world: World) -> None:
+    """A batch bigger than the whole window is not refused for ever."""
+    outbox = world.outbox(max_in_flight=2, max_in_flight_bytes=2)
+    put(outbox, "a", "b", "c", deadline=0.0)
+    assert world.driver.bodies() == [b"a", b"b", b"c"]
+    outbox.close(0.0)
+
+
+def test_a_blocked_broker_is_given_nothing_and_says_why(world: World, outbox: Outbox) -> None:
+    """At the deadline BackpressureError has the broker's reason; afterwards it goes on."""
+    world.driver.reason = "memory alarm"
+    with pytest.raises(errors.BackpressureError, match="memory alarm"):
+        put(outbox, "a", deadline=0.0)
+    assert world.driver.taken == []
+    waiting = threading.Thread(target=put, args=(outbox, "b"))
+    waiting.start()
+    world.driver.reason = None
+    waiting.join(20)
+    assert world.driver.bodies() == [b"b"]
+
+
+# ── the end ──
+
+
+def test_flush_waits_for_every_result(world: World, outbox: Outbox) -> None:
+    """True once nothing is in flight, False when its time is up first."""
+    put(outbox, "a")
+    assert not outbox.flush(0.0)
+    flushed: list[bool] = []
+    waiting = threading.Thread(target=lambda: flushed.append(outbox.flush(20)))
+    waiting.start()
+    world.driver.report(0)
+    waiting.join(20)
+    assert flushed == [True]
+
+
+def test_close_gives_everything_in_flight_one_result(world: World, outbox: Outbox) -> None:
+    """What is unconfirmed ends unknown; callbacks have run; a sender that waits gets Closed."""
+    ended: list[Batch] = []
+    sent = [batch(body, on_done=ended.append) for body in "abc"]
+    for each in sent:
+        outbox.put(each)
+    world.driver.report(1)
+    outbox.close(0.0)
+    kinds = [type(each.results[0]) for each in sent]
+    assert kinds == [errors.OutcomeUnknown, Receipt, errors.OutcomeUnknown]
+    assert sorted(each.number for each in ended) == [0, 1, 2]
+    assert world.driver.closed
+    with pytest.raises(errors.Closed):
+        put(outbox, "d")
+    outbox.close(0.0)
+
+
+def test_close_during_an_outage_ends_at_once(world: World, outbox: Outbox) -> None:
+    """Nobody waits for a broker that is not there; no thread is left."""
+    sent = put(outbox, "a")
+    world.refusing = Lost("down")
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    outbox.close(0.0)
+    assert isinstance(sent.results[0], errors.OutcomeUnknown)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("gearshift-outbox", "gearshift-rec"))]
+
+
+def test_a_child_of_a_fork_is_refused(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection belongs to the parent."""
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(errors.Forked):
+        put(outbox, "a")
+
+
+# ── everything at once ──
+
+
+class Machine(RuleBasedStateMachine):
+    """Senders, outcomes, lost connections and deadlines in any order.
+
+    Each message ends exactly once; a receipt means that some driver said YES; 'nothing is stored'
+    means that none did and none may; drivers get what is open in the order of sending.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.outbox = self.world.outbox()
+        self.number = 0
+        self.ended: list[int] = []
+        self.batches: list[Batch] = []
+        self.said: dict[str, list[Stored]] = {}
+        self.done: set[tuple[int, str | None]] = set()
+
+    @rule(count=st.integers(1, 3), patience=st.sampled_from([5.0, 50.0]))
+    def send(self, count: int, patience: float) -> None:
+        bodies = [str(self.number + n) for n in range(count)]
+        self.number += count
+        made = batch(*bodies, deadline=self.world.now + patience, on_done=self._ended)
+        self.outbox.put(made)
+        self.batches.append(made)
+
+    def _ended(self, ended: Batch) -> None:
+        self.ended.append(ended.number)
+
+    def _report(self, index: int, stored: Stored, error: Exception | None) -> None:
+        driver = self.world.driver
+        message = driver.taken[index][0]
+        self.said.setdefault(str(message.id), []).append(stored)
+        driver.report(index, stored, error)
+
+    def _open(self) -> list[int]:
+        """What the present driver has and has not reported on."""
+        taken = self.world.driver.taken
+        return [n for n, (message, _, _) in enumerate(taken) if self._key(message) not in self.done]
+
+    def _key(self, message: Message) -> tuple[int, str | None]:
+        return len(self.world.drivers), message.id
+
+    @precondition(lambda self: self._open())
+    @rule(data=st.data(), verdict=st.sampled_from(["yes", "nack", "no", "unknown"]))
+    def outcome(self, data: st.DataObject, verdict: str) -> None:
+        index = data.draw(st.sampled_from(self._open()))
+        driver = self.world.driver
+        self.done.add(self._key(driver.taken[index][0]))
+        reconnects = self.outbox.reconnects
+        alive = driver.taken[index][0].id in self._unresolved()
+        match verdict:
+            case "yes":
+                self._report(index, Stored.YES, None)
+            case "nack":
+                self._report(index, Stored.NO, Nacked())
+            case "no":
+                self._report(index, Stored.NO, Lost("no"))
+            case "unknown":
+                self._report(index, Stored.UNKNOWN, Lost("cut"))
+        if verdict in ("no", "unknown") and alive:
+            eventually(lambda: self.outbox.reconnects > reconnects)
+
+    def _unresolved(self) -> list[str | None]:
+        return [each.messages[n].id for each in self.batches for n in each.unresolved()]
+
+    @rule()
+    def deadlines_pass(self) -> None:
+        self.world.now += 10.0
+        for each in self.batches:
+            if each.deadline <= self.world.now:
+                self.outbox.wait(each)
+
+    @invariant()
+    def results_are_true(self) -> None:
+        for each in self.batches:
+            for message, result in zip(each.messages, each.results, strict=True):
+                said = self.said.get(str(message.id), [])
+                if isinstance(result, Receipt):
+                    assert Stored.YES in said
+                elif isinstance(result, errors.ConnectionFailed | errors.PublishRefused):
+                    assert set(said) == {Stored.NO}
+
+    @invariant()
+    def drivers_get_what_is_open_in_order(self) -> None:
+        numbers = [int(body or b"") for body in self.world.driver.bodies()]
+        assert numbers == sorted(numbers)
+        assert len(numbers) == len(set(numbers))
+
+    def teardown(self) -> None:
+        self.outbox.close(0.0)
+        assert all(each.finished.is_set() for each in self.batches)
+        assert sorted(self.ended) == sorted(each.number for each in self.batches)
+        assert self.outbox.in_flight == 0
+
+
+Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+test_every_message_ends_once_and_truly = Machine.TestCase

@@ -1,0 +1,101 @@
+"""Trying again until it works, is given up, is too late or nobody wants it any more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from gearshift import errors
+from gearshift.failures import Failures
+from gearshift.reconnect import connect_until, never, unless_missing
+
+
+class Backend:
+    def classify(self, error: Exception) -> errors.GearshiftError | None:
+        match error:
+            case ConnectionError():
+                return errors.ConnectionFailed(str(error))
+            case PermissionError():
+                return errors.AuthenticationFailed(str(error))
+            case LookupError():
+                return errors.UnknownChannel(str(error))
+        return None
+
+
+FAILURES = Failures(Backend(), "fake", "c")  # type: ignore[arg-type]
+
+
+def failing(*ends: Exception | str) -> Callable[[], str]:
+    """Raises or returns one after the other."""
+    following = iter(ends)
+
+    def connect() -> str:
+        end = next(following)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    return connect
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An event on which waiting takes no time."""
+    event = threading.Event()
+    monkeypatch.setattr(event, "wait", lambda timeout=None: event.is_set())
+    return event
+
+
+def test_it_is_tried_until_it_works(stop: threading.Event) -> None:
+    """Every failure is told, translated, with the client's error as its cause."""
+    told: list[errors.GearshiftError] = []
+    connect = failing(ConnectionError("1"), ConnectionError("2"), "driver")
+    assert connect_until(connect, FAILURES, stop=stop, on_failure=told.append) == "driver"
+    assert [str(failure) for failure in told] == ["fake/c: 1", "fake/c: 2"]
+    assert isinstance(told[0].__cause__, ConnectionError)
+
+
+@pytest.mark.parametrize("error", [PermissionError("wrong password"), ZeroDivisionError()])
+def test_what_no_wait_mends_is_raised_at_once(stop: threading.Event, error: Exception) -> None:
+    """Wrong credentials, and what a driver cannot explain."""
+    with pytest.raises(errors.GearshiftError) as caught:
+        connect_until(failing(error), FAILURES, stop=stop)
+    assert caught.value.__cause__ is error
+    assert not caught.value.retryable
+
+
+def test_the_last_error_is_raised_when_time_is_up(stop: threading.Event) -> None:
+    """With no time there is one attempt."""
+    with pytest.raises(errors.ConnectionFailed, match="first"):
+        connect_until(failing(ConnectionError("first")), FAILURES, stop=stop, timeout_s=0.0)
+
+
+def test_stopping_ends_it_without_an_error(stop: threading.Event) -> None:
+    """Between two attempts, whatever the last one said."""
+
+    def connect() -> str:
+        stop.set()
+        raise ConnectionError("down")
+
+    assert connect_until(connect, FAILURES, stop=stop) is None
+
+
+@pytest.mark.parametrize("error", [PermissionError(), LookupError()])
+def test_a_producer_that_was_open_gives_up_on_nothing(
+    stop: threading.Event, error: Exception
+) -> None:
+    """What was right at open may be right again."""
+    connect = failing(error, "driver")
+    assert connect_until(connect, FAILURES, stop=stop, give_up_on=never) == "driver"
+
+
+def test_a_consumer_that_was_open_gives_up_on_all_but_a_missing_channel(
+    stop: threading.Event,
+) -> None:
+    """That is declared again; wrong credentials are not waited for."""
+    connect = failing(LookupError(), "driver")
+    assert connect_until(connect, FAILURES, stop=stop, give_up_on=unless_missing) == "driver"
+    with pytest.raises(errors.AuthenticationFailed):
+        connect_until(failing(PermissionError()), FAILURES, stop=stop, give_up_on=unless_missing)
