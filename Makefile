@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PROFILE ?= embedded
 PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
 
-.PHONY: demo test unit lint types imports bench brokers format clean
+.PHONY: demo test unit lint types imports bench brokers changelog format clean
 
 demo: $(READY)  ## run the order service: PROFILE=embedded|rabbit|kafka
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
@@ -15,13 +15,16 @@ test: $(READY)  ## run every test, on brokers that the suite starts itself
 	@$(BIN)/python -m pytest
 
 unit: $(READY)  ## run the tests that need no broker
-	@$(BIN)/python -m pytest -m "not broker" tests/unit tests/core tests/embedded tests/cli tests/kafka
+	@$(BIN)/python -m pytest -m "not broker" \
+		tests/unit tests/core tests/embedded tests/cli tests/docs tests/kafka
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
 types: $(READY)
 	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p native_brokers
+	@$(BIN)/mypy --no-error-summary tests/typing
+	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || (cat .pyright.log; exit 1); rm -f .pyright.log
 
 imports: $(READY)
 	@$(BIN)/lint-imports --no-cache >.imports.log || (cat .imports.log; exit 1); rm -f .imports.log
@@ -31,6 +34,9 @@ bench: $(READY)  ## compare with the raw clients, on brokers that it starts itse
 
 brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
+
+changelog: $(READY)  ## show what the next release says
+	@$(BIN)/towncrier build --draft --version next 2>/dev/null
 
 format: $(READY)
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .

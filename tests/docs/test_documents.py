@@ -1,0 +1,202 @@
+"""What the documents show works: snippets are run, commands parsed, links followed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from gearshift.cli import cli
+from gearshift.explain import explain, load_profile
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md")]
+    if ".venv" not in path.parts and "changelog.d" not in path.parts
+)
+
+#: Profiles for the settings that a document shows without any.
+PROFILES = """
+[profiles.dev]
+backend = "sqlite"
+[profiles.rabbit]
+backend = "rabbitmq"
+[profiles.kafka]
+backend = "kafka"
+bootstrap_servers = ["localhost:9092"]
+"""
+
+_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_COMMAND = re.compile(r"`(gearshift [^`\n]+)`")
+
+
+class Snippet(NamedTuple):
+    """A fenced block: its language, its text, and where it stands."""
+
+    language: str
+    text: str
+    place: str
+
+
+def _snippets(*languages: str) -> list[Snippet]:
+    return [s for path in DOCUMENTS for s in _of(path) if s.language in languages]
+
+
+def _of(path: Path) -> Iterator[Snippet]:
+    text = path.read_text()
+    for found in _FENCE.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Snippet(found[1], found[2], f"{path.relative_to(ROOT)}:{line}")
+
+
+def _is_for_an_empty_folder(snippet: Snippet) -> bool:
+    return snippet.text.startswith(("gearshift ", "echo "))
+
+
+def _id(value: object) -> str:
+    return value.place if isinstance(value, Snippet) else str(value)
+
+
+def test_there_is_something_to_check() -> None:
+    """Else these tests could not fail."""
+    assert ROOT / "README.md" in DOCUMENTS
+    assert len(_snippets("python")) >= 2
+    assert len(_snippets("toml")) >= 2
+    assert any(map(_is_for_an_empty_folder, _snippets("sh")))
+
+
+@pytest.mark.parametrize("snippet", _snippets("python"), ids=_id)
+def test_python_runs(snippet: Snippet, tmp_path: Path) -> None:
+    """As it stands, in an empty folder, without a server."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", snippet.text],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_first_example_prints_what_it_was_sent(tmp_path: Path) -> None:
+    """The README's ten lines do what they look like."""
+    first = next(s for s in _snippets("python") if s.place.startswith("README.md"))
+    done = subprocess.run(
+        [sys.executable, "-c", first.text], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "processing 123\n"
+
+
+@pytest.mark.parametrize("snippet", _snippets("toml"), ids=_id)
+def test_settings_are_valid(snippet: Snippet, tmp_path: Path) -> None:
+    """Each profile and channel, with its backend's own checks; other TOML files at least parse."""
+    sections = tomllib.loads(snippet.text)
+    if not sections.keys() <= {"profile", "profiles", "channels"}:
+        return
+    text = snippet.text if "profiles" in sections else snippet.text + PROFILES
+    (tmp_path / "gearshift.toml").write_text(text)
+    for name in tomllib.loads(text)["profiles"]:
+        assert explain(load_profile(None, name)) or "channels" not in sections
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for a document's commands, which build on one another."""
+    return tmp_path_factory.mktemp("reader")
+
+
+@pytest.mark.parametrize(
+    "snippet", [s for s in _snippets("sh") if _is_for_an_empty_folder(s)], ids=_id
+)
+def test_commands_run(snippet: Snippet, folder: Path) -> None:
+    """In the order of the document, on the embedded broker that ``gearshift init`` chooses."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", snippet.text],
+        cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "error:" not in done.stderr
+
+
+def _commands() -> list[tuple[str, str]]:
+    """Every ``gearshift ...`` in a shell block or between backticks, and where."""
+    found = []
+    for path in DOCUMENTS:
+        place = str(path.relative_to(ROOT))
+        for snippet in _of(path):
+            lines = snippet.text.splitlines() if snippet.language == "sh" else []
+            found += [
+                (line[line.index("gearshift ") :], place)
+                for line in lines
+                if re.match(r"(echo .*\| )?gearshift ", line)
+            ]
+        prose = _FENCE.sub("", path.read_text())
+        found += [(command, place) for command in _COMMAND.findall(prose)]
+    return found
+
+
+@pytest.mark.parametrize(("command", "place"), _commands())
+def test_commands_exist(command: str, place: str) -> None:
+    """Name and options are known; capitals stand for values."""
+    words = shlex.split(
+        command.partition(" | ")[0].replace("[", "").replace("]", ""), comments=True
+    )
+    group: click.Command = cli
+    names = words[1:]
+    context = click.Context(cli)
+    while names and isinstance(group, click.Group) and not names[0].startswith("-"):
+        if names[0] == "...":
+            return
+        known = group.get_command(context, names[0])
+        assert known is not None, f"{place}: there is no {command!r}"
+        group, names = known, names[1:]
+    options = {option for parameter in group.params for option in parameter.opts}
+    for name in names:
+        if name.startswith("-"):
+            assert name.partition("=")[0] in options, f"{place}: {command!r} has no {name}"
+
+
+def _links() -> list[tuple[Path, str]]:
+    return [
+        (path, target)
+        for path in DOCUMENTS
+        for target in _LINK.findall(_FENCE.sub("", path.read_text()))
+        if not re.match(r"[a-z]+:", target)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "target"), _links(), ids=lambda value: getattr(value, "name", value)
+)
+def test_links_lead_somewhere(document: Path, target: str) -> None:
+    """To a file of the project, and to a heading that it has."""
+    name, _, anchor = target.partition("#")
+    file = (document.parent / name).resolve() if name else document
+    assert file.exists(), f"{document.relative_to(ROOT)}: {target}"
+    assert file.is_relative_to(ROOT)
+    if anchor:
+        headings = re.findall(r"^#+ +(.+)$", _FENCE.sub("", file.read_text()), re.MULTILINE)
+        assert anchor in [_anchor(heading) for heading in headings]
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_make_target_that_a_document_names_is_there() -> None:
+    """``make demo`` and its like."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in DOCUMENTS:
+        text = path.read_text()
+        named = re.findall(r"(?:^|`)make ((?:[a-z]+ ?)+)", text, re.MULTILINE)
+        assert {word for words in named for word in words.split()} <= targets, path

@@ -1,0 +1,117 @@
+"""A user's code, as type checkers see it: checked by mypy --strict and pyright, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import gearshift
+from gearshift import (
+    App,
+    Bus,
+    Capabilities,
+    Consumer,
+    Delivery,
+    GroupStatus,
+    Headers,
+    Message,
+    Position,
+    Producer,
+    Receipt,
+    Reject,
+    Retry,
+    Semantics,
+    SendFailed,
+    Start,
+    StartAt,
+)
+from gearshift.errors import GearshiftError, OutcomeUnknown
+
+
+@dataclass
+class Order:
+    order_id: int
+
+
+def sending(bus: Bus) -> None:
+    with bus.producer("orders", requires=["order=key"], create=True) as orders:
+        assert_type(orders, Producer)
+        assert_type(orders.send({"id": 1}, key="ada", headers={"a": 1}), Receipt)
+        assert_type(orders.submit(Order(1)), Future[Receipt])
+        assert_type(orders.send_many([1, 2]), list[Receipt | GearshiftError])
+        assert_type(orders.message(b"x", headers=[("a", "b"), ("a", b"c")]), Message)
+        assert_type(orders.flush(1.0), bool)
+    receipt = orders.send(1)
+    assert_type(receipt.position, Position | None)
+    assert_type(receipt.id, str)
+
+
+def receiving(bus: Bus) -> None:
+    with bus.consumer("orders", group="billing") as plain:
+        assert_type(plain, Consumer[Any])
+    with bus.consumer("orders", value_type=Order, prefetch=10, start="latest") as typed:
+        assert_type(typed, Consumer[Order])
+        for delivery in typed.iterate(idle_timeout_s=1.0):
+            assert_type(delivery, Delivery[Order])
+            assert_type(delivery.value, Order)
+            assert_type(delivery.headers, Headers)
+            assert_type(delivery.key, str | None)
+            assert_type(delivery.redelivered, bool | None)
+            assert_type(delivery.position, Position | None)
+            delivery.retry(delay_s=1.0)
+            delivery.reject("why")
+        assert_type(typed.receive(10, timeout_s=1.0), list[Delivery[Order]])
+        typed.seek(Start(StartAt.TIME, time_ms=0))
+        typed.seek(Start(StartAt.OFFSET, {0: 5}))
+        assert_type(typed.close(), list[str | None])
+
+
+def operating() -> None:
+    with gearshift.open(profile="kafka") as bus:
+        assert_type(bus, Bus)
+        assert_type(bus.semantics("orders"), Semantics)
+        assert_type(bus.capabilities("orders"), Capabilities)
+        assert_type(bus.groups("orders"), Sequence[GroupStatus])
+        assert_type(bus.groups("orders")[0].lag, int | None)
+        assert_type(bus.purge("orders", "billing"), int | None)
+
+
+app = App()
+
+
+@app.handler("orders", group="billing", concurrency=8, requires=["dead_letter"])
+def bill(order: Order) -> None:
+    if order.order_id < 0:
+        raise Reject("no such order")
+
+
+@app.handler("orders")
+async def audit(order: Order, delivery: Delivery[Order]) -> None:
+    raise Retry(delay_s=2.0)
+
+
+def handlers_stay_callable() -> None:
+    bill(Order(1))
+    bill("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def failing(orders: Producer) -> None:
+    try:
+        orders.send(1)
+    except OutcomeUnknown as error:
+        assert_type(error.message_id, str | None)
+    except GearshiftError as error:
+        assert_type(error.hint, str | None)
+        assert_type(error.retryable, bool)
+    except SendFailed as error:  # pyright: ignore[reportUnusedExcept]
+        assert_type(error.results, list[Receipt | GearshiftError])
+
+
+def mistakes(bus: Bus) -> None:
+    """What a checker must complain of: an ignore that is not needed fails the check."""
+    bus.producer(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    bus.consumer("orders", prefetch="10")  # type: ignore[call-overload]  # pyright: ignore
+    bus.producer("orders").message(1, headers={"a": 1.5})  # type: ignore[arg-type]  # pyright: ignore
+    Message(body=b"").body = b"x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
