@@ -27,7 +27,7 @@ types: $(READY)
 	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || (cat .pyright.log; exit 1); rm -f .pyright.log
 
 imports: $(READY)
-	@$(BIN)/lint-imports --no-cache >.imports.log || (cat .imports.log; exit 1); rm -f .imports.log
+	@$(BIN)/lint-imports --no-cache >.imports.log || { cat .imports.log; exit 1; }; rm -f .imports.log
 
 bench: $(READY)  ## compare with the raw clients, on brokers that it starts itself
 	@PYTHONPATH=compose $(BIN)/python tests/benchmarks/run.py

@@ -1,0 +1,138 @@
+"""What a comparison has found: plain structs, computed from a ledger and nothing else.
+
+::
+
+    Finding                one a scenario, in the order of ``ledger.SCENARIOS``
+      scenario, title, question
+      verdict              same | differs | unsupported | inconclusive
+      summary              one sentence
+      handler              what your handler must do
+      choices[]            Choice: "if you need ..." take [columns], with evidence
+      observations[]       Observation, one a column, in the order of the columns
+        outcome            a token that verdicts compare, such as "key" or "lost"
+        shown              the matrix' cell: a few words
+        sentence           the same in a sentence, with numbers
+        verdict            against the first column
+        expected           Expectation: outcome and sentence from the declared capabilities
+        agrees             yes | no | better (more than was promised) | unknown
+        numbers[]          Number: name, unit, a value per trial
+        charts[]           Chart: fields and rows; also readable as a table
+
+Charts by kind, and their fields:
+
+    order       sent (place), handled (place), key, worker, inverted (bool)
+    swimlane    worker, seq, key, start_ms, end_ms (null: never), attempt, state
+                (done | killed | failed), again (bool); rows with state "kill" mark the moment
+    copies      group, phase (before | after it came), sent, received
+    offsets     at_ms, offset, partition, pass (1, 2)
+    timeline    key, seq, start_ms, end_ms, attempt, state (done | failed)
+    series      name, unit, at_ms, value
+    scaling     workers, messages_per_s, ideal_per_s, busy_workers, repetition
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gearshift.compare.ledger import Scenario
+
+__all__ = [
+    "Agreement",
+    "Cell",
+    "Chart",
+    "ChartKind",
+    "Choice",
+    "Expectation",
+    "Field",
+    "Finding",
+    "Number",
+    "Observation",
+    "Verdict",
+]
+
+Verdict = Literal["same", "differs", "unsupported", "inconclusive"]
+Agreement = Literal["yes", "no", "better", "unknown"]
+ChartKind = Literal["order", "swimlane", "copies", "offsets", "timeline", "series", "scaling"]
+
+#: A value of a chart's row.
+Cell = bool | int | float | str | None
+
+
+class Number(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured number: one value per trial that could measure it, all kept."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float | None:
+        """The middle value, the lower one of two; None without values."""
+        ordered = sorted(self.values)
+        return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """Least and greatest value; None without values."""
+        return (min(self.values), max(self.values)) if self.values else None
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A column of a chart's table: its name and, for numbers, its unit."""
+
+    name: str
+    unit: str = ""
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart's data as a table; ``kind`` says how to draw it."""
+
+    kind: ChartKind
+    title: str
+    fields: tuple[Field, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the declared capabilities promise. ``because`` names them."""
+
+    outcome: str
+    sentence: str
+    because: str
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one column did."""
+
+    column: str
+    outcome: str
+    shown: str
+    sentence: str
+    verdict: Verdict
+    expected: Expectation
+    agrees: Agreement
+    numbers: tuple[Number, ...] = ()
+    charts: tuple[Chart, ...] = ()
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Advice: if you need ``need``, take one of ``take``; ``evidence`` is what was seen."""
+
+    need: str
+    take: tuple[str, ...]
+    evidence: str
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scenario has shown, over all columns."""
+
+    scenario: Scenario
+    title: str
+    question: str
+    verdict: Verdict
+    summary: str
+    handler: str
+    choices: tuple[Choice, ...]
+    observations: tuple[Observation, ...]
