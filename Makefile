@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?= embedded
+SECONDS ?= 300
 PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
 
-.PHONY: demo test unit lint types imports bench brokers changelog format clean
+.PHONY: demo test unit conformance soak lint types imports bench brokers changelog format clean
 
 demo: $(READY)  ## run the order service: PROFILE=embedded|rabbit|kafka
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
@@ -17,6 +18,13 @@ test: $(READY)  ## run every test, on brokers that the suite starts itself
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \
 		tests/unit tests/core tests/embedded tests/cli tests/docs tests/kafka
+
+conformance: $(READY)  ## run the conformance kit everywhere and write docs/conformance
+	@$(BIN)/python -m pytest tests/conformance --conformance-report docs/conformance/results.json
+	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
+
+soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost
+	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

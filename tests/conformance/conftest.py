@@ -13,11 +13,6 @@ from gearshift.message import Semantics
 from native_brokers import Broker, Kafka, RabbitMQ
 
 
-def functional(broker: Broker, semantics: Semantics, folder: Path) -> Harness:
-    """A harness without faults, for a broker that others use too."""
-    return Harness(config=_config(broker, broker.port, folder, ""), semantics=semantics, pace=0.3)
-
-
 @contextmanager
 def breakable(kind: type[Broker], semantics: Semantics, folder: Path) -> Iterator[Harness]:
     """A harness on a broker of its own behind a proxy, quick to notice what is gone."""
@@ -35,6 +30,8 @@ def breakable(kind: type[Broker], semantics: Semantics, folder: Path) -> Iterato
                 pace=0.3,
             )
 
+
+KINDS: dict[str, type[Broker]] = {"rabbitmq": RabbitMQ, "kafka": Kafka}
 
 _QUICK = {RabbitMQ: "heartbeat_s = 5", Kafka: ""}
 

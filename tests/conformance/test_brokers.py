@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from conformance.conftest import breakable
+from conformance.conftest import KINDS, breakable
 
 from gearshift import plugins
 from gearshift.conformance import Harness
-from native_brokers import Kafka, RabbitMQ
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
-KINDS = {"rabbitmq": RabbitMQ, "kafka": Kafka}
 OFFERED = [
     (backend, semantics) for backend in KINDS for semantics in plugins.load(backend).capabilities
 ]

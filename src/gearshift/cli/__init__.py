@@ -17,6 +17,7 @@ from gearshift.cli import (
     backends,
     completion,
     config,
+    conformance,
     dlq,
     doctor,
     explain,
@@ -40,6 +41,7 @@ GROUPS = {
     "Decide": ["explain", "backends"],
     "Messages": ["send", "tail", "peek", "replay"],
     "Operate": ["ls", "dlq", "run", "purge"],
+    "Author": ["conformance"],
 }
 
 HELP: dict[str, Any] = {
@@ -115,8 +117,8 @@ def cli(ctx: click.Context) -> None:
 
 
 for _module in (
-    backends, completion, config, dlq, doctor, explain, init, ls, peek, purge, replay, run, send,
-    tail,
+    backends, completion, config, conformance, dlq, doctor, explain, init, ls, peek, purge, replay,
+    run, send, tail,
 ):  # fmt: skip
     cli.add_command(_module.command)
 

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from gearshift import config as configuration
 from gearshift import plugins
 from gearshift.bus import Bus
-from gearshift.capabilities import Capabilities
+from gearshift.capabilities import Capabilities, Survives
 from gearshift.config import Config
 from gearshift.driver import Backend, BackendPlugin
 from gearshift.message import Semantics
 
-__all__ = ["BrokerProcess", "Cable", "Faults", "Harness", "shared"]
+__all__ = ["BrokerProcess", "Cable", "Faults", "Harness", "lives_in_process", "shared"]
 
 
 class BrokerProcess(Protocol):
@@ -110,6 +110,11 @@ class Harness:
         """A fresh client that knows ``channels``."""
         config = configuration.with_channels(self.config, channels)
         return Bus(config, self.plugin, self.plugin.connect(config.settings_for(self.plugin)))
+
+
+def lives_in_process(plugin: BackendPlugin) -> bool:
+    """True if what the backend stores is gone with its Backend object."""
+    return all(one.survives is Survives.NOTHING for one in plugin.capabilities.values())
 
 
 def shared(plugin: BackendPlugin) -> BackendPlugin:

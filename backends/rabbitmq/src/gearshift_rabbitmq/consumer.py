@@ -28,9 +28,6 @@ __all__ = ["Consumer"]
 
 logger = logging.getLogger("gearshift.rabbitmq.consumer")
 
-#: A consumer that has heard nothing for so long makes sure that it is still one. Seconds.
-_SILENCE_S = 5.0
-
 
 class Consumer:
     """A QueueDriver. Heartbeats are answered inside ``receive``.
@@ -55,7 +52,6 @@ class Consumer:
         self._cancelled = False
         self._closed = False
         self._woken = False
-        self._heard_at = time.monotonic()
         self._counted = topology.adopted_queue is None and not spec.ephemeral
         self._link = connect(f"consumer {self._name}")
         try:
@@ -69,7 +65,6 @@ class Consumer:
         deadline = time.monotonic() + timeout_s
         step = self._link.step
         step(0.0)
-        self._check_registration()
         while True:
             self._finish_retries()
             if self._cancelled:
@@ -126,21 +121,6 @@ class Consumer:
         rpc("basic_qos", prefetch_count=spec.prefetch)
         rpc.consume(queue, self._on_message, consumer_tag=spec.member[:255])
         return queue
-
-    def _check_registration(self) -> None:
-        """Ask now and then, when nothing comes, whether the queue still knows a consumer.
-
-        A broker can lose the cancellation of a consumer whose queue was deleted and declared again
-        at once (seen with 3.10): it would be silent for ever.
-        """
-        if self._unsettled:
-            self._heard_at = time.monotonic()
-        elif time.monotonic() - self._heard_at > _SILENCE_S:
-            self._heard_at = time.monotonic()
-            rpc = Rpc(self._link)
-            answer = rpc("queue_declare", queue=self._queue, passive=True)
-            rpc.close()
-            self._cancelled = self._cancelled or not answer.consumer_count
 
     # ── callbacks of the loop: they must not raise ───────────────────────────────────────────
 

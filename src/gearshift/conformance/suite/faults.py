@@ -235,7 +235,7 @@ def a_deleted_channel_is_noticed(kit: Kit) -> None:
     kit.fault("the channel is deleted")
     bus = kit.connect()
     bus.delete(channel)
-    kit.until(lambda: not bus.exists(channel), "the channel is still there")
+    time.sleep(1.0)  # some brokers confuse a queue with its namesake of a moment ago
     bus.declare(channel, create=True)
     again = kit.producer(channel, bus)
     noticed = threading.Event()

@@ -1,0 +1,145 @@
+"""Break a broker again and again under load, then count: nothing may be lost.
+
+``python tests/soak/soak.py [--seconds 300] [--seed 1] [BACKEND-SEMANTICS ...]``. Each run is one
+backend and semantics: a steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP,
+reset connections, held-back answers, a killed member), and at the end a drain by fresh clients and
+every checker of the conformance kit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGKILL
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "compose")]
+
+from conformance.conftest import KINDS, breakable  # noqa: E402
+
+from gearshift import plugins  # noqa: E402
+from gearshift.conformance.harness import Faults  # noqa: E402
+from gearshift.conformance.history import Phase  # noqa: E402
+from gearshift.conformance.kit import Broken, Kit  # noqa: E402
+from gearshift.conformance.load import Load  # noqa: E402
+from gearshift.message import Semantics  # noqa: E402
+
+CHANNEL_SETTLES_S = 3.0
+
+
+def killed(kit: Kit, faults: Faults, channel: str) -> None:
+    assert faults.broker is not None
+    kit.fault("SIGKILL of the broker")
+    faults.broker.kill()
+    faults.broker.start()
+
+
+def frozen(kit: Kit, faults: Faults, channel: str) -> None:
+    assert faults.broker is not None
+    kit.fault("SIGSTOP of the broker")
+    faults.broker.pause()
+    time.sleep(2.0 * faults.heartbeat_s)
+    faults.broker.resume()
+
+
+def cut(kit: Kit, faults: Faults, channel: str) -> None:
+    assert faults.cable is not None
+    kit.fault("every connection is reset")
+    faults.cable.cut()
+
+
+def answers_held(kit: Kit, faults: Faults, channel: str) -> None:
+    assert faults.cable is not None
+    kit.fault("answers are held back, then reset")
+    faults.cable.hold(answers_only=True)
+    time.sleep(3.0)
+    faults.cable.cut()
+    faults.cable.release()
+
+
+def member_killed(kit: Kit, faults: Faults, channel: str) -> None:
+    worker = kit.worker(channel, work_s=0.01)
+    time.sleep(3.0)
+    kit.fault("SIGKILL of a member")
+    worker.signal(SIGKILL)
+    worker.wait(10.0)
+    kit.adopt(worker)
+
+
+FAULTS: tuple[Callable[[Kit, Faults, str], None], ...] = (
+    killed, frozen, cut, answers_held, member_killed,
+)  # fmt: skip
+
+
+def soak(backend: str, semantics: Semantics, seconds: float, chance: random.Random) -> bool:
+    """One run; True if nothing was lost."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        breakable(KINDS[backend], semantics, Path(folder)) as harness,
+    ):
+        kit = Kit(harness)
+        assert harness.faults is not None
+        try:
+            channel = kit.channel(max_attempts=500)
+            done: Counter[str] = Counter()
+            with Load(kit, channel) as load:
+                load.advance(300)
+                time.sleep(CHANNEL_SETTLES_S)
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    fault = chance.choice(FAULTS)
+                    done[fault.__name__] += 1
+                    fault(kit, harness.faults, channel)
+                    load.advance(50)
+            violations = _violations(kit, channel)
+            _report(kit, channel, f"{backend} {semantics}", done, violations)
+            return not violations
+        finally:
+            kit.close()
+
+
+def _violations(kit: Kit, channel: str) -> list[str]:
+    try:
+        kit.verify(channel)
+    except Broken as broken:
+        return [str(violation) for violation in broken.violations]
+    return []
+
+
+def _report(kit: Kit, channel: str, label: str, done: Counter[str], violations: list[str]) -> None:
+    published = kit.history.published(channel)
+    phases = Counter(event.phase for event in published.values())
+    deliveries = kit.history.delivered(channel, "g")
+    copies = len(deliveries) - len({event.id for event in deliveries})
+    faults = ", ".join(f"{count} {name}" for name, count in sorted(done.items()))
+    print(f"{label}: {faults}")
+    ends = f"{phases[Phase.OK]} stored, {phases[Phase.INFO]} unknown, {phases[Phase.FAIL]} refused"
+    print(f"  {len(published)} sent: {ends}; {copies} copies; {len(violations)} violations")
+    for violation in violations[:20]:
+        print(f"  {violation}")
+
+
+def main() -> int:
+    """Run what is asked for, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    offered = [f"{name}-{kind}" for name in KINDS for kind in plugins.load(name).capabilities]
+    parser.add_argument("targets", nargs="*", metavar="BACKEND-SEMANTICS", default=offered)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    clean = True
+    for target in arguments.targets:
+        backend, _, semantics = target.partition("-")
+        chance = random.Random(f"{arguments.seed} {target}")
+        clean &= soak(backend, Semantics(semantics), arguments.seconds, chance)
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
