@@ -195,10 +195,11 @@ class Consumer(Generic[T]):
         self._inbox.settle(entry, Verdict.ACK)
         return "ack"
 
-    def retry(self, entry: Entry, delay_s: float | None) -> str:
+    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
         """See Delivery.retry."""
         if self._policy.retry.exhausted(entry.attempts):
-            return self.reject(entry, f"gave up after {entry.attempts} attempts")
+            why = f": {reason}" if reason else ""
+            return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
         self._give_back(entry, self._policy.retry.wait_s(entry.attempts, delay_s))
         return "retry"
 

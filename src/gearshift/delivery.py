@@ -30,7 +30,7 @@ class Receiver(Protocol[T_co]):
 
     def ack(self, entry: Entry) -> str: ...
 
-    def retry(self, entry: Entry, delay_s: float | None) -> str: ...
+    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str: ...
 
     def reject(self, entry: Entry, reason: str) -> str: ...
 
@@ -109,12 +109,13 @@ class Delivery(Generic[T]):
         """
         self._settle("ack", self._consumer.ack)
 
-    def retry(self, delay_s: float | None = None) -> None:
+    def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
         """Not done: deliver it again after ``delay_s`` seconds (None: the channel's backoff).
 
-        When ``max_attempts`` are used up it is rejected instead. Does not block. Raises as ``ack``.
+        When ``max_attempts`` are used up it is rejected instead, and ``reason`` stands in its dead
+        letter. Does not block. Raises as ``ack``.
         """
-        self._settle("retry", self._consumer.retry, delay_s)
+        self._settle("retry", self._consumer.retry, delay_s, reason)
 
     def reject(self, reason: str = "rejected") -> None:
         """It cannot be handled: move it to the dead letters with ``reason``.

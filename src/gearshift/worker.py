@@ -26,7 +26,15 @@ from gearshift.app import App, Handler, Reject, Retry, load_app
 from gearshift.bus import Bus, open_bus
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
-from gearshift.errors import AlreadySettled, Closed, DecodeError, GearshiftError, StaleDelivery
+from gearshift.errors import (
+    AlreadySettled,
+    Closed,
+    ConfigError,
+    DecodeError,
+    GearshiftError,
+    NotSupported,
+    StaleDelivery,
+)
 
 __all__ = ["Worker", "WorkerReport", "run_target"]
 
@@ -35,6 +43,9 @@ log = logging.getLogger("gearshift.worker")
 DRAIN_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 _RESTART_AFTER_S = 1.0
+
+#: Exit codes of errors that no other process would be spared.
+_LASTING = frozenset((ConfigError.exit_code, NotSupported.exit_code))
 
 #: Delivery.outcome → field of the report.
 _COUNTERS = {"ack": "acked", "retry": "retried", "reject": "rejected"}
@@ -154,11 +165,11 @@ class Worker:
         except DecodeError as error:
             log.error("%s: message %s: %s", handler.name, delivery.id, error)
             return partial(delivery.reject, str(error))
-        except Exception:
+        except Exception as error:
             log.exception(
                 "%s failed on message %s, attempt %d", handler.name, delivery.id, delivery.attempt
             )
-            return delivery.retry
+            return partial(delivery.retry, reason=f"{type(error).__name__}: {error}")
         return delivery.ack
 
     def _call(self, handler: Handler, delivery: Delivery[Any]) -> None:
@@ -244,11 +255,15 @@ class _Supervisor:
         # Spawned, not forked: no connection or lock of this process may reach a child.
         self.children = [self._start() for _ in range(self.processes)]
         with _stop_signals() as stop:
-            while not stop.wait(_POLL_S):
+            while not stop.wait(_POLL_S) and not self._is_hopeless():
                 for place, child in enumerate(self.children):
                     if child.exitcode is not None:
                         self._replace(place, child, stop)
         return self._drain()
+
+    def _is_hopeless(self) -> bool:
+        """A child found what another one would find too: a wrong setting, a missing capability."""
+        return any(child.exitcode in _LASTING for child in self.children)
 
     def _start(self) -> SpawnProcess:
         child = multiprocessing.get_context("spawn").Process(
@@ -277,9 +292,21 @@ class _Supervisor:
 
 
 def _child(target: str, config_path: str | Path | None, profile: str | None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
+    _log_to_stderr()
     try:
         raise SystemExit(_run_here(target, config_path, profile))
     except GearshiftError as error:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None
+
+
+def _log_to_stderr() -> None:
+    """Gearshift's own lines. Clients' stay silent: their errors reach us as exceptions."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s %(message)s")
+    )
+    ours = logging.getLogger("gearshift")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    logging.getLogger().addHandler(logging.NullHandler())  # or the last resort would print them

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
 import gearshift
+from gearshift import errors
 from gearshift.worker import Worker
 
 
@@ -57,6 +62,7 @@ def test_every_outcome_of_a_handler(bus: gearshift.Bus, channel: str) -> None:
             letter.ack()
     assert len(reasons) == 3
     assert "never" in reasons
+    assert "gave up after 3 attempts: ValueError: poison" in reasons
 
 
 def test_async_handlers_share_one_event_loop(bus: gearshift.Bus) -> None:
@@ -101,3 +107,27 @@ def test_stop_drains_and_names_what_it_could_not_finish(bus: gearshift.Bus) -> N
     with bus.consumer("orders", group="audit") as consumer:
         assert consumer.receive(timeout_s=5)[0].id == receipt.id
     release.set()
+
+
+LOUD = """
+import logging, gearshift
+app = gearshift.App()
+logging.getLogger("some.client").error("password=canary")
+
+@app.handler("orders", requires=["replay"])
+def handle(value): ...
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_no_other_process_would_be_spared_ends_it(tmp_path: Path, processes: str) -> None:
+    """A missing capability is told and ends the run, children too; clients' logs are not shown."""
+    (tmp_path / "shop.py").write_text(LOUD)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("gearshift"), "run", "shop:app", "--processes", processes],
+        cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == errors.NotSupported.exit_code == 4
+    assert "requires replay" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "canary" not in done.stderr
