@@ -138,7 +138,11 @@ class ConfirmChannel(Generic[T]):
             if entry is None:
                 continue
             sent = self._encode(entry[0].items[entry[1]])
-            if sent.properties.message_id == properties.message_id and sent.body == body:
+            if (
+                sent.routing_key == method.routing_key
+                and sent.properties.message_id == properties.message_id
+                and sent.body == body
+            ):
                 self._after_return = tag + 1
                 self._returned[tag] = PublishReturned(f"{method.reply_code} {method.reply_text}")
                 return

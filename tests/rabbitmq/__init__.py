@@ -1,0 +1,1 @@
+"""The RabbitMQ backend on real brokers: what HAZARDS calls for, one sentence a test."""
