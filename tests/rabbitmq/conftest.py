@@ -13,6 +13,7 @@ from typing import Protocol
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 import gearshift
 from native_brokers import RabbitMQ
@@ -53,9 +54,11 @@ def open_bus(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[OpenBus]:
 
 @pytest.fixture
 def raw(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
-    """An AMQP channel of a plain client."""
-    with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
-        yield connection.channel()
+    """An AMQP channel of a plain client; the test may kill the broker meanwhile."""
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    yield connection.channel()
+    with contextlib.suppress(AMQPError):
+        connection.close()
 
 
 def until(condition: Callable[[], object], timeout_s: float = 30.0) -> bool:
@@ -69,8 +72,14 @@ def until(condition: Callable[[], object], timeout_s: float = 30.0) -> bool:
 
 
 def ready_in(raw: BlockingChannel, queue: str) -> int:
-    """Messages of ``queue`` that nobody holds."""
-    return int(raw.queue_declare(queue, passive=True).method.message_count)
+    """Messages of ``queue`` that nobody holds; 0 if it is not there."""
+    asking = raw.connection.channel()  # a refusal closes it
+    try:
+        count = int(asking.queue_declare(queue, passive=True).method.message_count)
+    except ChannelClosedByBroker:
+        return 0
+    asking.close()
+    return count
 
 
 def take(raw: BlockingChannel, queue: str) -> tuple[pika.BasicProperties, bytes]:

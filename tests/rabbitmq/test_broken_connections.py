@@ -1,0 +1,187 @@
+"""Connections that freeze, break and swallow: noticed, healed, counted, and nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+
+import gearshift
+from gearshift.conformance.proxy import Proxy
+from gearshift.errors import OutcomeUnknown, StaleDelivery, UnknownChannel
+from native_brokers import RabbitMQ
+
+from .conftest import OpenBus, ready_in, until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def proxy(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
+    """The network between Gearshift and the broker."""
+    with Proxy(("127.0.0.1", rabbitmq.port)) as between:
+        yield between
+
+
+def received(consumer: gearshift.Consumer, count: int = 1) -> list[gearshift.Delivery]:
+    found: list[gearshift.Delivery] = []
+    while len(found) < count:
+        arrived = consumer.receive(count - len(found), timeout_s=60)
+        assert arrived, f"only {len(found)} of {count} came"
+        found += arrived
+    return found
+
+
+def test_a_confirm_that_never_comes_is_an_unknown_outcome_with_the_id(
+    open_bus: OpenBus, proxy: Proxy, raw: BlockingChannel, name: str
+) -> None:
+    """Only answers are swallowed: the message is stored, and the error does not deny it."""
+    bus = open_bus(port=proxy.port)
+    producer = bus.producer(name)
+    producer.send({"n": 0})
+    proxy.hold(answers_only=True)
+    with pytest.raises(OutcomeUnknown) as caught:
+        producer.send({"n": 1}, id="the-id", timeout_s=1.0)
+    assert caught.value.message_id == "the-id"
+    assert caught.value.retryable
+    assert until(lambda: ready_in(raw, f"{name}.default") == 2)
+    proxy.release()
+    assert producer.send({"n": 2}).id != "the-id"
+
+
+def test_what_a_cut_left_unconfirmed_is_sent_again_under_its_id(
+    open_bus: OpenBus, proxy: Proxy, raw: BlockingChannel, name: str
+) -> None:
+    """The receipt says so, and both copies carry one id."""
+    bus = open_bus(port=proxy.port)
+    producer = bus.producer(name)
+    producer.send({"n": 0})
+    proxy.hold(answers_only=True)
+    sending = producer.submit({"n": 1}, timeout_s=60)
+    assert until(lambda: ready_in(raw, f"{name}.default") == 2)
+    proxy.cut()
+    proxy.release()
+    receipt = sending.result(90)
+    assert receipt.resent
+    copies = received(bus.consumer(name), 3)
+    assert [delivery.id for delivery in copies[1:]] == [receipt.id, receipt.id]
+
+
+def test_a_frozen_broker_is_noticed_by_its_silence_and_both_sides_heal(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGSTOP past the heartbeat breaks the connections, SIGCONT brings everything back."""
+    bus = open_bus(profile="heartbeat_s = 2")
+    producer, consumer = bus.producer(name), bus.consumer(name)
+    producer.send({"n": 0})
+    (before,) = received(consumer)
+    rabbitmq.pause()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(producer.send, {"n": 1}, timeout_s=90)
+            assert until(lambda: caplog.text.count("connection lost") >= 2)
+            rabbitmq.resume()
+            receipt = sending.result(100)
+    finally:
+        rabbitmq.resume()
+    with pytest.raises(StaleDelivery):
+        before.ack()
+    ids = set()
+    while ids < {before.id, receipt.id}:
+        for delivery in received(consumer):
+            ids.add(delivery.id)
+            delivery.ack()
+    assert "has sent nothing for" in caplog.text
+
+
+def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(
+    open_bus: OpenBus, proxy: Proxy, raw: BlockingChannel, name: str
+) -> None:
+    """Its tag now belongs to another message, which stays unsettled."""
+    bus = open_bus(port=proxy.port)
+    bus.producer(name).send_many([{"n": 1}, {"n": 2}])
+    consumer = bus.consumer(name)
+    old = received(consumer, 2)
+    proxy.cut()
+    new = received(consumer, 2)
+    assert {d.id for d in new} == {d.id for d in old}
+    assert all(d.redelivered for d in new)
+    for delivery in old:
+        with pytest.raises(StaleDelivery):
+            delivery.ack()
+    assert consumer.flush()
+    assert consumer._inbox.stale == 2
+    bus.close()
+    assert until(lambda: ready_in(raw, f"{name}.default") == 2)
+
+
+def test_a_queue_deleted_while_it_is_consumed_is_made_again(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """The broker cancels the consumer, which declares the queue anew and goes on."""
+    bus = open_bus()
+    producer, consumer = bus.producer(name), bus.consumer(name)
+    producer.send({"n": 1})
+    received(consumer)[0].ack()
+    raw.queue_delete(f"{name}.default")
+    assert until(lambda: consumer._pump.reconnects == 1)
+    producer.send({"n": 2})
+    assert received(consumer)[0].value == {"n": 2}
+
+
+def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """What is not ours is not made again: receive raises once it has waited for its return."""
+    raw.queue_declare(name, durable=True)
+    bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
+    consumer = bus.consumer("c")
+    raw.queue_delete(name)
+    assert until(lambda: consumer._inbox._ledger is None)
+    raw.queue_declare(name, durable=True)
+    raw.basic_publish("", name, b"{}")
+    assert received(consumer)[0].body == b"{}"
+    with pytest.raises(UnknownChannel, match=name):
+        open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}-no" }}').consumer("c")
+
+
+def test_a_connection_cut_again_and_again_leaks_nothing(
+    open_bus: OpenBus, proxy: Proxy, name: str
+) -> None:
+    """After every cut both sides go on; threads and descriptors are as many as after the first."""
+    bus = open_bus(port=proxy.port)
+    producer, consumer = bus.producer(name), bus.consumer(name)
+    counts = []
+    for number in range(12):
+        producer.send({"n": number}, timeout_s=60)
+        numbers: list[int] = []
+        while number not in numbers:
+            for delivery in received(consumer):
+                numbers.append(delivery.value["n"])
+                delivery.ack()
+        consumer.flush()
+        assert until(lambda: len(proxy._links) == 2)
+        counts.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
+        proxy.cut()
+    assert proxy.cuts >= 24
+    assert counts[-1] == counts[1], counts
+
+
+def test_everything_is_gone_after_close(open_bus: OpenBus, proxy: Proxy, name: str) -> None:
+    """Threads, sockets and descriptors end with the bus, also when its network hangs."""
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    bus = open_bus(port=proxy.port)
+    producer, consumer = bus.producer(name), bus.consumer(name)
+    producer.send({"n": 1})
+    (delivery,) = received(consumer)
+    delivery.retry(delay_s=60)
+    proxy.hold()
+    bus.close(1.0)
+    proxy.release()
+    proxy.cut()
+    assert until(lambda: threading.active_count() == threads)
+    assert until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
