@@ -11,6 +11,8 @@ headers            str: long string, bytes: byte array, int: 64 bits, bool; a re
 the other fields   the property of the same name
 =================  ==========================================================================
 
+RabbitMQ sorts a message's headers by name; values of one name keep their order.
+
 Nothing that a foreign client can send makes receiving fail: what a Message cannot hold becomes
 text, and what the broker added for its own purposes is not shown.
 """

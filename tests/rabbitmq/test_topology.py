@@ -1,0 +1,212 @@
+"""What is created, what is adopted as it is, and what is refused, on a real broker."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import uuid
+
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+
+from gearshift.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    NotSupported,
+    TopologyConflict,
+    UnknownChannel,
+)
+from native_brokers import RabbitMQ
+
+from .conftest import OpenBus, ready_in, take, until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+
+def test_a_queue_with_other_arguments_is_a_conflict_that_names_them(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """The error says which one, what was wanted and what there is; the queue stays as it was."""
+    queue = f"{name}.default"
+    raw.queue_declare(
+        queue, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3}
+    )
+    with pytest.raises(TopologyConflict) as caught:
+        open_bus().producer(name)
+    text = str(caught.value)
+    assert f"queue {queue!r}" in text
+    assert "x-de" in text  # the broker names the first that differs: a dead letter's or the limit
+    assert "native" in text
+    raw.queue_declare(
+        queue, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3}
+    )
+
+
+def test_an_exchange_of_another_type_is_a_conflict(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """An exchange that somebody else made is not taken over in silence."""
+    raw.exchange_declare(name, "topic", durable=True)
+    with pytest.raises(TopologyConflict, match="'type'"):
+        open_bus().producer(name)
+
+
+def test_declaring_twice_changes_nothing(open_bus: OpenBus, name: str) -> None:
+    """Every bus that opens a channel declares it, and the same again is fine."""
+    bus = open_bus()
+    bus.producer(name).send({"n": 1})
+    bus.declare(name)
+    again = open_bus()
+    again.declare(name)
+    assert again.groups(name)[0].ready == 1
+
+
+def test_an_adopted_queue_is_used_as_it_is(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """A classic queue on the default exchange: sent to, received from, nothing made beside it."""
+    raw.queue_declare(name, durable=True)
+    bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
+    receipt = bus.producer("c").send({"n": 1}, key="k")
+    (delivery,) = bus.consumer("c").receive(timeout_s=20)
+    assert (delivery.id, delivery.key, delivery.attempt) == (receipt.id, "k", 1)
+    delivery.ack()
+    bus.close()
+    assert rabbitmq.ctl("list_queues", "name", "--silent").split().count(name) == 1
+    assert f"{name}." not in rabbitmq.ctl("list_queues", "name", "--silent")
+    exchanges = rabbitmq.ctl("list_exchanges", "name", "--silent").split()
+    assert "c" not in exchanges
+    assert name not in exchanges
+
+
+def test_a_retry_on_an_adopted_classic_queue_is_counted(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """A classic queue counts nothing, so the copy carries the count and the original goes."""
+    raw.queue_declare(name, durable=True)
+    bus = open_bus(f'[channels.c]\nretry_delay_s = 0.0\nnative.rabbitmq = {{ queue = "{name}" }}')
+    consumer = bus.consumer("c")
+    receipt = bus.producer("c").send({"n": 1}, headers={"h": "v"})
+    for attempt in (1, 2, 3):
+        (delivery,) = consumer.receive(timeout_s=20)
+        assert (delivery.id, delivery.attempt) == (receipt.id, attempt)
+        assert dict(delivery.headers) == {"h": "v"}
+        if attempt < 3:
+            delivery.retry(delay_s=0)
+    delivery.ack()
+    assert consumer.flush()
+    bus.close()
+    assert ready_in(raw, name) == 0
+
+
+def test_an_adopted_exchange_feeds_a_queue_for_each_group(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """Groups get queues of ours, bound with the configured key; the exchange stays untouched."""
+    raw.exchange_declare(name, "topic", durable=True)
+    bus = open_bus(
+        f'[channels.c-{name}]\ngroups = ["a", "b"]\nnative.rabbitmq = {{ exchange = "{name}", '
+        'exchange_type = "topic", routing_key = "orders.new", binding_key = "orders.*" }'
+    )
+    consumers = [bus.consumer(f"c-{name}", group=group) for group in "ab"]
+    bus.producer(f"c-{name}").send({"from": "us"})
+    raw.basic_publish(name, "orders.old", b'{"from":"them"}')
+    raw.basic_publish(name, "other", b'{"from":"nobody"}')
+    for consumer in consumers:
+        bodies = set()
+        while len(bodies) < 2:
+            bodies |= {delivery.body for delivery in consumer.receive(5, timeout_s=20)}
+        assert bodies == {b'{"from":"us"}', b'{"from":"them"}'}
+
+
+@pytest.mark.parametrize("what", ["queue", "exchange"])
+def test_a_missing_adopted_object_is_unknown_and_not_made(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str, what: str
+) -> None:
+    """Neither producer nor consumer makes it, not even when asked to create."""
+    bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ {what} = "{name}" }}')
+    for make in (bus.producer, bus.consumer):
+        with pytest.raises(UnknownChannel, match=name):
+            make("c", create=True)
+    listing = rabbitmq.ctl(f"list_{what}s", "name", "--silent")
+    assert name not in listing
+
+
+def test_what_is_adopted_is_not_deleted(open_bus: OpenBus, raw: BlockingChannel, name: str) -> None:
+    """Deleting the channel is refused; the queue and its messages stay."""
+    raw.queue_declare(name, durable=True)
+    raw.basic_publish("", name, b"theirs")
+    bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
+    with pytest.raises(NotSupported, match="not ours"):
+        bus.delete("c")
+    assert take(raw, name)[1] == b"theirs"
+
+
+def test_an_adopted_queue_has_one_group(open_bus: OpenBus, name: str) -> None:
+    """Two groups cannot share one queue: refused before any I/O."""
+    bus = open_bus(f'[channels.c]\ngroups = ["a", "b"]\nnative.rabbitmq = {{ queue = "{name}" }}')
+    with pytest.raises(NotSupported, match="one queue"):
+        bus.producer("c")
+
+
+def test_two_buses_in_one_process_do_not_meet(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str
+) -> None:
+    """The same channel on two virtual hosts is two channels."""
+    rabbitmq.ctl("add_vhost", name)
+    rabbitmq.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    here = open_bus()
+    there = open_bus(profile=f'url = "{rabbitmq.url.replace("%2F", name)}"')
+    senders = [bus.producer(name) for bus in (here, there)]
+    for number, sender in enumerate(senders):
+        sender.send({"bus": number})
+    for number, bus in enumerate((here, there)):
+        consumer = bus.consumer(name)
+        (delivery,) = consumer.receive(timeout_s=20)
+        assert delivery.value == {"bus": number}
+        assert consumer.receive(timeout_s=0.2) == []
+
+
+def test_refused_credentials_say_so_without_the_password(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One clear error that no wait will mend; the password is in neither error nor log."""
+    caplog.set_level(logging.DEBUG)
+    canary = uuid.uuid4().hex
+    url = rabbitmq.url.replace("guest:guest", f"guest:{canary}")
+    with pytest.raises(AuthenticationFailed, match="credentials") as caught:
+        open_bus(profile=f'url = "{url}"').producer(name)
+    assert not caught.value.retryable
+    assert f"127.0.0.1:{rabbitmq.port}" in str(caught.value)
+    assert canary not in "".join(traceback.format_exception(caught.value))
+    assert canary not in caplog.text
+
+
+def test_a_missing_virtual_host_says_so(rabbitmq: RabbitMQ, open_bus: OpenBus, name: str) -> None:
+    """It is a permanent refusal, told apart from an unreachable broker."""
+    url = rabbitmq.url.replace("%2F", "no-such-vhost")
+    with pytest.raises(AuthenticationFailed, match="virtual host") as caught:
+        open_bus(profile=f'url = "{url}"').producer(name)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("seconds", [0, 31, -1])
+def test_a_heartbeat_out_of_bounds_is_refused(open_bus: OpenBus, seconds: int) -> None:
+    """0 would hide a dead broker for ever; over 30 s hides it for too long."""
+    with pytest.raises(ConfigError, match="heartbeat_s"):
+        open_bus(profile=f"heartbeat_s = {seconds}")
+
+
+def test_the_broker_was_told_our_heartbeat(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str
+) -> None:
+    """The configured heartbeat is what the connection has, and its name says whose it is."""
+    bus = open_bus(profile="heartbeat_s = 7")
+    bus.producer(name)
+
+    def ours() -> list[str]:
+        lines = rabbitmq.ctl("list_connections", "timeout", "client_properties", "--silent")
+        return [line for line in lines.splitlines() if f"producer {name}" in line]
+
+    assert until(ours)
+    assert ours()[0].split()[0] == "7"
