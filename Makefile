@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?= embedded
 SECONDS ?= 300
+WORKERS ?= 4
 PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
 
 .PHONY: demo test unit conformance soak lint types imports bench brokers changelog format clean
@@ -13,7 +14,7 @@ demo: $(READY)  ## run the order service: PROFILE=embedded|rabbit|kafka
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
 test: $(READY)  ## run every test, on brokers that the suite starts itself
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \

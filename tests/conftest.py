@@ -11,6 +11,20 @@ import pytest
 from native_brokers import BrokerUnavailable, Kafka, RabbitMQ
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lanes for running side by side: what shares a broker stays on one worker."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_lane(item)))
+
+
+def _lane(item: pytest.Item) -> str:
+    column = getattr(item, "callspec", None) and item.callspec.params.get("gearshift_backend")
+    if column is not None:
+        return f"conformance {column}"
+    shared = {"rabbitmq", "kafka"} & set(getattr(item, "fixturenames", ()))
+    return min(shared) if shared else item.nodeid.partition("::")[0]
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither this machine's environment nor a gearshift.toml above reaches a test."""

@@ -64,7 +64,7 @@ def command(
             column = matrix.column(harness.label)
             column.capabilities = harness.capabilities.as_dict()
             column.results[result.behaviour] = result
-        matrix.column(harness.label).server = harness.server()
+        matrix.column(harness.label).server = harness.server
     if report is not None:
         matrix.save(report)
     columns = list(matrix.columns.values())

@@ -98,6 +98,17 @@ class View:
         return any(event.kind is Kind.SEEK for event in self.events)
 
     @cached_property
+    def settled(self) -> frozenset[tuple[str, str | None]]:
+        """Who has acked or rejected what, without being told that it was too late."""
+        found: set[tuple[str, str | None]] = set()
+        for event in self.events:
+            if event.kind is Kind.SETTLE and event.phase is Phase.FAIL:
+                found.discard((event.actor, event.id))
+            elif event.kind is Kind.SETTLE and event.verdict != "retry":
+                found.add((event.actor, event.id))
+        return frozenset(found)
+
+    @cached_property
     def retries(self) -> bool:
         return any(event.verdict == "retry" for event in self.events)
 
@@ -194,6 +205,8 @@ def unflagged_duplicate(view: View) -> Iterator[str]:
         seen.add(event.id)
         if not again or event.redelivered or event.id in view.copies:
             continue
+        if view.faulted and (event.actor, event.id) not in view.settled:
+            continue  # a member that was cut off hands out what it had, and its word is not taken
         if _must_be_flagged(view.capabilities.redelivered, event, faulted=view.faulted):
             yield f"{event.id} came again with redelivered={event.redelivered}"
 
@@ -403,5 +416,7 @@ def _abandoned(view: View) -> Iterator[str]:
                 held[event.id] = settled[event.actor, event.id]
         elif event.kind is Kind.SETTLE and holder and holder.actor == event.actor:
             settled[event.actor, event.id] = held.pop(event.id)
+    done = {id for _, id in view.settled}
     for id, event in held.items():
-        yield f"{id} was held unsettled by {event.actor} and never came again"
+        if id not in done:
+            yield f"{id} was held unsettled by {event.actor} and never came again"

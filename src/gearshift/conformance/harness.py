@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from gearshift import config as configuration
@@ -101,6 +102,7 @@ class Harness:
         """What the backend declares for these semantics."""
         return self.plugin.capabilities[self.semantics]
 
+    @cached_property
     def server(self) -> str:
         """Product and version of the server that answers."""
         with self.connect({}) as bus:

@@ -60,6 +60,11 @@ class Matrix:
         """The column called ``label``, made if need be."""
         return self.columns.setdefault(label, Column(label))
 
+    def add(self, part: Column) -> None:
+        """Take over the results of ``part``."""
+        column = self.columns.setdefault(part.label, part)
+        column.results |= part.results
+
     def save(self, file: Path) -> None:
         """Write ``file`` as JSON, beside what other runs left there for other columns."""
         kept = Matrix.load(file).columns if file.exists() else {}

@@ -11,20 +11,22 @@ Options: ``--conformance-report=FILE`` writes all results as JSON and adds to wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from gearshift.conformance.behaviour import Behaviour, Status, execute
+from gearshift.conformance.behaviour import Behaviour, Result, Status, execute
 from gearshift.conformance.harness import Harness
-from gearshift.conformance.matrix import Manifest, Matrix
+from gearshift.conformance.matrix import Column, Manifest, Matrix
 from gearshift.conformance.suite import SUITE
 
 FIXTURE = "gearshift_backend"
 
 _MATRIX = pytest.StashKey[Matrix]()
+_PROPERTY = "gearshift-conformance"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Begin with an empty matrix."""
     config.stash[_MATRIX] = Matrix()
+    config.pluginmanager.register(_Collector(config), "gearshift-conformance-results")
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Any:
@@ -59,11 +62,9 @@ class _ConformanceModule(pytest.Module):
 
 def _test(behaviour: Behaviour) -> Callable[..., None]:
     def test(gearshift_backend: Harness, request: pytest.FixtureRequest) -> None:
-        column = request.config.stash[_MATRIX].column(gearshift_backend.label)
-        if not column.capabilities:
-            column.capabilities = gearshift_backend.capabilities.as_dict()
-            column.server = gearshift_backend.server()
-        result = column.results[behaviour.name] = execute(behaviour, gearshift_backend)
+        result = execute(behaviour, gearshift_backend)
+        # Properties travel with the report, also from another process.
+        request.node.user_properties.append((_PROPERTY, _record(gearshift_backend, result)))
         if result.status.is_failure:
             pytest.fail(f"{result.status}: {result.text}", pytrace=False)
 
@@ -71,13 +72,30 @@ def _test(behaviour: Behaviour) -> Callable[..., None]:
     return test
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Write the report, and fail a run of the whole kit that left something out."""
-    matrix = session.config.stash[_MATRIX]
-    if file := session.config.getoption("--conformance-report"):
-        matrix.save(file)
-    return (yield)
+def _record(harness: Harness, result: Result) -> dict[str, Any]:
+    column = Column(harness.label, harness.server, harness.capabilities.as_dict())
+    column.results[result.behaviour] = result
+    record: dict[str, Any] = msgspec.to_builtins(column)
+    return record
+
+
+class _Collector:
+    """Gathers the results of all tests, whichever process ran them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._matrix = config.stash[_MATRIX]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == _PROPERTY:
+                self._matrix.add(msgspec.convert(value, Column))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report, once, in the process that has gathered everything."""
+    file = session.config.getoption("--conformance-report")
+    if file and not hasattr(session.config, "workerinput"):
+        session.config.stash[_MATRIX].save(file)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
