@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cli.conftest import Run, lines, records
 
 import gearshift
+from gearshift.capabilities import Prefetch
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -57,6 +59,18 @@ def test_peek_never_buries(run: Run) -> None:
                 inbox.receive(timeout_s=10)[0].retry(0.0)
         assert [delivery.value for delivery in _peek(bus)] == [1]
         assert not bus.exists("orders.dead")
+
+
+def test_peek_asks_where_a_look_costs_attempts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a broker that hands out whole batches: exit code 4, until --yes."""
+    run("send", "orders", input="1\n")
+    with gearshift.open() as bus:
+        soft = replace(bus.capabilities("orders"), prefetch=Prefetch.SOFT)
+    monkeypatch.setattr(gearshift.Bus, "capabilities", lambda self, channel: soft)
+    result = run("peek", "orders")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "--yes" in result.stderr
+    assert _values(run("peek", "orders", "--yes").stdout) == [1]
 
 
 def _peek(bus: gearshift.Bus) -> list[gearshift.Delivery[object]]:

@@ -129,9 +129,12 @@ def test_commands_run(snippet: Snippet, folder: Path) -> None:
 
 
 def _commands() -> list[tuple[str, str]]:
-    """Every ``gearshift ...`` in a shell block or between backticks, and where."""
+    """Every ``gearshift ...`` in a shell block or between backticks, and where.
+
+    Not in notes on decisions, which may be of what is still to come.
+    """
     found = []
-    for path in DOCUMENTS:
+    for path in [path for path in DOCUMENTS if path.parent.name != "design"]:
         place = str(path.relative_to(ROOT))
         for snippet in _of(path):
             lines = snippet.text.splitlines() if snippet.language == "sh" else []

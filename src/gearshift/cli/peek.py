@@ -8,7 +8,14 @@ from typing import Any
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import common_options, complete_channel, note, session_of
+from gearshift.capabilities import Prefetch
+from gearshift.cli.context import (
+    CommandFailed,
+    common_options,
+    complete_channel,
+    note,
+    session_of,
+)
 from gearshift.cli.output import json_line
 from gearshift.cli.record import record_of
 from gearshift.delivery import Delivery
@@ -28,20 +35,37 @@ _IDLE_S = 1.0
     "--max", "most", type=click.IntRange(1, 10_000), default=10, show_default=True, metavar="N",
     help="How many at most.",
 )  # fmt: skip
+@click.option("--yes", is_flag=True, help="Also where a look costs messages an attempt.")
 @common_options
 @click.pass_context
-def command(ctx: click.Context, channel: str, group: str | None, most: int) -> None:
+def command(ctx: click.Context, channel: str, group: str | None, most: int, yes: bool) -> None:
     """Print what waits for a group of a queue, one JSON object per line.
 
-    The messages are taken in hand, shown and given back, so meanwhile no other consumer gets them,
-    and a broker may count it as a delivery. Nothing is settled. To look at a stream: replay.
+    The messages are taken in hand, shown and given back, so meanwhile no other consumer gets them.
+    Nothing is settled. Where a broker hands out whole batches and counts each as an attempt, only
+    --yes does it. To look at a stream: replay.
     """
     with session_of(ctx).bus() as bus:
+        if not yes:
+            _require_harmless(bus, channel)
         shown = 0
         for delivery in waiting(bus, channel, group, most):
             click.echo(json_line(record_of(delivery)))
             shown += 1
     note(f"{shown:,} shown and given back" if shown else "nothing waits, or others have it in hand")
+
+
+def _require_harmless(bus: Bus, channel: str) -> None:
+    """Raise CommandFailed where a look could make others give messages up."""
+    if bus.capabilities(channel).prefetch is Prefetch.STRICT:
+        return
+    if bus.semantics(channel) is Semantics.QUEUE:
+        raise CommandFailed(
+            f"a look at {channel!r} takes whole batches in hand here, and may cost each message "
+            "one of its attempts",
+            hint="--yes looks all the same",
+            exit_code=NotSupported.exit_code,
+        )
 
 
 def waiting(bus: Bus, channel: str, group: str | None, most: int) -> Iterator[Delivery[Any]]:
