@@ -94,10 +94,9 @@ class Inbox:
     def settle(self, entry: Entry, verdict: Verdict, delay_s: float = 0.0) -> None:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
         with self._lock:
-            self.require_live(entry)
-            assert self._ledger is not None
-            was_full = self.room() <= 0
-            self._ledger.settle(entry, verdict, delay_s)
+            ledger = self._ledger_of(entry)
+            was_full = self._room(ledger) <= 0
+            ledger.settle(entry, verdict, delay_s)
             self._lanes.settled(entry)
             self._news += 1
             self._changed.notify_all()
@@ -109,21 +108,12 @@ class Inbox:
     def require_live(self, entry: Entry) -> None:
         """Raise StaleDelivery if ``entry`` can no longer be settled; such attempts are counted."""
         with self._lock:
-            if entry.fate is Fate.SETTLED:
-                raise AlreadySettled(f"message {entry.message.id} was settled before")
-            if entry.fate is not Fate.STALE and self._ledger is not None:
-                return
-            self.stale += 1
-            raise StaleDelivery(
-                f"message {entry.message.id} can no longer be settled: its connection, assignment "
-                "or lease is gone",
-                hint="it will be delivered again; make the handler idempotent on the message id",
-            )
+            self._ledger_of(entry)
 
     def hold(self, entry: Entry, delay_s: float) -> None:
         """Keep ``entry`` in hand and hand it out again after ``delay_s``."""
         with self._changed:
-            self.require_live(entry)
+            self._ledger_of(entry)
             entry.retries += 1
             self._lanes.hold(entry, self._clock() + delay_s)
             self._changed.notify_all()
@@ -218,10 +208,7 @@ class Inbox:
         with self._lock:
             if self._closed:
                 return 0  # others shall have what this consumer would not hand out
-            if self._ledger is None:
-                return self._prefetch
-            span_left = self._prefetch * SPAN_FACTOR - self._ledger.span
-            return max(0, min(self._prefetch - self._ledger.unsettled, span_left))
+            return self._prefetch if self._ledger is None else self._room(self._ledger)
 
     def patience_s(self) -> float:
         """How long the driver may wait for messages before the pump must look up."""
@@ -253,6 +240,23 @@ class Inbox:
             self._revoke(self._log_ledger(), partitions)
 
     # ── inside, with the lock held ──
+
+    def _ledger_of(self, entry: Entry) -> Ledger:
+        """The ledger that can settle ``entry``; raises what ``require_live`` says."""
+        if entry.fate is Fate.SETTLED:
+            raise AlreadySettled(f"message {entry.message.id} was settled before")
+        if entry.fate is not Fate.STALE and self._ledger is not None:
+            return self._ledger
+        self.stale += 1
+        raise StaleDelivery(
+            f"message {entry.message.id} can no longer be settled: its connection, assignment "
+            "or lease is gone",
+            hint="it will be delivered again; make the handler idempotent on the message id",
+        )
+
+    def _room(self, ledger: Ledger) -> int:
+        span_left = self._prefetch * SPAN_FACTOR - ledger.span
+        return max(0, min(self._prefetch - ledger.unsettled, span_left))
 
     def _pop(self, max_messages: int) -> list[Entry]:
         if self._closed:

@@ -102,14 +102,12 @@ class QueueLedger:
         self.unsettled += 1
 
     def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
-        is_retry = verdict is Verdict.RETRY
-        entry.settlement = Settlement(
-            entry.token,
-            verdict,
-            delay_s,
-            message=entry.message if is_retry else None,
-            attempt=entry.attempts if is_retry else None,
-        )
+        if verdict is Verdict.RETRY:
+            entry.settlement = Settlement(
+                entry.token, verdict, delay_s, message=entry.message, attempt=entry.attempts
+            )
+        else:
+            entry.settlement = Settlement(entry.token, verdict)
         entry.fate = Fate.SETTLED
         self.unsettled -= 1
         self._news.append(entry)

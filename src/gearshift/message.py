@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 from gearshift.errors import InvalidMessage
@@ -22,12 +23,15 @@ __all__ = [
     "Position",
     "Receipt",
     "Semantics",
+    "as_headers",
     "message_id",
+    "validate",
     "validate_headers",
     "validate_key",
     "validate_name",
     "validate_text",
     "validate_timestamp",
+    "validated_size",
 ]
 
 HeaderValue: TypeAlias = str | bytes | int | bool
@@ -67,7 +71,9 @@ class Headers(Mapping[str, HeaderValue]):
         self, source: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] = ()
     ) -> None:
         self.pairs: tuple[tuple[str, HeaderValue], ...]
-        if isinstance(source, Headers):
+        if type(source) is dict:  # first, and by type: asking an ABC costs more than all the rest
+            self.pairs = tuple(source.items())
+        elif isinstance(source, Headers):
             self.pairs = source.pairs
         elif isinstance(source, Mapping):
             # pyright also thinks of an Iterable of pairs that is a Mapping of pairs as well.
@@ -106,8 +112,14 @@ class Headers(Mapping[str, HeaderValue]):
 NO_HEADERS = Headers()
 
 
+class _Remembered:
+    """Room beside a message's fields for its size, once ``validate`` has looked at them."""
+
+    __slots__ = ("_size",)
+
+
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(_Remembered):
     """One message. ``None`` means that the field was not given.
 
     ``body`` is bytes; ``None`` only on brokers that declare ``tombstone``. ``timestamp_ms`` is
@@ -128,14 +140,8 @@ class Message:
     @property
     def size(self) -> int:
         """Bytes of body, key and headers: what buffers and limits count."""
-        body = len(self.body) if self.body is not None else 0
-        if not self.headers.pairs:
-            return body + _length(self.key or "")
-        return (
-            body
-            + _length(self.key or "")
-            + sum(_length(name) + _length(value) for name, value in self.headers.pairs)
-        )
+        size: int | None = getattr(self, "_size", None)
+        return _size_of(self) if size is None else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +191,37 @@ def message_id() -> str:
     return f"{ids.prefix}{next(ids.numbers):08x}"
 
 
+def validated_size(message: Message) -> int:
+    """``validate``, unless that was done before: a message never changes."""
+    size: int | None = getattr(message, "_size", None)
+    return validate(message) if size is None else size
+
+
+def validate(message: Message) -> int:
+    """Check every field, whoever made the message, and return its size. Raises InvalidMessage."""
+    if message.body is not None and not isinstance(message.body, bytes):
+        raise InvalidMessage(
+            f"Message.body must be bytes, got {type(message.body).__name__}",
+            hint="use producer.message(value), which encodes",
+        )
+    validate_key(message.key)
+    if message.headers.pairs:
+        validate_headers(message.headers)
+    if message.timestamp_ms is not None:
+        validate_timestamp(message.timestamp_ms)
+    validate_text(message.id, "id")
+    validate_text(message.content_type, "content_type")
+    if message.correlation_id is not None:
+        validate_text(message.correlation_id, "correlation_id")
+    if message.reply_to is not None:
+        validate_text(message.reply_to, "reply_to")
+    if message.type is not None:
+        validate_text(message.type, "type")
+    size = _size_of(message)
+    object.__setattr__(message, "_size", size)
+    return size
+
+
 def validate_name(name: object, what: str) -> str:
     """Return ``name`` if it can name a channel or group on every broker, else raise.
 
@@ -211,6 +248,8 @@ def validate_key(key: object) -> str | None:
     """Return ``key`` if it is None or a non-empty str of at most 255 UTF-8 bytes, else raise."""
     if key is None:
         return None
+    if isinstance(key, str) and 0 < len(key) <= 255 and key.isascii() and key.isprintable():
+        return key  # nearly every key
     if not isinstance(key, str):
         raise InvalidMessage(
             f"key must be str or None, got {type(key).__name__}", hint="use str(key)"
@@ -219,10 +258,9 @@ def validate_key(key: object) -> str | None:
         raise InvalidMessage(
             "key is empty", hint="leave it out, or None, for a message without key"
         )
-    if len(key) * 4 > MAX_KEY_BYTES or not key.isascii():
-        size = len(_utf8(key, "key"))
-        if size > MAX_KEY_BYTES:
-            raise InvalidMessage(f"key is {size} bytes of UTF-8, the limit is {MAX_KEY_BYTES}")
+    size = len(_utf8(key, "key"))
+    if size > MAX_KEY_BYTES:
+        raise InvalidMessage(f"key is {size} bytes of UTF-8, the limit is {MAX_KEY_BYTES}")
     if "\0" in key:
         raise InvalidMessage(f"key {key!r} contains NUL")
     return key
@@ -232,19 +270,39 @@ def validate_headers(
     headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None,
 ) -> Headers:
     """Return ``headers`` as Headers if every broker can carry them, else raise InvalidMessage."""
-    if not headers:
-        return NO_HEADERS
+    checked = as_headers(headers)
     try:
-        checked = headers if isinstance(headers, Headers) else Headers(headers)
         for name, value in checked.pairs:
-            _validate_header(name, value)
+            if not isinstance(name, str):
+                raise InvalidMessage(f"header name must be str, got {name!r}")
+            _validate_header_name(name)
+            if not (isinstance(value, str) and value.isascii()):
+                _validate_header_value(name, value)
     except InvalidMessage:
         raise
     except (TypeError, ValueError):
-        raise InvalidMessage(
-            "headers must be a mapping or (name, value) pairs", hint='use {"name": "value"}'
-        ) from None
+        raise _not_headers() from None
     return checked
+
+
+def as_headers(
+    headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None,
+) -> Headers:
+    """``headers`` as Headers, not yet checked one by one. Raises InvalidMessage."""
+    if isinstance(headers, Headers):
+        return headers
+    if not headers:
+        return NO_HEADERS
+    try:
+        return Headers(headers)
+    except (TypeError, ValueError):
+        raise _not_headers() from None
+
+
+def _not_headers() -> InvalidMessage:
+    return InvalidMessage(
+        "headers must be a mapping or (name, value) pairs", hint='use {"name": "value"}'
+    )
 
 
 def validate_timestamp(timestamp_ms: object) -> int:
@@ -265,17 +323,18 @@ def validate_text(text: object, what: str) -> str | None:
     """Return ``text`` if it is None or fits an AMQP short string (255 bytes), else raise."""
     if text is None:
         return None
+    if isinstance(text, str) and 0 < len(text) <= 255 and text.isascii() and text.isprintable():
+        return text  # nearly every text
     if not isinstance(text, str) or not text:
         raise InvalidMessage(f"{what} must be a non-empty str, got {text!r}")
-    if len(_utf8(text, what)) > 255 or any(c in text for c in "\0\r\n"):
+    if len(_utf8(text, what)) > 255 or _has_control(text):
         raise InvalidMessage(f"{what} must be at most 255 bytes without NUL, CR or LF")
     return text
 
 
-def _validate_header(name: object, value: object) -> None:
-    if not isinstance(name, str):
-        raise InvalidMessage(f"header name must be str, got {name!r}")
-    if not name or any(c in name for c in "\0\r\n") or len(_utf8(name, "header name")) > 255:
+@lru_cache(maxsize=1024)  # a program has few names and uses them again and again
+def _validate_header_name(name: str) -> None:
+    if not name or _has_control(name) or len(_utf8(name, "header name")) > 255:
         raise InvalidMessage(
             f"header name {name[:40]!r} is not valid",
             hint="use 1 to 255 bytes of UTF-8 without NUL, CR or LF",
@@ -284,6 +343,9 @@ def _validate_header(name: object, value: object) -> None:
         raise InvalidMessage(
             f"header {name!r} is reserved", hint=f"names in {RESERVED_PREFIX}* are ours"
         )
+
+
+def _validate_header_value(name: str, value: object) -> None:
     if isinstance(value, bool | bytes):
         return
     if isinstance(value, str):
@@ -297,6 +359,19 @@ def _validate_header(name: object, value: object) -> None:
             f"header {name!r} has a value of type {type(value).__name__}",
             hint="use str, bytes, int or bool",
         )
+
+
+def _has_control(text: str) -> bool:
+    return "\0" in text or "\r" in text or "\n" in text
+
+
+def _size_of(message: Message) -> int:
+    size = len(message.body) if message.body is not None else 0
+    if message.key is not None:
+        size += _length(message.key)
+    for name, value in message.headers.pairs:
+        size += _length(name) + _length(value)
+    return size
 
 
 def _length(value: HeaderValue) -> int:

@@ -26,11 +26,9 @@ from gearshift.message import (
     HeaderValue,
     Message,
     Receipt,
+    as_headers,
     message_id,
-    validate_headers,
-    validate_key,
-    validate_text,
-    validate_timestamp,
+    validated_size,
 )
 from gearshift.outbox import Batch, Outbox, SendResult
 
@@ -136,22 +134,20 @@ class Producer:
         MessageTooLarge, EncodeError, NotSupported.
         """
         body: bytes | None = None
-        encoded_type: str | None = None
-        if value is None:
-            self._check_tombstone()
-        else:
+        if value is not None:
             body, encoded_type = self._policy.codec.encode(value)
+            content_type = encoded_type if content_type is None else content_type
         return self._checked(
             Message(
                 body,
-                validate_key(key),
-                validate_headers(headers),
-                validate_text(id, "id") or message_id(),
-                validate_text(content_type, "content_type") or encoded_type,
-                _now_ms() if timestamp_ms is None else validate_timestamp(timestamp_ms),
-                validate_text(correlation_id, "correlation_id"),
-                validate_text(reply_to, "reply_to"),
-                validate_text(type, "type"),
+                key,
+                as_headers(headers),
+                message_id() if id is None else id,
+                content_type,
+                _now_ms() if timestamp_ms is None else timestamp_ms,
+                correlation_id,
+                reply_to,
+                type,
             )
         )
 
@@ -296,39 +292,25 @@ class Producer:
             raise InvalidMessage(
                 f"a Message has its own {', '.join(fields)}", hint="set them when you make it"
             )
-        if value.body is None:
-            self._check_tombstone()
-        elif not isinstance(value.body, bytes):
-            raise InvalidMessage(
-                f"Message.body must be bytes, got {type(value.body).__name__}",
-                hint="use producer.message(value), which encodes",
-            )
-        validate_key(value.key)
-        validate_headers(value.headers)
         if value.id is None or value.timestamp_ms is None:
             value = replace(
                 value,
-                id=value.id or message_id(),
+                id=message_id() if value.id is None else value.id,
                 timestamp_ms=_now_ms() if value.timestamp_ms is None else value.timestamp_ms,
             )
-        validate_timestamp(value.timestamp_ms)
-        for name in ("id", "content_type", "correlation_id", "reply_to", "type"):
-            validate_text(getattr(value, name), name)
         return self._checked(value)
 
-    def _check_tombstone(self) -> None:
-        if not self._policy.tombstones:
+    def _checked(self, message: Message) -> Message:
+        if message.body is None and not self._policy.tombstones:
             raise NotSupported(
                 "None is no message body here: this backend has no tombstones",
                 hint="send b'' for an empty body",
                 channel=self.channel,
             )
-
-    def _checked(self, message: Message) -> Message:
-        limit = self._policy.max_message_bytes
-        if message.size > limit:
+        size, limit = validated_size(message), self._policy.max_message_bytes
+        if size > limit:
             raise MessageTooLarge(
-                f"the message is {message.size} bytes with key and headers, the limit is {limit}",
+                f"the message is {size} bytes with key and headers, the limit is {limit}",
                 hint="store the body elsewhere and send a reference",
                 channel=self.channel,
             )

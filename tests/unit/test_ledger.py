@@ -71,7 +71,8 @@ def test_without_cumulative_acks_each_is_told_for_itself() -> None:
 
 def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
     """The message, the attempt that failed and the delay."""
-    entry = queue_entry(7, attempt=3)
+    entry = queue_entry(7, attempt=2)
+    entry.retries = 1
     ledger = filled(QueueLedger(cumulative=True), [entry])
     ledger.settle(entry, Verdict.RETRY, 1.5)
     assert ledger.take() == [

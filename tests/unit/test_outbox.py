@@ -294,6 +294,18 @@ def test_a_refusal_of_what_was_sent_before_is_no_proof(world: World, outbox: Out
     assert isinstance(outbox.wait(sent)[0], errors.OutcomeUnknown)
 
 
+def test_a_doubt_outlives_the_driver_that_raised_it(world: World, outbox: Outbox) -> None:
+    """Unknown to the first driver, certainly not stored by the second: still unknown."""
+    sent = put(outbox, "a", deadline=10.0)
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    renewed = world.reconnected()
+    eventually(lambda: renewed.taken)
+    world.refusing = Lost("down")
+    renewed.report(0, Stored.NO, Lost("no route"))
+    world.now = 10.0
+    assert isinstance(outbox.wait(sent)[0], errors.OutcomeUnknown)
+
+
 def test_a_driver_that_reports_nothing_for_long_is_replaced(world: World, outbox: Outbox) -> None:
     """Nothing confirmed for 45 s: what it holds is sent again through a new one."""
     put(outbox, "a", deadline=1000.0)
@@ -320,7 +332,8 @@ def test_a_full_window_blocks_and_raises_at_the_deadline(
     waiting.start()
     world.driver.report_all()
     waiting.join(20)
-    assert world.driver.bodies() == [b"a", b"b", b"d"]
+    put(outbox, "e", deadline=0.0)
+    assert world.driver.bodies() == [b"a", b"b", b"d", b"e"]
     outbox.close(0.0)
 
 
