@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from gearshift.capabilities import Requirement
 from gearshift.delivery import Delivery
 from gearshift.errors import UsageError
+from gearshift.handling.rate_limit import parse_rate
 from gearshift.message import DEFAULT_GROUP, validate_name
 
 __all__ = ["App", "Handler", "Reject", "Retry", "load_app"]
@@ -62,6 +63,7 @@ class Handler:
     group: str | None
     concurrency: int
     prefetch: int | None
+    rate_limit: str | None
     requires: tuple[str, ...]
     value_type: Any
     takes_value: bool
@@ -93,21 +95,25 @@ class App:
         group: str | None = None,
         concurrency: int = 1,
         prefetch: int | None = None,
+        rate_limit: str | None = None,
         requires: Sequence[str] = (),
     ) -> Callable[[F], F]:
         """Register a function for ``channel`` and ``group``; it stays callable as it is.
 
         ``concurrency`` is how many messages a process handles at once: messages of one key one
         after the other, each on a thread (or, for async functions, all on one event loop).
-        ``prefetch`` bounds what the process holds; None is the channel's setting. ``requires``
-        names capabilities without which the worker must not start. Raises UsageError, ConfigError
-        and InvalidMessage at import, not when the first message comes.
+        ``prefetch`` bounds what the process holds, ``rate_limit`` ("100/s", "30/min", "500/h")
+        how many messages it begins in a time; None is the channel's setting. ``requires`` names
+        capabilities without which the worker must not start. Raises UsageError, ConfigError and
+        InvalidMessage at import, not when the first message comes.
         """
         validate_name(channel, "channel")
         if group is not None:
             validate_name(group, "group")
         if not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
             raise UsageError(f"concurrency {concurrency!r} is out of range", hint="use 1 to 1000")
+        if rate_limit is not None:
+            parse_rate(rate_limit)
         Requirement.parse_all(requires)
 
         def register(function: F) -> F:
@@ -119,6 +125,7 @@ class App:
                     group=group,
                     concurrency=concurrency,
                     prefetch=prefetch,
+                    rate_limit=rate_limit,
                     requires=tuple(requires),
                     value_type=value_type,
                     takes_value=takes_value,

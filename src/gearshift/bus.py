@@ -35,6 +35,7 @@ from gearshift.driver import (
 from gearshift.errors import Closed, ConfigError, GearshiftError, NotSupported
 from gearshift.failures import Failures
 from gearshift.handling.dead_letters import DeadLetters
+from gearshift.handling.rate_limit import RateLimit, parse_rate
 from gearshift.handling.retry import RetryPolicy
 from gearshift.inbox import Inbox
 from gearshift.message import DEFAULT_GROUP, Semantics
@@ -144,6 +145,7 @@ class Bus:
         start: Start | str = ...,
         ephemeral: bool = ...,
         serial_keys: bool = ...,
+        rate_limit: str | None = ...,
         requires: Sequence[str] = ...,
         create: bool | None = ...,
         timeout_s: float = ...,
@@ -160,6 +162,7 @@ class Bus:
         start: Start | str = ...,
         ephemeral: bool = ...,
         serial_keys: bool = ...,
+        rate_limit: str | None = ...,
         requires: Sequence[str] = ...,
         create: bool | None = ...,
         timeout_s: float = ...,
@@ -175,6 +178,7 @@ class Bus:
         start: Start | str = "earliest",
         ephemeral: bool = False,
         serial_keys: bool = False,
+        rate_limit: str | None = None,
         requires: Sequence[str] = (),
         create: bool | None = None,
         timeout_s: float = OPEN_TIMEOUT_S,
@@ -185,7 +189,9 @@ class Bus:
         pydantic model. ``prefetch`` bounds the unsettled deliveries. ``start`` is where a new group
         of a stream begins: "earliest", "latest" or a Start. An ``ephemeral`` consumer has a group
         of its own that leaves nothing behind. With ``serial_keys`` no two deliveries of one key
-        are in hand at once, so that several threads keep each key's order.
+        are in hand at once, so that several threads keep each key's order. ``rate_limit``
+        ("100/s", "30/min", "500/h") bounds how many deliveries this consumer gives in a time,
+        retries included; None is the channel's setting, which by default is no limit.
 
         Blocking, ``requires``, ``create`` and errors as for ``producer``, and UnknownGroup.
         """
@@ -207,7 +213,12 @@ class Bus:
             ephemeral=ephemeral,
         )
         dead_letters = None if ephemeral else self._dead_letters(spec, name, timeout_s)
-        inbox = Inbox(wanted.prefetch, serial_keys=serial_keys)
+        rate = settings.rate_limit if rate_limit is None else rate_limit
+        inbox = Inbox(
+            wanted.prefetch,
+            serial_keys=serial_keys,
+            rate_limit=None if rate is None else RateLimit(parse_rate(rate)),
+        )
         policy = self._policy(wanted, capabilities, dead_letters, value_type)
         return self._consume(wanted, inbox, policy, create, timeout_s)
 

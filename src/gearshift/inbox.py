@@ -16,6 +16,7 @@ from typing import Any
 from gearshift.driver import Incoming, Verdict
 from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
 from gearshift.handling.lanes import Lanes
+from gearshift.handling.rate_limit import RateLimit
 from gearshift.ledger import Entry, Fate, Ledger, LogLedger
 
 __all__ = ["Inbox"]
@@ -43,9 +44,11 @@ class Inbox:
         prefetch: int,
         *,
         serial_keys: bool = False,
+        rate_limit: RateLimit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._prefetch = prefetch
+        self._rate_limit = rate_limit
         self._clock = clock
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -82,7 +85,7 @@ class Inbox:
                 now = self._clock()
                 if deadline is not None and now >= deadline:
                     return []
-                if not warned and now - started > _WARN_STALLED_AFTER_S and self.room() == 0:
+                if not warned and now - started > _WARN_STALLED_AFTER_S and self._stalled():
                     warned = True
                     log.warning(
                         "all %d deliveries that prefetch allows are unsettled: "
@@ -263,6 +266,8 @@ class Inbox:
             return []
         now = self._clock()
         entries: list[Entry] = []
+        if self._rate_limit is not None:
+            max_messages = min(max_messages, self._rate_limit.allowance(now))
         while len(entries) < max_messages:
             entry = self._lanes.pop(now)
             if entry is None:
@@ -271,7 +276,13 @@ class Inbox:
             self._mark_seen(entry)
             entries.append(entry)
         self.handed_out += len(entries)
+        if self._rate_limit is not None:
+            self._rate_limit.spend(len(entries))
         return entries
+
+    def _stalled(self) -> bool:
+        """Every delivery that prefetch allows is with the user."""
+        return self.room() == 0 and not self._lanes
 
     def _mark_seen(self, entry: Entry) -> None:
         """On a log, remember how far this consumer has been: what it gets again is redelivered."""
@@ -286,6 +297,8 @@ class Inbox:
     def _nap(self, now: float, deadline: float | None) -> float | None:
         """How long to wait for a change; None where nothing but a change can help."""
         due = self._lanes.next_due()
+        if self._rate_limit is not None and self._rate_limit.wait_s() > 0:
+            due = now + self._rate_limit.wait_s()  # nothing can go before, due or not
         times = [moment - now for moment in (due, deadline) if moment is not None]
         return max(0.0, min([*times, _WARN_STALLED_AFTER_S]))
 

@@ -94,6 +94,7 @@ class Worker:
                 group=handler.group,
                 value_type=handler.value_type,
                 prefetch=handler.prefetch,
+                rate_limit=handler.rate_limit,
                 requires=handler.requires,
                 serial_keys=True,
             )

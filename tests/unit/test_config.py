@@ -289,6 +289,7 @@ max_attempts = 3
 dead_letter = "graveyard"
 requires = ["redelivery", "order=key"]
 prefetch = 10
+rate_limit = "30/min"
 max_processing_s = 5.5
 retry_delay_s = 0
 retry_max_delay_s = 0
@@ -309,6 +310,7 @@ topic = "t"
             Requirement(name="order", level=Order.KEY),
         ),
         prefetch=10,
+        rate_limit="30/min",
         max_processing_s=5.5,
         retry_delay_s=0.0,
         retry_max_delay_s=0.0,
@@ -541,6 +543,7 @@ BAD_CHANNELS = [
     ("max_processing_s = -1", "max_processing_s = -1: must be from 0.1"),
     ("retry_delay_s = -0.1", "retry_delay_s = -0.1: must be from 0"),
     ("retry_delay_s = nan", "must be a finite number"),
+    ('rate_limit = "fast"', "rate_limit = \"fast\": 'fast' is no rate (hint: write it"),
     ("retry_max_delay_s = -inf", "must be a finite number"),
     ("retry_delay_s = 5\nretry_max_delay_s = 1", "max_delay_s = 1: is less than retry_delay_s (5)"),
     ("dead_letter = 5", "dead_letter = 5: expected"),

@@ -10,6 +10,7 @@ from msgspec.structs import force_setattr
 
 from gearshift.capabilities import Requirement
 from gearshift.errors import ConfigError, InvalidMessage
+from gearshift.handling.rate_limit import parse_rate
 from gearshift.message import Semantics, validate_name
 
 __all__ = ["ChannelSettings"]
@@ -34,8 +35,9 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ``semantics`` None takes the backend's natural one; ``partitions`` and ``retention_s`` are for
     streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
     group. ``dead_letter`` None or true is a channel called after this one (see
-    ``dead_letter_name``), false is none, a text is that channel. Times are seconds. ``native`` has
-    one table per backend, so that one file serves every profile.
+    ``dead_letter_name``), false is none, a text is that channel. ``rate_limit`` ("100/s", "30/min",
+    "500/h") bounds what one consumer hands out. Times are seconds. ``native`` has one table per
+    backend, so that one file serves every profile.
     """
 
     semantics: Semantics | None = None
@@ -46,6 +48,7 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     dead_letter: str | bool | None = None
     requires: tuple[Any, ...] = ()  # of Requirement; msgspec would take that dataclass apart
     prefetch: int = 100
+    rate_limit: str | None = None
     max_processing_s: float | None = None
     retry_delay_s: float = 1.0
     retry_max_delay_s: float = 60.0
@@ -63,6 +66,8 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         self._check_semantics()
         _check_groups(self.groups)
         force_setattr(self, "requires", _requirements(self.requires))
+        if self.rate_limit is not None:
+            parse_rate(self.rate_limit)
         if isinstance(self.dead_letter, str):
             _check_name("dead_letter", self.dead_letter)
         if not self.codec.strip():

@@ -38,6 +38,11 @@ class Lanes:
         self._due: list[tuple[float, int, Entry]] = []
         self._lanes: dict[str, _Lane] = {}
 
+    def __bool__(self) -> bool:
+        """True if something waits here to be handed out."""
+        lanes = self._lanes.values()
+        return bool(self._ready or self._due or any(lane.followers for lane in lanes))
+
     def push(self, entry: Entry) -> None:
         """A new arrival."""
         self._ready.append(entry)
