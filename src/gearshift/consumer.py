@@ -208,7 +208,7 @@ class Consumer(Generic[T]):
         self._inbox.require_live(entry)
         if self._policy.dead_letters is None:
             log.error(
-                "channel %r: message %s is dropped, there is no dead-letter channel: %r",
+                "channel %r: message %r is dropped, there is no dead-letter channel: %r",
                 self.channel,
                 entry.message.id,
                 reason,
@@ -237,7 +237,7 @@ class Consumer(Generic[T]):
             log.error("channel %r: the dead letter was not stored: %s", self.channel, error)
             self._give_back(entry, self._policy.retry.max_delay_s)
         except StaleDelivery:
-            log.warning("channel %r: message %s was stale", self.channel, entry.message.id)
+            log.warning("channel %r: message %r was stale", self.channel, entry.message.id)
 
     # ── inside ──
 

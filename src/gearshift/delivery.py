@@ -128,7 +128,7 @@ class Delivery(Generic[T]):
     def _settle(self, outcome: str, settle: Callable[..., str], *arguments: object) -> None:
         if self.outcome is not None:
             raise AlreadySettled(
-                f"message {self.id} was settled before, with {self.outcome}()",
+                f"message {self.id!r} was settled before, with {self.outcome}()",
                 channel=self.channel,
             )
         self.outcome = outcome
@@ -136,4 +136,4 @@ class Delivery(Generic[T]):
 
     def __repr__(self) -> str:
         state = self.outcome or "unsettled"
-        return f"<Delivery {self.id} of {self.channel!r}, attempt {self.attempt}, {state}>"
+        return f"<Delivery {self.id!r} of {self.channel!r}, attempt {self.attempt}, {state}>"

@@ -247,13 +247,13 @@ class Inbox:
     def _ledger_of(self, entry: Entry) -> Ledger:
         """The ledger that can settle ``entry``; raises what ``require_live`` says."""
         if entry.fate is Fate.SETTLED:
-            raise AlreadySettled(f"message {entry.message.id} was settled before")
+            raise AlreadySettled(f"message {entry.message.id!r} was settled before")
         if entry.fate is not Fate.STALE and self._ledger is not None:
             return self._ledger
         self.stale += 1
         raise StaleDelivery(
-            f"message {entry.message.id} can no longer be settled: its connection, assignment "
-            "or lease is gone",
+            f"message {entry.message.id!r} can no longer be settled: its connection, "
+            "assignment or lease is gone",
             hint="it will be delivered again; make the handler idempotent on the message id",
         )
 

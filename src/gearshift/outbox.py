@@ -294,7 +294,7 @@ class Outbox:
         self, message: Message, reason: str, cause: Exception | None = None
     ) -> GearshiftError:
         error = OutcomeUnknown(
-            f"message {message.id} may or may not be stored: {reason}",
+            f"message {message.id!r} may or may not be stored: {reason}",
             hint="send it again under the same id if a duplicate does less harm than a loss",
             message_id=message.id,
         )

@@ -164,11 +164,11 @@ class Worker:
         except Retry as verdict:
             return partial(delivery.retry, verdict.delay_s)
         except DecodeError as error:
-            log.error("%s: message %s: %s", handler.name, delivery.id, error)
+            log.error("%s: message %r: %s", handler.name, delivery.id, error)
             return partial(delivery.reject, str(error))
         except Exception as error:
             log.exception(
-                "%s failed on message %s, attempt %d", handler.name, delivery.id, delivery.attempt
+                "%s failed on message %r, attempt %d", handler.name, delivery.id, delivery.attempt
             )
             return partial(delivery.retry, reason=f"{type(error).__name__}: {error}")
         return delivery.ack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import re
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 
 import gearshift
 from gearshift.cli import GROUPS, cli
+from gearshift.errors import PublishRefused
 
 CANARY = "canary/0f8e@secret"
 ESCAPE = "\x1b"
@@ -29,6 +31,11 @@ OPENING = [
     ("send", "orders"),
     ("tail", "orders", "--idle", "0.1"),
     ("purge", "orders", "--yes"),
+    ("peek", "orders"),
+    ("replay", "orders", "--idle", "0.1"),
+    ("dlq", "list"),
+    ("dlq", "redrive", "orders", "--yes"),
+    ("explain",),
     ("doctor",),
     ("doctor", "-o", "json"),
     ("config", "show"),
@@ -154,6 +161,22 @@ def test_a_broker_that_is_down_is_named(
     assert result.stdout == ""
     assert f"127.0.0.1:{free_port}" in result.stderr
     assert "hint: " in result.stderr
+
+
+def test_what_a_terminal_might_obey_is_escaped(
+    run: Run, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    """In errors, hints and logs: a stranger's text must not clear the screen or forge a line."""
+
+    def fail(*_: object, **__: object) -> None:
+        logging.getLogger("gearshift.test").warning("\x1b[2J log")
+        raise PublishRefused("\x1b[2J text \r", hint="\x07 bell")
+
+    monkeypatch.setattr(gearshift.Bus, "producer", fail)
+    result = run("send", "orders", input="1\n")
+    assert result.stderr.splitlines() == [
+        "warning: \\x1b[2J log", "error: \\x1b[2J text \\r", "hint: \\x07 bell"
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("impatient")

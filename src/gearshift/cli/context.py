@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 from click.shell_completion import CompletionItem
 
+from gearshift.cli.output import is_plain, printable
 from gearshift.errors import ConnectionFailed, GearshiftError, TopologyConflict
 
 if TYPE_CHECKING:
@@ -168,11 +169,11 @@ def print_error(error: Exception, session: Session) -> None:
     """Print cause and fix, and with -vv the traceback; without secrets."""
     if session.verbose > 1:
         trace = "".join(traceback.format_exception(error))
-        click.echo(session.masked(trace), err=True, nl=False)
+        click.echo(printable(session.masked(trace)), err=True, nl=False)
     text, hint = _words(error)
-    click.echo(f"{_label('error', 'red')} {session.masked(text)}", err=True)
+    click.echo(f"{_label('error', 'red')} {printable(session.masked(text))}", err=True)
     if hint:
-        click.echo(f"{_label('hint', 'cyan')} {session.masked(hint)}", err=True)
+        click.echo(f"{_label('hint', 'cyan')} {printable(session.masked(hint))}", err=True)
 
 
 def end_of_pipe() -> int:
@@ -212,8 +213,6 @@ def _exit_code(error: Exception) -> int:
 
 
 def _label(word: str, colour: str) -> str:
-    from gearshift.cli.output import is_plain
-
     return f"{word}:" if is_plain() else click.style(f"{word}:", fg=colour, bold=True)
 
 
@@ -262,4 +261,4 @@ class _StderrHandler(logging.Handler):
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         with contextlib.suppress(OSError, ValueError):
-            click.echo(self._session.masked(text), err=True)
+            click.echo(printable(self._session.masked(text)), err=True)

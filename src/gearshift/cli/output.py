@@ -24,6 +24,7 @@ __all__ = [
     "json_line",
     "new_table",
     "output_option",
+    "printable",
     "show",
     "terminal",
 ]
@@ -86,7 +87,14 @@ def cell(value: object, style: str = "") -> Text:
     if value is None:
         return Text("n/a", style="dim")
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return Text(text if text.isprintable() else repr(text)[1:-1], style=style)
+    return Text(printable(text.replace("\n", "\\n")), style=style)
+
+
+def printable(text: str) -> str:
+    """``text`` with whatever a terminal might obey escaped, line ends left as they are."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def show(item: RenderableType) -> None:
