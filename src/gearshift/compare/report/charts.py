@@ -1,4 +1,4 @@
-"""Vega-Lite specifications, one for each kind of chart. Colours are named and filled in on the page.
+"""Vega-Lite specifications, one for each kind of chart. Colours are names, filled in on the page.
 
 A specification gets its rows from the page as ``data.name = "rows"``; here is only how they are
 drawn. Every difference that a colour makes is also made by a shape, a dash or a position.
