@@ -33,7 +33,7 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p native_brokers
 	@$(BIN)/mypy --no-error-summary tests/typing
-	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || (cat .pyright.log; exit 1); rm -f .pyright.log
+	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || { cat .pyright.log; exit 1; }; rm -f .pyright.log
 
 imports: $(READY)
 	@$(BIN)/lint-imports --no-cache >.imports.log || { cat .imports.log; exit 1; }; rm -f .imports.log
