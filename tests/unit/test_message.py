@@ -84,7 +84,7 @@ class TestHeaders:
 
     @pytest.mark.parametrize(
         "value",
-        [None, 1.5, 2**63, -(2**63) - 1, [1], {"a": 1}, {1}, object(), "\ud800"],
+        [None, 1.5, 2**63, -(2**63) - 1, [1], {"a": 1}, {1}, ..., "\ud800"],
         ids=repr,
     )
     def test_any_other_value_is_refused_by_name(self, value: Any) -> None:
