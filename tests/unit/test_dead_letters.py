@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gearshift import errors
-from gearshift.handling.dead_letters import MAX_REASON, DeadLetters
+from gearshift.handling.dead_letters import MAX_REASON, DeadLetters, revived
 from gearshift.message import Headers, Message, Receipt
 from gearshift.outbox import Batch
 
@@ -77,10 +77,11 @@ def test_a_dead_letter_is_the_message_and_its_story(outbox: Outbox) -> None:
 
 
 def test_a_second_death_replaces_the_story_of_the_first(outbox: Outbox) -> None:
-    """The headers do not grow."""
+    """The headers do not grow, and revived it is what it was."""
     letters = dead_letters(outbox)
     send(letters, reason="first")
     send(letters, outbox.letter, reason="second")
+    assert revived(outbox.letter) == MESSAGE
     assert outbox.letter.headers.getall("dead-letter-reason") == ("second",)
     assert len(outbox.letter.headers.pairs) == 7
 

@@ -89,7 +89,7 @@ class DeadLetters:
         copy = replace(
             message,
             id=message.id or message_id(),
-            headers=self._headers(message.headers, reason, attempts),
+            headers=self._headers(revived(message).headers, reason, attempts),
         )
 
         def finished(batch: Batch) -> None:
@@ -114,10 +114,9 @@ class DeadLetters:
             return self._outbox
 
     def _headers(self, headers: Headers, reason: str, attempts: int) -> Headers:
-        kept = [pair for pair in headers.pairs if pair[0] not in _OURS]
         return Headers(
             [
-                *kept,
+                *headers.pairs,
                 (REASON, reason[:MAX_REASON].encode("utf-8", "replace").decode()),
                 (CHANNEL, self._channel),
                 (GROUP, self._group),

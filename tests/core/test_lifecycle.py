@@ -1,0 +1,165 @@
+"""How buses, workers and processes end: nothing that was begun is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import gearshift
+from gearshift.worker import Worker
+
+CONFIG = """
+profile = "p"
+[profiles.p]
+backend = "sqlite"
+path = "test.db"
+[channels.orders]
+prefetch = 4
+[channels.events]
+semantics = "stream"
+prefetch = 4
+"""
+
+DROPPED = """
+import gearshift
+producer = gearshift.open().producer("orders")
+for number in range(300):
+    producer.submit(number)
+"""
+
+WORKER = """
+import pathlib, time
+import gearshift
+
+app = gearshift.App()
+here = pathlib.Path.cwd()
+
+@app.handler("CHANNEL", concurrency=2)
+def handle(number: int) -> None:
+    (here / f"begun-{number}").touch()
+    while not (here / "release").exists():
+        time.sleep(0.01)
+    (here / f"done-{number}").touch()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The current folder, with a gearshift.toml for SQLite."""
+    (tmp_path / "gearshift.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def drained(channel: str) -> list[int]:
+    with gearshift.open() as bus, bus.consumer(channel) as consumer:
+        consumer.ready()
+        values = []
+        for delivery in consumer.iterate(idle_timeout_s=2.0):
+            values.append(delivery.value)
+            delivery.ack()
+        return values
+
+
+@pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "1 / 0"])
+def test_a_process_that_ends_without_closing_sends_what_it_submitted(
+    folder: Path, how: str
+) -> None:
+    """At its last line, by sys.exit, or by an exception that nobody caught."""
+    subprocess.run([sys.executable, "-c", DROPPED + how], stderr=subprocess.DEVNULL, check=False)
+    assert drained("orders") == list(range(300))
+
+
+def test_closing_a_bus_gives_every_submission_its_end(bus: gearshift.Bus) -> None:
+    """While other threads still send: a receipt or an error for each, no future is left open."""
+    producer = bus.producer("orders")
+    futures, refused = [], threading.Event()
+
+    def send() -> None:
+        try:
+            while True:
+                futures.append(producer.submit(1))
+        except gearshift.errors.Closed:
+            refused.set()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    eventually(lambda: len(futures) > 100)
+    bus.close()
+    assert refused.wait(20)
+    sender.join()
+    assert all(future.done() for future in futures)
+    ends = {type(future.exception()) for future in futures}
+    assert ends <= {type(None), gearshift.errors.OutcomeUnknown}
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_a_slow_key_holds_back_itself_alone(bus: gearshift.Bus, channel: str) -> None:
+    """Handlers on threads: one key's messages in order, one at a time; another key overtakes."""
+    app = gearshift.App()
+    order: dict[str | None, list[int]] = defaultdict(list)
+    active: list[str | None] = []
+    other_is_done, overlapping = threading.Event(), []
+
+    @app.handler(channel, group="audit", concurrency=4)
+    def handle(number: int, delivery: gearshift.Delivery[int]) -> None:
+        if delivery.key in active:
+            overlapping.append(number)
+        active.append(delivery.key)
+        if delivery.key == "slow":
+            assert other_is_done.wait(30)
+        order[delivery.key].append(number)
+        active.remove(delivery.key)
+        if order["quick"] == list(range(1, 40, 2)):
+            other_is_done.set()
+
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer(channel).send_many(range(40), key=lambda n: "quick" if n % 2 else "slow")
+    eventually(lambda: worker.report.acked == 40)
+    report = worker.stop()
+    assert (report.retried, report.rejected, overlapping) == (0, 0, [])
+    assert order == {"slow": list(range(0, 40, 2)), "quick": list(range(1, 40, 2))}
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
+    folder: Path, channel: str
+) -> None:
+    """SIGTERM: what was begun is done and gone, what was not comes to the next one, once."""
+    (folder / "service.py").write_text(WORKER.replace("CHANNEL", channel))
+    with gearshift.open() as bus:
+        bus.producer(channel).send_many(range(40), key=str)
+    program = Path(sys.executable).with_name("gearshift")
+    with subprocess.Popen(
+        [program, "run", "service:app", "--processes", "2"], stderr=subprocess.PIPE, text=True
+    ) as worker:
+        try:
+            eventually(lambda: len(list(folder.glob("begun-*"))) >= 3)  # so both processes
+            worker.send_signal(signal.SIGTERM)
+            (folder / "release").touch()
+            _, said = worker.communicate(timeout=60)
+        finally:
+            worker.kill()
+    assert worker.returncode == 0, said
+    begun, done = (
+        {int(path.name.partition("-")[2]) for path in folder.glob(f"{state}-*")}
+        for state in ("begun", "done")
+    )
+    left = drained(channel)
+    assert begun == done
+    assert sorted([*done, *left]) == list(range(40))
