@@ -263,7 +263,9 @@ class Incoming(NamedTuple):
 
     ``token`` is whatever settles it (a delivery tag, a row id); core never looks inside. On a log
     it is the Position. ``attempt`` counts from 1 and ``redelivered`` says whether it was handed to
-    anybody before; None is 'not known', never a guess.
+    anybody before; None is 'not known', never a guess. ``locked_until`` is when it goes to somebody
+    else unless it was settled, on the clock of ``time.monotonic``; None where that cannot happen
+    while this consumer is alive.
     """
 
     message: Message
@@ -271,6 +273,7 @@ class Incoming(NamedTuple):
     position: Position | None = None
     attempt: int | None = None
     redelivered: bool | None = None
+    locked_until: float | None = None
 
 
 class Verdict(StrEnum):

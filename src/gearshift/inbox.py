@@ -17,7 +17,7 @@ from gearshift.driver import Incoming, Verdict
 from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
 from gearshift.handling.lanes import Lanes
 from gearshift.handling.rate_limit import RateLimit
-from gearshift.ledger import Entry, Fate, Ledger, LogLedger
+from gearshift.ledger import Entry, Fate, Ledger, LogLedger, QueueLedger
 
 __all__ = ["Inbox"]
 
@@ -248,6 +248,7 @@ class Inbox:
         """The ledger that can settle ``entry``; raises what ``require_live`` says."""
         if entry.fate is Fate.SETTLED:
             raise AlreadySettled(f"message {entry.message.id!r} was settled before")
+        self._expire_if_over(entry)
         if entry.fate is not Fate.STALE and self._ledger is not None:
             return self._ledger
         self.stale += 1
@@ -272,6 +273,8 @@ class Inbox:
             entry = self._lanes.pop(now)
             if entry is None:
                 break
+            if self._expire_if_over(entry):
+                continue
             entry.fate = Fate.IN_HAND
             self._mark_seen(entry)
             entries.append(entry)
@@ -283,6 +286,15 @@ class Inbox:
     def _stalled(self) -> bool:
         """Every delivery that prefetch allows is with the user."""
         return self.room() == 0 and not self._lanes
+
+    def _expire_if_over(self, entry: Entry) -> bool:
+        """Drop an entry whose lock is over, before or after it was handed out."""
+        if entry.locked_until is None or self._clock() < entry.locked_until:
+            return False
+        if isinstance(self._ledger, QueueLedger) and entry.fate is not Fate.STALE:
+            self._ledger.expire(entry)
+            self._lanes.settled(entry)
+        return True
 
     def _mark_seen(self, entry: Entry) -> None:
         """On a log, remember how far this consumer has been: what it gets again is redelivered."""

@@ -29,6 +29,9 @@ class Fate(Enum):
     STALE = auto()  # the broker will give it to somebody again
 
 
+_ENDED = (Fate.SETTLED, Fate.STALE)
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One received message. ``retries`` counts how often it was handed out again from here."""
@@ -38,6 +41,7 @@ class Entry:
     position: Position | None
     attempt: int | None
     redelivered: bool | None
+    locked_until: float | None = None
     fate: Fate = Fate.BUFFERED
     retries: int = 0
     settlement: Settlement | None = None
@@ -116,7 +120,12 @@ class QueueLedger:
         return bool(self._news)
 
     def entries(self) -> Iterator[Entry]:
-        return (entry for entry in self._open if entry.fate is not Fate.SETTLED)
+        return (entry for entry in self._open if entry.fate not in _ENDED)
+
+    def expire(self, entry: Entry) -> None:
+        """Its lock is over: nothing is told to the broker, which has given it to somebody else."""
+        entry.fate = Fate.STALE
+        self.unsettled -= 1
 
     def take(self) -> list[Settlement]:
         news, self._news = self._news, []
@@ -137,7 +146,7 @@ class QueueLedger:
     def _settled_prefix(self) -> Settlement | None:
         """Drop the settled front; where allowed its acks become one settlement, the result."""
         run: list[Entry] = []
-        while self._open and self._open[0].fate is Fate.SETTLED:
+        while self._open and self._open[0].fate in _ENDED:
             entry = self._open.popleft()
             is_ack = entry.settlement is not None and entry.settlement.verdict is Verdict.ACK
             if is_ack and not entry.told:

@@ -33,10 +33,6 @@ _TIMEOUT_S = 8.0
 
 DEFAULT_PARTITIONS = 4
 
-#: The members of a share group need no partitions of their own, and a broker assigns each member
-#: to some of them only: with one, everybody is offered everything.
-QUEUE_PARTITIONS = 1
-
 
 def group_exists(client: AdminClient, group: str) -> bool:
     """True if the group has a member or a position somewhere. Blocks; raises KafkaException."""
@@ -182,8 +178,10 @@ class KafkaAdmin:
         config = dict(channel.native.config)
         if channel.retention_s is not None:
             config["retention.ms"] = _retention_ms(channel.retention_s)
+        # The members of a share group need no partition each, and where there are several the
+        # broker offers each member only some: with one, everybody gets whatever comes (measured).
         is_queue = channel.semantics is Semantics.QUEUE
-        default = QUEUE_PARTITIONS if is_queue else DEFAULT_PARTITIONS
+        default = channel.native.partitions if is_queue else DEFAULT_PARTITIONS
         new = NewTopic(
             topic,
             num_partitions=channel.partitions or default,

@@ -209,12 +209,14 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """A channel's native settings: adopt a ``topic`` or ``group``, or shape the topic we create.
 
     Adopted ones are used as they are, neither created nor changed; ``group`` stands for the
-    channel's only group, or its default one. ``config`` are topic settings.
+    channel's only group, or its default one. ``config`` are topic settings. ``partitions`` is for
+    queues, where it spreads load over brokers and says nothing of how many may work: one will do.
     """
 
     topic: str | None = None
     group: str | None = None
     replication_factor: int = -1
+    partitions: int = 1
     config: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -227,9 +229,12 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
                 f"replication_factor: {self.replication_factor} is not from 1 to 32767; "
                 "leave it out for the broker's default"
             )
-        if self.topic and (self.config or self.replication_factor != -1):
+        if not 1 <= self.partitions <= 10_000:
+            raise ValueError(f"partitions: {self.partitions} is not from 1 to 10000")
+        if self.topic and (self.config or self.replication_factor != -1 or self.partitions != 1):
             raise ValueError(
-                "topic: an adopted topic is not changed; drop config and replication_factor"
+                "topic: an adopted topic is not changed; "
+                "drop config, partitions and replication_factor"
             )
 
 

@@ -66,7 +66,8 @@ class Lane:
         self._beginnings = beginnings
         self._held: set[tuple[int, int]] = set()
         self._untold: set[tuple[int, int]] = set()  # acknowledged, and the broker does not know
-        self._locked_until = 0.0
+        self._asked: float | None = None  # when the last poll began, if it brought nothing
+        self.locked_until = 0.0  #: when the lock on what was polled last is over
         consumer.subscribe([topic])
 
     @property
@@ -87,8 +88,11 @@ class Lane:
 
     def poll(self, timeout_s: float) -> list[Record]:
         """What was acquired, and errors that came instead. Only while idle."""
+        started = time.monotonic()
         records = list(self._consumer.poll(timeout_s))
-        self._locked_until = time.monotonic() + self._lock_s
+        # What a poll in vain has asked for may have come, and be locked, ever since.
+        self.locked_until = (self._asked or started) + self._lock_s
+        self._asked = None if records else started
         return [record for record in records if record.error() or self._take(record)]
 
     def acknowledge(self, place: Place, how: AcknowledgeType) -> None:
@@ -113,7 +117,7 @@ class Lane:
 
     def give_up_expired(self) -> None:
         """Let go of messages whose lock is over: somebody else may have them by now."""
-        if self._held and time.monotonic() >= self._locked_until:
+        if self._held and time.monotonic() >= self.locked_until:
             for partition, offset in list(self._held):
                 self._end(partition, offset, AcknowledgeType.RELEASE)
             self.commit()  # refused by the broker, and all the same the client is free again

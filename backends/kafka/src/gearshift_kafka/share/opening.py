@@ -103,8 +103,12 @@ def open_share_queue(
             failures=failures,
             deliveries=settings.deliveries,
         )
-        queue.join(_JOIN_S)
-        return queue
     except BaseException:
         consumer.close()
         raise
+    try:
+        queue.join(_JOIN_S)
+    except BaseException:
+        queue.close(1.0)
+        raise
+    return queue

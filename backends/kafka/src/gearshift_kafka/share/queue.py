@@ -181,7 +181,8 @@ class ShareQueue:
         if delivery >= self._last_delivery:
             self._store_again(place, message, attempts=attempt - 1, delay_s=0.0)
         else:
-            self._ready.append(Incoming(message, place, None, attempt, attempt > 1))
+            until = lane.locked_until
+            self._ready.append(Incoming(message, place, None, attempt, attempt > 1, until))
 
     def _note(self, error: KafkaError) -> None:
         if error.code() in LACKS_PROTOCOL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from confluent_kafka import (
@@ -40,9 +41,13 @@ class ShareGroups:
 
     A group gets what is sent after it exists, which on Kafka has to be said: a share group that
     begins at ``latest`` misses what was sent before its first consumer, and one that begins at
-    ``earliest`` gets all history. So groups begin at ``earliest``, and for one that is declared on
-    a topic with history the topic's end at that moment is kept, as a position of the consumer
-    group of its delay topic. Consumers drop what lies before.
+    ``earliest`` gets all history. So groups begin at ``earliest``, and the topic's end when they
+    were declared is kept, as positions of the consumer group of the delay topic: consumers drop
+    what lies before.
+
+    A group exists if it has either, that setting or these positions. A setting takes a moment to
+    reach every broker, and positions are forgotten if nobody consumes for a week; taking a group
+    for new that is not would lose what waits for it.
     """
 
     def __init__(
@@ -62,8 +67,8 @@ class ShareGroups:
 
     def declare(self, channel: ChannelSpec, group: str) -> None:
         """Create ``group`` unless it is there; the same again does nothing."""
-        # Asked for before anything else: a sender that has declared the group, and could send to
-        # it, is not finished with that yet if the settings below are still missing.
+        # Asked for before anything else: nobody has declared the group, and could send to it, by
+        # then if it does not exist below.
         ends = self._ends(topic_name(channel))
         name, retries = group_id(channel, group), retry_topic(channel, group)
         known = group_settings(self._client, name)
@@ -71,13 +76,13 @@ class ShareGroups:
             self._create(_helper(channel, topic, is_delay=topic != retries))
         values: dict[str, str | None] = {}
         if not known.is_declared:
-            if any(ends.values()):
-                self._begin_at(channel, group, ends)
+            self._begin_at(channel, group, ends)
             values[RESET] = "earliest"
         values |= self._lock(channel, known.lock_s)
         if values and name != channel.native.group:
-            for target in (retries, name):  # the group itself last: it tells that all is there
+            for target in (retries, name):
                 change(self._client, target, values)
+                self._wait_until_declared(target)
 
     def forget(self, channel: ChannelSpec, group: str) -> tuple[str, str]:
         """Take back the settings of ``group``; returns its topics, which the caller deletes."""
@@ -106,8 +111,20 @@ class ShareGroups:
         milliseconds = max(least, round(wanted_s * 1000))
         return {} if milliseconds == lock_s * 1000 else {LOCK_MS: str(milliseconds)}
 
+    def _wait_until_declared(self, group: str) -> None:
+        """A consumer that came before the setting would begin at the end."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not group_settings(self._client, group).is_declared:
+            if time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            time.sleep(0.02)
+
     def _begin_at(self, channel: ChannelSpec, group: str, ends: Mapping[int, int]) -> None:
         topic, keeper = topic_name(channel), delay_topic(channel, group)
+        request = ConsumerGroupTopicPartitions(keeper, [TopicPartition(topic, p) for p in ends])
+        answer = self._client.list_consumer_group_offsets([request])[keeper].result(TIMEOUT_S)
+        if any(place.offset >= 0 for place in answer.topic_partitions or ()):
+            return
         places = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
         request = ConsumerGroupTopicPartitions(keeper, places)
         try:

@@ -1,0 +1,61 @@
+"""Queue channels on real Kafkas, each with names of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+import gearshift
+from native_brokers import Kafka
+
+Settings: TypeAlias = Callable[..., Path]
+
+_numbers = itertools.count()
+
+#: The shortest lock that Kafka can be told to allow.
+LOCK_S = 2.0
+
+
+@pytest.fixture(scope="session")
+def hasty_kafka(kafka: Kafka) -> Iterator[Kafka]:
+    """A Kafka of this run whose locks are over within seconds."""
+    lock_ms = str(round(LOCK_S * 1000))
+    settings = {
+        "group.share.min.record.lock.duration.ms": "1000",
+        "group.share.record.lock.duration.ms": lock_ms,
+    }
+    with Kafka(settings=settings) as broker:
+        yield broker
+
+
+@pytest.fixture
+def name() -> str:
+    """A channel that no other test uses."""
+    return f"orders-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def settings(kafka: Kafka, name: str, tmp_path: Path) -> Settings:
+    """Writes a gearshift.toml with the queue ``name`` in it; returns its path."""
+
+    def write(more: str = "", *, url: str = kafka.url, group: str = "g") -> Path:
+        file = tmp_path / "gearshift.toml"
+        file.write_text(
+            f'profile = "p"\n[profiles.p]\nbackend = "kafka"\nbootstrap_servers = ["{url}"]\n'
+            f'[channels.{name}]\nsemantics = "queue"\ngroups = ["{group}"]\n{more}\n'
+        )
+        return file
+
+    return write
+
+
+@pytest.fixture
+def bus(settings: Settings) -> Iterator[gearshift.Bus]:
+    """A bus whose queue retries soon."""
+    with gearshift.open(settings("retry_delay_s = 0.1\nretry_max_delay_s = 0.2")) as opened:
+        yield opened

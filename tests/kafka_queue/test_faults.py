@@ -1,0 +1,268 @@
+"""Queues on Kafka when locks end, workers are killed, brokers die and topics go away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+import gearshift
+from gearshift import errors
+from native_brokers import Kafka
+
+from .conftest import Settings
+from .test_queue import PATIENCE_S, ack_all, drain, take
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+HOLDS = """
+import sys, time
+import gearshift
+bus = gearshift.open(sys.argv[1])
+consumer = bus.consumer(sys.argv[2], group="g")
+print("has", consumer.receive(timeout_s=60)[0].value, flush=True)
+time.sleep(600)
+"""
+
+
+def worker_that_holds_one(settings_file: object, name: str) -> tuple[subprocess.Popen[str], int]:
+    """Another process with one message in hand; and which."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(settings_file), name],
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    return child, int(child.stdout.readline().removeprefix("has "))
+
+
+def test_a_lock_that_is_over_makes_a_stale_delivery(
+    settings: Settings, hasty_kafka: Kafka, name: str
+) -> None:
+    """Settling after the lock raises StaleDelivery, and the message is handled again."""
+    with gearshift.open(settings(url=hasty_kafka.url)) as bus:
+        bus.producer(name).send("slow")
+        with bus.consumer(name, group="g") as slow, bus.consumer(name, group="g") as other:
+            late = (slow.receive(timeout_s=0.5) or other.receive(timeout_s=PATIENCE_S))[0]
+            again: list[gearshift.Delivery] = []
+            deadline = time.monotonic() + PATIENCE_S
+            while not again and time.monotonic() < deadline:
+                again = slow.receive(timeout_s=0.2) or other.receive(timeout_s=0.2)
+            assert (again[0].value, again[0].attempt, again[0].redelivered) == ("slow", 2, True)
+            for settle in (late.ack, late.retry, late.reject):
+                late.outcome = None
+                with pytest.raises(errors.StaleDelivery):
+                    settle()
+            again[0].ack()
+            bus.producer(name).send("next")
+            values = ack_all(slow.receive(timeout_s=1.0) or other.receive(timeout_s=PATIENCE_S))
+            assert values == ["next"]
+
+
+def test_what_waits_in_hand_past_its_lock_is_not_handed_out(
+    settings: Settings, hasty_kafka: Kafka, name: str
+) -> None:
+    """Messages that were fetched behind a slow one are given up, not handled twice in silence."""
+    with gearshift.open(settings("prefetch = 40", url=hasty_kafka.url)) as bus:
+        bus.producer(name).send_many(range(10))
+        handled: Counter[int] = Counter()
+        with bus.consumer(name, group="g") as consumer:
+            (first,) = take(consumer, 1)
+            time.sleep(3.0)  # the lock takes no event, only time
+            with pytest.raises(errors.StaleDelivery):
+                first.ack()
+            while len(handled) < 10:
+                (delivery,) = take(consumer, 1)
+                assert delivery.attempt == 2
+                delivery.ack()
+                handled[delivery.value] += 1
+        assert set(handled.values()) == {1}
+
+
+def test_max_processing_s_sets_the_lock(settings: Settings, hasty_kafka: Kafka, name: str) -> None:
+    """A handler that needs longer than the broker's own lock may, where the channel says so."""
+    with gearshift.open(settings("max_processing_s = 20", url=hasty_kafka.url)) as bus:
+        bus.producer(name).send("slow")
+        with bus.consumer(name, group="g") as consumer:
+            (delivery,) = take(consumer, 1)
+            time.sleep(3.0)
+            delivery.ack()
+            assert consumer.flush()
+            bus.producer(name).send("next")
+            assert ack_all(take(consumer, 1)) == ["next"]
+
+
+def test_a_killed_worker_loses_nothing(settings: Settings, name: str) -> None:
+    """SIGKILL with a message in hand: another worker gets it, flagged and counted."""
+    file = settings()
+    with gearshift.open(file) as bus:
+        bus.producer(name).send_many(range(3))
+        child, held = worker_that_holds_one(file, name)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        with bus.consumer(name, group="g") as consumer:
+            deliveries = take(consumer, 3)
+            (again,) = (delivery for delivery in deliveries if delivery.value == held)
+            assert (again.attempt, again.redelivered) == (2, True)
+            assert sorted(ack_all(deliveries)) == [0, 1, 2]
+
+
+def test_a_message_that_kills_its_workers_is_a_dead_letter_in_the_end(
+    settings: Settings, name: str
+) -> None:
+    """Kafka drops a message at its fifth delivery in silence: this one has its five attempts, each
+    of which kills its worker, and is stored as a dead letter."""
+    file = settings("prefetch = 1")
+    with gearshift.open(file) as bus:
+        bus.producer(name).send(666)
+        for _ in range(5):
+            child, held = worker_that_holds_one(file, name)
+            child.kill()
+            child.wait()
+            assert held == 666
+        with bus.consumer(name, group="g") as consumer, bus.consumer(f"{name}.dead") as dead:
+            assert consumer.receive(timeout_s=0.1) == []
+            (letter,) = take(dead, 1)
+            letter.ack()
+            assert (letter.value, letter.headers["dead-letter-attempts"]) == (666, 6)
+
+
+def test_a_stopped_worker_never_settles_what_others_have(
+    settings: Settings, hasty_kafka: Kafka, name: str
+) -> None:
+    """SIGSTOP past the lock: others get the message, and the late ack changes nothing."""
+    file = settings("prefetch = 1", url=hasty_kafka.url)
+    acks = HOLDS.replace("print(", "d = ").replace(
+        'd = "has", consumer.receive(timeout_s=60)[0].value, flush=True)',
+        """(d,) = consumer.receive(timeout_s=60)
+print("has", d.value, flush=True)
+sys.stdin.readline()
+try:
+    d.ack()
+    consumer.flush()
+    print("acked", flush=True)
+except gearshift.errors.StaleDelivery:
+    print("stale", flush=True)""",
+    )
+    with gearshift.open(file) as bus:
+        bus.producer(name).send(7)
+        child = subprocess.Popen(
+            [sys.executable, "-c", acks, str(file), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdin is not None
+        try:
+            assert child.stdout.readline() == "has 7\n"
+            child.send_signal(signal.SIGSTOP)
+            with bus.consumer(name, group="g") as consumer:
+                (delivery,) = take(consumer, 1)
+                child.send_signal(signal.SIGCONT)
+                child.stdin.write("\n")
+                child.stdin.flush()
+                assert child.stdout.readline() == "stale\n"
+                delivery.retry(0)
+                (again,) = take(consumer, 1)
+                assert again.value == 7
+                again.ack()
+        finally:
+            child.kill()
+            child.wait()
+
+
+def test_a_killed_broker_loses_nothing(settings: Settings, name: str) -> None:
+    """SIGKILL while sending, consuming and retrying; after the restart all that was sent comes."""
+    with Kafka() as broker, gearshift.open(settings("retry_delay_s = 0.2", url=broker.url)) as bus:
+        producer = bus.producer(name)
+        stop = threading.Event()
+        sent: list[int] = []
+        seen: Counter[int] = Counter()
+
+        def send() -> None:
+            number = 0
+            while not stop.is_set():
+                producer.send(number, timeout_s=60.0)
+                sent.append(number)
+                number += 1
+                time.sleep(0.002)
+
+        def work(consumer: gearshift.Consumer) -> None:
+            while not (stop.is_set() and set(sent) <= seen.keys()):
+                for delivery in consumer.receive(10, timeout_s=0.2):
+                    with contextlib.suppress(errors.StaleDelivery):
+                        if delivery.value % 10 == 0 and delivery.attempt == 1:
+                            delivery.retry()
+                        else:
+                            delivery.ack()
+                            seen[delivery.value] += 1
+
+        consumer = bus.consumer(name, group="g")
+        threads = [threading.Thread(target=send), threading.Thread(target=work, args=(consumer,))]
+        for thread in threads:
+            thread.start()
+        while len(seen) < 200:
+            time.sleep(0.05)
+        broker.kill()
+        time.sleep(1.0)
+        before = len(sent)
+        broker.start()
+        while len(sent) < before + 200 and threads[0].is_alive():
+            time.sleep(0.05)
+        stop.set()
+        for thread in threads:
+            thread.join(90)
+        assert len(sent) >= before + 200
+        assert set(sent) - seen.keys() == set()
+
+
+def test_closing_does_not_wait_for_a_broker_that_is_down(settings: Settings, name: str) -> None:
+    """With the broker gone and a message in hand, close is over within its deadline and a bit."""
+    with Kafka() as broker:
+        bus = gearshift.open(settings(url=broker.url))
+        bus.producer(name).send(1)
+        consumer = bus.consumer(name, group="g")
+        (delivery,) = take(consumer, 1)
+        broker.kill()
+        delivery.ack()
+        closed = threading.Event()
+
+        def close() -> None:
+            bus.close(2.0)
+            closed.set()
+
+        threading.Thread(target=close, daemon=True).start()
+        assert closed.wait(30.0)
+
+
+def test_a_deleted_topic_is_declared_again(
+    settings: Settings, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client itself would stay silent for ever; the consumer notices and goes on."""
+    with gearshift.open(settings()) as bus, bus.consumer(name, group="g") as consumer:
+        bus.delete(name)
+        deadline = time.monotonic() + PATIENCE_S
+        while "does not exist any more" not in caplog.text and time.monotonic() < deadline:
+            assert consumer.receive(timeout_s=0.2) == []
+        while not bus.exists(name) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        bus.producer(name).send("new")
+        assert drain(consumer, 1) == ["new"]
+
+
+def test_a_broker_without_share_groups_is_refused_in_words(settings: Settings, name: str) -> None:
+    """Queues need them; streams on the same broker do not."""
+    protocols = {"group.coordinator.rebalance.protocols": "classic,consumer"}
+    with (
+        Kafka(settings=protocols) as broker,
+        gearshift.open(settings(url=broker.url)) as bus,
+        pytest.raises(errors.NotSupported, match="share groups"),
+    ):
+        bus.consumer(name, group="g")
