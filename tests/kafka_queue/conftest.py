@@ -17,8 +17,8 @@ Settings: TypeAlias = Callable[..., Path]
 
 _numbers = itertools.count()
 
-#: The shortest lock that Kafka can be told to allow.
-LOCK_S = 2.0
+#: Of the hasty Kafka, in seconds.
+LOCK_S = 4.0
 
 
 @pytest.fixture(scope="session")

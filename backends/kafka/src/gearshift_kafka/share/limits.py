@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from gearshift.errors import NotSupported
+from gearshift_kafka.asking import REQUEST_S, answer
 
 __all__ = ["LOCK_MS", "RESET", "GroupSettings", "broker_number", "change", "group_settings"]
 
@@ -69,8 +70,9 @@ def change(client: AdminClient, group: str, values: Mapping[str, str | None]) ->
     """Set a group's settings; None takes one back. Blocks; raises KafkaException."""
     entries = [_entry(name, value) for name, value in values.items()]
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
-    (answer,) = client.incremental_alter_configs([resource]).values()
-    answer.result(TIMEOUT_S)
+    answer(
+        lambda: client.incremental_alter_configs([resource], request_timeout=REQUEST_S)[resource]
+    )
 
 
 def _entry(name: str, value: str | None) -> ConfigEntry:
@@ -93,6 +95,7 @@ def _group_entries(client: AdminClient, group: str) -> Entries:
 
 
 def _describe(client: AdminClient, resource: ConfigResource) -> Entries:
-    answer = client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource]
-    entries: Entries = answer.result(TIMEOUT_S)
+    entries: Entries = answer(
+        lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource]
+    )
     return entries

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError
+from gearshift_kafka.asking import REQUEST_S, answer
 from gearshift_kafka.names import group_id, topic_name
 from gearshift_kafka.share.delays import STEPS
 from gearshift_kafka.share.limits import (
@@ -121,14 +122,22 @@ class ShareGroups:
 
     def _begin_at(self, channel: ChannelSpec, group: str, ends: Mapping[int, int]) -> None:
         topic, keeper = topic_name(channel), delay_topic(channel, group)
-        request = ConsumerGroupTopicPartitions(keeper, [TopicPartition(topic, p) for p in ends])
-        answer = self._client.list_consumer_group_offsets([request])[keeper].result(TIMEOUT_S)
-        if any(place.offset >= 0 for place in answer.topic_partitions or ()):
+        asked = ConsumerGroupTopicPartitions(keeper, [TopicPartition(topic, p) for p in ends])
+        kept = answer(
+            lambda: self._client.list_consumer_group_offsets([asked], request_timeout=REQUEST_S)[
+                keeper
+            ]
+        )
+        if any(place.offset >= 0 for place in kept.topic_partitions or ()):
             return
         places = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
-        request = ConsumerGroupTopicPartitions(keeper, places)
+        wanted = ConsumerGroupTopicPartitions(keeper, places)
         try:
-            self._client.alter_consumer_group_offsets([request])[keeper].result(TIMEOUT_S)
+            answer(
+                lambda: self._client.alter_consumer_group_offsets(
+                    [wanted], request_timeout=REQUEST_S
+                )[keeper]
+            )
         except KafkaException as error:
             if error.args[0].code() not in _IN_USE:
                 raise
