@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -31,17 +31,30 @@ print("has", consumer.receive(timeout_s=60)[0].value, flush=True)
 time.sleep(600)
 """
 
+WAKES_LATE = """
+import os, sys
+import gearshift
+consumer = gearshift.open(sys.argv[1]).consumer(sys.argv[2], group="g")
+(delivery,) = consumer.receive(timeout_s=60)
+print("has", delivery.value, flush=True)
+sys.stdin.readline()
+try:
+    delivery.ack()
+except gearshift.errors.StaleDelivery:
+    print("stale", flush=True)
+os._exit(0)
+"""
 
-def worker_that_holds_one(settings_file: object, name: str) -> tuple[subprocess.Popen[str], int]:
-    """Another process with one message in hand; and which."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(settings_file), name],
-        env=dict(os.environ),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    return child, int(child.stdout.readline().removeprefix("has "))
+
+def killed_worker(settings_file: Path, name: str) -> int:
+    """Another process takes a message and is killed with it in hand; which one it was."""
+    command = [sys.executable, "-c", HOLDS, str(settings_file), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        held = int(child.stdout.readline().removeprefix("has "))
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    return held
 
 
 def test_a_lock_that_is_over_makes_a_stale_delivery(
@@ -107,9 +120,7 @@ def test_a_killed_worker_loses_nothing(settings: Settings, name: str) -> None:
     file = settings()
     with gearshift.open(file) as bus:
         bus.producer(name).send_many(range(3))
-        child, held = worker_that_holds_one(file, name)
-        child.kill()
-        assert child.wait() == -signal.SIGKILL
+        held = killed_worker(file, name)
         with bus.consumer(name, group="g") as consumer:
             deliveries = take(consumer, 3)
             (again,) = (delivery for delivery in deliveries if delivery.value == held)
@@ -126,10 +137,7 @@ def test_a_message_that_kills_its_workers_is_a_dead_letter_in_the_end(
     with gearshift.open(file) as bus:
         bus.producer(name).send(666)
         for _ in range(5):
-            child, held = worker_that_holds_one(file, name)
-            child.kill()
-            child.wait()
-            assert held == 666
+            assert killed_worker(file, name) == 666
         with bus.consumer(name, group="g") as consumer, bus.consumer(f"{name}.dead") as dead:
             assert consumer.receive(timeout_s=0.1) == []
             (letter,) = take(dead, 1)
@@ -142,42 +150,29 @@ def test_a_stopped_worker_never_settles_what_others_have(
 ) -> None:
     """SIGSTOP past the lock: others get the message, and the late ack changes nothing."""
     file = settings("prefetch = 1", url=hasty_kafka.url)
-    acks = HOLDS.replace("print(", "d = ").replace(
-        'd = "has", consumer.receive(timeout_s=60)[0].value, flush=True)',
-        """(d,) = consumer.receive(timeout_s=60)
-print("has", d.value, flush=True)
-sys.stdin.readline()
-try:
-    d.ack()
-    consumer.flush()
-    print("acked", flush=True)
-except gearshift.errors.StaleDelivery:
-    print("stale", flush=True)""",
-    )
-    with gearshift.open(file) as bus:
-        bus.producer(name).send(7)
-        child = subprocess.Popen(
-            [sys.executable, "-c", acks, str(file), name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+    command = [sys.executable, "-c", WAKES_LATE, str(file), name]
+    with (
+        gearshift.open(file) as bus,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child,
+    ):
         assert child.stdout is not None
-        assert child.stdin is not None
+        bus.producer(name).send(7)
         try:
             assert child.stdout.readline() == "has 7\n"
             child.send_signal(signal.SIGSTOP)
             with bus.consumer(name, group="g") as consumer:
                 (delivery,) = take(consumer, 1)
                 child.send_signal(signal.SIGCONT)
-                child.stdin.write("\n")
-                child.stdin.flush()
-                assert child.stdout.readline() == "stale\n"
+                output, _ = child.communicate("go on\n", timeout=PATIENCE_S)
+                assert output == "stale\n"
                 delivery.retry(0)
                 (again,) = take(consumer, 1)
                 assert again.value == 7
                 again.ack()
         finally:
             child.kill()
-            child.wait()
 
 
 def test_a_killed_broker_loses_nothing(settings: Settings, name: str) -> None:

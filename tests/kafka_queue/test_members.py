@@ -33,7 +33,7 @@ def busy_at_once(consumers: list[gearshift.Consumer]) -> int:
     for thread in threads:
         thread.start()
     busy = 0
-    while busy < len(consumers) and met.acquire(timeout=15.0):
+    while busy < len(consumers) and met.acquire(timeout=8.0):
         busy += 1
     done.set()
     for thread in threads:
@@ -49,6 +49,6 @@ def test_members_of_a_group_on_four_partitions(
     file = settings("prefetch = 1\nmax_processing_s = 60\nnative.kafka.partitions = 4")
     file.write_text(file.read_text().replace('"queue"', f'"{semantics}"'))
     with gearshift.open(file) as bus:
-        bus.producer(name).send_many(range(40 * MEMBERS))
+        bus.producer(name).send_many(range(40 * MEMBERS), key=str)
         consumers = [bus.consumer(name, group="g") for _ in range(MEMBERS)]
         assert busy_at_once(consumers) == expected
