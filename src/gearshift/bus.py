@@ -358,7 +358,11 @@ class Bus:
 
     def _connect(self, connect: Callable[[], T], channel: str | None, timeout_s: float) -> T:
         driver = connect_until(
-            connect, self._failures(channel), stop=threading.Event(), timeout_s=timeout_s
+            connect,
+            self._failures(channel),
+            stop=threading.Event(),
+            timeout_s=timeout_s,
+            on_failure=lambda failure: log.info("not connected yet: %s", failure),
         )
         assert driver is not None  # nobody sets that event
         return driver

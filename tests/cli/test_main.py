@@ -146,6 +146,15 @@ def test_a_broker_that_is_down_ends_it(
     assert f"127.0.0.1:{free_port}" in result.stderr
 
 
+def test_each_attempt_to_connect_is_told_with_v(
+    script: Script, project: Path, free_port: int
+) -> None:
+    """So that whoever waits for the deadline can see why."""
+    _unreachable(project, "rabbitmq", free_port)
+    result = script("-v", "send", "orders", "--timeout", "0.2", input="1\n")
+    assert result.stderr.startswith("info: not connected yet: ")
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("backend", ["rabbitmq", "kafka"])
 @pytest.mark.parametrize(
