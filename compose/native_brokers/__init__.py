@@ -5,6 +5,6 @@ from __future__ import annotations
 from native_brokers.broker import Broker
 from native_brokers.errors import BrokerUnavailable
 from native_brokers.kafka import Kafka
-from native_brokers.rabbitmq import RabbitMQ
+from native_brokers.rabbitmq import RabbitMQ, RabbitMQ4
 
-__all__ = ["Broker", "BrokerUnavailable", "Kafka", "RabbitMQ"]
+__all__ = ["Broker", "BrokerUnavailable", "Kafka", "RabbitMQ", "RabbitMQ4"]

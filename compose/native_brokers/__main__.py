@@ -11,10 +11,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ
+from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4
 
-_KINDS: dict[str, type[Broker]] = {"rabbitmq": RabbitMQ, "kafka": Kafka}
-_VARIABLES: dict[str, str] = {"rabbitmq": "RABBITMQ_URL", "kafka": "KAFKA_BOOTSTRAP"}
+_KINDS: dict[str, type[Broker]] = {"rabbitmq": RabbitMQ, "kafka": Kafka, "rabbitmq4": RabbitMQ4}
+_VARIABLES: dict[str, str] = {
+    "rabbitmq": "RABBITMQ_URL",
+    "kafka": "KAFKA_BOOTSTRAP",
+    "rabbitmq4": "RABBITMQ_URL",
+}
+_BOTH = ("rabbitmq", "kafka")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(own)
     if separator and (options.action != "run" or not command):
         _parser().error("a COMMAND goes after `run --`")
-    names = [options.only] if options.only else list(_KINDS)
+    names = [options.only] if options.only else list(_BOTH)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         for name in names:
@@ -53,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="run -- COMMAND ... runs COMMAND beside the brokers and exits with its code.",
     )
     parser.add_argument("action", choices=["install", "run"])
-    parser.add_argument("--only", choices=list(_KINDS), help="leave the other broker alone")
+    parser.add_argument("--only", choices=list(_KINDS), help="this one alone")
     return parser
 
 

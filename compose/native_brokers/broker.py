@@ -42,9 +42,9 @@ class Broker(ABC):
         self._helpers: list[Process] = []  # what `_launch` started beside it; ended by `stop`
         self._owner = os.getpid()
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def install() -> None:
+    def install(cls) -> None:
         """Obtain the server's software; returns at once if it is there, blocks while it is not.
 
         Raises `BrokerUnavailable`, which names the command to run, if it cannot.

@@ -94,8 +94,8 @@ class Kafka(Broker):
         self._advertised = advertised
         self._settings = dict(settings or {})
 
-    @staticmethod
-    def install() -> None:
+    @classmethod
+    def install(cls) -> None:
         """Fetch Kafka's jars with Maven into the cache folder of this user.
 
         Returns at once if they are there, else blocks for some 15 seconds; runs at the same time

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ
+from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4
 from native_brokers.process import descendants
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -179,20 +179,36 @@ def test_a_paused_broker_is_silent_until_it_is_resumed(broker: Broker) -> None:
     assert wait_until(broker._answers, timeout_s=10.0)
 
 
-@pytest.mark.parametrize("kind", [RabbitMQ, Kafka])
-def test_stop_leaves_no_process_and_no_folder(kind: type[Broker]) -> None:
+@pytest.mark.parametrize("kind", [RabbitMQ, RabbitMQ4, Kafka])
+def test_stop_leaves_no_process_no_folder_and_no_mount(kind: type[Broker]) -> None:
     """After `stop` neither a process nor the private folder of the broker is left."""
+    kind.install()
+    mounts = Path("/proc/self/mounts").read_text()
     before = set(descendants(os.getpid()))
     broker = kind()
     broker.start()
     started = set(descendants(os.getpid())) - before
     group, folder = broker.pid, broker.log.parent
+    assert Path("/proc/self/mounts").read_text() == mounts
     broker.stop()
     broker.stop()
     assert group in {seen.pid for seen in started}
     assert group_members(group) == []
     assert not any(seen.alive() for seen in started)
     assert not folder.exists()
+
+
+def test_rabbitmq_4_is_another_server_of_the_same_kind() -> None:
+    """It is 4.x, keeps confirmed messages over SIGKILL, and is not run by root."""
+    RabbitMQ4.install()
+    with RabbitMQ4() as broker:
+        assert broker.ctl("version").startswith("4.")
+        assert Path(f"/proc/{broker.pid}").stat().st_uid != 0
+        publish_to_queue(broker.url, "survivors")
+        time.sleep(QUEUE_SETTLED_S)
+        broker.kill()
+        broker.start()
+        assert read_queue(broker.url, "survivors") == BODIES
 
 
 def test_two_rabbitmq_nodes_do_not_see_each_other(rabbitmq: RabbitMQ) -> None:
@@ -255,7 +271,7 @@ def test_a_broker_that_cannot_start_shows_its_log() -> None:
     broker.stop()
 
 
-@pytest.mark.parametrize("kind", ["RabbitMQ", "Kafka"])
+@pytest.mark.parametrize("kind", ["RabbitMQ", "RabbitMQ4", "Kafka"])
 def test_brokers_do_not_outlive_a_killed_owner(kind: str) -> None:
     """SIGKILL of the Python process that started a broker ends the broker within seconds."""
     script = textwrap.dedent(

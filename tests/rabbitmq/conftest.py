@@ -16,7 +16,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 import gearshift
-from native_brokers import RabbitMQ
+from conftest import started
+from native_brokers import RabbitMQ, RabbitMQ4
 
 _numbers = itertools.count()
 
@@ -26,6 +27,13 @@ class OpenBus(Protocol):
 
     def __call__(self, channels: str = "", *, profile: str = "", port: int = 0) -> gearshift.Bus:
         """``channels`` and ``profile`` are TOML; ``port`` is that of a proxy."""
+
+
+@pytest.fixture(scope="session", params=[RabbitMQ, RabbitMQ4], ids=["3", "4"])
+def rabbitmq(request: pytest.FixtureRequest) -> Iterator[RabbitMQ]:
+    """The oldest and the newest release that tests can have."""
+    with started(request.param) as broker:
+        yield broker
 
 
 @pytest.fixture
