@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from native_brokers import BrokerUnavailable, Kafka, RabbitMQ
+from native_brokers import BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,7 +21,7 @@ def _lane(item: pytest.Item) -> str:
     column = getattr(item, "callspec", None) and item.callspec.params.get("gearshift_backend")
     if column is not None:
         return f"conformance {column}"
-    shared = {"rabbitmq", "kafka"} & set(getattr(item, "fixturenames", ()))
+    shared = {"rabbitmq", "rabbitmq4", "kafka"} & set(getattr(item, "fixturenames", ()))
     return min(shared) if shared else item.nodeid.partition("::")[0]
 
 
@@ -38,6 +38,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def rabbitmq() -> Iterator[RabbitMQ]:
     """A RabbitMQ of this run alone."""
     with _started(RabbitMQ) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def rabbitmq4() -> Iterator[RabbitMQ]:
+    """The same of the newest release that tests can have."""
+    with _started(RabbitMQ4) as broker:
         yield broker
 
 

@@ -16,8 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 import gearshift
-from conftest import started
-from native_brokers import RabbitMQ, RabbitMQ4
+from native_brokers import RabbitMQ
 
 _numbers = itertools.count()
 
@@ -29,11 +28,11 @@ class OpenBus(Protocol):
         """``channels`` and ``profile`` are TOML; ``port`` is that of a proxy."""
 
 
-@pytest.fixture(scope="session", params=[RabbitMQ, RabbitMQ4], ids=["3", "4"])
-def rabbitmq(request: pytest.FixtureRequest) -> Iterator[RabbitMQ]:
-    """The oldest and the newest release that tests can have."""
-    with started(request.param) as broker:
-        yield broker
+@pytest.fixture(scope="session", params=["rabbitmq", "rabbitmq4"], ids=["3", "4"])
+def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
+    """The oldest and the newest release."""
+    broker: RabbitMQ = request.getfixturevalue(request.param)
+    return broker
 
 
 @pytest.fixture
