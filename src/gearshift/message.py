@@ -71,7 +71,9 @@ class Headers(Mapping[str, HeaderValue]):
         self, source: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] = ()
     ) -> None:
         self.pairs: tuple[tuple[str, HeaderValue], ...]
-        if type(source) is dict:  # first, and by type: asking an ABC costs more than all the rest
+        if type(source) is tuple:  # by type: asking an ABC costs more than all the rest
+            self.pairs = source
+        elif type(source) is dict:
             self.pairs = tuple(source.items())
         elif isinstance(source, Headers):
             self.pairs = source.pairs

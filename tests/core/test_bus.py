@@ -238,3 +238,15 @@ def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus
         thread.join()
     assert not overlaps
     assert order == {f"k{k}": list(range(k, 400, 5)) for k in range(5)}
+
+
+def test_channels_do_not_meet(bus: gearshift.Bus) -> None:
+    """Whatever the order in which they are made and sent to, each has its own messages only."""
+    names = [f"{kind}-{n}" for n in range(2) for kind in ("queue", "other")]
+    producers = {name: bus.producer(name, create=True) for name in names}
+    for name in reversed(names):
+        producers[name].send_many([name] * 3)
+    producers[names[0]].send("last")
+    for name in names:
+        with bus.consumer(name, create=True) as consumer:
+            assert drain(consumer) == [name] * 3 + ["last"] * (name == names[0])

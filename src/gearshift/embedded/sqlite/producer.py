@@ -86,12 +86,14 @@ class _Publish:
         if not groups:
             raise Unroutable("the queue has no group that would receive it")
         first, at_ms = tx.reserve(logs[0], len(self._messages))
-        work = []
         for id_, message in enumerate(self._messages, first):
-            key, body, meta = encode(message)
-            tx.append((id_, at_ms, key, body, meta))
-            work += [(group, id_, key) for (group,) in groups]
-        tx.db.executemany("INSERT INTO work (grp, id, key) VALUES (?, ?, ?)", work)
+            tx.append((id_, at_ms, *encode(message)))
+        tx.flush()
+        tx.db.executemany(
+            "INSERT INTO work (grp, id, key) "
+            "SELECT ?, id, key FROM message WHERE id >= ? AND id < ?",
+            [(group, first, first + len(self._messages)) for (group,) in groups],
+        )
         self._positions = [None] * len(self._messages)
 
     def _append(self, tx: Tx, logs: dict[int, int], message: Message) -> Position:

@@ -44,7 +44,7 @@ def encode(message: Message) -> Columns:
     key = message.key
     if key is not None and not key.isascii():
         key.encode()  # a lone surrogate fails here, not inside other callers' transaction
-    meta = _Meta(
+    meta = (  # the fields of _Meta, which is only worth making to have them checked
         message.headers.pairs,
         message.id,
         message.content_type,
