@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -12,6 +13,8 @@ from load import HEADERS, Measured, Watch, load
 WINDOW = 2000
 PREFETCH = 500
 ACK_EVERY = 100
+#: Nothing came for so long: the rest is lost.
+IDLE_S = 20.0
 QUORUM = {"x-queue-type": "quorum"}
 
 
@@ -93,6 +96,19 @@ class _Consumer(_Client):
         self.unacked = 0
         self.channel.basic_qos(prefetch_count=PREFETCH)
         self.channel.basic_consume(self.queue, self._on_message)
+        self._look_up(seen=-1)
+
+    def _look_up(self, seen: int) -> None:
+        """End, with what there is, once a whole IDLE_S has brought nothing new."""
+        if len(self.watch.seen) == seen:
+            self._finish()
+        elif not self.watch.complete:
+            following = partial(self._look_up, len(self.watch.seen))
+            self.connection.ioloop.call_later(IDLE_S, following)
+
+    def _finish(self) -> None:
+        self.result = self.watch.stop()
+        self.end()
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self.watch.saw([body])
@@ -101,8 +117,7 @@ class _Consumer(_Client):
             channel.basic_ack(method.delivery_tag, multiple=True)
             self.unacked = 0
         if self.watch.complete:
-            self.result = self.watch.stop()
-            self.end()
+            self._finish()
 
 
 def publish(url: str, queue: str, total: int) -> Measured:

@@ -32,8 +32,11 @@ class RabbitBackend:
     """A Backend. Every driver has a connection of its own; nothing is shared, so any thread."""
 
     def __init__(self, settings: RabbitSettings) -> None:
-        """No I/O. Warns of what is unsafe away from this machine."""
+        """No I/O. Warns of what is unsafe."""
         self._settings = settings
+        if settings.tls_insecure_skip_verify:  # on loopback too: that may be a tunnel
+            host = settings.endpoints()[0][0]
+            logger.warning("tls_insecure_skip_verify: anybody may answer as %r", host)
         remote = first_remote(settings.endpoints())
         if remote is None:
             return
@@ -41,8 +44,6 @@ class RabbitBackend:
             logger.warning("messages and password go to %r in plain text; use amqps://", remote)
         if settings.username == "guest":
             logger.warning("user 'guest' towards %r: everybody knows its password", remote)
-        if settings.tls_insecure_skip_verify:
-            logger.warning("tls_insecure_skip_verify: anybody may answer as %r", remote)
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
         """See Backend."""

@@ -1,0 +1,135 @@
+"""amqps against a real broker with an authority of its own: verified unless told not to."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gearshift
+from gearshift.errors import ConfigError, ConnectionFailed
+from native_brokers import RabbitMQ
+from native_brokers.ports import free_ports
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def make_authority(folder: Path, name: str) -> None:
+    subject = ["-subj", f"/CN={name}", "-days", "2", "-nodes"]
+    new_key = ["-newkey", "rsa:2048", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+    openssl(folder, "req", "-x509", *subject, *new_key)
+
+
+@pytest.fixture(scope="module")
+def certificates() -> Iterator[Path]:
+    """Two authorities; a server certificate of the first for ``broker.test`` and no other name.
+
+    Not below pytest's folder, which the broker's user cannot enter.
+    """
+    folder = Path(tempfile.mkdtemp())
+    for name in ("authority", "stranger"):
+        make_authority(folder, name)
+    request = ["-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "server.csr"]
+    openssl(folder, "req", *request, "-subj", "/CN=broker.test")
+    (folder / "names").write_text("subjectAltName = DNS:broker.test\n")
+    signing = ["-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial"]
+    names = ["-extfile", "names", "-days", "2", "-out", "server.pem"]
+    openssl(folder, "x509", "-req", "-in", "server.csr", *signing, *names)
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def tls_url(certificates: Path) -> Iterator[str]:
+    """The amqps address of a broker with that certificate."""
+    (port,) = free_ports(1)
+    settings = {
+        "listeners.ssl.1": f"127.0.0.1:{port}",
+        "ssl_options.cacertfile": str(certificates / "authority.pem"),
+        "ssl_options.certfile": str(certificates / "server.pem"),
+        "ssl_options.keyfile": str(certificates / "server.key"),
+    }
+    RabbitMQ.install()
+    with RabbitMQ(settings=settings):
+        yield f"amqps://guest:guest@127.0.0.1:{port}/%2F"
+
+
+def open_bus(url: str, profile: str) -> gearshift.Bus:
+    file = Path("gearshift.toml")
+    file.write_text(
+        f'profile = "p"\n[profiles.p]\nbackend = "rabbitmq"\nurl = "{url}"\n{profile}\n'
+    )
+    return gearshift.open(file)
+
+
+def test_a_trusted_certificate_for_the_right_name_is_enough(
+    tls_url: str, certificates: Path
+) -> None:
+    """Sending and receiving over TLS, verified against the given authority and name."""
+    profile = f'tls_ca_file = "{certificates}/authority.pem"\ntls_server_name = "broker.test"'
+    with open_bus(tls_url, profile) as bus:
+        bus.producer("tls").send({"n": 1})
+        (delivery,) = bus.consumer("tls").receive(timeout_s=20)
+        assert delivery.value == {"n": 1}
+        delivery.ack()
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        ("", "unable to get local issuer|self.signed"),
+        ('tls_ca_file = "{}/stranger.pem"\ntls_server_name = "broker.test"', "certificate"),
+        ('tls_ca_file = "{}/authority.pem"', "mismatch"),
+        ('tls_ca_file = "{}/authority.pem"\ntls_server_name = "other.test"', "mismatch"),
+    ],
+    ids=["no authority", "another authority", "address is not in it", "another name"],
+)
+def test_a_certificate_that_does_not_fit_is_one_clear_error(
+    tls_url: str, certificates: Path, profile: str, reason: str
+) -> None:
+    """No wait mends it, and the error says what to set."""
+    with (
+        open_bus(tls_url, profile.format(certificates)) as bus,
+        pytest.raises(ConnectionFailed, match=reason) as caught,
+    ):
+        bus.producer("tls", timeout_s=20)
+    assert "not trusted" in str(caught.value)
+    assert "tls_ca_file" in str(caught.value)
+    assert not caught.value.retryable
+
+
+def test_verification_is_off_only_where_a_setting_says_so_and_that_warns(
+    tls_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """tls_insecure_skip_verify connects to anybody, and the log says it also on this machine."""
+    caplog.set_level(logging.WARNING)
+    with open_bus(tls_url, "tls_insecure_skip_verify = true") as bus:
+        bus.producer("tls").send({"n": 1})
+    assert "tls_insecure_skip_verify" in caplog.text
+
+
+def test_plain_text_to_a_tls_port_is_unreachable_and_says_where(tls_url: str) -> None:
+    """The wrong scheme ends as one error with host and port, without a hang."""
+    with (
+        open_bus(tls_url.replace("amqps", "amqp"), "connect_timeout_s = 2.0") as bus,
+        pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:\d+"),
+    ):
+        bus.producer("tls", timeout_s=1.0)
+
+
+def test_a_missing_authority_file_is_refused_before_any_io() -> None:
+    """The error names the setting and the file."""
+    with pytest.raises(ConfigError, match=r"tls_ca_file.*cannot read.*no\.pem"):
+        open_bus("amqps://localhost/", 'tls_ca_file = "no.pem"')
