@@ -84,15 +84,18 @@ class Kafka(Broker):
         *,
         advertised: str | None = None,
         settings: Mapping[str, str] | None = None,
+        features: Mapping[str, int] | None = None,
     ) -> None:
         """Keep data and logs in `directory`, or in a private folder that `stop` removes.
 
         `advertised` is the `host:port` that clients are told to use, for a proxy in front of this
         broker's `port`. `settings` are server properties that go over the ones chosen here.
+        `features` are levels that a new data folder is formatted with, such as `share.version`.
         """
         super().__init__(directory)
         self._advertised = advertised
         self._settings = dict(settings or {})
+        self._features = dict(features or {})
 
     @classmethod
     def install(cls) -> None:
@@ -154,6 +157,8 @@ class Kafka(Broker):
         command = _java_command(directory, *fast_start)
         command += ["kafka.tools.StorageTool", "format", "--standalone"]
         command += ["--cluster-id", _cluster_id(), "--config", str(properties)]
+        for feature, level in self._features.items():
+            command += ["--feature", f"{feature}={level}"]
         try:
             with self.log.open("ab") as log:
                 subprocess.run(

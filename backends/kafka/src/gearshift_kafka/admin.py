@@ -25,7 +25,7 @@ from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, Usa
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_kafka.errors import TRANSIENT
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
-from gearshift_kafka.share.topology import ShareGroups
+from gearshift_kafka.share.topology import Positions, ShareGroups
 
 __all__ = ["KafkaAdmin", "group_exists"]
 
@@ -42,9 +42,14 @@ def group_exists(client: AdminClient, group: str) -> bool:
 class KafkaAdmin:
     """See AdminDriver."""
 
-    def __init__(self, client: AdminClient) -> None:
+    def __init__(self, client: AdminClient, *, positions: Positions) -> None:
         self._client = client
-        self._share = ShareGroups(client, create=self._create_unless_there, ends=self._next_offsets)
+        self._share = ShareGroups(
+            client,
+            create=self._create_unless_there,
+            ends=self._next_offsets,
+            positions=positions,
+        )
 
     def server(self) -> str:
         """Kafka tells no version to clients; the cluster's id and size are what there is."""

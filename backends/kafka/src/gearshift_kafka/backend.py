@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from gearshift.driver import (
@@ -30,6 +30,7 @@ from gearshift_kafka.group import GroupReader
 from gearshift_kafka.idle import IdleCheck
 from gearshift_kafka.names import group_id, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
+from gearshift_kafka.offsets import QUERY_TIMEOUT_S
 from gearshift_kafka.producer import KafkaProducer
 from gearshift_kafka.settings import KafkaSettings
 from gearshift_kafka.share.ephemeral import EphemeralQueue
@@ -103,7 +104,7 @@ class KafkaBackend:
         signals = _Signals()
         client = AdminClient(self._conf("admin", signals))
         self._reach(client, None, signals)
-        return KafkaAdmin(client)
+        return KafkaAdmin(client, positions=self._positions)
 
     def producer(self, channel: ChannelSpec) -> KafkaProducer:
         signals = _Signals()
@@ -201,6 +202,15 @@ class KafkaBackend:
                 f"group {group!r}, which native.kafka adopts, does not exist",
                 hint="check the name, or drop native.kafka.group",
             )
+
+    def _positions(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
+        """What ``group`` has committed, asked by a consumer: see ShareGroups."""
+        ours = {"group.id": group, "group.protocol": "classic"}
+        consumer = Consumer(self._conf("consumer", _Signals()) | ours)
+        try:
+            return consumer.committed(places, timeout=QUERY_TIMEOUT_S)
+        finally:
+            consumer.close()
 
     # ── clients ──
 

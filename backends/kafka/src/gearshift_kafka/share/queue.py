@@ -16,7 +16,7 @@ from confluent_kafka import Message as Record
 from gearshift.driver import Incoming, SettleFailure, Settlement, Verdict
 from gearshift.errors import NotSupported, StaleDelivery, UnknownChannel
 from gearshift.message import Message
-from gearshift_kafka.errors import LACKS_PROTOCOL, TRANSIENT
+from gearshift_kafka.errors import LACKS_PROTOCOL, TRANSIENT, code_of
 from gearshift_kafka.share.copies import Copies
 from gearshift_kafka.share.delays import unpack
 from gearshift_kafka.share.lane import Lane, Place
@@ -125,7 +125,7 @@ class ShareQueue:
     def _serve(self) -> None:
         """What is due between polls."""
         if self._failures:
-            raise self._failures.popleft()
+            raise _final(self._failures.popleft())
         self._mover.step()
         self._finish_copies()
         for lane in self._lanes:
@@ -163,7 +163,10 @@ class ShareQueue:
         return min(timeout_s, max(0.001, busy_s / 4)) if room else timeout_s
 
     def _take(self, lane: Lane, timeout_s: float) -> None:
-        records = lane.poll(timeout_s)
+        try:
+            records = lane.poll(timeout_s)
+        except KafkaException as failure:
+            raise _final(failure) from failure
         for record in records:
             error = record.error()
             if error is not None:
@@ -185,13 +188,8 @@ class ShareQueue:
             self._ready.append(Incoming(message, place, None, attempt, attempt > 1, until))
 
     def _note(self, error: KafkaError) -> None:
-        if error.code() in LACKS_PROTOCOL:
-            raise NotSupported(
-                f"the broker refuses share groups, which queues on Kafka need: {error.str()}",
-                hint='use Kafka 4.2 or newer with share.version 1, or semantics = "stream"',
-            )
         if error.fatal() or error.code() not in TRANSIENT:
-            raise KafkaException(error)
+            raise _final(KafkaException(error))
         log.info("topic %r: %s", self._topic, error.str())
 
     # ── settling ──
@@ -258,3 +256,13 @@ class ShareQueue:
         for lane in lanes:
             for failure in lane.commit():
                 log.warning("a retry's original comes again as well: %s", failure.error)
+
+
+def _final(failure: Exception) -> Exception:
+    """What to raise for what no waiting mends."""
+    if code_of(failure) in LACKS_PROTOCOL:
+        return NotSupported(
+            "the broker refuses share groups, which queues on Kafka need",
+            hint='use Kafka 4.2 or newer with share.version 1, or semantics = "stream"',
+        )
+    return failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -28,7 +29,10 @@ from gearshift_kafka.share.limits import (
 )
 from gearshift_kafka.share.names import delay_topic, groups_among, helper_topics, retry_topic
 
-__all__ = ["ShareGroups", "beginnings"]
+__all__ = ["Positions", "ShareGroups", "beginnings"]
+
+#: Asks for the positions of a consumer group. Blocks; raises KafkaException.
+Positions: TypeAlias = Callable[[str, list[TopicPartition]], list[TopicPartition]]
 
 #: A group with members, or one that has just lost them, keeps its positions to itself.
 _IN_USE = frozenset((KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID))
@@ -57,10 +61,12 @@ class ShareGroups:
         *,
         create: Callable[[NewTopic], None],
         ends: Callable[[str], Mapping[int, int]],
+        positions: Positions,
     ) -> None:
         self._client = client
         self._create = create
         self._ends = ends
+        self._positions = positions
 
     def require(self, channel: ChannelSpec) -> None:
         """Raise NotSupported if the broker has no share groups, before anything is created."""
@@ -122,13 +128,10 @@ class ShareGroups:
 
     def _begin_at(self, channel: ChannelSpec, group: str, ends: Mapping[int, int]) -> None:
         topic, keeper = topic_name(channel), delay_topic(channel, group)
-        asked = ConsumerGroupTopicPartitions(keeper, [TopicPartition(topic, p) for p in ends])
-        kept = answer(
-            lambda: self._client.list_consumer_group_offsets([asked], request_timeout=REQUEST_S)[
-                keeper
-            ]
-        )
-        if any(place.offset >= 0 for place in kept.topic_partitions or ()):
+        # Not by the admin client: while a coordinator loads, its answer to that question crashes
+        # the process (measured with librdkafka 2.16.0).
+        kept = self._positions(keeper, [TopicPartition(topic, partition) for partition in ends])
+        if any(place.offset >= 0 for place in kept):
             return
         places = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
         wanted = ConsumerGroupTopicPartitions(keeper, places)
