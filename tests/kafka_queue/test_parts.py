@@ -1,0 +1,71 @@
+"""The parts of a Kafka queue that need no broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from gearshift.driver import ChannelSpec, Incoming, Verdict
+from gearshift.errors import StaleDelivery
+from gearshift.inbox import Inbox
+from gearshift.ledger import QueueLedger
+from gearshift.message import Message, Semantics
+from gearshift_kafka.native import NativeSettings
+from gearshift_kafka.settings import KafkaChannel
+from gearshift_kafka.share.delays import STEPS, step_of
+from gearshift_kafka.share.names import groups_among
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "step"), [(0.0, 0), (0.1, 0), (0.11, 1), (1.0, 4), (60.0, 10), (604_800.0, 23)]
+)
+def test_a_delay_waits_in_the_first_step_that_is_as_long(delay_s: float, step: int) -> None:
+    """Steps double from 0.1 s, and the longest delay of all fits into the last."""
+    assert step_of(delay_s) == step < STEPS
+
+
+def test_the_helper_topics_of_a_dead_letter_channel_are_not_its_sources() -> None:
+    """Deleting ``orders`` must not delete what belongs to ``orders.dead``."""
+    channel = ChannelSpec(
+        name="orders", semantics=Semantics.QUEUE, groups=(), native=KafkaChannel()
+    )
+    names = [
+        f"{group}.{end}" for group in ("orders.g", "orders.dead.g") for end in ("retry", "delay")
+    ]
+    assert groups_among(channel, [*names, "orders", "orders.half.retry", "other.g.retry"]) == ["g"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("share.acknowledgement.mode", "nonsense", "is not yours to set"),
+        ("max.poll.records", 7, "use prefetch of the channel"),
+        ("share.auto.offset.reset", "latest", "is a setting of the broker"),
+        ("auto.offset.reset", "latest", "is not yours to set"),
+        ("session.timeout.ms", 6000, "share consumer"),
+        ("fetch.wait.max.mss", 1, "did you mean 'fetch.wait.max.ms'"),
+    ],
+)
+def test_settings_of_the_share_consumer_are_checked(
+    key: str, value: str | int, reason: str
+) -> None:
+    """What would break a promise, or what the client refuses, is refused with the reason."""
+    with pytest.raises(ValueError, match=reason):
+        NativeSettings(share={key: value})
+
+
+def test_an_entry_past_its_lock_is_neither_handed_out_nor_settled() -> None:
+    """Both free their place in the window, and the broker is told nothing of them."""
+    now = 0.0
+    inbox, ledger = Inbox(2, clock=lambda: now), QueueLedger(cumulative=False)
+    inbox.connected(ledger, lambda: None, ready=True)
+    inbox.add([Incoming(Message(b"a"), 1, locked_until=5.0)])
+    (entry,) = inbox.next(1, 0.0)
+    inbox.add([Incoming(Message(b"b"), 2, locked_until=5.0)])
+    assert inbox.room() == 0
+    now = 5.0
+    with pytest.raises(StaleDelivery):
+        inbox.settle(entry, Verdict.ACK)
+    assert inbox.next(2, 0.0) == []
+    assert inbox.room() == 2
+    assert inbox.take() == []
+    assert list(ledger.entries()) == []
