@@ -129,7 +129,7 @@ class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 def _check(kind: ClientKind, settings: Mapping[str, Value]) -> None:
     for key, value in settings.items():
-        reason = _objection(key, value) or _refusal_of_client(kind, key, value)
+        reason = _objection(key, value) or _refusal(kind, key, value)
         if reason is not None:
             raise ValueError(f"{kind}: {key!r} {reason}")
 
@@ -162,14 +162,24 @@ def _is_at_least(value: Value, least: int) -> bool:
         return True  # librdkafka has better words for it
 
 
-def _refusal_of_client(kind: ClientKind, key: str, value: Value) -> str | None:
+def _refusal(kind: ClientKind, key: str, value: Value) -> str | None:
+    """Why librdkafka refuses a setting. One of a consumer may be for either group protocol."""
+    refusal = _refusal_of_client(kind, {key: value}, key)
+    if refusal is None or kind != "consumer":
+        return refusal
+    newer = _refusal_of_client(kind, {key: value, "group.protocol": "consumer"}, key)
+    return refusal if newer is not None else None
+
+
+def _refusal_of_client(kind: ClientKind, settings: Mapping[str, Value], key: str) -> str | None:
     """What librdkafka itself says, asked with a client without servers, which never connects."""
+    value = settings[key]
     remarks = logging.Logger("gearshift.kafka.check")
     collected = _Collector()
     remarks.addHandler(collected)
     text = str(value).lower() if isinstance(value, bool) else value
     try:
-        client = _make(kind, {key: text, "logger": remarks})
+        client = _make(kind, {**settings, key: text, "logger": remarks})
         if not isinstance(client, ShareConsumer):
             client.poll(0)  # hands the log lines over
         if isinstance(client, Consumer | ShareConsumer):

@@ -1,0 +1,158 @@
+"""Sending to a Kafka that is frozen, refuses or is left without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+from kafka.conftest import OpenBus
+
+from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
+from native_brokers import Kafka
+
+pytestmark = pytest.mark.broker
+
+_SCRIPT = """
+import gearshift, os, sys
+bus = gearshift.open(sys.argv[1])
+producer = bus.producer(sys.argv[2])
+"""
+_DROPS = "for number in range(200): producer.submit(number)\n"
+_FORKS = """
+child = os.fork()
+if child == 0:
+    try:
+        producer.send(1, timeout_s=5)
+    except gearshift.errors.Forked:
+        os._exit(7)
+    os._exit(1)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+producer.send(2)
+bus.close()
+sys.exit(code)
+"""
+
+
+@contextlib.contextmanager
+def frozen(broker: Kafka) -> Iterator[None]:
+    """SIGSTOP; the sockets stay open and nothing answers. SIGCONT at the end."""
+    broker.pause()
+    try:
+        yield
+    finally:
+        broker.resume()
+
+
+def stored(kafka: Kafka, topic: str) -> int:
+    """How many messages partition 0 has had."""
+    consumer = Consumer({"bootstrap.servers": kafka.url, "group.id": "looks"})
+    try:
+        return consumer.get_watermark_offsets(TopicPartition(topic, 0, OFFSET_END), timeout=10)[1]
+    finally:
+        consumer.close()
+
+
+def run_script(kafka: Kafka, name: str, body: str, folder: str) -> subprocess.CompletedProcess[str]:
+    file = f"{folder}/script.toml"
+    with open(file, "w") as out:
+        out.write(
+            f'profile = "p"\n[profiles.p]\nbackend = "kafka"\n'
+            f'bootstrap_servers = ["{kafka.url}"]\n[channels.{name}]\npartitions = 1\n'
+        )
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _SCRIPT + body, file, name],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+def test_close_reports_by_id_what_a_frozen_broker_has_not_confirmed(
+    kafka: Kafka, open_bus: OpenBus, name: str
+) -> None:
+    """Close returns though the client would wait for a minute; each message ends as unknown."""
+    producer = open_bus().producer(name)
+    producer.send("before")
+    with frozen(kafka):
+        futures = [producer.submit(number, id=f"m{number}") for number in range(5)]
+        closing = threading.Thread(target=producer.close, args=(0.5,))
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
+        errors = [future.exception(0) for future in futures]
+    assert all(isinstance(error, OutcomeUnknown) for error in errors)
+    assert [error.message_id for error in errors] == [f"m{n}" for n in range(5)]  # type: ignore[union-attr]
+
+
+def test_a_full_window_blocks_to_the_deadline_and_no_further(
+    kafka: Kafka, open_bus: OpenBus, name: str
+) -> None:
+    """With a frozen broker the window fills, the next waits and is refused; then all is stored."""
+    producer = open_bus(f"[channels.{name}]\npartitions = 1").producer(name)
+    producer.send("before")
+    with frozen(kafka):
+        futures = [producer.submit("x", timeout_s=60) for _ in range(10_000)]
+        with pytest.raises(BackpressureError):
+            producer.submit("y", timeout_s=0.3)
+    assert producer.flush(60)
+    assert all(future.exception(0) is None for future in futures)
+    assert stored(kafka, name) == 10_001
+
+
+def test_futures_are_not_resolved_on_the_thread_that_serves_the_client(
+    open_bus: OpenBus, name: str
+) -> None:
+    """A user's callback there could flush, which aborts the process."""
+    producer = open_bus().producer(name)
+    threads: list[str] = []
+    called = threading.Event()
+
+    def callback(_future: object) -> None:
+        threads.append(threading.current_thread().name)
+        called.set()
+
+    producer.submit("x").add_done_callback(callback)
+    assert called.wait(30)
+    assert not threads[0].startswith("gearshift-kafka")
+
+
+def test_a_bus_that_nobody_closes_still_stores_everything(
+    kafka: Kafka, name: str, tmp_path: str
+) -> None:
+    """The interpreter ends right after 200 submits: all are stored."""
+    ended = run_script(kafka, name, _DROPS, str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert stored(kafka, name) == 200
+    assert "%" not in ended.stderr, "librdkafka wrote to stderr"
+
+
+def test_a_producer_fails_fast_in_the_child_of_a_fork(
+    kafka: Kafka, name: str, tmp_path: str
+) -> None:
+    """The child gets Forked at once, and the parent goes on."""
+    ended = run_script(kafka, name, _FORKS, str(tmp_path))
+    assert ended.returncode == 7, ended.stderr
+    assert stored(kafka, name) == 1
+
+
+def test_a_topic_with_a_lower_limit_refuses_only_what_is_too_large(
+    kafka: Kafka, open_bus: OpenBus, name: str
+) -> None:
+    """The broker's own limit is MessageTooLarge, not retryable; neighbours are stored."""
+    bus = open_bus(
+        f'[channels.{name}]\npartitions = 1\nnative.kafka.config = {{"max.message.bytes" = "2000"}}'
+    )
+    producer = bus.producer(name)
+    producer.send("x")
+    with pytest.raises(MessageTooLarge) as caught:
+        producer.send(os.urandom(5000).hex())
+    assert not caught.value.retryable
+    producer.send("y")
+    assert stored(kafka, name) == 2
