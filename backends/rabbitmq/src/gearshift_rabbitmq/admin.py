@@ -10,9 +10,12 @@ from pika import exceptions
 
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported
+from gearshift.message import Semantics
 from gearshift_rabbitmq import topology as topo
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.delay import delay_queues
+from gearshift_rabbitmq.stream import layout as stream
+from gearshift_rabbitmq.stream.layout import Layout
 from gearshift_rabbitmq.topology import Topology
 
 __all__ = ["Admin"]
@@ -40,14 +43,21 @@ class Admin:
 
     def exists(self, channel: ChannelSpec) -> bool:
         """Whether the exchange (and an adopted queue) is there. Creates nothing."""
+        if channel.semantics is Semantics.STREAM:
+            return stream.present(self._connected(), Layout.of(channel))
         return topo.present(self._connected(), Topology.of(channel))
 
     def declare(self, channel: ChannelSpec) -> None:
         """See AdminDriver."""
-        topo.declare(self._connected(), Topology.of(channel), channel.groups)
+        if channel.semantics is Semantics.STREAM:
+            stream.declare(self._connected(), Layout.of(channel))
+        else:
+            topo.declare(self._connected(), Topology.of(channel), channel.groups)
 
     def declare_group(self, channel: ChannelSpec, group: str) -> None:
         """See AdminDriver. Raises NotSupported for an adopted queue, which has one group."""
+        if channel.semantics is Semantics.STREAM:
+            return  # a group of a stream begins with its first consumer
         topology = Topology.of(channel)
         if topology.adopted_queue is not None and group in channel.groups:
             return
@@ -55,8 +65,11 @@ class Admin:
 
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         """State of ``channel.groups``: AMQP cannot list others, nor tell what is in flight."""
-        topology = Topology.of(channel)
         link = self._connected()
+        if channel.semantics is Semantics.STREAM:
+            names = dict.fromkeys([*channel.groups, *stream.group_names(link, Layout.of(channel))])
+            return [GroupStatus(group=name) for name in names]
+        topology = Topology.of(channel)
         return [self._status(link, topology, group) for group in channel.groups]
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
@@ -66,13 +79,13 @@ class Admin:
 
     def delete(self, channel: ChannelSpec) -> None:
         """Remove exchange, the queues of ``channel.groups`` and their helpers. Missing is fine."""
+        if channel.semantics is Semantics.STREAM:
+            self._delete_stream(Layout.of(channel))
+            return
         topology = Topology.of(channel)
         if topology.adopted_queue is not None or not topology.exchange_is_ours:
             name = topology.adopted_queue or topology.exchange
-            raise NotSupported(
-                f"channel {channel.name!r} adopts {name!r}, which is not ours to delete",
-                hint="delete it with the broker's own tools",
-            )
+            raise _not_ours(channel.name, name)
         rpc = Rpc(self._connected())
         rpc("exchange_delete", exchange=topology.exchange)
         for group in channel.groups:
@@ -86,6 +99,11 @@ class Admin:
         link, self._link = self._link, None
         if link is not None:
             link.close(1.0)
+
+    def _delete_stream(self, layout: Layout) -> None:
+        if layout.adopted is not None:
+            raise _not_ours(layout.channel, layout.adopted)
+        stream.delete(self._connected(), layout)
 
     def _status(self, link: Link, topology: Topology, group: str) -> GroupStatus:
         try:
@@ -107,6 +125,13 @@ class Admin:
             link = self._link = self._connect()
         self._used_at = time.monotonic()
         return link
+
+
+def _not_ours(channel: str, name: str) -> NotSupported:
+    return NotSupported(
+        f"channel {channel!r} adopts {name!r}, which is not ours to delete",
+        hint="delete it with the broker's own tools",
+    )
 
 
 def _text(value: Any) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NoReturn
 
-from gearshift.driver import ChannelSpec, ConsumerSpec, LogDriver, LogEvents
+from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents
 from gearshift.endpoints import first_remote
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
 from gearshift.message import Semantics
@@ -15,8 +14,11 @@ from gearshift_rabbitmq.admin import Admin
 from gearshift_rabbitmq.connection import Link
 from gearshift_rabbitmq.consumer import Consumer
 from gearshift_rabbitmq.delay import delay_queues
-from gearshift_rabbitmq.producer import Producer
+from gearshift_rabbitmq.producer import Producer, encoder
 from gearshift_rabbitmq.settings import RabbitSettings
+from gearshift_rabbitmq.stream import layout as stream
+from gearshift_rabbitmq.stream.consumer import StreamConsumer
+from gearshift_rabbitmq.stream.layout import Layout
 from gearshift_rabbitmq.topology import DELIVERY_LIMIT, Topology
 from gearshift_rabbitmq.wire import RETURNS_PER_ATTEMPT
 
@@ -51,8 +53,9 @@ class RabbitBackend:
 
     def check(self, channel: ChannelSpec) -> None:
         """See Backend. Raises ConfigError or NotSupported."""
-        if channel.semantics is not Semantics.QUEUE:
-            _refuse_stream(channel)
+        if channel.semantics is Semantics.STREAM:
+            _check_name(Layout.of(channel).members("g"), channel)
+            return
         limit = self._settings.consumer_timeout_s
         if channel.max_processing_s is not None and channel.max_processing_s >= limit:
             raise ConfigError(
@@ -77,21 +80,23 @@ class RabbitBackend:
 
     def producer(self, channel: ChannelSpec) -> Producer:
         """See Backend. Raises pika's error."""
-        topology = Topology.of(channel)
-        return Producer(lambda: self._link(f"producer {channel.name}"), topology)
+        if channel.semantics is Semantics.STREAM:
+            encode = stream.encoder(Layout.of(channel))
+        else:
+            encode = encoder(Topology.of(channel))
+        return Producer(
+            lambda: self._link(f"producer {channel.name}"), encode, channel=channel.name
+        )
 
     def queue_consumer(self, spec: ConsumerSpec) -> Consumer:
         """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
-        if not 1 <= spec.prefetch <= _MAX_PREFETCH:
-            raise ConfigError(
-                f"prefetch is {spec.prefetch}, RabbitMQ takes 1 to {_MAX_PREFETCH}",
-                channel=spec.channel.name,
-            )
+        _check_prefetch(spec)
         return Consumer(self._link, spec)
 
-    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> LogDriver:
-        """Stream semantics is not offered."""
-        _refuse_stream(spec.channel)
+    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamConsumer:
+        """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
+        _check_prefetch(spec)
+        return StreamConsumer(self._link, spec, events)
 
     def classify(self, error: Exception) -> GearshiftError | None:
         """See Backend."""
@@ -115,21 +120,26 @@ class RabbitBackend:
         if topology.adopted_queue is None:
             names += [delay_queues(topology.queue(group))[-1] for group in channel.groups]
         for name in names:
-            if name.lower().startswith("amq."):
-                raise ConfigError(
-                    f"channel name {channel.name!r}: RabbitMQ keeps names in 'amq.' for itself",
-                    hint="choose another name",
-                )
-            if len(name.encode()) > _MAX_NAME_BYTES:
-                raise ConfigError(
-                    f"channel and group name together are too long: {name[:60]!r}... has "
-                    f"{len(name.encode())} bytes, RabbitMQ takes {_MAX_NAME_BYTES}",
-                    hint="shorten the channel's or the group's name",
-                )
+            _check_name(name, channel)
 
 
-def _refuse_stream(channel: ChannelSpec) -> NoReturn:
-    raise NotSupported(
-        f"channel {channel.name!r}: stream semantics is not offered on RabbitMQ yet",
-        hint='use semantics = "queue"',
-    )
+def _check_prefetch(spec: ConsumerSpec) -> None:
+    if not 1 <= spec.prefetch <= _MAX_PREFETCH:
+        raise ConfigError(
+            f"prefetch is {spec.prefetch}, RabbitMQ takes 1 to {_MAX_PREFETCH}",
+            channel=spec.channel.name,
+        )
+
+
+def _check_name(name: str, channel: ChannelSpec) -> None:
+    if name.lower().startswith("amq."):
+        raise ConfigError(
+            f"channel name {channel.name!r}: RabbitMQ keeps names in 'amq.' for itself",
+            hint="choose another name",
+        )
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise ConfigError(
+            f"channel and group name together are too long: {name[:60]!r}... has "
+            f"{len(name.encode())} bytes, RabbitMQ takes {_MAX_NAME_BYTES}",
+            hint="shorten the channel's or the group's name",
+        )

@@ -136,6 +136,12 @@ class Link:
                 raise TimeoutError(f"no answer to {what} within {timeout_s:g} s")
             self.step(remaining)
 
+    def linger(self, seconds: float) -> None:
+        """Serve the connection for ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.step(left)
+
     def wake(self) -> None:
         """Make a running or coming ``step`` return soon. Any thread, also after close."""
         self.loop.add_callback_threadsafe(_nothing)

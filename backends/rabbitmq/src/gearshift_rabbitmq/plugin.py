@@ -9,7 +9,7 @@ from gearshift.message import Semantics
 from gearshift_rabbitmq.backend import RabbitBackend
 from gearshift_rabbitmq.settings import RabbitChannel, RabbitSettings
 
-__all__ = ["QUEUE", "gearshift_backend"]
+__all__ = ["QUEUE", "STREAM", "gearshift_backend"]
 
 QUEUE = Capabilities(
     redelivery=True,
@@ -34,6 +34,29 @@ QUEUE = Capabilities(
     max_message_bytes=16 * 1024 * 1024,  # max_message_size of 4.x; 3.x took 128 MiB
 )
 
+STREAM = Capabilities(
+    redelivery=True,
+    native_retry=False,  # a stream queue refuses nack, or takes it for an ack
+    native_delay=False,
+    dead_letter=True,
+    fan_out=True,
+    replay=True,
+    seek=True,
+    purge=False,  # a position belongs to its owner, and a stream is cut by retention only
+    ephemeral_group=True,
+    unroutable_detected=True,
+    tombstone=False,
+    depth=False,  # over AMQP a stream queue always has 0 messages
+    durable_group=True,
+    order=Order.KEY,
+    redelivered=Known.NONE,
+    attempt=Known.NONE,
+    prefetch=Prefetch.SOFT,  # the broker's credit is for each partition
+    survives=Survives.BROKER_RESTART,
+    members=Members.PARTITIONS,
+    max_message_bytes=16 * 1024 * 1024,
+)
+
 
 @hookimpl
 def gearshift_backend() -> BackendPlugin:
@@ -41,10 +64,10 @@ def gearshift_backend() -> BackendPlugin:
     return BackendPlugin(
         name="rabbitmq",
         driver_api=DRIVER_API,
-        summary="RabbitMQ 3.10 or newer through pika: durable quorum queues, confirmed publishing",
+        summary="RabbitMQ 3.10 or newer through pika: quorum queues, stream queues, confirms",
         settings=RabbitSettings,
         channel_settings=RabbitChannel,
-        capabilities={Semantics.QUEUE: QUEUE},
+        capabilities={Semantics.QUEUE: QUEUE, Semantics.STREAM: STREAM},
         natural=Semantics.QUEUE,
         connect=RabbitBackend,
     )

@@ -12,7 +12,7 @@ from gearshift_rabbitmq.publisher import Publisher, connected
 from gearshift_rabbitmq.topology import Topology
 from gearshift_rabbitmq.wire import properties_of
 
-__all__ = ["Producer"]
+__all__ = ["Producer", "encoder"]
 
 
 class Producer:
@@ -23,10 +23,12 @@ class Producer:
     of the same connection. Once the connection itself is lost, every submit ends as NO.
     """
 
-    def __init__(self, connect: Callable[[], Link], topology: Topology) -> None:
+    def __init__(
+        self, connect: Callable[[], Link], encode: Encode[Message], *, channel: str
+    ) -> None:
         """Connect. Raises pika's error if the broker does not take the connection."""
-        name = f"gearshift-rabbitmq-send-{topology.channel}"
-        self._publisher = Publisher(connected(connect), encoder(topology), name=name)
+        name = f"gearshift-rabbitmq-send-{channel}"
+        self._publisher = Publisher(connected(connect), encode, name=name)
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         """See ProducerDriver. Outcomes are grouped as the broker's confirms are."""

@@ -133,6 +133,9 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``routing_key`` goes on every message sent; without it a message's key is the routing key.
     ``binding_key`` binds our queues to ``exchange``; without it that is ``routing_key``, or ``#``
     on a topic exchange. ``exchange_type`` is what ``exchange`` is.
+
+    ``stream_max_bytes`` bounds a partition of a stream beside the channel's ``retention_s``; old
+    messages go in segments of ``stream_segment_bytes`` (500 MB unless set), never part of one.
     """
 
     queue: str | None = None
@@ -140,12 +143,17 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     exchange_type: Literal["fanout", "topic", "direct", "headers"] = "fanout"
     routing_key: str | None = None
     binding_key: str | None = None
+    stream_max_bytes: int | None = None
+    stream_segment_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for field in ("queue", "exchange", "routing_key", "binding_key"):
             value = getattr(self, field)
             if value is not None and (not value or len(value.encode()) > 255 or "\0" in value):
                 raise ValueError(f"{field}: {value[:40]!r} must be 1 to 255 bytes without NUL")
+        for field in ("stream_max_bytes", "stream_segment_bytes"):
+            if (getattr(self, field) or 1) < 1:
+                raise ValueError(f"{field}: must be at least 1 byte")
         for field in ("routing_key", "binding_key"):
             if getattr(self, field) is not None and self.exchange is None:
                 raise ValueError(f"{field}: only used with exchange, name the exchange too")

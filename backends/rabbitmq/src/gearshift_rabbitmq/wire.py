@@ -41,7 +41,7 @@ RETURNS_PER_ATTEMPT = 10
 
 #: What brokers put on a message for themselves: never shown, and stripped when stored again.
 _BROKER_HEADERS = frozenset(
-    {DELIVERY_COUNT, "x-acquired-count", "x-death", TIMESTAMP}
+    {DELIVERY_COUNT, "x-acquired-count", "x-death", "x-stream-offset", TIMESTAMP}
     | {
         f"x-{end}-death-{what}"
         for end in ("first", "last")
@@ -94,7 +94,12 @@ def properties_of(message: Message, *, key_in_header: bool) -> BasicProperties:
 
 
 def incoming(
-    method: Basic.Deliver, properties: BasicProperties, body: bytes, counted: bool
+    method: Basic.Deliver,
+    properties: BasicProperties,
+    body: bytes,
+    counted: bool,
+    *,
+    key_from_routing: bool = True,
 ) -> Incoming:
     """A delivery as core wants it. Never raises on what a foreign client sent.
 
@@ -110,7 +115,7 @@ def incoming(
         if KEY in headers:
             key = _text(headers[KEY])
         pairs = _shown(headers)
-    if key is None and method.exchange:
+    if key is None and key_from_routing and method.exchange:
         # On the default exchange the routing key is only a queue's name.
         key = _text(method.routing_key)
     if timestamp_ms is None and properties.timestamp is not None:

@@ -1,0 +1,1 @@
+"""Stream semantics on RabbitMQ's stream queues: partitions, positions, members, owners."""

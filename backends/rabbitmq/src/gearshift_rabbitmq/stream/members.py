@@ -1,0 +1,85 @@
+"""Who else is in the group: members tell one another every second that they are there.
+
+This decides who *should* have which partition. Who has it is decided by ``owners``: members may
+disagree for a moment, and then one of them waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pika.spec import BasicProperties
+
+from gearshift_rabbitmq.connection import Link, Rpc
+
+__all__ = ["Members"]
+
+_EVERY_S = 1.0
+_GONE_AFTER_S = 4.0
+
+#: A newcomer waits for answers before it takes anything.
+_WELCOME_S = 0.4
+
+_HERE, _GONE = "here", "gone"
+
+
+class Members:
+    """One member's view of its group, on the thread that drives ``link``."""
+
+    def __init__(
+        self,
+        link: Link,
+        exchange: str,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._exchange = exchange
+        self._name = name
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+        self._joined_at = clock()
+        self._told_at = 0.0
+        rpc = Rpc(link)
+        self._channel = rpc.channel
+        rpc("exchange_declare", exchange=exchange, exchange_type="fanout", durable=True)
+        queue = str(rpc("queue_declare", queue="", exclusive=True, auto_delete=True).queue)
+        rpc("queue_bind", queue=queue, exchange=exchange)
+        rpc.consume(queue, self._on_message, auto_ack=True)
+        self._tell(_HERE)
+
+    @property
+    def settled(self) -> bool:
+        """False while answers to a newcomer may still be on their way."""
+        return self._clock() - self._joined_at > _WELCOME_S
+
+    def share(self, partitions: int) -> set[int]:
+        """Which of ``partitions`` this member should own, as things are now."""
+        now = self._clock()
+        if now - self._told_at > _EVERY_S:
+            self._tell(_HERE)
+        self._seen = {who: at for who, at in self._seen.items() if now - at < _GONE_AFTER_S}
+        names = sorted({*self._seen, self._name})
+        return set(range(names.index(self._name), partitions, len(names)))
+
+    def leave(self) -> None:
+        """Tell the others, so that they need not wait."""
+        if self._channel.is_open:
+            self._tell(_GONE)
+
+    def _on_message(self, _: Any, __: Any, properties: Any, body: bytes) -> None:
+        who = body.decode(errors="replace")
+        if who == self._name:
+            return
+        if properties.type == _GONE:
+            self._seen.pop(who, None)
+            return
+        if who not in self._seen:
+            self._told_at = 0.0  # a newcomer must not wait a second for an answer
+        self._seen[who] = self._clock()
+
+    def _tell(self, what: str) -> None:
+        self._told_at = self._clock()
+        properties = BasicProperties(type=what)
+        self._channel.basic_publish(self._exchange, "", self._name.encode(), properties)

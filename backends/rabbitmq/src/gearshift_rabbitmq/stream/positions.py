@@ -1,0 +1,125 @@
+"""A group's positions: for each partition a quorum queue of one message, the next offset.
+
+``x-max-length: 1`` with ``drop-head`` makes a confirmed publish replace what was there. Only the
+partition's owner reads or writes it (see ``owners``), and it never writes while it has the message
+out to read it: a message that is given back to a full queue would push out the newer one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pika import exceptions
+from pika.spec import Basic, BasicProperties
+
+from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.stream.layout import Layout
+
+__all__ = ["Positions"]
+
+_ARGUMENTS = {
+    "x-queue-type": "quorum",
+    "x-max-length": 1,
+    "x-overflow": "drop-head",
+    # Reading counts as a delivery, and brokers from 4.0 on drop a message after 20.
+    "x-delivery-limit": 1_000_000,
+}
+
+#: A dead owner's unfinished reading is given back by the broker within this time.
+_GIVEN_BACK_S = 3.0
+
+
+class Positions:
+    """Reads and commits positions of ``group`` over ``link``, on the thread that drives it."""
+
+    def __init__(self, link: Link, layout: Layout, group: str) -> None:
+        self._link = link
+        self._layout = layout
+        self._group = group
+        self._failed: Exception | None = None
+        self._unconfirmed: set[int] = set()
+        self._number = 0
+        rpc = Rpc(link)
+        self._channel = rpc.channel
+        self._channel.add_on_close_callback(self._on_close)
+        self._channel.add_on_return_callback(self._on_return)
+        rpc("confirm_delivery", ack_nack_callback=self._on_confirm)
+
+    def read(self, partition: int) -> int | None:
+        """The committed offset; None if the group has never committed one there."""
+        queue = self._layout.position(partition, self._group)
+        is_new = self._ensure(queue)
+        deadline = time.monotonic() + (0.0 if is_new else _GIVEN_BACK_S)
+        while (offset := self._peek(queue)) is None and time.monotonic() < deadline:
+            self._link.linger(0.1)
+        return offset
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Write them; does not wait for the broker."""
+        for partition, offset in positions.items():
+            self._publish(self._layout.position(partition, self._group), str(offset).encode())
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the broker has everything. Raises what it refused, TimeoutError."""
+        self._link.wait(lambda: self._failed or not self._unconfirmed, timeout_s, "commits")
+        self.check()
+
+    def check(self) -> None:
+        """Raise what became of an earlier commit."""
+        if self._failed is not None:
+            raise self._failed
+
+    def _ensure(self, queue: str) -> bool:
+        """Make sure that the queue is there; True if it was not."""
+        try:
+            rpc = Rpc(self._link)
+            rpc("queue_declare", queue=queue, passive=True)
+            rpc.close()
+            return False
+        except exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 404:
+                raise
+        # First the group's name: a position that nobody knew of would outlive its channel.
+        self._publish(self._layout.registry, self._group.encode())
+        self.flush(5.0)
+        rpc = Rpc(self._link)
+        rpc("queue_declare", queue=queue, durable=True, arguments=_ARGUMENTS)
+        rpc.close()
+        return True
+
+    def _peek(self, queue: str) -> int | None:
+        rpc = Rpc(self._link)
+        answers: list[tuple[Any, bytes | None]] = []
+        rpc.channel.add_callback(lambda _: answers.append((None, None)), [Basic.GetEmpty])
+        rpc.channel.basic_get(queue, lambda _, method, __, body: answers.append((method, body)))
+        self._link.wait(lambda: answers or not rpc.channel.is_open, 5.0, "a position")
+        method, body = answers[0] if answers else (None, None)
+        if method is not None:
+            rpc.channel.basic_reject(method.delivery_tag, requeue=True)
+        rpc("queue_declare", queue=queue, passive=True)  # an answer: the rejection has arrived
+        rpc.close()
+        return None if body is None else int(body)
+
+    def _publish(self, queue: str, body: bytes) -> None:
+        self.check()
+        self._number += 1
+        self._unconfirmed.add(self._number)
+        self._channel.basic_publish(
+            "", queue, body, BasicProperties(delivery_mode=2), mandatory=True
+        )
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        tag = method.delivery_tag
+        done = {n for n in self._unconfirmed if n <= tag} if method.multiple else {tag}
+        self._unconfirmed -= done
+        if isinstance(method, Basic.Nack):
+            self._failed = exceptions.NackError([])
+
+    def _on_return(self, *_: Any) -> None:
+        self._failed = exceptions.ConsumerCancelled("the queue of a position is gone")
+
+    def _on_close(self, _: Any, reason: Exception) -> None:
+        self._failed = reason

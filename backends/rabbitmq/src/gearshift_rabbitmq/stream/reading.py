@@ -1,0 +1,89 @@
+"""One partition being read: an AMQP channel with one consumer, and what it has brought."""
+
+from __future__ import annotations
+
+import datetime
+from collections import deque
+from typing import Any
+
+from pika import exceptions
+
+from gearshift.driver import Incoming, Start, StartAt
+from gearshift.message import Position
+from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.wire import incoming
+
+__all__ = ["Reading"]
+
+OFFSET = "x-stream-offset"
+
+
+class Reading:
+    """Reads ``queue`` from ``start`` on until it is closed. ``prefetch`` bounds what waits here.
+
+    A stream gives whole chunks, so what lies before the start is left out here. Acknowledgements
+    only ask for more: a group's position is not the broker's affair.
+    """
+
+    def __init__(self, link: Link, queue: str, partition: int, start: Start, prefetch: int) -> None:
+        self._partition = partition
+        self._queue = queue
+        self._from_offset = start.positions.get(partition) if start.at is StartAt.OFFSET else None
+        self._from_ms = start.time_ms if start.at is StartAt.TIME else None
+        self._ready: deque[tuple[int, Incoming]] = deque()
+        self._ended: Exception | None = None
+        rpc = Rpc(link)
+        self._channel = rpc.channel
+        self._channel.add_on_close_callback(self._on_close)
+        self._channel.add_on_cancel_callback(self._on_cancel)
+        rpc("basic_qos", prefetch_count=prefetch)
+        arguments = {OFFSET: _specification(start, partition)}
+        rpc.consume(queue, self._on_message, arguments=arguments)
+
+    def take(self, max_messages: int) -> list[Incoming]:
+        """Up to ``max_messages`` of what has come. Raises why nothing will any more."""
+        if self._ended is not None:
+            raise self._ended
+        taken = [self._ready.popleft() for _ in range(min(max_messages, len(self._ready)))]
+        if taken:
+            self._channel.basic_ack(taken[-1][0], multiple=True)
+        return [one for _, one in taken]
+
+    def close(self) -> None:
+        """Stop reading. Does not wait."""
+        self._ready.clear()
+        if self._channel.is_open:
+            self._channel.close()
+
+    def _on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
+        offset = int(properties.headers[OFFSET])
+        if self._from_offset is not None and offset < self._from_offset:
+            self._channel.basic_ack(method.delivery_tag)
+            return
+        found = incoming(method, properties, body, False, key_from_routing=False)
+        if self._from_ms is not None:
+            if (found.message.timestamp_ms or 0) < self._from_ms:
+                self._channel.basic_ack(method.delivery_tag)
+                return
+            self._from_ms = None
+        position = Position(self._partition, offset)
+        self._ready.append((method.delivery_tag, Incoming(found.message, position, position)))
+
+    def _on_cancel(self, _: Any) -> None:
+        self._ended = exceptions.ConsumerCancelled(f"stream {self._queue!r} was deleted or moved")
+
+    def _on_close(self, _: Any, reason: Exception) -> None:
+        self._ended = self._ended or reason
+
+
+def _specification(start: Start, partition: int) -> Any:
+    """Where the broker is to begin, in its own terms."""
+    match start.at:
+        case StartAt.EARLIEST:
+            return "first"
+        case StartAt.LATEST:
+            return "next"
+        case StartAt.OFFSET:
+            return start.positions[partition]
+        case StartAt.TIME:
+            return datetime.datetime.fromtimestamp((start.time_ms or 0) / 1000, datetime.UTC)
