@@ -7,7 +7,8 @@ key                routing key; header ``gearshift-key`` where the routing key h
 id                 ``message_id``
 timestamp_ms       ``timestamp`` (whole seconds) and header ``timestamp_in_ms``, as the broker's
                    own timestamp interceptor names it
-headers            str: long string, bytes: byte array, int: 64 bits, bool; a repeated name: array
+headers            str: long string, bytes: byte array, int: 64 bits, bool; a repeated name: array,
+                   but JSON in ``gearshift-repeated`` in a stream, which keeps no arrays
 the other fields   the property of the same name
 =================  ==========================================================================
 
@@ -19,8 +20,10 @@ text, and what the broker added for its own purposes is not shown.
 
 from __future__ import annotations
 
+import base64
 from typing import Any, NamedTuple
 
+import msgspec
 from pika.compat import long
 from pika.spec import Basic, BasicProperties
 
@@ -32,6 +35,7 @@ __all__ = ["Token", "incoming", "properties_of", "retried"]
 
 KEY = "gearshift-key"
 ATTEMPT = "gearshift-attempt"
+REPEATED = "gearshift-repeated"
 TIMESTAMP = "timestamp_in_ms"
 DELIVERY_COUNT = "x-delivery-count"
 
@@ -64,13 +68,13 @@ class Token(NamedTuple):
     properties: BasicProperties
 
 
-def properties_of(message: Message, *, key_in_header: bool) -> BasicProperties:
+def properties_of(message: Message, *, key_in_header: bool, arrays: bool = True) -> BasicProperties:
     """Properties for ``message``. Raises InvalidMessage for what the broker would choke on."""
     if message.body is None:
         raise NotSupported(
             "RabbitMQ has no message without a body", hint='send b"" instead of None'
         )
-    headers: dict[str, Any] = _headers_of(message.headers) if message.headers.pairs else {}
+    headers: dict[str, Any] = _headers_of(message.headers, arrays) if message.headers.pairs else {}
     seconds = None
     if message.timestamp_ms is not None:
         seconds = message.timestamp_ms // 1000
@@ -171,8 +175,9 @@ def retried(
     )
 
 
-def _headers_of(headers: Headers) -> dict[str, Any]:
+def _headers_of(headers: Headers, arrays: bool) -> dict[str, Any]:
     table: dict[str, Any] = {}
+    repeated: dict[str, list[Any]] = {}
     for name, value in headers.pairs:
         if name in _NOT_FOR_SENDERS:
             raise InvalidMessage(
@@ -180,17 +185,43 @@ def _headers_of(headers: Headers) -> dict[str, Any]:
             )
         # pika writes an int in 32 bits where it fits; 64 bits for all is one type for readers.
         wire = long(value) if type(value) is int else value
-        if name not in table:
-            table[name] = wire
-        elif isinstance(table[name], list):
-            table[name].append(wire)
+        if name in table:
+            repeated.setdefault(name, [table[name]]).append(wire)
         else:
-            table[name] = [table[name], wire]
+            table[name] = wire
+    if arrays:
+        return table | repeated
+    if repeated:
+        table[REPEATED] = msgspec.json.encode(
+            {name: [_tagged(value) for value in values] for name, values in repeated.items()}
+        ).decode()
     return table
+
+
+def _tagged(value: Any) -> Any:
+    """``value`` as JSON that tells bytes from text."""
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _untagged(value: Any) -> Any:
+    return base64.b64decode(value["bytes"]) if isinstance(value, dict) else value
+
+
+def _repeated(table: dict[Any, Any]) -> dict[str, list[Any]]:
+    """Values of repeated names that a stream carries as JSON; nothing if a foreigner wrote it."""
+    try:
+        found = msgspec.json.decode(table[REPEATED], type=dict[str, list[Any]])
+        return {name: [_untagged(value) for value in values] for name, values in found.items()}
+    except (ValueError, TypeError, KeyError):
+        return {}
 
 
 def _shown(table: dict[Any, Any]) -> Headers:
     pairs: list[tuple[str, HeaderValue]] = []
+    if REPEATED in table:
+        table = table | _repeated(table)
     for raw_name, value in table.items():
         if raw_name in _BROKER_HEADERS:
             continue

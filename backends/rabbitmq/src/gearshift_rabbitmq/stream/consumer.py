@@ -11,7 +11,7 @@ from gearshift_rabbitmq.stream.layout import Layout
 from gearshift_rabbitmq.stream.members import Members
 from gearshift_rabbitmq.stream.owners import release, try_own
 from gearshift_rabbitmq.stream.positions import Positions
-from gearshift_rabbitmq.stream.reading import Reading
+from gearshift_rabbitmq.stream.reading import Reading, end_of
 
 __all__ = ["StreamConsumer"]
 
@@ -64,7 +64,7 @@ class StreamConsumer:
 
     def seek(self, start: Start) -> None:
         """See LogDriver."""
-        for partition in self._readings:
+        for partition in list(self._readings):
             if start.at is not StartAt.OFFSET or partition in start.positions:
                 self._readings.pop(partition).close()
                 self._readings[partition] = self._open(partition, start)
@@ -121,13 +121,21 @@ class StreamConsumer:
         taken = []
         for partition in sorted(partitions):
             if try_own(self._link, self._layout.lock(partition, self._spec.group)):
-                offset = positions.read(partition)
-                start = self._spec.start
-                if offset is not None:
-                    start = Start(StartAt.OFFSET, {partition: offset})
+                start = positions.read(partition) or self._begin(partition, positions)
                 self._readings[partition] = self._open(partition, start)
                 taken.append(partition)
         return taken
+
+    def _begin(self, partition: int, positions: Positions) -> Start:
+        """Where the group begins, committed at once: it must not move until something is read."""
+        start = self._spec.start
+        if start.at is StartAt.LATEST:
+            end = end_of(self._link, self._layout.partition(partition))
+            start = Start(StartAt.OFFSET, {partition: end})
+        elif start.at is not StartAt.TIME:
+            start = Start(StartAt.OFFSET, {partition: start.positions.get(partition, 0)})
+        positions.begin(partition, start)
+        return start
 
     def _let_go(self, partitions: Sequence[int], positions: Positions) -> None:
         left_at = self._events.revoked(partitions)

@@ -167,7 +167,7 @@ def encoder(layout: Layout) -> Encode[Message]:
     keys = [str(number) for number in range(layout.partitions)]
 
     def encode(message: Message) -> Publication:
-        properties = properties_of(message, key_in_header=True)
+        properties = properties_of(message, key_in_header=True, arrays=False)
         body = message.body or b""
         if layout.adopted is not None:
             return Publication("", layout.adopted, properties, body)

@@ -14,6 +14,7 @@ from typing import Any
 from pika import exceptions
 from pika.spec import Basic, BasicProperties
 
+from gearshift.driver import Start, StartAt
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.stream.layout import Layout
 
@@ -26,6 +27,9 @@ _ARGUMENTS = {
     # Reading counts as a delivery, and brokers from 4.0 on drop a message after 20.
     "x-delivery-limit": 1_000_000,
 }
+
+#: Before a time in milliseconds, which stands where no offset is known yet.
+_TIME = b"time:"
 
 #: A dead owner's unfinished reading is given back by the broker within this time.
 _GIVEN_BACK_S = 3.0
@@ -47,14 +51,25 @@ class Positions:
         self._channel.add_on_return_callback(self._on_return)
         rpc("confirm_delivery", ack_nack_callback=self._on_confirm)
 
-    def read(self, partition: int) -> int | None:
-        """The committed offset; None if the group has never committed one there."""
+    def read(self, partition: int) -> Start | None:
+        """Where the group is; None if it has never been in that partition."""
         queue = self._layout.position(partition, self._group)
         is_new = self._ensure(queue)
         deadline = time.monotonic() + (0.0 if is_new else _GIVEN_BACK_S)
-        while (offset := self._peek(queue)) is None and time.monotonic() < deadline:
+        while (body := self._peek(queue)) is None and time.monotonic() < deadline:
             self._link.linger(0.1)
-        return offset
+        if body is None:
+            return None
+        if body.startswith(_TIME):
+            return Start(StartAt.TIME, time_ms=int(body.removeprefix(_TIME)))
+        return Start(StartAt.OFFSET, {partition: int(body)})
+
+    def begin(self, partition: int, start: Start) -> None:
+        """Commit where a new group starts: an offset, or a time that no message was read from."""
+        body = f"{start.positions.get(partition, 0)}".encode()
+        if start.at is StartAt.TIME:
+            body = _TIME + str(start.time_ms or 0).encode()
+        self._publish(self._layout.position(partition, self._group), body)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Write them; does not wait for the broker."""
@@ -89,7 +104,7 @@ class Positions:
         rpc.close()
         return True
 
-    def _peek(self, queue: str) -> int | None:
+    def _peek(self, queue: str) -> bytes | None:
         rpc = Rpc(self._link)
         answers: list[tuple[Any, bytes | None]] = []
         rpc.channel.add_callback(lambda _: answers.append((None, None)), [Basic.GetEmpty])
@@ -100,7 +115,7 @@ class Positions:
             rpc.channel.basic_reject(method.delivery_tag, requeue=True)
         rpc("queue_declare", queue=queue, passive=True)  # an answer: the rejection has arrived
         rpc.close()
-        return None if body is None else int(body)
+        return body
 
     def _publish(self, queue: str, body: bytes) -> None:
         self.check()

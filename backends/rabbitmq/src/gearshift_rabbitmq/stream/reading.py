@@ -13,9 +13,12 @@ from gearshift.message import Position
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.wire import incoming
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "end_of"]
 
 OFFSET = "x-stream-offset"
+
+#: A stream's end is where nothing more comes for so long. Seconds.
+_QUIET_S = 0.3
 
 
 class Reading:
@@ -74,6 +77,25 @@ class Reading:
 
     def _on_close(self, _: Any, reason: Exception) -> None:
         self._ended = self._ended or reason
+
+
+def end_of(link: Link, queue: str) -> int:
+    """The offset that the next message of ``queue`` gets: one more than the last chunk's last."""
+    offsets = [-1]
+    rpc = Rpc(link)
+
+    def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
+        offsets.append(int(properties.headers[OFFSET]))
+        rpc.channel.basic_ack(method.delivery_tag)
+
+    rpc("basic_qos", prefetch_count=1000)
+    rpc.consume(queue, on_message, arguments={OFFSET: "last"})
+    seen = 0
+    while len(offsets) > seen:
+        seen = len(offsets)
+        link.linger(_QUIET_S)
+    rpc.close()
+    return max(offsets) + 1
 
 
 def _specification(start: Start, partition: int) -> Any:
