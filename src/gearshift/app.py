@@ -21,7 +21,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from gearshift.capabilities import Requirement
 from gearshift.delivery import Delivery
@@ -29,7 +29,7 @@ from gearshift.errors import UsageError
 from gearshift.handling.rate_limit import parse_rate
 from gearshift.message import DEFAULT_GROUP, validate_name
 
-__all__ = ["App", "Handler", "Reject", "Retry", "load_app"]
+__all__ = ["App", "Handler", "Reject", "Retry", "load_app", "load_function"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -140,21 +140,8 @@ class App:
 
 def load_app(target: str) -> App:
     """Import ``module:attribute``, with the current folder on the path. Raises UsageError."""
-    module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UsageError(f"{target!r} is not module:attribute", hint="for example orders:app")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise UsageError(
-            f"there is no module {module_name!r}", hint="run from its folder, or install it"
-        ) from error
-    app = getattr(module, attribute, None)
+    app = _imported(target, "orders:app")
+    attribute = target.partition(":")[2]
     if not isinstance(app, App):
         found = "nothing" if app is None else f"a {type(app).__name__}"
         raise UsageError(
@@ -166,6 +153,33 @@ def load_app(target: str) -> App:
             f"{target!r} has no handlers", hint="decorate a function with @app.handler"
         )
     return app
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """Import the function ``module:function`` as ``load_app`` does. Raises UsageError."""
+    function = _imported(target, "orders:bill")
+    if not callable(function):
+        raise UsageError(f"{target!r} is not a function", hint="name one that takes a message")
+    return cast(Callable[..., Any], function)
+
+
+def _imported(target: str, example: str) -> object:
+    """What ``module:attribute`` names; None if the module has no such attribute."""
+    module_name, colon, attribute = target.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UsageError(f"{target!r} is not module:attribute", hint=f"for example {example}")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise UsageError(
+            f"there is no module {module_name!r}", hint="run from its folder, or install it"
+        ) from error
+    return getattr(module, attribute, None)
 
 
 def _signature(function: Callable[..., Any]) -> tuple[Any, bool, bool]:

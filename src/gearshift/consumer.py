@@ -84,6 +84,11 @@ class Consumer(Generic[T]):
         """The name of the group."""
         return self._policy.group
 
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions of a stream that this consumer owns now; empty on a queue."""
+        return self._inbox.owned()
+
     def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until this consumer is connected, assigned and positioned.
 

@@ -54,6 +54,7 @@ class Inbox:
         self._changed = threading.Condition(self._lock)
         self._ledger: Ledger | None = None
         self._lanes = Lanes(serial_keys=serial_keys)
+        self._owned: frozenset[int] = frozenset()  # partitions; empty on a queue
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
         self._news = 0  # settled since the pump last took
         self._telling = False  # the pump has taken and not yet told
@@ -135,6 +136,11 @@ class Inbox:
         with self._changed:
             return self._changed.wait_for(lambda: not self._untold(), timeout_s)
 
+    def owned(self) -> frozenset[int]:
+        """The partitions that this consumer owns now."""
+        with self._lock:
+            return self._owned
+
     def in_hand(self) -> list[Entry]:
         """Entries that the user has and has not settled."""
         with self._lock:
@@ -160,6 +166,7 @@ class Inbox:
         with self._changed:
             self._forget()
             self._ledger, self.wake, self._ready = None, lambda: None, False
+            self._owned = frozenset()
             self._changed.notify_all()
 
     def forget(self) -> None:
@@ -225,6 +232,7 @@ class Inbox:
         log.debug("assigned partitions %s", list(partitions))
         with self._changed:
             self._ready = True
+            self._owned |= frozenset(partitions)
             self._changed.notify_all()
 
     def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
@@ -335,4 +343,5 @@ class Inbox:
     def _revoke(self, ledger: LogLedger, partitions: Sequence[int]) -> None:
         self._discard_undelivered(partitions)
         ledger.revoke(partitions)
+        self._owned -= frozenset(partitions)
         self._changed.notify_all()

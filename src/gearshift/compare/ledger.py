@@ -29,10 +29,12 @@ Events
     refused     the send failed; ``what`` is the error       who: producer
     deliver     a worker has been given it, and begins       who: worker
     done        the handler has finished it without error    who: worker
-    settle      ``what``: ack, retry or reject               who: worker
+    failed      the handler raised; ``what`` is the error    who: worker
+    settle      ``what``: ack, retry, reject; stale: too late   who: worker
     seek        ``what``: where to, or why it was refused    who: worker
     assign      ``partitions`` that a worker now owns        who: worker
     start, ready, stop      of a worker                      who: worker
+    stuck       hangs in its handler, to be killed there      who: worker
     fault       ``what``: "SIGKILL"                          who: the victim
     dead        found in the dead-letter channel             who: reader
 
@@ -56,6 +58,7 @@ __all__ = [
     "SCENARIOS",
     "Column",
     "Event",
+    "Kind",
     "Ledger",
     "Meta",
     "Run",
@@ -87,12 +90,14 @@ Kind = Literal[
     "refused",
     "deliver",
     "done",
+    "failed",
     "settle",
     "seek",
     "assign",
     "start",
     "ready",
     "stop",
+    "stuck",
     "fault",
     "dead",
 ]

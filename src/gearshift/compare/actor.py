@@ -1,0 +1,209 @@
+"""A worker of a scenario: receives, writes down, handles, settles. On a thread or in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, cast
+
+import msgspec
+
+from gearshift.app import App, Handler, Reject, Retry, load_function
+from gearshift.bus import Bus
+from gearshift.compare.tape import Recorder
+from gearshift.compare.workload import Order
+from gearshift.consumer import Consumer
+from gearshift.delivery import Delivery
+from gearshift.driver import Start
+from gearshift.errors import NotSupported, StaleDelivery
+
+__all__ = ["Actor", "Role"]
+
+_POLL_S = 0.1
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """What one worker does.
+
+    ``handler`` is module:function, "" a handler that sleeps ``work_ms`` times the order's effort.
+    With ``settle`` "first" it acks before it works. It fails every attempt at ``poison``, hangs
+    in its handler at its delivery number ``stuck_at`` and goes back to the start after it has
+    done ``seek_after`` messages.
+    """
+
+    name: str
+    channel: str
+    group: str
+    prefetch: int
+    work_ms: float
+    create_group: bool = False
+    handler: str = ""
+    settle: Literal["after", "first"] = "after"
+    poison: int | None = None
+    stuck_at: int | None = None
+    seek_after: int | None = None
+
+
+class Actor:
+    """Runs one role on the thread that calls ``run``."""
+
+    def __init__(self, bus: Bus, role: Role, recorder: Recorder) -> None:
+        self._bus = bus
+        self._role = role
+        self._recorder = recorder
+        self._handler = _as_handler(role.handler) if role.handler else None
+        self._deliveries = 0
+        self._done = 0
+        self._owned: frozenset[int] = frozenset()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set, then drain and leave."""
+        role = self._role
+        self._note("start")
+        with self._bus.consumer(
+            role.channel,
+            group=role.group,
+            prefetch=role.prefetch,
+            create=role.create_group or None,
+            value_type=self._handler.value_type if self._handler else Any,
+            serial_keys=True,
+        ) as consumer:
+            consumer.ready()
+            self._note("ready")
+            while not stop.is_set():
+                self._note_assignment(consumer)
+                self._step(consumer)
+        self._note("stop")
+
+    def _step(self, consumer: Consumer[Any]) -> None:
+        for delivery in consumer.receive(timeout_s=_POLL_S):
+            self._handle(delivery, consumer)
+        if self._role.seek_after is not None and self._done == self._role.seek_after:
+            self._done += 1  # once
+            self._seek(consumer)
+
+    def _handle(self, delivery: Delivery[Any], consumer: Consumer[Any]) -> None:
+        self._deliveries += 1
+        order = msgspec.json.decode(delivery.body or b"", type=Order)
+        note = partial(self._note, seq=order.order_id, key=order.customer, attempt=delivery.attempt)
+        note("deliver", redelivered=delivery.redelivered, **_place(delivery))
+        is_last = self._deliveries == self._role.stuck_at
+        probe = _Probe(delivery, note, partial(_hang, note, consumer) if is_last else _go_on)
+        try:
+            if self._role.settle == "first":
+                probe.ack()
+            self._work(probe, order)
+        except Reject as verdict:
+            probe.reject(verdict.reason)
+        except Retry as verdict:
+            probe.retry(verdict.delay_s)
+        except Exception as error:
+            note("failed", what=type(error).__name__)
+            if delivery.outcome is None:
+                probe.retry()
+        else:
+            if is_last:
+                _hang(note)
+            note("done")
+            self._done += 1
+            if delivery.outcome is None:
+                probe.ack()
+
+    def _work(self, probe: _Probe, order: Order) -> None:
+        if order.order_id == self._role.poison:
+            raise ValueError("poison")
+        if self._handler is None:
+            time.sleep(self._role.work_ms * order.effort / 1000)
+            return
+        result = self._handler.function(*self._handler.arguments(cast(Delivery[Any], probe)))
+        if self._handler.is_async:
+            asyncio.run(result)
+
+    def _seek(self, consumer: Consumer[Any]) -> None:
+        consumer.flush()
+        try:
+            consumer.seek(Start())
+        except NotSupported as error:
+            self._note("seek", what=f"refused: {error.message}")
+        else:
+            self._note("seek", what="earliest")
+
+    def _note_assignment(self, consumer: Consumer[Any]) -> None:
+        owned = consumer.partitions
+        if owned != self._owned:
+            self._owned = owned
+            self._note("assign", partitions=tuple(sorted(owned)))
+
+    def _note(self, kind: Any, **fields: Any) -> None:
+        self._recorder.event(kind, self._role.name, group=self._role.group, **fields)
+
+
+class _Probe:
+    """The delivery as a handler sees it; how it is settled is written down.
+
+    An ack is written before the broker can hear of it, so that no killed worker has acked more
+    than its tape says.
+    """
+
+    def __init__(
+        self, delivery: Delivery[Any], note: Callable[..., None], after_ack: Callable[[], None]
+    ) -> None:
+        self._delivery = delivery
+        self._note = note
+        self._after_ack = after_ack
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._delivery, name)
+
+    def ack(self) -> None:
+        """See Delivery.ack."""
+        self._note("settle", what="ack")
+        try:
+            self._delivery.ack()
+        except StaleDelivery:
+            self._note("settle", what="stale")
+        else:
+            self._after_ack()
+
+    def retry(self, delay_s: float | None = None) -> None:
+        """See Delivery.retry."""
+        self._settle(partial(self._delivery.retry, delay_s))
+
+    def reject(self, reason: str = "rejected") -> None:
+        """See Delivery.reject."""
+        self._settle(partial(self._delivery.reject, reason))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        try:
+            settle()
+        except StaleDelivery:
+            self._note("settle", what="stale")
+        else:
+            self._note("settle", what=str(self._delivery.outcome))
+
+
+def _go_on() -> None:
+    """Nothing happens after this ack."""
+
+
+def _hang(note: Callable[..., None], acked: Consumer[Any] | None = None) -> None:
+    """Wait to be killed, once the broker has heard of what was ``acked``."""
+    if acked is not None:
+        acked.flush()
+    note("stuck")
+    threading.Event().wait()
+
+
+def _place(delivery: Delivery[Any]) -> dict[str, int]:
+    position = delivery.position
+    return {} if position is None else {"partition": position.partition, "offset": position.offset}
+
+
+def _as_handler(target: str) -> Handler:
+    """The user's function, taken for a handler as ``App.handler`` would."""
+    app = App()
+    app.handler("compare")(load_function(target))
+    return app.handlers[0]

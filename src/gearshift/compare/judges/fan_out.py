@@ -1,0 +1,122 @@
+"""Who gets a copy, and what does a group get that comes late?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gearshift.compare import measures
+from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.ledger import Column, Event, Meta, Trial
+
+__all__ = ["JUDGE"]
+
+
+def see(trials: Sequence[Trial]) -> Seen:
+    """Count each group's copies of what was sent before and after the last group came."""
+    (trial,) = trials
+    events = trial.events
+    ready = [event for event in events if event.kind == "ready"]
+    sent = measures.confirmed(events)
+    if len(ready) < 2 or not sent:
+        return Seen(outcome=None, why="no group came late")
+    late, early = ready[-1], [event.group for event in ready[:-1]]
+    before = {
+        event.seq or 0
+        for event in events
+        if event.kind == "receipt" and event.at_ms < _arrival(events, late)
+    }
+    copies = {event.group: _copies(events, event.group) for event in ready}
+    history, later = copies[late.group] & before, copies[late.group] - before
+    complete = all(copies[group] >= sent for group in early) and later >= sent - before
+    return Seen(
+        outcome=_outcome(complete, history, before),
+        numbers=(
+            ("sent", "messages", len(sent)),
+            ("sent before the last group came", "messages", len(before)),
+            ("fewest copies of an early group", "messages", min(len(copies[g]) for g in early)),
+            ("history for the late group", "messages", len(history)),
+            ("new messages for the late group", "messages", len(later)),
+        ),
+        charts=(_chart(copies, before, sent),),
+    )
+
+
+def expect(column: Column, _meta: Meta) -> Expectation:
+    """A log keeps its history for whoever comes; a queue exists from its group's arrival on."""
+    if not column.capabilities["fan_out"]:
+        return Expectation(
+            outcome="not_all", sentence="Only one group gets a message.", because="fan_out=false"
+        )
+    if column.capabilities["replay"]:
+        return Expectation(
+            outcome="history",
+            sentence="Every group gets everything; one that comes late also the past.",
+            because="fan_out=true, replay=true",
+        )
+    return Expectation(
+        outcome="from_now",
+        sentence="Every group gets everything that is sent once it exists, and nothing older.",
+        because="fan_out=true, replay=false",
+    )
+
+
+def _outcome(complete: bool, history: set[int], before: set[int]) -> str:
+    if not complete:
+        return "not_all"
+    if not history:
+        return "from_now"
+    return "history" if history == before else "partial"
+
+
+def _arrival(events: Sequence[Event], late: Event) -> float:
+    return next(e.at_ms for e in events if e.kind == "start" and e.who == late.who)
+
+
+def _copies(events: Sequence[Event], group: str) -> set[int]:
+    return set(measures.done(measures.of_group(events, group)))
+
+
+def _chart(copies: dict[str, set[int]], before: set[int], sent: set[int]) -> Chart:
+    rows: list[tuple[Cell, ...]] = []
+    for group, got in copies.items():
+        rows.append((group, "before", len(before), len(got & before)))
+        rows.append((group, "after", len(sent - before), len(got - before)))
+    return Chart(
+        kind="copies",
+        title="Copies per group, of what was sent before and after the last one came",
+        fields=(
+            Field("group"),
+            Field("phase"),
+            Field("sent", "messages"),
+            Field("received", "messages"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+JUDGE = Judge(
+    title="Fan-out and late joiner",
+    question="Does every group get every message, and does a group that comes late get the past?",
+    handler="Where a late group gets only what is new, declare every group before the first "
+    "message. Where it gets the past, expect all of it at once.",
+    ranks=("not_all", "partial", "from_now", "history"),
+    shown={
+        "not_all": "NOT ALL: {fewest copies of an early group} of {sent}",
+        "partial": "part of the past: {history for the late group}",
+        "from_now": "all, a late group only new ones",
+        "history": "all, a late group the past too",
+    },
+    sentence={
+        "not_all": "A group missed messages: {fewest copies of an early group} of {sent}.",
+        "partial": "A late group got {history for the late group} of "
+        "{sent before the last group came} older messages.",
+        "from_now": "Each group got all {sent} messages; the late one none of the "
+        "{sent before the last group came} that were sent before it came.",
+        "history": "Each group got all {sent} messages, the late one also the "
+        "{history for the late group} that were sent before it came.",
+    },
+    see=see,
+    expect=expect,
+    needs=(Need("history for a service that is added later", frozenset({"history"})),),
+)

@@ -1,0 +1,56 @@
+"""What every judge of a scenario has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gearshift.compare.findings import Chart, Expectation, Number
+from gearshift.compare.ledger import Column, Meta, Trial
+
+__all__ = ["Judge", "Need", "Numbers", "Seen"]
+
+#: Number by name.
+Numbers = Mapping[str, Number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one repetition showed. ``outcome`` None: nothing that can be judged, ``why`` not."""
+
+    outcome: str | None
+    why: str = ""
+    numbers: Sequence[tuple[str, str, float | None]] = ()  # name, unit, value
+    charts: tuple[Chart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What somebody may need, and the outcomes that give it."""
+
+    text: str
+    outcomes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """How a scenario is judged: pure functions and words.
+
+    ``ranks`` are the outcomes from the least that one can have to the most. The least of all
+    repetitions counts. ``shown`` and ``sentence`` are templates per outcome, filled with the
+    numbers' medians.
+    """
+
+    title: str
+    question: str
+    handler: str
+    ranks: tuple[str, ...]
+    shown: Mapping[str, str]
+    sentence: Mapping[str, str]
+    see: Callable[[Sequence[Trial]], Seen]
+    expect: Callable[[Column, Meta], Expectation]
+    needs: tuple[Need, ...] = field(default=())
+
+    def least(self, outcomes: Sequence[str]) -> str:
+        """The lowest-ranked of ``outcomes``."""
+        return min(outcomes, key=self.ranks.index)

@@ -1,0 +1,124 @@
+"""What does a message do to the others that can never be handled?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gearshift.compare import measures
+from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.ledger import Column, Event, Meta, Trial
+
+__all__ = ["JUDGE"]
+
+
+def see(trials: Sequence[Trial]) -> Seen:
+    """Watch what is handled between the first failure and the end of the poison."""
+    (trial,) = trials
+    events = trial.events
+    failures = [event for event in events if event.kind == "failed"]
+    if not failures:
+        return Seen(outcome=None, why="no message failed")
+    seq, key = failures[0].seq or 0, failures[0].key
+    buried = seq in measures.dead(events)
+    end_ms = failures[-1].at_ms
+    meanwhile = [
+        event
+        for event in events
+        if event.kind == "done" and failures[0].at_ms < event.at_ms < end_ms
+    ]
+    same = sum(event.key == key and (event.seq or 0) > seq for event in meanwhile)
+    others = sum(event.key != key for event in meanwhile)
+    return Seen(
+        outcome=_outcome(buried, same, others),
+        numbers=(
+            ("attempts", "", sum(event.seq == seq for event in failures)),
+            ("from the first failure to the last", "ms", end_ms - failures[0].at_ms),
+            ("its key meanwhile", "messages", same),
+            ("other keys meanwhile", "messages", others),
+            ("dead letters", "messages", len(measures.dead(events))),
+        ),
+        charts=(_chart(events),),
+    )
+
+
+def expect(column: Column, meta: Meta) -> Expectation:
+    """Who holds a message that waits for its retry decides whether its key waits too."""
+    capabilities = column.capabilities
+    if not capabilities["dead_letter"]:
+        return Expectation(
+            outcome="dropped", sentence="It is dropped in the end.", because="dead_letter=false"
+        )
+    is_native = capabilities["native_retry"] and capabilities["native_delay"]
+    because = (
+        f"native_retry={str(capabilities['native_retry']).lower()}, "
+        f"native_delay={str(capabilities['native_delay']).lower()}, dead_letter=true"
+    )
+    if is_native or not meta.keys:
+        return Expectation(
+            outcome="overtaken",
+            sentence="It waits in the broker; everything else goes on, also what has its key.",
+            because=because if meta.keys else f"{because}, sent without keys",
+        )
+    return Expectation(
+        outcome="key_waits",
+        sentence="It waits with its consumer; its key waits with it, other keys go on.",
+        because=because,
+    )
+
+
+def _outcome(buried: bool, same: int, others: int) -> str:
+    if not buried:
+        return "dropped"
+    if not others:
+        return "blocked"
+    return "overtaken" if same else "key_waits"
+
+
+def _chart(events: Sequence[Event]) -> Chart:
+    rows: list[tuple[Cell, ...]] = [
+        (span.key, span.seq, span.start_ms, span.end_ms, span.attempt, span.state)
+        for span in measures.spans(events)
+    ]
+    return Chart(
+        kind="timeline",
+        title="Each key around the poison",
+        fields=(
+            Field("key"),
+            Field("seq"),
+            Field("start_ms", "ms"),
+            Field("end_ms", "ms"),
+            Field("attempt"),
+            Field("state"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+JUDGE = Judge(
+    title="Poison message",
+    question="One message fails at every attempt: who waits for it, and where does it end?",
+    handler="Reject at once what can never work. Watch the dead letters. Where successors of the "
+    "same key overtake a failed message, be ready for them to come first.",
+    ranks=("dropped", "blocked", "overtaken", "key_waits"),
+    shown={
+        "dropped": "NOT in the dead letters",
+        "blocked": "BLOCKS all others",
+        "overtaken": "its key overtakes it, then dead letter",
+        "key_waits": "its key waits, then dead letter",
+    },
+    sentence={
+        "dropped": "After {attempts} attempts it was not in the dead letters.",
+        "blocked": "Nothing else was handled while it was tried {attempts} times.",
+        "overtaken": "It was tried {attempts} times and became a dead letter; meanwhile "
+        "{its key meanwhile} messages of its key and {other keys meanwhile} of others were handled.",
+        "key_waits": "It was tried {attempts} times and became a dead letter; its key waited, "
+        "{other keys meanwhile} messages of other keys were handled meanwhile.",
+    },
+    see=see,
+    expect=expect,
+    needs=(
+        Need("a key's order kept through retries", frozenset({"key_waits"})),
+        Need("nobody to wait for a failing message", frozenset({"overtaken"})),
+    ),
+)

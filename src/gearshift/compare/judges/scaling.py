@@ -1,0 +1,88 @@
+"""Do more workers than partitions help?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gearshift.compare import measures
+from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.ledger import Column, Meta, Trial
+from gearshift.compare.stage import PARTITIONS
+
+__all__ = ["JUDGE"]
+
+
+def see(trials: Sequence[Trial]) -> Seen:
+    """Count the busy workers of each size of the group."""
+    by_size = {int(trial.variant.partition("=")[2]): trial for trial in trials}
+    largest = max(by_size)
+    if largest <= PARTITIONS or any(not measures.done(trial.events) for trial in trials):
+        return Seen(outcome=None, why="nothing was handled with more workers than partitions")
+    busy = {size: len(measures.by_worker(trial.events)) for size, trial in by_size.items()}
+    speed = {size: measures.throughput_per_s(trial.events) for size, trial in by_size.items()}
+    return Seen(
+        outcome="any" if busy[largest] > PARTITIONS else "partitions",
+        numbers=(
+            ("workers", "", largest),
+            ("busy workers", "", busy[largest]),
+            *((f"with {size}", "messages/s", speed[size]) for size in sorted(by_size)),
+        ),
+        charts=(_chart(busy, speed, trials[0].repetition),),
+    )
+
+
+def expect(column: Column, _meta: Meta) -> Expectation:
+    """A log gives a partition to one member of a group; a queue gives messages to whoever asks."""
+    members = column.capabilities["members"]
+    if members == "any":
+        return Expectation(
+            outcome="any",
+            sentence="Every worker gets messages, however many there are.",
+            because="members=any",
+        )
+    return Expectation(
+        outcome="partitions",
+        sentence=f"At most {PARTITIONS} workers are busy, one per partition.",
+        because=f"members=partitions, partitions={PARTITIONS}",
+    )
+
+
+def _chart(busy: dict[int, int], speed: dict[int, float | None], repetition: int) -> Chart:
+    least = min(busy)
+    unit = (speed[least] or 0.0) / least
+    rows: list[tuple[Cell, ...]] = [
+        (size, speed[size], round(unit * size, 2), busy[size], repetition) for size in sorted(busy)
+    ]
+    return Chart(
+        kind="scaling",
+        title="Throughput against workers",
+        fields=(
+            Field("workers"),
+            Field("messages_per_s", "messages/s"),
+            Field("ideal_per_s", "messages/s"),
+            Field("busy_workers"),
+            Field("repetition"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+JUDGE = Judge(
+    title="Scaling workers past partitions",
+    question=f"Of 1, 2, 4 and 8 workers, how many are busy? A stream has {PARTITIONS} partitions.",
+    handler="On a stream choose the number of partitions for the most workers that you will ever "
+    "need; more of them stand idle. Keys that are hot keep their partition's worker busy alone.",
+    ranks=("partitions", "any"),
+    shown={
+        "partitions": "{busy workers} of {workers} busy",
+        "any": "{busy workers} of {workers} busy",
+    },
+    sentence={
+        "partitions": "Of {workers} workers {busy workers} had work, not more than partitions.",
+        "any": "Of {workers} workers {busy workers} had work.",
+    },
+    see=see,
+    expect=expect,
+    needs=(Need("more workers at any time", frozenset({"any"})),),
+)

@@ -1,0 +1,388 @@
+"""Where a trial takes place: a channel of its own, its producer, workers and tape; then gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gearshift import config as configuration
+from gearshift.bus import Bus, open_bus
+from gearshift.compare.actor import Actor, Role
+from gearshift.compare.ledger import Event, Sample
+from gearshift.compare.memory import watch
+from gearshift.compare.tape import Recorder, Tape
+from gearshift.compare.worker import Assignment
+from gearshift.compare.workload import Order
+from gearshift.driver import GroupStatus
+from gearshift.errors import GearshiftError
+from gearshift.message import Semantics, message_id
+
+__all__ = ["PARTITIONS", "Broker", "Stage", "WorkerFailed"]
+
+#: Partitions of every stream, so that all columns have the same.
+PARTITIONS = 4
+
+READY_TIMEOUT_S = 30.0
+DONE_TIMEOUT_S = 90.0
+_SAMPLE_S = 0.1
+_QUIET_S = 1.5
+
+
+class WorkerFailed(GearshiftError):
+    """A worker of a scenario ended although nobody had told it to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where a column's messages go: a profile of a settings file (None: the nearest), and how."""
+
+    config: Path | None
+    profile: str
+    semantics: Semantics
+
+    def open(self, channels: Mapping[str, Mapping[str, Any]]) -> tuple[Bus, dict[str, str]]:
+        """A bus that knows ``channels`` too, and the environment that tells others of them."""
+        environment = {
+            f"GEARSHIFT_CHANNELS__{name.upper()}__{setting.upper()}": _toml(value)
+            for name, settings in channels.items()
+            for setting, value in settings.items()
+        }
+        config = configuration.load(
+            self.config, profile=self.profile, environ=os.environ | environment
+        )
+        return open_bus(config=config), environment
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a scenario plays on. Made by ``Stage.set_up``; one thread."""
+
+    bus: Bus
+    broker: Broker
+    channel: str
+    folder: Path
+    tape: Tape
+    recorder: Recorder
+    keyed: bool
+    _environment: dict[str, str]
+    _origin_ns: int
+    events: tuple[Event, ...] = ()  #: everything that happened, once it is over
+    samples: tuple[Sample, ...] = ()
+    _threads: list[_Thread] = field(default_factory=list)
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def set_up(
+        broker: Broker,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        keyed: bool,
+    ) -> Iterator[Stage]:
+        """A fresh channel with ``settings``; stopped, deleted, closed at the end in any case."""
+        channel = f"compare_{message_id()[-14:]}"
+        wanted = {"semantics": broker.semantics.value, **settings}
+        if broker.semantics is Semantics.STREAM:
+            wanted["partitions"] = PARTITIONS
+        bus, environment = broker.open({channel: wanted})
+        path = folder / f"{channel}.tape"
+        origin_ns = time.monotonic_ns()
+        with bus, Tape(path) as tape:
+            recorder = Recorder(path, origin_ns)
+            stage = Stage(
+                bus, broker, channel, folder, tape, recorder, keyed, environment, origin_ns
+            )
+            try:
+                bus.declare(channel)
+                yield stage
+            finally:
+                stage._clear()
+                recorder.close()
+                stage.events, stage.samples = tape.events(), tape.samples()
+
+    # ── sending ──
+
+    def send(self, orders: Sequence[Order], *, per_s: float | None = None) -> None:
+        """Send with confirmation, each its own, pipelined; all receipts are there on return."""
+        started = time.monotonic()
+        with self.bus.producer(self.channel) as producer:
+            for number, order in enumerate(orders):
+                if per_s is not None:
+                    time.sleep(max(0.0, started + number / per_s - time.monotonic()))
+                self._submit(producer, order)
+            producer.flush()
+
+    def _submit(self, producer: Any, order: Order) -> None:
+        seq, key = order.order_id, order.customer
+        self.recorder.event("send", "producer", seq=seq, key=key)
+        sent_ns = time.monotonic_ns()
+
+        def resolved(future: Any) -> None:
+            error = future.exception()
+            if error is not None:
+                what = type(error).__name__
+                self.recorder.event("refused", "producer", seq=seq, key=key, what=what)
+                return
+            taken = round((time.monotonic_ns() - sent_ns) / 1e6, 3)
+            self.recorder.event("receipt", "producer", seq=seq, key=key, ms_taken=taken)
+
+        value = msgspec.to_builtins(order)
+        future = producer.submit(value, key=key if self.keyed else None)
+        future.add_done_callback(resolved)
+
+    # ── workers ──
+
+    def thread(self, role: Role) -> None:
+        """Start a worker on a thread of this process."""
+        self._threads.append(_Thread(Actor(self.bus, role, self.recorder), role.name))
+
+    def process(self, role: Role) -> None:
+        """Start a worker as a process, with a connection of its own."""
+        order = self.folder / f"{self.channel}-{role.name}.json"
+        told = Assignment(
+            role=role,
+            config=self.bus.config.file,
+            profile=self.broker.profile,
+            tape=self.folder / f"{self.channel}.tape",
+            origin_ns=self._origin_ns,
+        )
+        order.write_bytes(msgspec.json.encode(told))
+        with order.with_suffix(".log").open("wb") as log:
+            self._processes[role.name] = subprocess.Popen(
+                [sys.executable, "-m", "gearshift.compare.worker", str(order)],
+                env=os.environ | self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a worker process."""
+        self._ended.add(name)
+        self._processes[name].kill()
+        self.recorder.event("fault", name, what="SIGKILL")
+        self._processes[name].wait()
+
+    def stop_threads(self) -> None:
+        """Let every worker thread drain and leave."""
+        for thread in self._threads:
+            thread.stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    # ── waiting ──
+
+    def wait(
+        self,
+        condition: Callable[[list[Event]], bool],
+        what: str,
+        timeout_s: float = DONE_TIMEOUT_S,
+    ) -> None:
+        """See Tape.wait; a worker that ended on its own ends this too."""
+        self.tape.wait(condition, timeout_s, what, self._check_workers)
+
+    def wait_ready(self, members: int) -> None:
+        """Until so many workers are ready and, on a stream, share its partitions."""
+        self.wait(
+            lambda events: count(events, "ready") >= members, "workers ready", READY_TIMEOUT_S
+        )
+        if self.broker.semantics is Semantics.STREAM:
+            self.wait(
+                lambda events: _is_balanced(events, members), "partitions shared", READY_TIMEOUT_S
+            )
+
+    def wait_ready_each(self, groups: Sequence[str]) -> None:
+        """Until the single worker of each of ``groups`` is ready, with all partitions."""
+
+        def is_ready(events: list[Event]) -> bool:
+            return all(
+                any(event.kind == "ready" and event.group == group for event in events)
+                and (self.broker.semantics is Semantics.QUEUE or _owns_all(events, group))
+                for group in groups
+            )
+
+        self.wait(is_ready, f"groups {', '.join(groups)} ready", READY_TIMEOUT_S)
+
+    def wait_done(self, orders: Sequence[Order], group: str = "workers") -> None:
+        """Until ``group`` has done every one of ``orders``."""
+        wanted = {order.order_id for order in orders}
+        self.wait(lambda events: wanted <= done(events, group), f"{len(wanted)} messages done")
+
+    def wait_done_or_drained(self, orders: Sequence[Order], group: str = "workers") -> None:
+        """As ``wait_done``, or until the broker has nothing more and nobody has anything in hand.
+
+        What is missing then is lost. Where the broker cannot tell, only time ends the wait.
+        """
+        wanted = {order.order_id for order in orders}
+        seen, quiet_since = -1, time.monotonic()
+
+        def is_over(events: list[Event]) -> bool:
+            nonlocal seen, quiet_since
+            if wanted <= done(events, group):
+                return True
+            if len(events) != seen:
+                seen, quiet_since = len(events), time.monotonic()
+            if time.monotonic() - quiet_since < _QUIET_S:
+                return False
+            quiet_since = time.monotonic()
+            return self._is_drained(group)
+
+        self.wait(is_over, f"{len(wanted)} messages done or gone")
+
+    def wait_replayed_or_refused(self, messages: int) -> None:
+        """After a seek: until so many messages were delivered again, or at once if refused."""
+
+        def is_over(events: list[Event]) -> bool:
+            at = next(n for n, event in enumerate(events) if event.kind == "seek")
+            refused = events[at].what != "earliest"
+            return refused or count(events[at:], "done") >= messages
+
+        self.wait(is_over, "the replay")
+
+    def read_dead_letters(self) -> None:
+        """Write down what lies in the dead-letter channel."""
+        with self.bus.consumer(f"{self.channel}.dead") as dead:
+            dead.ready()
+            for delivery in dead.iterate(idle_timeout_s=_QUIET_S):
+                order = msgspec.json.decode(delivery.body or b"", type=Order)
+                self.recorder.event(
+                    "dead",
+                    "reader",
+                    seq=order.order_id,
+                    key=order.customer,
+                    what=str(delivery.headers.get("dead-letter-reason", "")),
+                )
+                delivery.ack()
+
+    def status(self, group: str) -> GroupStatus | None:
+        """The group as the broker has it, written onto the tape as samples."""
+        for status in self.bus.groups(self.channel):
+            if status.group != group:
+                continue
+            for name in ("ready", "in_flight", "lag"):
+                value = getattr(status, name)
+                if value is not None:
+                    self.recorder.sample(f"{name}_messages", value, group=group)
+            return status
+        return None
+
+    @contextlib.contextmanager
+    def sampled(self, group: str) -> Iterator[None]:
+        """Sample the group's state and this process' memory while the block runs."""
+        stop = threading.Event()
+
+        def sample() -> None:
+            while not stop.wait(_SAMPLE_S):
+                with contextlib.suppress(GearshiftError):
+                    self.status(group)
+
+        threads = [
+            threading.Thread(target=sample, daemon=True),
+            threading.Thread(target=watch, args=("producer", self.recorder, stop), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    # ── inside ──
+
+    def _is_drained(self, group: str) -> bool:
+        status = self.status(group)
+        if status is None:
+            return False
+        if status.lag is not None:
+            return status.lag == 0
+        return status.ready == 0 and not status.in_flight
+
+    def _check_workers(self) -> None:
+        for thread in self._threads:
+            if thread.error is not None:
+                raise thread.error
+        for name, process in self._processes.items():
+            if name not in self._ended and process.poll() is not None:
+                self._ended.add(name)
+                log = (self.folder / f"{self.channel}-{name}.log").read_text(errors="replace")
+                last = self.bus.config.masked(log.strip().splitlines()[-1]) if log.strip() else ""
+                raise WorkerFailed(f"worker {name} ended with {process.returncode}: {last}")
+
+    def _clear(self) -> None:
+        """Stop everybody and remove the channel."""
+        self.stop_threads()
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for channel in (self.channel, f"{self.channel}.dead"):
+            with contextlib.suppress(GearshiftError):
+                if self.bus.exists(channel):
+                    self.bus.delete(channel)
+
+
+class _Thread(threading.Thread):
+    """An actor on a thread; ``error`` is what ended it early."""
+
+    def __init__(self, actor: Actor, name: str) -> None:
+        super().__init__(name=f"compare-{name}", daemon=True)
+        self.stop = threading.Event()
+        self.error: Exception | None = None
+        self._actor = actor
+        self.start()
+
+    def run(self) -> None:
+        """See threading.Thread."""
+        try:
+            self._actor.run(self.stop)
+        except Exception as error:
+            self.error = error
+
+
+def count(events: Sequence[Event], kind: str, who: str | None = None) -> int:
+    """How many events of ``kind``, of ``who`` if given."""
+    return sum(event.kind == kind and who in (None, event.who) for event in events)
+
+
+def done(events: Sequence[Event], group: str) -> set[int | None]:
+    """The messages that ``group`` has done."""
+    return {event.seq for event in events if event.kind == "done" and event.group == group}
+
+
+def _is_balanced(events: Sequence[Event], members: int) -> bool:
+    """Every partition has one owner, and as many workers as possible own one."""
+    owned = {event.who: event.partitions for event in events if event.kind == "assign"}
+    partitions = [partition for own in owned.values() for partition in own]
+    owners = sum(bool(own) for own in owned.values())
+    return len(partitions) == len(set(partitions)) == PARTITIONS and owners == min(
+        members, PARTITIONS
+    )
+
+
+def _owns_all(events: Sequence[Event], group: str) -> bool:
+    last = [event for event in events if event.kind == "assign" and event.group == group]
+    return bool(last) and len(last[-1].partitions) == PARTITIONS
+
+
+def _toml(value: object) -> str:
+    """A setting as the environment gives it: TOML for what is no text."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
