@@ -15,6 +15,7 @@ import rich_click as click
 from gearshift import __version__
 from gearshift.cli import (
     backends,
+    compare,
     completion,
     config,
     conformance,
@@ -38,7 +39,7 @@ __all__ = ["cli", "main"]
 #: Help's panels: what a newcomer needs first comes first.
 GROUPS = {
     "Start": ["init", "doctor", "config", "completion"],
-    "Decide": ["explain", "backends"],
+    "Decide": ["compare", "explain", "backends"],
     "Messages": ["send", "tail", "peek", "replay"],
     "Operate": ["ls", "dlq", "run", "purge"],
     "Author": ["conformance"],
@@ -117,8 +118,8 @@ def cli(ctx: click.Context) -> None:
 
 
 for _module in (
-    backends, completion, config, conformance, dlq, doctor, explain, init, ls, peek, purge, replay,
-    run, send, tail,
+    backends, compare, completion, config, conformance, dlq, doctor, explain, init, ls, peek,
+    purge, replay, run, send, tail,
 ):  # fmt: skip
     cli.add_command(_module.command)
 

@@ -1,5 +1,19 @@
 """The same seeded workload under several brokers and semantics, with a ledger of every message.
 
-One file, one job: ``ledger`` (what happened), ``findings`` (what it shows), ``analysis`` (from the
-one to the other, pure).
+::
+
+    from gearshift import compare
+
+    compare.run(["rabbit", "kafka"]).save(Path("report.html"))
+
+One file, one job: ``comparison`` (runs it), ``scenarios`` (what is done), ``stage`` (where: a
+channel, its producer and workers), ``actor`` and ``worker`` (who: on a thread, in a process),
+``tape`` (how it is written down), ``ledger`` (what happened), ``measures`` (counting in it),
+``judges`` (what a scenario shows), ``analysis`` (from a ledger to ``findings``), ``report`` (how it
+is shown).
 """
+
+from gearshift.compare.comparison import Comparison, run
+from gearshift.compare.scenarios import Options
+
+__all__ = ["Comparison", "Options", "run"]

@@ -153,9 +153,9 @@ class Stage:
         order = self.folder / f"{self.channel}-{role.name}.json"
         told = Assignment(
             role=role,
-            config=self.bus.config.file,
+            config=None if self.bus.config.file is None else str(self.bus.config.file),
             profile=self.broker.profile,
-            tape=self.folder / f"{self.channel}.tape",
+            tape=str(self.folder / f"{self.channel}.tape"),
             origin_ns=self._origin_ns,
         )
         order.write_bytes(msgspec.json.encode(told))

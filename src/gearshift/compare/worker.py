@@ -24,9 +24,9 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker process is told: its role, where its broker is, and its tape."""
 
     role: Role
-    config: Path | None
+    config: str | None
     profile: str
-    tape: Path
+    tape: str
     origin_ns: int
 
 
@@ -35,7 +35,7 @@ def main(file: str) -> None:
     told = msgspec.json.decode(Path(file).read_bytes(), type=Assignment)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    recorder = Recorder(told.tape, told.origin_ns)
+    recorder = Recorder(Path(told.tape), told.origin_ns)
     threading.Thread(target=watch, args=(told.role.name, recorder, stop), daemon=True).start()
     with open_bus(told.config, profile=told.profile) as bus:
         Actor(bus, told.role, recorder).run(stop)

@@ -110,8 +110,8 @@ JUDGE = Judge(
     sentence={
         "dropped": "After {attempts} attempts it was not in the dead letters.",
         "blocked": "Nothing else was handled while it was tried {attempts} times.",
-        "overtaken": "It was tried {attempts} times and became a dead letter; meanwhile "
-        "{its key meanwhile} messages of its key and {other keys meanwhile} of others were handled.",
+        "overtaken": "It was tried {attempts} times and became a dead letter; meanwhile {its key "
+        "meanwhile} messages of its key and {other keys meanwhile} of others were handled.",
         "key_waits": "It was tried {attempts} times and became a dead letter; its key waited, "
         "{other keys meanwhile} messages of other keys were handled meanwhile.",
     },

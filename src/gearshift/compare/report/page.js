@@ -1,5 +1,17 @@
 "use strict";
 (() => {
+  const unpacked = async (id) => {
+    const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
+  };
+
+  // What stands packed in the page is run as if it stood there as it is.
+  const load = async (id) => {
+    const script = document.createElement("script");
+    script.textContent = await (await unpacked(id)).text();
+    document.head.append(script);
+  };
+
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const drawn = [];
 
@@ -58,14 +70,12 @@
   const save = document.getElementById("save");
   save.hidden = false;
   save.addEventListener("click", async () => {
-    const packed = Uint8Array.from(atob(document.getElementById("ledger").textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(await new Response(stream).blob());
+    link.href = URL.createObjectURL(await (await unpacked("ledger")).blob());
     link.download = "ledger.json";
     link.click();
     URL.revokeObjectURL(link.href);
   });
 
-  drawAll();
+  load("vega").then(() => load("vega-lite")).then(drawAll);
 })();

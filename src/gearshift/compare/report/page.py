@@ -13,6 +13,7 @@ import jinja2
 import msgspec
 
 from gearshift.compare import ledger as ledgers
+from gearshift.compare.analysis import headline
 from gearshift.compare.findings import Cell, Chart, Finding, Number
 from gearshift.compare.ledger import Ledger
 from gearshift.compare.report.charts import specification
@@ -21,7 +22,7 @@ from gearshift.errors import UsageError
 __all__ = ["extract", "render"]
 
 #: Rows of a chart that are written out as a table; the ledger has all of them.
-TABLE_ROWS = 200
+TABLE_ROWS = 100
 
 _LEDGER = re.compile(rb'<script type="application/gzip" id="ledger">([A-Za-z0-9+/=]*)</script>')
 
@@ -35,7 +36,6 @@ _VERDICTS = {
 
 def render(ledger: Ledger, findings: Sequence[Finding]) -> str:
     """The whole page. Pure: the same arguments give the same text."""
-    raw = ledgers.encode(ledger)
     return (
         _environment()
         .get_template("page.html.j2")
@@ -44,7 +44,7 @@ def render(ledger: Ledger, findings: Sequence[Finding]) -> str:
             columns=ledger.meta.columns,
             findings=findings,
             verdicts=_VERDICTS,
-            headline=_headline(findings),
+            headline=headline(ledger, findings),
             mismatches=[
                 (finding, observation)
                 for finding in findings
@@ -52,7 +52,7 @@ def render(ledger: Ledger, findings: Sequence[Finding]) -> str:
                 if observation.agrees in ("no", "unknown")
             ],
             charts=_charts(findings),
-            ledger=base64.b64encode(gzip.compress(raw, mtime=0)).decode(),
+            ledger=_pack(ledgers.encode(ledger)),
             table_rows=TABLE_ROWS,
         )
     )
@@ -64,18 +64,6 @@ def extract(page: bytes) -> Ledger:
     if found is None:
         raise UsageError("this file holds no ledger", hint="give a report, or a ledger's JSON")
     return ledgers.decode(gzip.decompress(base64.b64decode(found[1])), "the report's ledger")
-
-
-def _headline(findings: Sequence[Finding]) -> str:
-    """The verdict in one sentence."""
-    differing = [finding.title.lower() for finding in findings if finding.verdict != "same"]
-    if not differing:
-        return "Every scenario ended the same in all columns."
-    if len(differing) == len(findings):
-        return "The columns differ in every scenario."
-    *first, last = differing
-    names = f"{', '.join(first)} and {last}" if first else last
-    return f"The columns differ in {names}; the rest is the same."
 
 
 def _charts(findings: Sequence[Finding]) -> str:
@@ -109,8 +97,18 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"cell": _cell, "numbers": _numbers, "described": _described}
-    environment.globals |= {"text": _text, "chart_id": chart_id}
+    environment.globals |= {"text": _text, "packed": _packed, "chart_id": chart_id}
     return environment
+
+
+@cache
+def _packed(name: str) -> str:
+    return _pack(_text(name).encode())
+
+
+def _pack(data: bytes) -> str:
+    """``data`` as the page's script unpacks it; without a time, so that it is always the same."""
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
 
 
 def _text(name: str) -> str:

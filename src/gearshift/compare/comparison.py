@@ -1,0 +1,249 @@
+"""Runs a comparison: every scenario on every column, one after the other, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from gearshift import config as configuration
+from gearshift import plugins
+from gearshift.compare import ledger as ledgers
+from gearshift.compare import workload
+from gearshift.compare.analysis import analyse, headline
+from gearshift.compare.findings import Finding
+from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Meta, Run, Scenario, Setting
+from gearshift.compare.scenarios import PLAYS, Options, Play
+from gearshift.compare.stage import Broker
+from gearshift.errors import ConfigError, GearshiftError, NotSupported
+from gearshift.message import Semantics
+
+__all__ = ["Comparison", "Progress", "run"]
+
+#: Told of each step: what, how many are done, how many there are.
+Progress = Callable[[str, int, int], None]
+
+_EMBEDDED = """\
+profile = "embedded"
+[profiles.embedded]
+backend = "sqlite"
+path = "compare.db"
+"""
+
+#: Distributions whose version decides what is seen.
+_CLIENTS = ("gearshift", "gearshift-rabbitmq", "pika", "gearshift-kafka", "confluent-kafka")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A ledger and what it shows. In a notebook it shows itself."""
+
+    ledger: Ledger
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the ledger shows, a finding per scenario."""
+        return analyse(self.ledger)
+
+    @property
+    def headline(self) -> str:
+        """The whole in one sentence."""
+        return headline(self.ledger, self.findings)
+
+    def html(self) -> str:
+        """The report, as one page that needs nothing else."""
+        from gearshift.compare.report import render
+
+        return render(self.ledger, self.findings)
+
+    def save(self, path: Path) -> None:
+        """Write the ledger (``.json``) or the report (anything else)."""
+        data = ledgers.encode(self.ledger) if path.suffix == ".json" else self.html().encode()
+        path.write_bytes(data)
+
+    @staticmethod
+    def load(path: Path) -> Comparison:
+        """Read what ``save`` wrote. Raises UsageError and OSError."""
+        from gearshift.compare.report import extract
+
+        if path.suffix == ".json":
+            return Comparison(ledgers.read(path))
+        return Comparison(extract(path.read_bytes()))
+
+    def _repr_html_(self) -> str:
+        escaped = self.html().replace("&", "&amp;").replace('"', "&quot;")
+        return f'<iframe srcdoc="{escaped}" width="100%" height="900" title="report"></iframe>'
+
+
+def run(
+    columns: Sequence[str] = (),
+    *,
+    config: Path | None = None,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+    options: Options | None = None,
+    progress: Progress = lambda what, done, of: None,
+) -> Comparison:
+    """Run ``scenarios`` on ``columns`` and return what happened. Blocks for seconds to minutes.
+
+    A column is a profile of the settings file ``config`` (None: the nearest), or
+    ``profile:semantics``; without semantics it is the backend's natural one. Without columns an
+    embedded broker is used, as queue and as stream. Channels are made for it and deleted again.
+    Raises ConfigError, and ConnectionFailed if a broker cannot be reached at all.
+    """
+    wanted = options or Options()
+    started_at, started = datetime.now(UTC), time.monotonic()
+    orders = workload.make(wanted.seed, wanted.messages, max(wanted.keys, 1))
+    with tempfile.TemporaryDirectory(prefix="gearshift-compare-") as name:
+        folder = Path(name)
+        brokers = _brokers(columns, config, folder)
+        described = [_describe(broker) for broker in brokers]
+        steps = [
+            (scenario, broker, column)
+            for scenario in scenarios
+            for broker, column in zip(brokers, described, strict=True)
+        ]
+        runs = []
+        for done, (scenario, broker, column) in enumerate(steps):
+            progress(f"{scenario} on {column.id}", done, len(steps))
+            runs.append(_run(scenario, broker, column, folder, wanted, orders))
+        progress("done", len(steps), len(steps))
+    return Comparison(
+        Ledger(
+            meta=Meta(
+                started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                duration_s=round(time.monotonic() - started, 1),
+                seed=wanted.seed,
+                messages=wanted.messages,
+                repetitions=wanted.repetitions,
+                keys=wanted.keys,
+                prefetch=wanted.prefetch,
+                handler=wanted.handler,
+                workload_sha256=workload.sha256(orders),
+                versions=_versions(),
+                machine=_machine(),
+                columns=tuple(described),
+                embedded_only=all(column.embedded for column in described),
+            ),
+            runs=tuple(runs),
+        )
+    )
+
+
+def _run(
+    scenario: Scenario,
+    broker: Broker,
+    column: Column,
+    folder: Path,
+    options: Options,
+    orders: tuple[workload.Order, ...],
+) -> Run:
+    trials: list[ledgers.Trial] = []
+    for repetition in range(1, options.repetitions + 1):
+        play = Play(
+            broker=broker,
+            folder=folder,
+            options=options,
+            orders=orders,
+            repetition=repetition,
+            trials=trials,
+        )
+        try:
+            PLAYS[scenario](play)
+        except NotSupported as refusal:
+            return Run(scenario=scenario, column=column.id, refused=refusal.message)
+        except GearshiftError as error:
+            trials.append(
+                ledgers.Trial(repetition=repetition, channel="", error=_masked(broker, error))
+            )
+    return Run(scenario=scenario, column=column.id, trials=tuple(trials))
+
+
+# ── Columns ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _brokers(columns: Sequence[str], config: Path | None, folder: Path) -> list[Broker]:
+    if not columns:
+        file = folder / "gearshift.toml"
+        file.write_text(_EMBEDDED)
+        return [
+            Broker(config=file, profile="embedded", semantics=semantics) for semantics in Semantics
+        ]
+    brokers = [_broker(column, config) for column in columns]
+    for place, broker in enumerate(brokers):
+        if broker in brokers[:place]:
+            raise ConfigError(f"column {columns[place]!r} is there twice", hint="leave one out")
+    return brokers
+
+
+def _broker(column: str, config: Path | None) -> Broker:
+    profile, separator, name = column.partition(":")
+    loaded = configuration.load(config, profile=profile)
+    plugin = plugins.load(loaded.backend)
+    if not separator:
+        return Broker(config=loaded.file, profile=profile, semantics=plugin.natural)
+    offered = [str(semantics) for semantics in plugin.capabilities]
+    if name not in offered:
+        raise ConfigError(
+            f"column {column!r}: backend {plugin.name!r} has no semantics {name!r}",
+            hint="one of " + ", ".join(f"{profile}:{other}" for other in offered),
+        )
+    return Broker(config=loaded.file, profile=profile, semantics=Semantics(name))
+
+
+def _describe(broker: Broker) -> Column:
+    """What the report says of a column. Connects, so that what is down is known at once."""
+    config = configuration.load(broker.config, profile=broker.profile)
+    plugin = plugins.load(config.backend)
+    with _opened(broker) as (server, embedded):
+        return Column(
+            id=f"{broker.profile}:{broker.semantics}",
+            profile=broker.profile,
+            semantics=broker.semantics.value,
+            backend=plugin.name,
+            server=server,
+            embedded=embedded,
+            capabilities=plugin.capabilities[broker.semantics].as_dict(),
+            settings=tuple(
+                Setting(row.key, row.value, row.origin)
+                for row in config.rows(plugin)
+                if row.key.startswith(("profile", "profiles."))
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _opened(broker: Broker) -> Iterator[tuple[str, bool]]:
+    bus, _ = broker.open({})
+    with bus:
+        yield bus.server(), not bus.endpoints()
+
+
+def _masked(broker: Broker, error: GearshiftError) -> str:
+    return configuration.load(broker.config, profile=broker.profile).masked(str(error))
+
+
+# ── The machine ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _CLIENTS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": platform.machine(),
+        "cores": str(os.cpu_count() or "unknown"),
+    }
