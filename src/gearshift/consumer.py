@@ -89,6 +89,11 @@ class Consumer(Generic[T]):
         """The partitions of a stream that this consumer owns now; empty on a queue."""
         return self._inbox.owned()
 
+    @property
+    def unsettled(self) -> int:
+        """Messages that this consumer has received and not settled, handed out or not."""
+        return self._inbox.unsettled
+
     def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until this consumer is connected, assigned and positioned.
 

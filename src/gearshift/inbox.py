@@ -141,6 +141,12 @@ class Inbox:
         with self._lock:
             return self._owned
 
+    @property
+    def unsettled(self) -> int:
+        """How many entries are neither settled nor stale."""
+        with self._lock:
+            return self._ledger.unsettled if self._ledger is not None else 0
+
     def in_hand(self) -> list[Entry]:
         """Entries that the user has and has not settled."""
         with self._lock:

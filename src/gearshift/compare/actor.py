@@ -79,6 +79,9 @@ class Actor:
         self._note("stop")
 
     def _step(self, consumer: Consumer[Any]) -> None:
+        self._recorder.sample(
+            "held_messages", consumer.unsettled, who=self._role.name, group=self._role.group
+        )
         for delivery in consumer.receive(timeout_s=_POLL_S):
             self._handle(delivery, consumer)
         if self._role.seek_after is not None and self._done == self._role.seek_after:

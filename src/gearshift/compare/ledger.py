@@ -40,7 +40,7 @@ Events
 
 Samples (``name`` and unit)
     ready_messages, in_flight_messages, lag_messages      as the broker tells, ``group``
-    sent_messages                                          confirmed until then
+    held_messages                                          received by ``who`` and not settled
     rss_bytes                                              of the process of ``who``
 """
 

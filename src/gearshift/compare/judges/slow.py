@@ -24,8 +24,11 @@ def see(trials: Sequence[Trial]) -> Seen:
         (value for name in _BROKER if (value := measures.peak(trial.samples, name)) is not None),
         default=None,
     )
+    held = measures.peak(trial.samples, "held_messages", "worker")
+    if at_broker is None and held is not None:
+        at_broker = largest - held  # the broker does not tell; what nobody holds is there
     if at_broker is None:
-        return Seen(outcome=None, why="the broker does not tell what waits")
+        return Seen(outcome=None, why="nobody tells where the messages wait")
     if largest <= trial.settings["prefetch"]:  # type: ignore[operator]
         return Seen(outcome=None, why="no backlog grew: the consumer was quick enough")
     return Seen(
@@ -33,7 +36,7 @@ def see(trials: Sequence[Trial]) -> Seen:
         numbers=(
             ("largest backlog", "messages", largest),
             ("of it at the broker", "messages", at_broker),
-            ("in flight", "messages", measures.peak(trial.samples, "in_flight_messages")),
+            ("held by the consumer", "messages", held),
             ("prefetch", "messages", float(trial.settings["prefetch"])),
             ("sends refused", "messages", refused),
             ("longest confirm", "ms", _longest_confirm_ms(trial)),

@@ -1,0 +1,145 @@
+"""The whole thing on the embedded broker, and what breaking it on purpose does to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gearshift import compare
+from gearshift.compare import Comparison, Options
+from gearshift.compare.ledger import SCENARIOS
+from gearshift.errors import ConfigError, UsageError
+
+pytestmark = pytest.mark.timeout(240)
+
+FEW = Options(messages=80)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Comparison:
+    """All scenarios on the embedded broker, once."""
+    return compare.run(options=FEW)
+
+
+def outcomes(comparison: Comparison, scenario: str) -> dict[str, str]:
+    """What each column did in ``scenario``."""
+    finding = next(found for found in comparison.findings if found.scenario == scenario)
+    return {observation.column: observation.outcome for observation in finding.observations}
+
+
+def number(comparison: Comparison, scenario: str, name: str, column: str) -> float:
+    """A number that was measured."""
+    finding = next(found for found in comparison.findings if found.scenario == scenario)
+    seen = next(o for o in finding.observations if o.column == column)
+    value = next(one for one in seen.numbers if one.name == name).median
+    assert value is not None
+    return value
+
+
+def test_every_scenario_has_a_verdict_and_none_contradicts_what_is_declared(
+    embedded: Comparison,
+) -> None:
+    """The seven, each for both columns, all as the capabilities promise."""
+    assert [finding.scenario for finding in embedded.findings] == list(SCENARIOS)
+    for finding in embedded.findings:
+        assert finding.verdict in ("same", "differs"), finding.summary
+        assert [o.agrees for o in finding.observations] == ["yes", "yes"], finding.summary
+
+
+def test_a_queue_and_a_stream_differ_where_they_should(embedded: Comparison) -> None:
+    """History, replay and scaling: what everybody who chooses must know."""
+    queue, stream = "embedded:queue", "embedded:stream"
+    assert outcomes(embedded, "fan_out") == {queue: "from_now", stream: "history"}
+    assert outcomes(embedded, "replay") == {queue: "unsupported", stream: "replayed"}
+    assert outcomes(embedded, "scaling") == {queue: "any", stream: "partitions"}
+    assert outcomes(embedded, "poison") == {queue: "overtaken", stream: "key_waits"}
+
+
+def test_what_was_saved_is_drawn_again_to_the_byte(embedded: Comparison, tmp_path: Path) -> None:
+    """From the report as from the ledger."""
+    for name in ("report.html", "ledger.json"):
+        embedded.save(tmp_path / name)
+        assert Comparison.load(tmp_path / name).html() == embedded.html()
+
+
+def test_the_report_stays_small(embedded: Comparison) -> None:
+    """It can be mailed."""
+    assert len(embedded.html().encode()) < 1_500_000
+
+
+def test_the_ledger_knows_every_message(embedded: Comparison) -> None:
+    """Each send has its receipt, and each receipt its delivery."""
+    for run in embedded.ledger.runs:
+        for trial in run.trials:
+            kinds = {kind: {e.seq for e in trial.events if e.kind == kind} for kind in
+                     ("send", "receipt", "deliver")}  # fmt: skip
+            assert kinds["send"] == kinds["receipt"] == kinds["deliver"]
+            assert len(kinds["send"]) == trial.settings["messages"]
+
+
+def test_a_handler_that_acks_first_shows_lost_messages() -> None:
+    """The crash row says LOST, and that this is not what was declared."""
+    broken = compare.run(scenarios=["crash"], options=Options(messages=80, settle="first"))
+    finding = broken.findings[0]
+    assert {o.outcome for o in finding.observations} == {"lost"}
+    assert {o.agrees for o in finding.observations} == {"no"}
+
+
+def test_without_keys_messages_overtake_each_other() -> None:
+    """A producer that gives no keys has no order."""
+    keyless = compare.run(scenarios=["ordering"], options=Options(messages=120, keys=0))
+    assert outcomes(keyless, "ordering")["embedded:stream"] == "none"
+
+
+def test_prefetch_decides_how_much_a_crash_brings_back() -> None:
+    """With prefetch 1 one message comes back flagged; with 50 everything that was fetched."""
+    flagged = [
+        number(
+            compare.run(scenarios=["crash"], options=Options(messages=100, prefetch=prefetch)),
+            "crash",
+            "marked as redelivered",
+            "embedded:queue",
+        )
+        for prefetch in (1, 50)
+    ]
+    assert flagged[0] == 1
+    assert flagged[1] > 5
+
+
+def test_a_handler_of_the_user_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failures are what the report shows."""
+    (tmp_path / "mine.py").write_text(
+        "calls = []\n\n\ndef handle(order):\n    calls.append(order)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = compare.run(
+        scenarios=["ordering"], options=Options(messages=40, handler="mine:handle", keys=4)
+    )
+    import mine  # type: ignore[import-not-found]
+
+    assert len(mine.calls) == 80
+    assert own.ledger.meta.handler == "mine:handle"
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "text"),
+    [
+        (["embedded:lake"], ConfigError, "no semantics 'lake'"),
+        (["embedded", "embedded:queue"], ConfigError, "there twice"),
+        (["nobody"], ConfigError, "nobody"),
+    ],
+)
+def test_a_column_that_cannot_be_is_refused(
+    columns: list[str], error: type[Exception], text: str
+) -> None:
+    """Before anything is run."""
+    with pytest.raises(error, match=text):
+        compare.run(columns)
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    """In one clear error."""
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UsageError, match="not a ledger"):
+        Comparison.load(tmp_path / "x.json")
