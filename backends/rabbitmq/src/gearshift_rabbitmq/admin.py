@@ -14,6 +14,7 @@ from gearshift.message import Semantics
 from gearshift_rabbitmq import topology as topo
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.delay import delay_queues
+from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.stream import layout as stream
 from gearshift_rabbitmq.stream.layout import Layout
 from gearshift_rabbitmq.topology import Topology
@@ -109,7 +110,7 @@ class Admin:
         try:
             answer = Rpc(link)("queue_declare", queue=topology.queue(group), passive=True)
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != 404:
+            if not is_missing(error):
                 raise
             return GroupStatus(group=group)
         return GroupStatus(

@@ -23,7 +23,7 @@ from gearshift.errors import (
     Unroutable,
 )
 
-__all__ = ["PublishNacked", "PublishReturned", "classify"]
+__all__ = ["PublishNacked", "PublishReturned", "classify", "is_missing"]
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
@@ -37,6 +37,11 @@ class PublishNacked(Exception):
 
 class PublishReturned(Exception):
     """The broker returned a mandatory publish: no queue would have taken it."""
+
+
+def is_missing(error: exceptions.ChannelClosedByBroker) -> bool:
+    """True if the broker says that something is not there, and not only that its node is not up."""
+    return bool(error.reply_code == 404 and "inaccessible" not in str(error.reply_text))
 
 
 def classify(error: Exception, endpoints: Sequence[tuple[str, int]]) -> GearshiftError | None:
@@ -57,6 +62,8 @@ def classify(error: Exception, endpoints: Sequence[tuple[str, int]]) -> Gearshif
             retryable=True,
         )
     if isinstance(error, exceptions.ChannelClosedByBroker):
+        if error.reply_code == 404 and not is_missing(error):
+            return ConnectionFailed(f"{where}: the broker is not ready: {error.reply_text}")
         return _channel_closed(error.reply_code, str(error.reply_text))
     return _connection_failed(error, where)
 

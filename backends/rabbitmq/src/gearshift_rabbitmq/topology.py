@@ -26,6 +26,7 @@ from pika import exceptions
 from gearshift.driver import ChannelSpec
 from gearshift.errors import NotSupported, UnknownChannel
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 
 __all__ = ["DELIVERY_LIMIT", "Topology", "declare", "declare_group", "present"]
@@ -174,7 +175,7 @@ def _found(question: Callable[[], None]) -> bool:
     try:
         question()
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 404:
+        if not is_missing(error):
             raise
         return False
     return True

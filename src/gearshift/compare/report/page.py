@@ -36,6 +36,7 @@ _VERDICTS = {
 
 def render(ledger: Ledger, findings: Sequence[Finding]) -> str:
     """The whole page. Pure: the same arguments give the same text."""
+    ledger = ledgers.decode(ledgers.encode(ledger))  # in the order that a saved one has
     return (
         _environment()
         .get_template("page.html.j2")

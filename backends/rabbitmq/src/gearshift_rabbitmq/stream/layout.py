@@ -29,6 +29,7 @@ from gearshift.errors import ConfigError, TopologyConflict, UnknownChannel
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import Encode, Publication
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 from gearshift_rabbitmq.wire import properties_of
 
@@ -119,7 +120,7 @@ def present(link: Link, layout: Layout) -> bool:
     try:
         Rpc(link)("exchange_declare", exchange=layout.channel, passive=True)
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 404:
+        if not is_missing(error):
             raise
         return False
     return _there(link, layout.partition(0))
@@ -197,7 +198,7 @@ def _there(link: Link, queue: str) -> bool:
         rpc("queue_declare", queue=queue, passive=True)
         rpc.close()
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 404:
+        if not is_missing(error):
             raise
         return False
     return True

@@ -16,6 +16,7 @@ from pika.spec import Basic, BasicProperties
 
 from gearshift.driver import Start, StartAt
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.stream.layout import Layout
 
 __all__ = ["Positions"]
@@ -94,7 +95,7 @@ class Positions:
             rpc.close()
             return False
         except exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != 404:
+            if not is_missing(error):
                 raise
         # First the group's name: a position that nobody knew of would outlive its channel.
         self._publish(self._layout.registry, self._group.encode())
