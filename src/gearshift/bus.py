@@ -368,8 +368,14 @@ class Bus:
         return driver
 
     def _ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> None:
-        with self._admin(spec.name, timeout_s) as admin:
-            self._topology.ensure(admin, spec, create=create)
+        """Make sure of the channel; a broker that has just started may refuse for a while."""
+
+        def ensured() -> bool:
+            with contextlib.closing(self._backend.admin()) as admin:
+                self._topology.ensure(admin, spec, create=create)
+            return True
+
+        self._connect(ensured, spec.name, timeout_s)
 
     def _outbox(self, spec: ChannelSpec, timeout_s: float) -> Outbox:
         return Outbox(

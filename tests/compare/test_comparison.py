@@ -32,6 +32,7 @@ def number(comparison: Comparison, scenario: str, name: str, column: str) -> flo
     """A number that was measured."""
     finding = next(found for found in comparison.findings if found.scenario == scenario)
     seen = next(o for o in finding.observations if o.column == column)
+    assert seen.numbers, seen.sentence
     value = next(one for one in seen.numbers if one.name == name).median
     assert value is not None
     return value
@@ -96,7 +97,7 @@ def test_prefetch_decides_how_much_a_crash_brings_back() -> None:
     """With prefetch 1 one message comes back flagged; with 50 everything that was fetched."""
     flagged = [
         number(
-            compare.run(scenarios=["crash"], options=Options(messages=100, prefetch=prefetch)),
+            compare.run(scenarios=["crash"], options=Options(messages=400, keys=200, prefetch=prefetch)),
             "crash",
             "marked as redelivered",
             "embedded:queue",

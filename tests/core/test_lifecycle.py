@@ -140,7 +140,10 @@ def test_a_slow_key_holds_back_itself_alone(bus: gearshift.Bus, channel: str) ->
 def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
     folder: Path, channel: str
 ) -> None:
-    """SIGTERM: what was begun is done and gone, what was not comes to the next one, once."""
+    """SIGTERM: what was begun is done, and what was not comes to the next one.
+
+    On a queue once; on a stream a partition that changes hands may bring some of it again.
+    """
     (folder / "service.py").write_text(WORKER.replace("CHANNEL", channel))
     with gearshift.open() as bus:
         bus.producer(channel).send_many(range(40), key=str)
@@ -162,4 +165,6 @@ def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
     )
     left = drained(channel)
     assert begun == done
-    assert sorted([*done, *left]) == list(range(40))
+    assert {*done, *left} == set(range(40))
+    if channel == "orders":
+        assert len(done) + len(left) == 40
