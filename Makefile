@@ -8,9 +8,12 @@ SECONDS ?= 300
 WORKERS ?= 4
 PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
 
-.PHONY: demo test unit conformance soak lint types imports bench brokers changelog format clean
+.PHONY: demo demo-orders test unit conformance soak lint types imports bench brokers changelog format clean
 
-demo: $(READY)  ## run the order service: PROFILE=embedded|rabbit|kafka
+demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
+	@$(BIN)/gearshift compare --out compare.html
+
+demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|rabbit|kafka
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
 test: $(READY)  ## run every test, on brokers that the suite starts itself
