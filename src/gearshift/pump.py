@@ -20,11 +20,14 @@ from gearshift.errors import Closed, GearshiftError
 from gearshift.failures import Failures
 from gearshift.inbox import Inbox
 from gearshift.ledger import Ledger, LogLedger, QueueLedger
-from gearshift.reconnect import connect_until, unless_missing
+from gearshift.reconnect import connect_until, unless_missing, unless_missing_for
 
 __all__ = ["LogConnect", "Pump", "QueueConnect"]
 
 log = logging.getLogger("gearshift.consumer")
+
+#: How long a consumer waits for a channel that is gone and that it may not create. Seconds.
+MISSING_GRACE_S = 30.0
 
 Driver: TypeAlias = QueueDriver | LogDriver
 
@@ -145,7 +148,7 @@ class Pump:
             self._failures,
             stop=self._stop,
             on_failure=lambda failure: log.debug("still not connected: %s", failure),
-            give_up_on=unless_missing,
+            give_up_on=unless_missing_for(MISSING_GRACE_S),
         )
         if opened is not None:
             self.reconnects += 1

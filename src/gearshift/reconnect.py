@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -71,6 +72,26 @@ def never(_error: GearshiftError) -> bool:
 def unless_missing(error: GearshiftError) -> bool:
     """Give up on what no wait will mend; a channel that was deleted is declared again instead."""
     return not error.retryable and not isinstance(error, UnknownChannel)
+
+
+def unless_missing_for(
+    grace_s: float, clock: Callable[[], float] = time.monotonic
+) -> Callable[[GearshiftError], bool]:
+    """As ``unless_missing``, but give up on a channel that stays missing for ``grace_s``.
+
+    A broker that has just started may not know its channels yet.
+    """
+    since: float | None = None
+
+    def give_up(error: GearshiftError) -> bool:
+        nonlocal since
+        if not isinstance(error, UnknownChannel):
+            since = None
+            return not error.retryable
+        since = clock() if since is None else since
+        return clock() - since > grace_s
+
+    return give_up
 
 
 def _stop(stop: threading.Event, timeout_s: float | None) -> tenacity.stop.stop_base:

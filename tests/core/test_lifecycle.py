@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import gearshift
+from gearshift import errors
 from gearshift.worker import Worker
 
 CONFIG = """
@@ -168,3 +169,17 @@ def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
     assert {*done, *left} == set(range(40))
     if channel == "orders":
         assert len(done) + len(left) == 40
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_a_consumer_of_a_channel_that_stays_deleted_says_so(
+    bus: gearshift.Bus, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not create it again, so it waits a while and then raises; it is not silent for ever."""
+    monkeypatch.setattr("gearshift.pump.MISSING_GRACE_S", 0.3)
+    bus.declare(channel)
+    consumer = bus.consumer(channel, group="audit", create=False)
+    consumer.ready()
+    bus.delete(channel)
+    with pytest.raises(errors.UnknownChannel):
+        consumer.receive(timeout_s=30)

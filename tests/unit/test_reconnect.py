@@ -9,7 +9,7 @@ import pytest
 
 from gearshift import errors
 from gearshift.failures import Failures
-from gearshift.reconnect import connect_until, never, unless_missing
+from gearshift.reconnect import connect_until, never, unless_missing, unless_missing_for
 
 
 class Backend:
@@ -99,3 +99,18 @@ def test_a_consumer_that_was_open_gives_up_on_all_but_a_missing_channel(
     assert connect_until(connect, FAILURES, stop=stop, give_up_on=unless_missing) == "driver"
     with pytest.raises(errors.AuthenticationFailed):
         connect_until(failing(PermissionError()), FAILURES, stop=stop, give_up_on=unless_missing)
+
+
+def test_a_missing_channel_is_waited_for_and_then_given_up() -> None:
+    """Only as long as it is missing without a break."""
+    now = [0.0]
+    give_up = unless_missing_for(30.0, clock=lambda: now[0])
+    missing = errors.UnknownChannel("gone")
+    assert not give_up(missing)
+    now[0] = 29.0
+    assert not give_up(missing)
+    assert not give_up(errors.ConnectionFailed("down"))
+    now[0] = 58.0
+    assert not give_up(missing)
+    now[0] = 89.0
+    assert give_up(missing)
