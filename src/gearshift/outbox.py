@@ -157,9 +157,12 @@ class Outbox:
         return [result for result in batch.results if result is not None]
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until nothing is in flight; False if ``timeout_s`` passed first."""
+        """Wait until nothing is in flight and every ``on_done`` has run.
+
+        False if ``timeout_s`` passed first.
+        """
         with self._state:
-            return self._room.wait_for(lambda: not self._batches, timeout_s)
+            return self._room.wait_for(lambda: not (self._batches or self._done), timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """Flush, then give what is left its result (OutcomeUnknown) and stop. Idempotent."""
@@ -350,12 +353,16 @@ class Outbox:
 
     def _run_done(self) -> None:
         while self._done:
-            batch = self._done.popleft()
+            batch = self._done[0]
             assert batch.on_done is not None
             try:
                 batch.on_done(batch)
             except Exception:
                 log.exception("a callback of channel %r failed", self._channel)
+            self._done.popleft()
+            if not self._done:
+                with self._state:
+                    self._room.notify_all()  # flush waits for callbacks too
 
     def _expire_overdue(self) -> None:
         now = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift_kafka.errors import TRANSIENT
+from gearshift_kafka.asking import REQUEST_S, answer, answers
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
 from gearshift_kafka.share.topology import Positions, ShareGroups
 
@@ -44,6 +45,7 @@ class KafkaAdmin:
 
     def __init__(self, client: AdminClient, *, positions: Positions) -> None:
         self._client = client
+        self._positions = positions
         self._share = ShareGroups(
             client,
             create=self._create_unless_there,
@@ -116,8 +118,12 @@ class KafkaAdmin:
         lag = _lag(self._committed(name).get(topic, {}), first, end)
         places = [TopicPartition(topic, partition, offset) for partition, offset in end.items()]
         request = ConsumerGroupTopicPartitions(name, places)
-        answer = self._client.alter_consumer_group_offsets([request])[name].result(_TIMEOUT_S)
-        for place in answer.topic_partitions:
+        changed = answer(
+            lambda: self._client.alter_consumer_group_offsets([request], request_timeout=REQUEST_S)[
+                name
+            ]
+        )
+        for place in changed.topic_partitions:
             if place.error is not None:
                 raise KafkaException(place.error)
         return lag
@@ -128,14 +134,23 @@ class KafkaAdmin:
             raise NotSupported(f"topic {topic!r} was adopted and is not ours to delete")
         is_queue = channel.semantics is Semantics.QUEUE
         topics, groups = (self._queue_parts if is_queue else self._stream_parts)(channel, topic)
-        for deletion in self._client.delete_topics(
-            [topic, *topics], operation_timeout=_TIMEOUT_S
-        ).values():
-            deletion.result(_TIMEOUT_S)
-        if groups:
-            for deletion in self._client.delete_consumer_groups(groups).values():
-                deletion.exception(_TIMEOUT_S)  # one that is not there, or still has members
+        for name in (topic, *topics):
+            self._delete_topic(name)
+        for group in groups:
+            self._delete_group(group)
         self._wait_until(topic, is_there=False)
+
+    def _delete_topic(self, topic: str) -> None:
+        answer(lambda: self._client.delete_topics([topic], request_timeout=REQUEST_S)[topic])
+
+    def _delete_group(self, group: str) -> None:
+        # One that is not there, or still has members, ends by itself.
+        with contextlib.suppress(KafkaException):
+            answer(
+                lambda: self._client.delete_consumer_groups([group], request_timeout=REQUEST_S)[
+                    group
+                ]
+            )
 
     def _stream_parts(self, channel: ChannelSpec, topic: str) -> tuple[list[str], list[str]]:
         """Further topics, and the groups, that go with a stream: no topics."""
@@ -171,7 +186,9 @@ class KafkaAdmin:
         if channel.retention_s is None:
             return
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        entries = self._client.describe_configs([resource])[resource].result(_TIMEOUT_S)
+        entries = answer(
+            lambda: self._client.describe_configs([resource], request_timeout=REQUEST_S)[resource]
+        )
         wanted, has = _retention_ms(channel.retention_s), entries["retention.ms"].value
         if has != wanted:
             raise TopologyConflict(
@@ -204,8 +221,7 @@ class KafkaAdmin:
     def _create_topic(self, new: NewTopic) -> bool:
         """Create a topic and wait until it can be used; False if it was there already."""
         try:
-            answers = self._client.create_topics([new], operation_timeout=_TIMEOUT_S)
-            answers[new.topic].result(_TIMEOUT_S)
+            answer(lambda: self._client.create_topics([new], request_timeout=REQUEST_S)[new.topic])
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -242,19 +258,9 @@ class KafkaAdmin:
     def _list_offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
         if not partitions:
             return {}
-        wanted = {TopicPartition(topic, p): spec for p in partitions}
-        deadline = time.monotonic() + _TIMEOUT_S
-        while True:
-            answers = self._client.list_offsets(wanted, request_timeout=_TIMEOUT_S)
-            try:
-                return {
-                    place.partition: a.result(_TIMEOUT_S).offset for place, a in answers.items()
-                }
-            except KafkaException as error:
-                # Soon after a topic was made, its leader may not know yet that it leads.
-                if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+        found = answers(lambda: self._client.list_offsets(wanted, request_timeout=REQUEST_S))
+        return {place.partition: each.offset for place, each in found.items()}
 
     # ── groups ──
 
@@ -276,31 +282,31 @@ class KafkaAdmin:
 
     def _committed(self, group: str) -> dict[str, dict[int, int]]:
         """The group's positions, by topic and partition; empty if there is no such group."""
-        request = ConsumerGroupTopicPartitions(group)
-        answer = self._client.list_consumer_group_offsets([request])[group]
-        try:
-            places = answer.result(_TIMEOUT_S).topic_partitions
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise
+        topics = self._client.list_topics(timeout=_TIMEOUT_S).topics
+        places = [TopicPartition(name, p) for name in topics for p in topics[name].partitions]
         committed: dict[str, dict[int, int]] = {}
-        for place in places or ():
+        for place in self._positions(group, places):
+            if place.error is not None:
+                raise KafkaException(place.error)
             if place.offset >= 0:
                 committed.setdefault(place.topic, {})[place.partition] = place.offset
         return committed
 
     def _members(self, group: str) -> int | None:
         try:
-            answer = self._client.describe_consumer_groups([group])[group].result(_TIMEOUT_S)
+            found = answer(
+                lambda: self._client.describe_consumer_groups([group], request_timeout=REQUEST_S)[
+                    group
+                ]
+            )
         except KafkaException as error:
             missing = error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
             return 0 if missing else None
-        return len(answer.members)
+        return len(found.members)
 
 
 def _all_groups(client: AdminClient) -> list[str]:
-    known = client.list_consumer_groups(request_timeout=_TIMEOUT_S).result(_TIMEOUT_S)
+    known = answer(lambda: client.list_consumer_groups(request_timeout=REQUEST_S))
     return sorted(group.group_id for group in known.valid or ())
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from gearshift_kafka.errors import TRANSIENT
 
-__all__ = ["REQUEST_S", "answer"]
+__all__ = ["REQUEST_S", "answer", "answers"]
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 #: The ``request_timeout`` to ask with. The client then always answers, if only with an error.
 REQUEST_S = 3.0
@@ -26,15 +27,23 @@ _AGAIN_S = 0.1
 def answer(ask: Callable[[], Future[T]]) -> T:
     """The result of what ``ask`` asks, again while the broker is not ready for it.
 
-    A coordinator loads for a moment after its broker has started, which the client does not wait
-    for. Blocks for about 10 s at most; raises KafkaException. A question that is still open when
-    its client is let go of can crash the process (measured), hence ``REQUEST_S``.
+    A coordinator loads for a moment after its broker has started, and the leader of a new topic
+    may not know yet that it leads, neither of which the client waits for. Blocks for about 11 s
+    at most; raises KafkaException. A question that is still open when its client is let go of can
+    crash the process (measured), hence ``REQUEST_S``.
     """
+    return answers(lambda: {None: ask()})[None]
+
+
+def answers(ask: Callable[[], Mapping[K, Future[T]]]) -> dict[K, T]:
+    """The same for a question with several answers; all are asked for again if one fails."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return ask().result(_ANSWER_S)
+            return {key: future.result(_ANSWER_S) for key, future in ask().items()}
         except KafkaException as error:
             if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
                 raise
             time.sleep(_AGAIN_S)
+        except TimeoutError:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,6 +10,8 @@ from concurrent.futures import Future
 from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._group import ConsumerGroupDescription
+
+from gearshift_kafka.asking import REQUEST_S
 
 __all__ = ["IdleCheck"]
 
@@ -44,12 +47,18 @@ class IdleCheck:
         return answer.exception() is None and _is_idle(answer.result(), consumer.memberid())
 
     def close(self) -> None:
-        """Let the connection go; it is not needed once something is known."""
+        """Let the connection go; it is not needed once something is known.
+
+        Waits for the question that is open, if any: for ``REQUEST_S`` at most.
+        """
+        if self._answer is not None:
+            with contextlib.suppress(TimeoutError):
+                self._answer.exception(REQUEST_S + 1.0)
         self._client = self._answer = None
 
     def _ask(self) -> None:
         self._client = self._client or self._connect()
-        answers = self._client.describe_consumer_groups([self._group], request_timeout=5.0)
+        answers = self._client.describe_consumer_groups([self._group], request_timeout=REQUEST_S)
         self._answer = answers[self._group]
 
 

@@ -31,7 +31,9 @@ from gearshift_kafka.share.names import delay_topic, groups_among, helper_topics
 
 __all__ = ["Positions", "ShareGroups", "beginnings"]
 
-#: Asks for the positions of a consumer group. Blocks; raises KafkaException.
+#: Asks for the positions of a consumer group. Blocks; raises KafkaException. Not by the admin
+#: client: while a coordinator loads, its answer to that question crashes the process (measured
+#: with librdkafka 2.16.0).
 Positions: TypeAlias = Callable[[str, list[TopicPartition]], list[TopicPartition]]
 
 #: A group with members, or one that has just lost them, keeps its positions to itself.
@@ -128,8 +130,6 @@ class ShareGroups:
 
     def _begin_at(self, channel: ChannelSpec, group: str, ends: Mapping[int, int]) -> None:
         topic, keeper = topic_name(channel), delay_topic(channel, group)
-        # Not by the admin client: while a coordinator loads, its answer to that question crashes
-        # the process (measured with librdkafka 2.16.0).
         kept = self._positions(keeper, [TopicPartition(topic, partition) for partition in ends])
         if any(place.offset >= 0 for place in kept):
             return
