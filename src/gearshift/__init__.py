@@ -27,6 +27,7 @@ from gearshift.driver import GroupStatus, Start, StartAt
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, Message, Position, Receipt, Semantics
 from gearshift.producer import Producer, SendFailed
+from gearshift.rehearsal import rehearsing
 
 __all__ = [
     "App",
@@ -50,6 +51,7 @@ __all__ = [
     "StartAt",
     "errors",
     "open",
+    "rehearsing",
 ]
 
 __version__ = "0.1.0"

@@ -43,6 +43,7 @@ from gearshift.outbox import Outbox
 from gearshift.producer import Producer, ProducerPolicy
 from gearshift.pump import LogConnect, Pump, QueueConnect
 from gearshift.reconnect import connect_until
+from gearshift.rehearsal import Rehearsed
 from gearshift.topology import Topology
 
 __all__ = ["Bus", "open_bus"]
@@ -70,7 +71,10 @@ def open_bus(
     settings = config if config is not None else configuration.load(path, profile=profile)
     plugin = plugins.load(settings.backend)
     _check_codecs(settings)
-    return Bus(settings, plugin, plugin.connect(settings.settings_for(plugin)))
+    backend = plugin.connect(settings.settings_for(plugin))
+    if settings.rehearsal is not None:
+        backend = Rehearsed(backend, settings.rehearsal)
+    return Bus(settings, plugin, backend)
 
 
 class Bus:

@@ -15,14 +15,14 @@ from gearshift.driver import Start, StartAt
 from gearshift.errors import NotSupported
 from gearshift.message import Semantics
 
-__all__ = ["command"]
+__all__ = ["command", "start_option"]
 
 _OFFSET = re.compile(r"(\d+):(\d+)")
 _AGO = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def _start(_ctx: click.Context, _param: click.Parameter, text: str) -> Start:
+def start_option(_ctx: click.Context, _param: click.Parameter, text: str) -> Start:
     """``earliest``, ``PARTITION:OFFSET``, a moment in ISO 8601, or an age such as ``15m``."""
     if text == StartAt.EARLIEST:
         return Start()
@@ -39,7 +39,8 @@ def _start(_ctx: click.Context, _param: click.Parameter, text: str) -> Start:
 @click.command("replay")
 @click.argument("channel", shell_complete=complete_channel)
 @click.option(
-    "--from", "start", default="earliest", show_default=True, metavar="WHERE", callback=_start,
+    "--from", "start", default="earliest", show_default=True, metavar="WHERE",
+    callback=start_option,
     help="earliest, PARTITION:OFFSET, a moment (ISO 8601), or an age: 30s, 15m, 2h, 1d.",
 )  # fmt: skip
 @click.option("--max", "most", type=click.IntRange(1), metavar="N", help="End after N messages.")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
-from gearshift.app import App, Handler, Reject, Retry, load_function
+from gearshift.app import Reject, Retry
 from gearshift.bus import Bus
+from gearshift.compare.probe import Probe, call, handler_of, place
 from gearshift.compare.tape import Recorder
 from gearshift.compare.workload import Order
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
-from gearshift.errors import NotSupported, StaleDelivery
+from gearshift.errors import NotSupported
 
 __all__ = ["Actor", "Role"]
 
@@ -54,7 +54,7 @@ class Actor:
         self._bus = bus
         self._role = role
         self._recorder = recorder
-        self._handler = _as_handler(role.handler) if role.handler else None
+        self._handler = handler_of(role.handler) if role.handler else None
         self._deliveries = 0
         self._done = 0
         self._owned: frozenset[int] = frozenset()
@@ -92,9 +92,9 @@ class Actor:
         self._deliveries += 1
         order = msgspec.json.decode(delivery.body or b"", type=Order)
         note = partial(self._note, seq=order.order_id, key=order.customer, attempt=delivery.attempt)
-        note("deliver", redelivered=delivery.redelivered, **_place(delivery))
+        note("deliver", redelivered=delivery.redelivered, **place(delivery))
         is_last = self._deliveries == self._role.stuck_at
-        probe = _Probe(delivery, note, partial(_hang, note, consumer) if is_last else _go_on)
+        probe = Probe(delivery, note, partial(_hang, note, consumer) if is_last else None)
         try:
             if self._role.settle == "first":
                 probe.ack()
@@ -115,15 +115,13 @@ class Actor:
             if delivery.outcome is None:
                 probe.ack()
 
-    def _work(self, probe: _Probe, order: Order) -> None:
+    def _work(self, probe: Probe, order: Order) -> None:
         if order.order_id == self._role.poison:
             raise ValueError("poison")
         if self._handler is None:
             time.sleep(self._role.work_ms * order.effort / 1000)
             return
-        result = self._handler.function(*self._handler.arguments(cast(Delivery[Any], probe)))
-        if self._handler.is_async:
-            asyncio.run(result)
+        call(self._handler, probe)
 
     def _seek(self, consumer: Consumer[Any]) -> None:
         consumer.flush()
@@ -144,69 +142,9 @@ class Actor:
         self._recorder.event(kind, self._role.name, group=self._role.group, **fields)
 
 
-class _Probe:
-    """The delivery as a handler sees it; how it is settled is written down.
-
-    An ack is written before the broker can hear of it, so that no killed worker has acked more
-    than its tape says.
-    """
-
-    def __init__(
-        self, delivery: Delivery[Any], note: Callable[..., None], after_ack: Callable[[], None]
-    ) -> None:
-        self._delivery = delivery
-        self._note = note
-        self._after_ack = after_ack
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._delivery, name)
-
-    def ack(self) -> None:
-        """See Delivery.ack."""
-        self._note("settle", what="ack")
-        try:
-            self._delivery.ack()
-        except StaleDelivery:
-            self._note("settle", what="stale")
-        else:
-            self._after_ack()
-
-    def retry(self, delay_s: float | None = None) -> None:
-        """See Delivery.retry."""
-        self._settle(partial(self._delivery.retry, delay_s))
-
-    def reject(self, reason: str = "rejected") -> None:
-        """See Delivery.reject."""
-        self._settle(partial(self._delivery.reject, reason))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
-        try:
-            settle()
-        except StaleDelivery:
-            self._note("settle", what="stale")
-        else:
-            self._note("settle", what=str(self._delivery.outcome))
-
-
-def _go_on() -> None:
-    """Nothing happens after this ack."""
-
-
 def _hang(note: Callable[..., None], acked: Consumer[Any] | None = None) -> None:
     """Wait to be killed, once the broker has heard of what was ``acked``."""
     if acked is not None:
         acked.flush()
     note("stuck")
     threading.Event().wait()
-
-
-def _place(delivery: Delivery[Any]) -> dict[str, int]:
-    position = delivery.position
-    return {} if position is None else {"partition": position.partition, "offset": position.offset}
-
-
-def _as_handler(target: str) -> Handler:
-    """The user's function, taken for a handler as ``App.handler`` would."""
-    app = App()
-    app.handler("compare")(load_function(target))
-    return app.handlers[0]

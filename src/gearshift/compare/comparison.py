@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import os
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from gearshift import config as configuration
-from gearshift import plugins
 from gearshift.compare import ledger as ledgers
 from gearshift.compare import workload
 from gearshift.compare.analysis import analyse, headline
+from gearshift.compare.columns import brokers_of, described
 from gearshift.compare.findings import Finding
-from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Meta, Run, Scenario, Setting
+from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Meta, Run, Scenario
 from gearshift.compare.scenarios import PLAYS, Options, Play
 from gearshift.compare.stage import Broker
-from gearshift.errors import ConfigError, GearshiftError, NotSupported
-from gearshift.message import Semantics
+from gearshift.compare.surroundings import machine, versions
+from gearshift.errors import GearshiftError, NotSupported
 
 __all__ = ["Comparison", "Progress", "run"]
 
 #: Told of each step: what, how many are done, how many there are.
 Progress = Callable[[str, int, int], None]
-
-_EMBEDDED = """\
-profile = "embedded"
-[profiles.embedded]
-backend = "sqlite"
-path = "compare.db"
-"""
-
-#: Distributions whose version decides what is seen.
-_CLIENTS = ("gearshift", "gearshift-rabbitmq", "pika", "gearshift-kafka", "confluent-kafka")
 
 
 @dataclass(frozen=True)
@@ -103,12 +89,12 @@ def run(
     orders = workload.make(wanted.seed, wanted.messages, max(wanted.keys, 1))
     with tempfile.TemporaryDirectory(prefix="gearshift-compare-") as name:
         folder = Path(name)
-        brokers = _brokers(columns, config, folder)
-        described = [_describe(broker) for broker in brokers]
+        brokers = brokers_of(columns, config, folder)
+        columns_of = [described(broker) for broker in brokers]
         steps = [
             (scenario, broker, column)
             for scenario in scenarios
-            for broker, column in zip(brokers, described, strict=True)
+            for broker, column in zip(brokers, columns_of, strict=True)
         ]
         runs = []
         for done, (scenario, broker, column) in enumerate(steps):
@@ -127,10 +113,10 @@ def run(
                 prefetch=wanted.prefetch,
                 handler=wanted.handler,
                 workload_sha256=workload.sha256(orders),
-                versions=_versions(),
-                machine=_machine(),
-                columns=tuple(described),
-                embedded_only=all(column.embedded for column in described),
+                versions=versions(),
+                machine=machine(),
+                columns=tuple(columns_of),
+                embedded_only=all(column.embedded for column in columns_of),
             ),
             runs=tuple(runs),
         )
@@ -166,84 +152,5 @@ def _run(
     return Run(scenario=scenario, column=column.id, trials=tuple(trials))
 
 
-# ── Columns ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _brokers(columns: Sequence[str], config: Path | None, folder: Path) -> list[Broker]:
-    if not columns:
-        file = folder / "gearshift.toml"
-        file.write_text(_EMBEDDED)
-        return [
-            Broker(config=file, profile="embedded", semantics=semantics) for semantics in Semantics
-        ]
-    brokers = [_broker(column, config) for column in columns]
-    for place, broker in enumerate(brokers):
-        if broker in brokers[:place]:
-            raise ConfigError(f"column {columns[place]!r} is there twice", hint="leave one out")
-    return brokers
-
-
-def _broker(column: str, config: Path | None) -> Broker:
-    profile, separator, name = column.partition(":")
-    loaded = configuration.load(config, profile=profile)
-    plugin = plugins.load(loaded.backend)
-    if not separator:
-        return Broker(config=loaded.file, profile=profile, semantics=plugin.natural)
-    offered = [str(semantics) for semantics in plugin.capabilities]
-    if name not in offered:
-        raise ConfigError(
-            f"column {column!r}: backend {plugin.name!r} has no semantics {name!r}",
-            hint="one of " + ", ".join(f"{profile}:{other}" for other in offered),
-        )
-    return Broker(config=loaded.file, profile=profile, semantics=Semantics(name))
-
-
-def _describe(broker: Broker) -> Column:
-    """What the report says of a column. Connects, so that what is down is known at once."""
-    config = configuration.load(broker.config, profile=broker.profile)
-    plugin = plugins.load(config.backend)
-    with _opened(broker) as (server, embedded):
-        return Column(
-            id=f"{broker.profile}:{broker.semantics}",
-            profile=broker.profile,
-            semantics=broker.semantics.value,
-            backend=plugin.name,
-            server=server,
-            embedded=embedded,
-            capabilities=plugin.capabilities[broker.semantics].as_dict(),
-            settings=tuple(
-                Setting(row.key, row.value, row.origin)
-                for row in config.rows(plugin)
-                if row.key.startswith(("profile", "profiles."))
-            ),
-        )
-
-
-@contextlib.contextmanager
-def _opened(broker: Broker) -> Iterator[tuple[str, bool]]:
-    bus, _ = broker.open({})
-    with bus:
-        yield bus.server(), not bus.endpoints()
-
-
 def _masked(broker: Broker, error: GearshiftError) -> str:
     return configuration.load(broker.config, profile=broker.profile).masked(str(error))
-
-
-# ── The machine ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _CLIENTS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "processor": platform.machine(),
-        "cores": str(os.cpu_count() or "unknown"),
-    }

@@ -38,6 +38,9 @@ Events
     fault       ``what``: "SIGKILL"                          who: the victim
     dead        found in the dead-letter channel             who: reader
 
+A rehearsal (see ``shadow``) keeps no content: there ``deliver`` has ``digests`` of a message's
+fields, ``done`` of what the handler returned, and ``key`` is a digest too.
+
 Samples (``name`` and unit)
     ready_messages, in_flight_messages, lag_messages      as the broker tells, ``group``
     held_messages                                          received by ``who`` and not settled
@@ -119,6 +122,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     partitions: tuple[int, ...] = ()
     ms_taken: float | None = None
     what: str = ""
+    digests: dict[str, str] = {}
 
 
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

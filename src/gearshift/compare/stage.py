@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from gearshift.compare.actor import Actor, Role
 from gearshift.compare.ledger import Event, Sample
 from gearshift.compare.memory import watch
 from gearshift.compare.tape import Recorder, Tape
-from gearshift.compare.worker import Assignment
+from gearshift.compare.worker import Assignment, Site
 from gearshift.compare.workload import Order
 from gearshift.driver import GroupStatus
-from gearshift.errors import GearshiftError
-from gearshift.message import Semantics, message_id
+from gearshift.errors import GearshiftError, InvalidMessage, NotSupported
+from gearshift.message import Message, Receipt, Semantics, message_id
+from gearshift.producer import Producer
 
 __all__ = ["PARTITIONS", "Broker", "Stage", "WorkerFailed"]
 
@@ -74,6 +76,7 @@ class Stage:
     tape: Tape
     recorder: Recorder
     keyed: bool
+    partitions: int | None  #: of the channel, if it is a stream and they are known
     _environment: dict[str, str]
     _origin_ns: int
     events: tuple[Event, ...] = ()  #: everything that happened, once it is over
@@ -90,20 +93,25 @@ class Stage:
         settings: Mapping[str, Any],
         *,
         keyed: bool,
+        partitions: int | None = PARTITIONS,
     ) -> Iterator[Stage]:
-        """A fresh channel with ``settings``; stopped, deleted, closed at the end in any case."""
+        """A fresh channel with ``settings``; stopped, deleted, closed at the end in any case.
+
+        ``partitions`` is for a stream; None is what the backend takes.
+        """
         channel = f"compare_{message_id()[-14:]}"
         wanted = {"semantics": broker.semantics.value, **settings}
-        if broker.semantics is Semantics.STREAM:
-            wanted["partitions"] = PARTITIONS
+        if broker.semantics is Semantics.STREAM and partitions is not None:
+            wanted["partitions"] = partitions
         bus, environment = broker.open({channel: wanted})
         path = folder / f"{channel}.tape"
         origin_ns = time.monotonic_ns()
         with bus, Tape(path) as tape:
             recorder = Recorder(path, origin_ns)
             stage = Stage(
-                bus, broker, channel, folder, tape, recorder, keyed, environment, origin_ns
-            )
+                bus, broker, channel, folder, tape, recorder, keyed, partitions, environment,
+                origin_ns,
+            )  # fmt: skip
             try:
                 bus.declare(channel)
                 yield stage
@@ -121,26 +129,41 @@ class Stage:
             for number, order in enumerate(orders):
                 if per_s is not None:
                     time.sleep(max(0.0, started + number / per_s - time.monotonic()))
-                self._submit(producer, order)
+                value, key = msgspec.to_builtins(order), order.customer
+                message = producer.message(value, key=key if self.keyed else None)
+                self._submit(producer, order.order_id, key, message)
             producer.flush()
 
-    def _submit(self, producer: Any, order: Order) -> None:
-        seq, key = order.order_id, order.customer
+    def send_copies(self, messages: Sequence[tuple[str | None, Message]]) -> None:
+        """Send messages as they are, each with the key to write down; also returns with receipts.
+
+        One that cannot be sent here is written down as refused.
+        """
+        with self.bus.producer(self.channel) as producer:
+            for seq, (key, message) in enumerate(messages):
+                self._submit(producer, seq, key, message)
+            producer.flush()
+
+    def _submit(self, producer: Producer, seq: int, key: str | None, message: Message) -> None:
         self.recorder.event("send", "producer", seq=seq, key=key)
         sent_ns = time.monotonic_ns()
 
-        def resolved(future: Any) -> None:
+        def refused(error: BaseException) -> None:
+            what = self.bus.config.masked(f"{type(error).__name__}: {error}")
+            self.recorder.event("refused", "producer", seq=seq, key=key, what=what)
+
+        def resolved(future: Future[Receipt]) -> None:
             error = future.exception()
             if error is not None:
-                what = type(error).__name__
-                self.recorder.event("refused", "producer", seq=seq, key=key, what=what)
+                refused(error)
                 return
             taken = round((time.monotonic_ns() - sent_ns) / 1e6, 3)
             self.recorder.event("receipt", "producer", seq=seq, key=key, ms_taken=taken)
 
-        value = msgspec.to_builtins(order)
-        future = producer.submit(value, key=key if self.keyed else None)
-        future.add_done_callback(resolved)
+        try:
+            producer.submit(message).add_done_callback(resolved)
+        except (InvalidMessage, NotSupported) as error:
+            refused(error)
 
     # ── workers ──
 
@@ -150,18 +173,24 @@ class Stage:
 
     def process(self, role: Role) -> None:
         """Start a worker as a process, with a connection of its own."""
-        order = self.folder / f"{self.channel}-{role.name}.json"
-        told = Assignment(
-            role=role,
+        self.spawn(role.name, "gearshift.compare.worker", Assignment(role=role, site=self.site()))
+
+    def site(self) -> Site:
+        """Where a process finds this stage."""
+        return Site(
             config=None if self.bus.config.file is None else str(self.bus.config.file),
             profile=self.broker.profile,
             tape=str(self.folder / f"{self.channel}.tape"),
             origin_ns=self._origin_ns,
         )
+
+    def spawn(self, name: str, module: str, told: msgspec.Struct) -> None:
+        """Start ``module`` as a process that is given the name of a file with ``told``."""
+        order = self.folder / f"{self.channel}-{name}.json"
         order.write_bytes(msgspec.json.encode(told))
         with order.with_suffix(".log").open("wb") as log:
-            self._processes[role.name] = subprocess.Popen(
-                [sys.executable, "-m", "gearshift.compare.worker", str(order)],
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, str(order)],
                 env=os.environ | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -201,7 +230,9 @@ class Stage:
         )
         if self.broker.semantics is Semantics.STREAM:
             self.wait(
-                lambda events: _is_balanced(events, members), "partitions shared", READY_TIMEOUT_S
+                lambda events: _is_balanced(events, members, self.partitions),
+                "partitions shared",
+                READY_TIMEOUT_S,
             )
 
     def wait_ready_each(self, groups: Sequence[str]) -> None:
@@ -210,7 +241,10 @@ class Stage:
         def is_ready(events: list[Event]) -> bool:
             return all(
                 any(event.kind == "ready" and event.group == group for event in events)
-                and (self.broker.semantics is Semantics.QUEUE or _owns_all(events, group))
+                and (
+                    self.broker.semantics is Semantics.QUEUE
+                    or _owns_all(events, group, self.partitions)
+                )
                 for group in groups
             )
 
@@ -368,19 +402,22 @@ def done(events: Sequence[Event], group: str) -> set[int | None]:
     return {event.seq for event in events if event.kind == "done" and event.group == group}
 
 
-def _is_balanced(events: Sequence[Event], members: int) -> bool:
-    """Every partition has one owner, and as many workers as possible own one."""
-    owned = {event.who: event.partitions for event in events if event.kind == "assign"}
-    partitions = [partition for own in owned.values() for partition in own]
+def _is_balanced(events: Sequence[Event], members: int, partitions: int | None) -> bool:
+    """Every partition has one owner, and as many workers as possible own one.
+
+    Where nobody knows how many ``partitions`` there are, those that were ever owned are all.
+    """
+    assigned = [event for event in events if event.kind == "assign"]
+    known = partitions or len({number for event in assigned for number in event.partitions})
+    owned = {event.who: event.partitions for event in assigned}
+    shared = [partition for own in owned.values() for partition in own]
     owners = sum(bool(own) for own in owned.values())
-    return len(partitions) == len(set(partitions)) == PARTITIONS and owners == min(
-        members, PARTITIONS
-    )
+    return 0 < len(shared) == len(set(shared)) == known and owners == min(members, known)
 
 
-def _owns_all(events: Sequence[Event], group: str) -> bool:
+def _owns_all(events: Sequence[Event], group: str, partitions: int | None) -> bool:
     last = [event for event in events if event.kind == "assign" and event.group == group]
-    return bool(last) and len(last[-1].partitions) == PARTITIONS
+    return bool(last) and len(last[-1].partitions) == partitions
 
 
 def _toml(value: object) -> str:

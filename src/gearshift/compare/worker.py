@@ -17,17 +17,23 @@ from gearshift.compare.actor import Actor, Role
 from gearshift.compare.memory import watch
 from gearshift.compare.tape import Recorder
 
-__all__ = ["Assignment", "main"]
+__all__ = ["Assignment", "Site", "main"]
 
 
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker process is told: its role, where its broker is, and its tape."""
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a process plays: the broker's settings, and the tape with the time it counts from."""
 
-    role: Role
     config: str | None
     profile: str
     tape: str
     origin_ns: int
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker process is told."""
+
+    role: Role
+    site: Site
 
 
 def main(file: str) -> None:
@@ -35,9 +41,10 @@ def main(file: str) -> None:
     told = msgspec.json.decode(Path(file).read_bytes(), type=Assignment)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    recorder = Recorder(Path(told.tape), told.origin_ns)
+    site = told.site
+    recorder = Recorder(Path(site.tape), site.origin_ns)
     threading.Thread(target=watch, args=(told.role.name, recorder, stop), daemon=True).start()
-    with open_bus(told.config, profile=told.profile) as bus:
+    with open_bus(site.config, profile=site.profile) as bus:
         Actor(bus, told.role, recorder).run(stop)
 
 

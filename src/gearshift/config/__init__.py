@@ -2,8 +2,9 @@
 
 What wins, from strongest to weakest: an argument, the environment, the file, the default.
 ``GEARSHIFT_CONFIG`` names the file and ``GEARSHIFT_PROFILE`` the profile; ``GEARSHIFT_PROFILES__*``
-and ``GEARSHIFT_CHANNELS__*`` set single values (see ``overrides``). ``${VAR}`` in the selected
-profile is replaced from the environment (see ``expansion``). Nothing else in the library reads it.
+and ``GEARSHIFT_CHANNELS__*`` set single values (see ``overrides``), and ``GEARSHIFT_REHEARSAL``
+makes it a rehearsal (see ``gearshift.rehearsal``). ``${VAR}`` in the selected profile is replaced
+from the environment (see ``expansion``). Nothing else in the library reads it.
 
 One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conversion`` (to types),
 ``complaints`` (msgspec's errors in our words), ``masking``, ``channels`` (a channel's settings),
@@ -11,7 +12,19 @@ One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conv
 """
 
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.loading import load, with_channels
+from gearshift.config.loading import load, rehearsal_file, with_channels
 from gearshift.config.model import Config, Profile, Row
+from gearshift.config.overrides import CONFIG, PROFILE, REHEARSAL
 
-__all__ = ["ChannelSettings", "Config", "Profile", "Row", "load", "with_channels"]
+__all__ = [
+    "CONFIG",
+    "PROFILE",
+    "REHEARSAL",
+    "ChannelSettings",
+    "Config",
+    "Profile",
+    "Row",
+    "load",
+    "rehearsal_file",
+    "with_channels",
+]

@@ -21,7 +21,7 @@ from gearshift.config.model import Config, Profile
 from gearshift.errors import ConfigError
 from gearshift.message import validate_name
 
-__all__ = ["DEFAULT_PROFILE", "load", "with_channels"]
+__all__ = ["DEFAULT_PROFILE", "load", "rehearsal_file", "with_channels"]
 
 DEFAULT_PROFILE = "embedded"
 
@@ -66,6 +66,7 @@ def load(
         channels=MappingProxyType(channels),
         file=document.file,
         profile_origin=origin,
+        rehearsal=rehearsal_file(environ),
         _document=document,
         _table=MappingProxyType(table),
         _secrets=secrets,
@@ -81,6 +82,12 @@ def with_channels(config: Config, channels: Mapping[str, Mapping[str, Any]]) -> 
     _check_tables(document)
     found = _channels(document, config.profiles)
     return replace(config, channels=MappingProxyType(found), _document=document)
+
+
+def rehearsal_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Where a rehearsal writes what is sent (see ``gearshift.rehearsal``); None if it is none."""
+    file = (os.environ if environ is None else environ).get(overrides.REHEARSAL)
+    return Path(file) if file else None
 
 
 # ── The file ─────────────────────────────────────────────────────────────────────────────────────

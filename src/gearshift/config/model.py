@@ -43,8 +43,8 @@ class Profile:
 class Config:
     """What ``load`` found: the selected profile and every declared channel. Immutable.
 
-    ``file`` is None where there is no file. Safe to print: neither ``str`` nor ``rows`` shows a
-    secret. Any thread.
+    ``file`` is None where there is no file; ``rehearsal`` is set in a rehearsal only. Safe to
+    print: neither ``str`` nor ``rows`` shows a secret. Any thread.
     """
 
     profile: str
@@ -52,6 +52,7 @@ class Config:
     channels: Mapping[str, ChannelSettings]
     file: Path | None
     profile_origin: str
+    rehearsal: Path | None
     _document: Document
     _table: Mapping[str, Any]  # the selected profile, ${VAR} replaced: never shown
     _secrets: Redactor

@@ -17,12 +17,13 @@ from typing import Any
 from gearshift.config.document import Document, Keys, Override, dotted
 from gearshift.errors import ConfigError
 
-__all__ = ["CONFIG", "PREFIX", "PROFILE", "RESERVED", "apply"]
+__all__ = ["CONFIG", "PREFIX", "PROFILE", "REHEARSAL", "RESERVED", "apply"]
 
 PREFIX = "GEARSHIFT_"
 CONFIG = "GEARSHIFT_CONFIG"
 PROFILE = "GEARSHIFT_PROFILE"
-RESERVED = frozenset({CONFIG, PROFILE})
+REHEARSAL = "GEARSHIFT_REHEARSAL"
+RESERVED = frozenset({CONFIG, PROFILE, REHEARSAL})
 
 _SECTIONS = ("profiles", "channels")
 
@@ -52,13 +53,13 @@ def _path(variable: str) -> list[str]:
 
 def _unknown(variable: str) -> ConfigError:
     head, separator, tail = variable.partition("__")
-    known = [*sorted(RESERVED), *(PREFIX + section.upper() for section in _SECTIONS)]
-    close = difflib.get_close_matches(head, known[2:] if separator else known, n=1)
+    whole, sections = sorted(RESERVED), [PREFIX + section.upper() for section in _SECTIONS]
+    close = difflib.get_close_matches(head, sections if separator else whole + sections, n=1)
     meant = f"did you mean {close[0]}{separator}{tail}? " if close else ""
     return ConfigError(
         f"unknown environment variable {variable}",
-        hint=f"{meant}Known are {', '.join(known[:2])}, {known[2]}__NAME__SETTING "
-        f"and {known[3]}__NAME__SETTING",
+        hint=f"{meant}Known are {', '.join(whole)}, {sections[0]}__NAME__SETTING "
+        f"and {sections[1]}__NAME__SETTING",
     )
 
 

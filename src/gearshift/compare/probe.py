@@ -1,0 +1,81 @@
+"""A handler at work, watched: what it is given, and how it settles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from gearshift.app import App, Handler, load_function
+from gearshift.delivery import Delivery
+from gearshift.errors import StaleDelivery
+
+__all__ = ["Probe", "call", "handler_of", "place"]
+
+
+def handler_of(target: str) -> Handler:
+    """The function ``module:function``, taken for a handler as ``App.handler`` would."""
+    app = App()
+    app.handler("compare")(load_function(target))
+    return app.handlers[0]
+
+
+def call(handler: Handler, probe: Probe) -> Any:
+    """What ``handler`` returns, once it is done. Raises what it raises, and DecodeError."""
+    result = handler.function(*handler.arguments(cast(Delivery[Any], probe)))
+    return asyncio.run(result) if handler.is_async else result
+
+
+def place(delivery: Delivery[Any]) -> dict[str, int]:
+    """Where it lies in a log, as fields of an event."""
+    position = delivery.position
+    return {} if position is None else {"partition": position.partition, "offset": position.offset}
+
+
+class Probe:
+    """The delivery as a handler sees it; how it is settled is written down.
+
+    An ack is written before the broker can hear of it, so that no killed worker has acked more
+    than its tape says.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery[Any],
+        note: Callable[..., None],
+        after_ack: Callable[[], None] | None = None,
+    ) -> None:
+        self._delivery = delivery
+        self._note = note
+        self._after_ack = after_ack
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._delivery, name)
+
+    def ack(self) -> None:
+        """See Delivery.ack."""
+        self._note("settle", what="ack")
+        try:
+            self._delivery.ack()
+        except StaleDelivery:
+            self._note("settle", what="stale")
+        else:
+            if self._after_ack is not None:
+                self._after_ack()
+
+    def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
+        """See Delivery.retry."""
+        self._settle(partial(self._delivery.retry, delay_s, reason=reason))
+
+    def reject(self, reason: str = "rejected") -> None:
+        """See Delivery.reject."""
+        self._settle(partial(self._delivery.reject, reason))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        try:
+            settle()
+        except StaleDelivery:
+            self._note("settle", what="stale")
+        else:
+            self._note("settle", what=str(self._delivery.outcome))

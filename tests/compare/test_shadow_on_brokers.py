@@ -1,0 +1,153 @@
+"""A switch from RabbitMQ to Kafka, rehearsed on both."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import gearshift
+from gearshift.compare import shadow
+from gearshift.message import message_id
+from native_brokers import Kafka, RabbitMQ
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(200)]
+
+HANDLERS = '''\
+import time
+
+import gearshift
+
+billed = gearshift.open().producer("billed")
+last = {}
+
+
+def bill(order, delivery):
+    billed.send({"order": order["n"]}, key=delivery.key, headers={"from": "rehearsal"})
+    return order["n"]
+
+
+def in_order(order, delivery):
+    """Keeps a version per customer in memory, and wants them one after the other."""
+    time.sleep(0.004)
+    if order["of_key"] != last.get(delivery.key, -1) + 1:
+        raise gearshift.Reject("out of order")
+    last[delivery.key] = order["of_key"]
+'''
+
+
+@pytest.fixture
+def channel(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> str:
+    """A live channel's name; the settings know both brokers."""
+    name = f"orders_{message_id()[-12:]}"
+    (tmp_path / "service.py").write_text(HANDLERS)
+    (tmp_path / "gearshift.toml").write_text(
+        f'profile = "rabbit"\n[profiles.rabbit]\nbackend = "rabbitmq"\nurl = "{rabbitmq.url}"\n'
+        f'[profiles.kafka]\nbackend = "kafka"\nbootstrap_servers = ["{kafka.url}"]\n'
+        f"[channels.{name}]\npartitions = 4\n[channels.billed]\n"
+    )
+    return name
+
+
+def made(rabbitmq: RabbitMQ) -> str:
+    """Every queue and exchange that a comparison has left."""
+    listed = rabbitmq.ctl("list_queues", "name") + rabbitmq.ctl("list_exchanges", "name")
+    return "\n".join(line for line in listed.splitlines() if "compare_" in line)
+
+
+@contextmanager
+def sending(channel: str, count: list[int]) -> Iterator[None]:
+    """A service that sends until the block ends; ``count`` gets how many were confirmed."""
+    stop = threading.Event()
+
+    def send() -> None:
+        with gearshift.open(profile="rabbit") as bus, bus.producer(channel) as producer:
+            number = 0
+            while not stop.wait(0.01):
+                value = {"n": number, "of_key": number // 4}
+                producer.send(value, key=f"customer-{number % 4}", headers={"source": "shop"})
+                number += 1
+            count.append(number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def judged(**wanted: object) -> shadow.Result:
+    return shadow.judge(shadow.rehearse(shadow.Request(seconds=40.0, **wanted)))  # type: ignore[arg-type]
+
+
+def verdicts(result: shadow.Result) -> dict[str, str]:
+    return {one.aspect: one.verdict for one in result.differences}
+
+
+def test_a_live_queue_on_rabbitmq_for_a_stream_on_kafka(channel: str, rabbitmq: RabbitMQ) -> None:
+    """Nothing differs for this handler; the service's queue has every message still, uncounted."""
+    sent: list[int] = []
+    with sending(channel, sent):
+        result = judged(
+            old="rabbit", new="kafka", channel=channel, handler="service:bill", messages=60
+        )
+    assert result.verdict == "safe", result.sentence
+    with gearshift.open(profile="rabbit") as bus, bus.consumer(channel) as consumer:
+        waiting = []
+        for delivery in consumer.iterate(idle_timeout_s=1.0):
+            waiting.append((delivery.value["n"], delivery.redelivered))
+            delivery.ack()
+    assert waiting == [(number, False) for number in range(sent[0])]
+    assert made(rabbitmq) == ""
+
+
+def test_a_message_that_is_too_large_for_kafka_differs(channel: str) -> None:
+    """RabbitMQ takes 1.2 MB, a default Kafka does not: found before the switch, with the size."""
+    settings = Path("gearshift.toml")
+    settings.write_text(settings.read_text().replace("partitions = 4", 'semantics = "stream"'))
+    with gearshift.open(profile="rabbit") as bus, bus.producer(channel) as producer:
+        producer.send({"n": 0})
+        producer.send({"n": 1, "scan": "x" * 1_200_000})
+    result = judged(old="rabbit", new="kafka", channel=channel, handler="service:bill", messages=2)
+    assert result.verdict == "differs"
+    assert verdicts(result)["stored"] == "differs"
+    assert "1 of 2 messages cannot be stored there (MessageTooLarge" in result.sentence
+    with gearshift.open(profile="rabbit") as bus:
+        bus.delete(channel)
+
+
+def test_a_handler_that_depends_on_order_differs_on_a_queue(channel: str) -> None:
+    """From a stream, where each key has one worker, to a queue, where it has any."""
+    settings = Path("gearshift.toml")
+    settings.write_text(settings.read_text().replace("partitions", 'semantics = "stream"\n#'))
+    count = 120
+    with gearshift.open(profile="kafka") as bus, bus.producer(channel) as producer:
+        producer.send_many(
+            producer.message({"n": n, "of_key": n // 4}, key=f"customer-{n % 4}")
+            for n in range(count)
+        )
+        with bus.consumer(channel, group="billing") as consumer:
+            for delivery in consumer.receive(7, timeout_s=30):
+                delivery.ack()
+            consumer.flush()
+        before = bus.groups(channel)
+    result = judged(
+        old="kafka:stream",
+        new="rabbit:queue",
+        channel=channel,
+        handler="service:in_order",
+        messages=count,
+    )
+    with gearshift.open(profile="kafka") as bus:
+        after = bus.groups(channel)
+        bus.delete(channel)
+    assert result.verdict == "differs", json.dumps(verdicts(result))
+    assert verdicts(result)["handler ended"] == "differs"
+    assert "out of order" in result.sentence
+    assert [(one.group, one.lag) for one in after] == [(one.group, one.lag) for one in before]
