@@ -72,6 +72,10 @@ logger.config.level = WARN
 """
 
 
+#: For a Java program that ends soon.
+_FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
+
 class Kafka(Broker):
     """A Kafka node of its own, beside any other on the machine, with share groups on."""
 
@@ -115,6 +119,31 @@ class Kafka(Broker):
         """The bootstrap address, `host:port`, of the broker itself and not of a proxy."""
         return f"{LOOPBACK}:{self.port}"
 
+    def tool(self, name: str, *args: str) -> str:
+        """Run one of Kafka's own command-line tools, by its class, on this node; blocks.
+
+        Returns what it prints. Raises `BrokerUnavailable` with that if it fails or takes over a
+        minute.
+        """
+        self._running()
+        assert self._directory is not None
+        command = [*_java_command(self._directory, *_FAST_START), f"org.apache.kafka.tools.{name}"]
+        try:
+            done = subprocess.run(
+                [*command, "--bootstrap-server", self.url, *args],
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=60,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BrokerUnavailable(f"{name}: no answer in a minute") from error
+        if done.returncode != 0:
+            raise BrokerUnavailable(f"{name}: {done.stdout}")
+        return done.stdout
+
     def _launch(self, directory: Path) -> Process:
         if not _jars().exists():
             raise BrokerUnavailable(
@@ -153,8 +182,7 @@ class Kafka(Broker):
         return {**_SETTINGS, **addresses, **self._settings}
 
     def _format(self, directory: Path, properties: Path) -> None:
-        fast_start = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-        command = _java_command(directory, *fast_start)
+        command = _java_command(directory, *_FAST_START)
         command += ["kafka.tools.StorageTool", "format", "--standalone"]
         command += ["--cluster-id", _cluster_id(), "--config", str(properties)]
         for feature, level in self._features.items():

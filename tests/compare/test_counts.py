@@ -1,0 +1,159 @@
+"""The ledger's counts are the brokers' own, asked with their own tools."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pika
+import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from gearshift.compare import workload
+from gearshift.compare.actor import Role
+from gearshift.compare.ledger import Event
+from gearshift.compare.stage import PARTITIONS, Broker, Stage, count
+from gearshift.message import Semantics
+from native_brokers import Kafka, RabbitMQ
+
+MESSAGES, HANDLED = 90, 40
+GROUP = "workers"
+
+#: What a broker says: how many messages the group has still to settle.
+Waiting = Callable[[str], int]
+
+
+def play(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) -> None:
+    """Send, handle some, stop: at both times ledger and broker must say the same."""
+    file = folder / "gearshift.toml"
+    file.write_text(f"[profiles.one]\n{settings}\n")
+    broker = Broker(config=file, profile="one", semantics=semantics)
+    channel = {"groups": [GROUP], "dead_letter": False}
+    with Stage.set_up(broker, folder, channel, keyed=True) as stage:
+        role = Role(name="w", channel=stage.channel, group=GROUP, prefetch=10, work_ms=1)
+        stage.send(workload.make(1, MESSAGES, 8))
+        assert count(stage.tape.events(), "receipt") == MESSAGES
+        assert settled(waiting, stage.channel, MESSAGES) == MESSAGES
+        stage.thread(role)
+        stage.wait(lambda events: count(events, "done") >= HANDLED, "some handled")
+        stage.stop_threads()
+        left = MESSAGES - acked(stage.tape.events())
+        assert 0 < left <= MESSAGES - HANDLED
+        assert settled(waiting, stage.channel, left) == left
+
+
+def settled(waiting: Waiting, channel: str, expected: int) -> int:
+    """What the broker says once it says what is expected, or after some time."""
+    deadline = time.monotonic() + 20  # its statistics lag
+    while (told := waiting(channel)) != expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return told
+
+
+def acked(events: tuple[Event, ...]) -> int:
+    return sum(event.kind == "settle" and event.what == "ack" for event in events)
+
+
+@pytest.mark.parametrize("semantics", Semantics)
+def test_sqlite(semantics: Semantics, tmp_path: Path) -> None:
+    """Rows of unsettled work; the offsets of partitions and of the group."""
+    query = {
+        Semantics.QUEUE: "SELECT count(*) FROM work",
+        Semantics.STREAM: "SELECT (SELECT sum(next) FROM log) "
+        "- (SELECT coalesce(sum(next), 0) FROM position)",
+    }[semantics]
+
+    def waiting(_channel: str) -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "one.db")) as database:
+            return int(database.execute(query).fetchone()[0])
+
+    play('backend = "sqlite"\npath = "one.db"', semantics, tmp_path, waiting)
+
+
+def rabbit(broker: RabbitMQ) -> str:
+    return f'backend = "rabbitmq"\nurl = "{broker.url}"'
+
+
+@pytest.mark.broker
+def test_a_queue_on_rabbitmq(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """The queue's messages that are ready, told over AMQP."""
+
+    def waiting(channel: str) -> int:
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(rabbitmq.url))) as link:
+            queue = link.channel().queue_declare(f"{channel}.{GROUP}", passive=True)
+            return int(queue.method.message_count)
+
+    play(rabbit(rabbitmq), Semantics.QUEUE, tmp_path, waiting)
+
+
+@pytest.mark.broker
+def test_a_stream_on_rabbitmq(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """What rabbitmqctl counts in the partitions, less the group's offsets in their queues."""
+
+    def waiting(channel: str) -> int:
+        lines = rabbitmq.ctl("list_queues", "name", "messages").splitlines()
+        messages = {name: int(count) for name, count in (line.split() for line in lines[1:])}
+        partitions = [f"{channel}:{number}" for number in range(PARTITIONS)]
+        stored = sum(messages[partition] for partition in partitions)
+        kept = [f"{name}:{GROUP}" for name in partitions if f"{name}:{GROUP}" in messages]
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(rabbitmq.url))) as link:
+            # Unsettled, so that closing the connection gives them back.
+            return stored - sum(int(link.channel().basic_get(queue)[2] or 0) for queue in kept)
+
+    play(rabbit(rabbitmq), Semantics.STREAM, tmp_path, waiting)
+
+
+def kafka_of(broker: Kafka) -> str:
+    return f'backend = "kafka"\nbootstrap_servers = ["{broker.url}"]'
+
+
+@pytest.mark.broker
+def test_a_stream_on_kafka(kafka: Kafka, tmp_path: Path) -> None:
+    """The partitions' end offsets, less the group's committed ones."""
+    settings = {"bootstrap.servers": kafka.url}
+
+    def waiting(channel: str) -> int:
+        asking = Consumer(settings | {"group.id": f"{channel}.{GROUP}"})
+        places = [TopicPartition(channel, number) for number in range(PARTITIONS)]
+        try:
+            committed = asking.committed(places, timeout=30)
+        except KafkaException:
+            return -1  # the group's coordinator is still loading: ask again
+        finally:
+            asking.close()
+        return ends(settings, channel) - sum(max(0, place.offset) for place in committed)
+
+    play(kafka_of(kafka), Semantics.STREAM, tmp_path, waiting)
+
+
+@pytest.mark.broker
+def test_a_queue_on_kafka(kafka: Kafka, tmp_path: Path) -> None:
+    """The lag that Kafka's own tool tells; before anybody has read, everything to the end."""
+    settings = {"bootstrap.servers": kafka.url}
+
+    def waiting(channel: str) -> int:
+        described = kafka.tool(
+            "consumer.group.ShareGroupCommand", "--describe", "--offsets", "--group",
+            f"{channel}.{GROUP}",
+        )  # fmt: skip
+        rows = [line.split() for line in described.splitlines()]
+        heading = next((row for row in rows if "LAG" in row), [])
+        lags = [dict(zip(heading, row, strict=True))["LAG"] for row in rows if channel in row[1:2]]
+        if not lags or "-" in lags:
+            return ends(settings, channel)
+        return sum(map(int, lags))
+
+    play(kafka_of(kafka), Semantics.QUEUE, tmp_path, waiting)
+
+
+def ends(settings: dict[str, str], topic: str) -> int:
+    """How many messages the partitions of ``topic`` have been given."""
+    reader = Consumer(settings | {"group.id": "nobody"})
+    partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
+    places = [TopicPartition(topic, number) for number in partitions]
+    total = sum(reader.get_watermark_offsets(place, timeout=10)[1] for place in places)
+    reader.close()
+    return int(total)
