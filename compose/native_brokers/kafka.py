@@ -89,17 +89,21 @@ class Kafka(Broker):
         advertised: str | None = None,
         settings: Mapping[str, str] | None = None,
         features: Mapping[str, int] | None = None,
+        listeners: Mapping[str, int] | None = None,
     ) -> None:
         """Keep data and logs in `directory`, or in a private folder that `stop` removes.
 
         `advertised` is the `host:port` that clients are told to use, for a proxy in front of this
         broker's `port`. `settings` are server properties that go over the ones chosen here.
         `features` are levels that a new data folder is formatted with, such as `share.version`.
+        `listeners` are further ports for clients by security protocol, such as `SASL_SSL`; what
+        they need beyond that, certificates for instance, `settings` must give.
         """
         super().__init__(directory)
         self._advertised = advertised
         self._settings = dict(settings or {})
         self._features = dict(features or {})
+        self._listeners = dict(listeners or {})
 
     @classmethod
     def install(cls) -> None:
@@ -170,11 +174,18 @@ class Kafka(Broker):
         client, internal, controller = (f"{LOOPBACK}:{port}" for port in self._ports)
         # The coordinators of transactions and share groups talk to the broker over its internal
         # listener, so that a proxy that tests break cuts off clients only.
+        further = "".join(f",{name}://{LOOPBACK}:{port}" for name, port in self._listeners.items())
+        protocols = "".join(f",{name}:{name}" for name in self._listeners)
         addresses = {
-            "listeners": f"CLIENT://{client},INTERNAL://{internal},CONTROLLER://{controller}",
+            "listeners": (
+                f"CLIENT://{client},INTERNAL://{internal},CONTROLLER://{controller}{further}"
+            ),
             "advertised.listeners": (
                 f"CLIENT://{self._advertised or client},INTERNAL://{internal},"
-                f"CONTROLLER://{controller}"
+                f"CONTROLLER://{controller}{further}"
+            ),
+            "listener.security.protocol.map": (
+                f"{_SETTINGS['listener.security.protocol.map']}{protocols}"
             ),
             "controller.quorum.bootstrap.servers": controller,
             "log.dirs": str(directory / "data"),

@@ -103,7 +103,8 @@ class App:
         ``concurrency`` is how many messages a process handles at once: messages of one key one
         after the other, each on a thread (or, for async functions, all on one event loop).
         ``prefetch`` bounds what the process holds, ``rate_limit`` ("100/s", "30/min", "500/h")
-        how many messages it begins in a time; None is the channel's setting. ``requires`` names
+        how many messages it begins in a time; None is the channel's setting (for ``prefetch`` on a
+        queue of soft prefetch, such as Kafka's, ``concurrency``). ``requires`` names
         capabilities without which the worker must not start. Raises UsageError, ConfigError and
         InvalidMessage at import, not when the first message comes.
         """

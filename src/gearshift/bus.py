@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import sys
-import threading
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +15,13 @@ from typing import Any, Self, TypeVar, overload
 
 from gearshift import config as configuration
 from gearshift import plugins
+from gearshift.abandoned import close_abandoned
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.codecs import codec_named
 from gearshift.config import Config
-from gearshift.consumer import Consumer, ConsumerPolicy
+from gearshift.connections import OPEN_TIMEOUT_S, Connections
+from gearshift.consumer import Consumer, ConsumerPolicy, Subscription
 from gearshift.driver import (
-    AdminDriver,
     Backend,
     BackendPlugin,
     ChannelSpec,
@@ -32,17 +30,13 @@ from gearshift.driver import (
     Start,
     StartAt,
 )
-from gearshift.errors import Closed, ConfigError, GearshiftError, NotSupported
-from gearshift.failures import Failures
+from gearshift.errors import Closed, ConfigError, NotSupported
 from gearshift.handling.dead_letters import DeadLetters
 from gearshift.handling.rate_limit import RateLimit, parse_rate
 from gearshift.handling.retry import RetryPolicy
 from gearshift.inbox import Inbox
 from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift.outbox import Outbox
 from gearshift.producer import Producer, ProducerPolicy
-from gearshift.pump import LogConnect, Pump, QueueConnect
-from gearshift.reconnect import connect_until
 from gearshift.rehearsal import Rehearsed
 from gearshift.topology import Topology
 
@@ -51,8 +45,6 @@ __all__ = ["Bus", "open_bus"]
 log = logging.getLogger("gearshift.bus")
 
 T = TypeVar("T")
-
-OPEN_TIMEOUT_S = 10.0
 
 
 def open_bus(
@@ -81,7 +73,8 @@ class Bus:
     """One open broker. Any thread. Close it, or use it in a ``with`` block.
 
     Closing it closes the producers and consumers that it made. A bus belongs to the process that
-    opened it: open another one after a fork.
+    opened it: open another one after a fork. One that is dropped, together with everything that it
+    made, warns (ResourceWarning) and is closed in the background.
     """
 
     def __init__(self, config: Config, plugin: BackendPlugin, backend: Backend) -> None:
@@ -89,12 +82,10 @@ class Bus:
         self._plugin = plugin
         self._backend = backend
         self._topology = Topology(config, plugin)
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._made: list[Producer | Consumer[Any]] = []
+        self._connections = Connections(backend, plugin.name, self._topology)
         self._closed = False
         # A bus that is dropped or still open at exit sends what was submitted before it goes.
-        self._finalizer = weakref.finalize(self, _close_all, self._made, backend, self._pid)
+        self._finalizer = weakref.finalize(self, close_abandoned, self._connections)
 
     @property
     def backend(self) -> str:
@@ -125,19 +116,17 @@ class Bus:
         ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
         """
         spec, capabilities = self._checked(channel, requires)
-        self._ensure(spec, create, timeout_s)
+        self._connections.ensure(spec, create, timeout_s)
         settings = self._topology.settings(channel)
-        producer = Producer(
-            self._outbox(spec, timeout_s),
-            ProducerPolicy(
-                channel=channel,
-                codec=codec_named(settings.codec),
-                max_message_bytes=capabilities.max_message_bytes,
-                tombstones=capabilities.tombstone,
-            ),
+        policy = ProducerPolicy(
+            channel=channel,
+            codec=codec_named(settings.codec),
+            max_message_bytes=capabilities.max_message_bytes,
+            tombstones=capabilities.tombstone,
         )
-        self._remember(producer)
-        return producer
+        outbox = self._connections.outbox(spec, timeout_s)
+        self._connections.remember(outbox)
+        return Producer(outbox, policy, owner=self)
 
     @overload
     def consumer(
@@ -206,7 +195,7 @@ class Bus:
         name = DEFAULT_GROUP if ephemeral else self._topology.group(spec, group, create=create)
         if not ephemeral and spec.semantics is Semantics.QUEUE and name not in spec.groups:
             spec = replace(spec, groups=(*spec.groups, name))
-        self._ensure(spec, create, timeout_s)
+        self._connections.ensure(spec, create, timeout_s)
         member = f"{channel}-{uuid.uuid4().hex[:12]}"
         wanted = ConsumerSpec(
             channel=spec,
@@ -216,7 +205,7 @@ class Bus:
             start=start if isinstance(start, Start) else _start(start),
             ephemeral=ephemeral,
         )
-        dead_letters = None if ephemeral else self._dead_letters(spec, name, timeout_s)
+        dead_letters = None if ephemeral else self._connections.dead_letters(spec, name, timeout_s)
         rate = settings.rate_limit if rate_limit is None else rate_limit
         inbox = Inbox(
             wanted.prefetch,
@@ -242,7 +231,7 @@ class Bus:
         """
         spec, capabilities = self._checked(channel)
         name = self._topology.group(spec, group, create=None)
-        self._ensure(spec, False, timeout_s)
+        self._connections.ensure(spec, False, timeout_s)
         wanted = ConsumerSpec(
             channel=spec,
             group=name,
@@ -260,7 +249,7 @@ class Bus:
 
     def server(self) -> str:
         """Product and version of the server. Connects; raises ConnectionFailed."""
-        with self._admin(None) as admin:
+        with self._connections.admin(None) as admin:
             return admin.server()
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
@@ -278,30 +267,30 @@ class Bus:
     def groups(self, channel: str) -> Sequence[GroupStatus]:
         """The state of the channel's groups; what the broker does not tell is None."""
         spec, _ = self._checked(channel)
-        with self._admin(channel) as admin:
+        with self._connections.admin(channel) as admin:
             return admin.groups(spec)
 
     def exists(self, channel: str) -> bool:
         """True if the channel is there. Creates nothing."""
-        with self._admin(channel) as admin:
+        with self._connections.admin(channel) as admin:
             return admin.exists(self._topology.spec(channel))
 
     def declare(self, channel: str, *, create: bool | None = None) -> None:
         """Create ``channel`` and its groups as ``producer`` would. Raises as it does."""
         spec, _ = self._checked(channel)
-        self._ensure(spec, create, OPEN_TIMEOUT_S)
+        self._connections.ensure(spec, create, OPEN_TIMEOUT_S)
 
     def purge(self, channel: str, group: str | None = None) -> int | None:
         """Throw away what waits for ``group``; how many messages, if the broker tells."""
         spec, capabilities = self._checked(channel)
         if not capabilities.purge:
             raise NotSupported("cannot be purged", backend=self.backend, channel=channel)
-        with self._admin(channel) as admin:
+        with self._connections.admin(channel) as admin:
             return admin.purge(spec, self._topology.group(spec, group, create=False))
 
     def delete(self, channel: str) -> None:
         """Remove ``channel``, its groups and its messages for good."""
-        with self._admin(channel) as admin:
+        with self._connections.admin(channel) as admin:
             admin.delete(self._topology.spec(channel))
 
     def close(self, timeout_s: float = 30.0) -> None:
@@ -313,7 +302,7 @@ class Bus:
             return
         self._closed = True
         self._finalizer.detach()
-        _close_all(self._made, self._backend, self._pid, timeout_s)
+        self._connections.close(timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -342,62 +331,9 @@ class Bus:
             raise Closed("this bus is closed", channel=channel)
         spec = self._topology.spec(channel)
         capabilities = self._topology.capabilities(spec, Requirement.parse_all(requires))
-        with self._failures(channel).raised():
+        with self._connections.failures(channel).raised():
             self._backend.check(spec)
         return spec, capabilities
-
-    def _failures(self, channel: str | None) -> Failures:
-        return Failures(self._backend, self.backend, channel)
-
-    @contextlib.contextmanager
-    def _admin(
-        self, channel: str | None, timeout_s: float = OPEN_TIMEOUT_S
-    ) -> Iterator[AdminDriver]:
-        admin = self._connect(self._backend.admin, channel, timeout_s)
-        try:
-            with self._failures(channel).raised():
-                yield admin
-        finally:
-            admin.close()
-
-    def _connect(self, connect: Callable[[], T], channel: str | None, timeout_s: float) -> T:
-        driver = connect_until(
-            connect,
-            self._failures(channel),
-            stop=threading.Event(),
-            timeout_s=timeout_s,
-            on_failure=lambda failure: log.info("not connected yet: %s", failure),
-        )
-        assert driver is not None  # nobody sets that event
-        return driver
-
-    def _ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> None:
-        """Make sure of the channel; a broker that has just started may refuse for a while."""
-
-        def ensured() -> bool:
-            with contextlib.closing(self._backend.admin()) as admin:
-                self._topology.ensure(admin, spec, create=create)
-            return True
-
-        self._connect(ensured, spec.name, timeout_s)
-
-    def _outbox(self, spec: ChannelSpec, timeout_s: float) -> Outbox:
-        return Outbox(
-            lambda: self._backend.producer(spec),
-            self._failures(spec.name),
-            channel=spec.name,
-            open_timeout_s=timeout_s,
-        )
-
-    def _dead_letters(
-        self, source: ChannelSpec, group: str, timeout_s: float
-    ) -> DeadLetters | None:
-        spec = self._topology.dead_letter_spec(source)
-        if spec is None:
-            return None
-        self._topology.capabilities(spec)
-        self._ensure(spec, True, timeout_s)
-        return DeadLetters(lambda: self._outbox(spec, timeout_s), channel=source.name, group=group)
 
     def _policy(
         self,
@@ -432,33 +368,11 @@ class Bus:
         create: bool | None,
         timeout_s: float,
     ) -> Consumer[Any]:
-        pump = self._pump(spec, inbox, create, timeout_s)
+        pump = self._connections.pump(spec, inbox, create, timeout_s)
         pump.start()
-        consumer: Consumer[Any] = Consumer(pump, inbox, policy)
-        self._remember(consumer)
-        return consumer
-
-    def _pump(
-        self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float
-    ) -> Pump:
-        source: QueueConnect | LogConnect
-        if spec.channel.semantics is Semantics.QUEUE:
-            source = QueueConnect(lambda: self._backend.queue_consumer(spec))
-        else:
-            source = LogConnect(lambda events: self._backend.log_consumer(spec, events))
-        return Pump(
-            source,
-            inbox,
-            self._failures(spec.channel.name),
-            name=spec.member,
-            on_reconnect=lambda: self._ensure(spec.channel, create, timeout_s=1.0),
-            open_timeout_s=timeout_s,
-        )
-
-    def _remember(self, made: Producer | Consumer[Any]) -> None:
-        with self._lock:
-            self._made[:] = [item for item in self._made if not item.closed]
-            self._made.append(made)
+        subscription = Subscription(pump, inbox, policy)
+        self._connections.remember(subscription)
+        return Consumer(subscription, owner=self)
 
 
 def _check_codecs(config: Config) -> None:
@@ -467,20 +381,6 @@ def _check_codecs(config: Config) -> None:
             codec_named(settings.codec)
         except ConfigError as error:
             raise config.channel_error(name, "codec", error) from None
-
-
-def _close_all(
-    made: list[Producer | Consumer[Any]],
-    backend: Backend,
-    pid: int,
-    timeout_s: float = 30.0,
-) -> None:
-    if os.getpid() != pid:
-        return  # the connections are the parent's
-    for item in sorted(made, key=lambda item: isinstance(item, Producer)):
-        item.close(timeout_s)
-    with contextlib.suppress(GearshiftError):
-        backend.close()
 
 
 def _holds_retries(capabilities: Capabilities) -> Callable[[float], bool]:

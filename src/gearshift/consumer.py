@@ -28,7 +28,7 @@ from gearshift.message import Message
 from gearshift.producer import refuse_in_event_loop
 from gearshift.pump import Pump
 
-__all__ = ["Consumer", "ConsumerPolicy"]
+__all__ = ["Consumer", "ConsumerPolicy", "Subscription"]
 
 log = logging.getLogger("gearshift.consumer")
 
@@ -55,6 +55,35 @@ class ConsumerPolicy:
     where: dict[str, str] = field(default_factory=dict)
 
 
+class Subscription:
+    """What a consumer stands on, and closes. Its threads hold this and not the consumer."""
+
+    def __init__(self, pump: Pump, inbox: Inbox, policy: ConsumerPolicy) -> None:
+        self.pump = pump
+        self.inbox = inbox
+        self.policy = policy
+        self.closed = False
+        self.pid = os.getpid()
+
+    def close(self, timeout_s: float) -> list[str | None]:
+        """See Consumer.close."""
+        if self.closed or os.getpid() != self.pid:
+            return []
+        self.closed = True
+        self.inbox.close()
+        if self.policy.dead_letters is not None:
+            self.policy.dead_letters.close(timeout_s)
+        unsettled = [entry.message.id for entry in self.inbox.in_hand()]
+        self.pump.stop(timeout_s)
+        if unsettled and not self.policy.inspects:
+            log.warning(
+                "channel %r: closed with %d unsettled deliveries, which will come again",
+                self.policy.channel,
+                len(unsettled),
+            )
+        return unsettled
+
+
 class Consumer(Generic[T]):
     """Receives from one channel as a member of one group. Made by ``Bus.consumer``.
 
@@ -62,12 +91,11 @@ class Consumer(Generic[T]):
     handling loses neither connection nor lease; at most ``prefetch`` deliveries are unsettled.
     """
 
-    def __init__(self, pump: Pump, inbox: Inbox, policy: ConsumerPolicy) -> None:
-        self._pump = pump
-        self._inbox = inbox
-        self._policy = policy
-        self._closed = False
-        self._pid = os.getpid()
+    def __init__(self, subscription: Subscription, *, owner: object) -> None:
+        self._subscription = subscription
+        self._inbox = subscription.inbox
+        self._policy = subscription.policy
+        self._owner = owner  # open for as long as somebody may receive
 
     @property
     def channel(self) -> str:
@@ -77,7 +105,7 @@ class Consumer(Generic[T]):
     @property
     def closed(self) -> bool:
         """True once ``close`` was called."""
-        return self._closed
+        return self._subscription.closed
 
     @property
     def group(self) -> str:
@@ -114,7 +142,7 @@ class Consumer(Generic[T]):
         connection is not raised but healed.
         """
         refuse_in_event_loop("receive", instead="a worker thread")
-        if os.getpid() != self._pid:
+        if os.getpid() != self._subscription.pid:
             raise Forked(
                 "this consumer was made in a parent process", hint="open a bus in the child"
             )
@@ -142,7 +170,7 @@ class Consumer(Generic[T]):
                 hint='use a channel with semantics = "stream"',
                 **self._where(),
             )
-        self._pump.seek(start, timeout_s)
+        self._subscription.pump.seek(start, timeout_s)
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Wait until the driver was told of everything settled so far; False after the timeout."""
@@ -161,21 +189,7 @@ class Consumer(Generic[T]):
         Deliveries in hand that are not settled are not waited for: their ids are returned, and
         they come again. Idempotent. Blocks for about ``timeout_s`` seconds at most.
         """
-        if self._closed or os.getpid() != self._pid:
-            return []
-        self._closed = True
-        self.stop_receiving()
-        if self._policy.dead_letters is not None:
-            self._policy.dead_letters.close(timeout_s)
-        unsettled = [entry.message.id for entry in self._inbox.in_hand()]
-        self._pump.stop(timeout_s)
-        if unsettled and not self._policy.inspects:
-            log.warning(
-                "channel %r: closed with %d unsettled deliveries, which will come again",
-                self.channel,
-                len(unsettled),
-            )
-        return unsettled
+        return self._subscription.close(timeout_s)
 
     def __enter__(self) -> Self:
         return self

@@ -57,6 +57,8 @@ class Inbox:
         self._owned: frozenset[int] = frozenset()  # partitions; empty on a queue
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
         self._news = 0  # settled since the pump last took
+        self._many_news = (prefetch + 1) // 2
+        self._draining = False  # a revocation waits for what is in hand
         self._telling = False  # the pump has taken and not yet told
         self._error: GearshiftError | None = None
         self._closed = False
@@ -101,10 +103,11 @@ class Inbox:
             ledger = self._ledger_of(entry)
             was_full = self._room(ledger) <= 0
             ledger.settle(entry, verdict, delay_s)
-            self._lanes.settled(entry)
             self._news += 1
-            self._changed.notify_all()
-            urgent = was_full or self._news * 2 >= self._prefetch
+            if self._lanes.settled(entry) or self._draining:
+                self._changed.notify_all()
+            # Once is enough: the pump takes everything when it looks up.
+            urgent = was_full or self._news == self._many_news
             wake = self.wake
         if urgent:
             wake()
@@ -246,7 +249,9 @@ class Inbox:
         with self._changed:
             ledger = self._log_ledger()
             self._discard_undelivered(partitions)
+            self._draining = True
             self._changed.wait_for(lambda: not ledger.in_hand(partitions), REVOKE_DRAIN_S)
+            self._draining = False
             positions = ledger.positions(partitions)
             self._revoke(ledger, partitions)
             return positions
@@ -262,7 +267,8 @@ class Inbox:
         """The ledger that can settle ``entry``; raises what ``require_live`` says."""
         if entry.fate is Fate.SETTLED:
             raise AlreadySettled(f"message {entry.message.id!r} was settled before")
-        self._expire_if_over(entry)
+        if entry.locked_until is not None:
+            self._expire_if_over(entry)
         if entry.fate is not Fate.STALE and self._ledger is not None:
             return self._ledger
         self.stale += 1
@@ -287,7 +293,7 @@ class Inbox:
             entry = self._lanes.pop(now)
             if entry is None:
                 break
-            if self._expire_if_over(entry):
+            if entry.locked_until is not None and self._expire_if_over(entry):
                 continue
             entry.fate = Fate.IN_HAND
             self._mark_seen(entry)

@@ -181,7 +181,10 @@ class LogLedger:
 
     def add(self, entry: Entry) -> None:
         assert entry.position is not None
-        self._partitions.setdefault(entry.position.partition, _Partition()).entries.append(entry)
+        partition = self._partitions.get(entry.position.partition)
+        if partition is None:
+            partition = self._partitions[entry.position.partition] = _Partition()
+        partition.entries.append(entry)
         self.unsettled += 1
         self.span += 1
 

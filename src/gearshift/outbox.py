@@ -26,6 +26,7 @@ from gearshift.errors import (
     ConnectionFailed,
     Forked,
     GearshiftError,
+    MessageTooLarge,
     OutcomeUnknown,
 )
 from gearshift.failures import Failures
@@ -189,6 +190,11 @@ class Outbox:
         self._run_done()
 
     @property
+    def closed(self) -> bool:
+        """True once ``close`` was called."""
+        return self._closing
+
+    @property
     def in_flight(self) -> int:
         """Messages handed over or waiting for a new connection, not yet confirmed."""
         return self._in_flight
@@ -288,6 +294,8 @@ class Outbox:
         self, batch: Batch, index: int, stored: Stored, error: Exception | None
     ) -> GearshiftError:
         failure = self._failures.translate(error or ConnectionFailed("no reason given"))
+        if isinstance(failure, MessageTooLarge):
+            failure = _sized(failure, batch.messages[index].size)
         certain = stored is Stored.NO and index not in batch.maybe_stored
         if certain or _heals(failure) or isinstance(failure, OutcomeUnknown):
             return failure
@@ -414,6 +422,18 @@ class Outbox:
             self.reconnects += 1
             self._room.notify_all()
         log.info("channel %r: connected again", self._channel)
+
+
+def _sized(failure: MessageTooLarge, size: int) -> MessageTooLarge:
+    """One of its own for each message, which says how large that is; drivers may not know."""
+    sized = MessageTooLarge(
+        f"{size} bytes with key and headers: {failure.message}",
+        hint=failure.hint,
+        backend=failure.backend,
+        channel=failure.channel,
+    )
+    sized.__cause__ = failure.__cause__
+    return sized
 
 
 def _heals(failure: GearshiftError) -> bool:

@@ -98,10 +98,10 @@ class Producer:
     64 MiB); a full window blocks until there is room or the deadline has passed.
     """
 
-    def __init__(self, outbox: Outbox, policy: ProducerPolicy) -> None:
+    def __init__(self, outbox: Outbox, policy: ProducerPolicy, *, owner: object) -> None:
         self._outbox = outbox
         self._policy = policy
-        self._closed = False
+        self._owner = owner  # open for as long as somebody may send
 
     @property
     def channel(self) -> str:
@@ -111,7 +111,7 @@ class Producer:
     @property
     def closed(self) -> bool:
         """True once ``close`` was called."""
-        return self._closed
+        return self._outbox.closed
 
     def message(
         self,
@@ -233,7 +233,6 @@ class Producer:
 
         What is still unconfirmed then ends as OutcomeUnknown, in its future or its sender.
         """
-        self._closed = True
         self._outbox.close(timeout_s)
 
     def __enter__(self) -> Self:
@@ -248,13 +247,13 @@ class Producer:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._outbox.in_flight} in flight"
+        state = "closed" if self.closed else f"{self._outbox.in_flight} in flight"
         return f"<Producer {self.channel!r}, {state}>"
 
     # ── inside ──
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise Closed("this producer is closed", channel=self.channel)
 
     def _deliver(self, messages: list[Message], timeout_s: float) -> list[SendResult]:

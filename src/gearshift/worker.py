@@ -24,6 +24,7 @@ from typing import Any
 
 from gearshift.app import App, Handler, Reject, Retry, load_app
 from gearshift.bus import Bus, open_bus
+from gearshift.capabilities import Prefetch
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.errors import (
@@ -35,6 +36,7 @@ from gearshift.errors import (
     NotSupported,
     StaleDelivery,
 )
+from gearshift.message import Semantics
 
 __all__ = ["Worker", "WorkerReport", "run_target"]
 
@@ -93,7 +95,7 @@ class Worker:
                 handler.channel,
                 group=handler.group,
                 value_type=handler.value_type,
-                prefetch=handler.prefetch,
+                prefetch=self._prefetch(handler),
                 rate_limit=handler.rate_limit,
                 requires=handler.requires,
                 serial_keys=True,
@@ -122,6 +124,16 @@ class Worker:
             self._loop_thread.join()
             self._loop.close()
         return self.report
+
+    def _prefetch(self, handler: Handler) -> int | None:
+        """The handler's own; else, on a queue that locks what it hands out in batches, one for
+        each thread: what waited behind a slow handler would lose its lock, and others could have
+        had it."""
+        channel = handler.channel
+        if handler.prefetch is not None or self._bus.semantics(channel) is not Semantics.QUEUE:
+            return handler.prefetch
+        is_soft = self._bus.capabilities(channel).prefetch is Prefetch.SOFT
+        return handler.concurrency if is_soft else None
 
     def _spawn(self, handler: Handler, consumer: Consumer[Any], number: int) -> None:
         thread = threading.Thread(

@@ -86,7 +86,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect_until(*arguments: Any, **options: Any) -> Any:
         return original(*arguments, **options | {"timeout_s": 0.0})
 
-    monkeypatch.setattr("gearshift.bus.connect_until", connect_until)
+    monkeypatch.setattr("gearshift.connections.connect_until", connect_until)
 
 
 @pytest.fixture

@@ -183,3 +183,36 @@ def test_a_consumer_of_a_channel_that_stays_deleted_says_so(
     bus.delete(channel)
     with pytest.raises(errors.UnknownChannel):
         consumer.receive(timeout_s=30)
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_a_bus_that_is_dropped_warns_sends_what_it_has_and_stops_its_threads(
+    folder: Path, channel: str
+) -> None:
+    """With its producer and consumer, by reference counting alone; a new bus gets everything."""
+    before = set(threading.enumerate())
+    bus = gearshift.open()
+    producer, consumer = bus.producer(channel), bus.consumer(channel, group="default")
+    consumer.ready()
+    mine = set(threading.enumerate()) - before
+    assert mine
+    futures = [producer.submit(number) for number in range(300)]
+    del bus, consumer
+    with pytest.warns(ResourceWarning, match="unclosed <Bus"):
+        del producer
+    eventually(lambda: not any(thread.is_alive() for thread in mine))
+    assert all(future.result(0) for future in futures)
+    assert sorted(drained(channel)) == list(range(300))
+
+
+def test_a_producer_keeps_its_bus_open(folder: Path) -> None:
+    """Nobody else has to hold on to the bus; the same for a consumer."""
+    producer, consumer = gearshift.open().producer("orders"), gearshift.open().consumer("orders")
+    producer.send(1)
+    (delivery,) = consumer.receive(timeout_s=20)
+    delivery.ack()
+    with pytest.warns(ResourceWarning):
+        del producer
+    del delivery
+    with pytest.warns(ResourceWarning):
+        del consumer

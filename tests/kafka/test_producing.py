@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 from kafka.conftest import OpenBus
 
+import gearshift
 from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
 from native_brokers import Kafka
 
@@ -156,3 +157,22 @@ def test_a_topic_with_a_lower_limit_refuses_only_what_is_too_large(
     assert not caught.value.retryable
     producer.send("y")
     assert stored(kafka, name) == 2
+
+
+def test_a_message_over_the_topics_limit_is_refused_with_its_size_and_the_setting(
+    open_bus: OpenBus, name: str
+) -> None:
+    """Each with its own size, which the broker does not say; a smaller one goes through."""
+    bus = open_bus(
+        f"[channels.{name}]\nnative.kafka = {{ config = {{ 'max.message.bytes' = '2000' }} }}"
+    )
+    producer = bus.producer(name)
+    results = [
+        producer.send_many([b"x" * size], raise_on_error=False)[0] for size in (3000, 10, 4000)
+    ]
+    large, fits, larger = results
+    assert isinstance(fits, gearshift.Receipt)
+    for error, size in ((large, 3000), (larger, 4000)):
+        assert isinstance(error, MessageTooLarge)
+        assert str(size) in str(error)
+        assert "max.message.bytes" in str(error)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 import gearshift
+from gearshift.worker import Worker
 
 from .conftest import Settings
 
@@ -52,3 +53,32 @@ def test_members_of_a_group_on_four_partitions(
         bus.producer(name).send_many(range(40 * MEMBERS), key=str)
         consumers = [bus.consumer(name, group="g") for _ in range(MEMBERS)]
         assert busy_at_once(consumers) == expected
+
+
+def test_a_busy_worker_leaves_the_rest_to_others(settings: Settings, name: str) -> None:
+    """Handlers take about as many messages as there are threads, not what the channel allows."""
+    app, busy, done = gearshift.App(), threading.Semaphore(0), threading.Event()
+
+    @app.handler(name, group="g", concurrency=2)
+    def work(_number: int) -> None:
+        busy.release()
+        done.wait()
+
+    with gearshift.open(settings("max_processing_s = 60")) as bus:
+        worker = Worker(app, bus)
+        bus.producer(name).send_many(range(40))
+        worker.start()
+        assert busy.acquire(timeout=30)
+        assert busy.acquire(timeout=30)
+        with bus.consumer(name, group="g") as other:
+            others = 0
+            while others < 38:
+                deliveries = other.receive(38, timeout_s=20)
+                if not deliveries:
+                    break
+                for delivery in deliveries:
+                    delivery.ack()
+                others += len(deliveries)
+        done.set()
+        worker.stop()
+    assert others == 38

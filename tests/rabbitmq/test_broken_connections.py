@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPConnectionError
 
 import gearshift
 from gearshift.conformance.proxy import Proxy
 from gearshift.errors import OutcomeUnknown, StaleDelivery, UnknownChannel
 from native_brokers import RabbitMQ
+from native_brokers.ports import free_ports
 
 from .conftest import OpenBus, ready_in, until
 
@@ -191,3 +196,42 @@ def test_everything_is_gone_after_close(open_bus: OpenBus, proxy: Proxy, name: s
     proxy.cut()
     assert until(lambda: threading.active_count() == threads)
     assert until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
+
+
+def test_a_killed_broker_is_told_once_by_each_side_and_without_a_traceback(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Pika's own errors, some for every attempt to connect, are kept for whoever asks at DEBUG."""
+    caplog.set_level(logging.INFO)
+    file = tmp_path / "gearshift.toml"
+    RabbitMQ.install()
+    with RabbitMQ() as broker:
+        file.write_text(
+            f'profile = "p"\n[profiles.p]\nbackend = "rabbitmq"\nurl = "{broker.url}"\n'
+        )
+        with gearshift.open(file) as bus:
+            producer, consumer = bus.producer("told"), bus.consumer("told")
+            producer.send("before")
+            received(consumer)[0].ack()
+            consumer.flush()
+            caplog.clear()
+            broker.kill()
+            assert until(lambda: len(lost(caplog)) == 1)
+            broker.start()
+            producer.send("after", timeout_s=60)
+            received(consumer)[0].ack()
+    assert not [each for each in caplog.records if each.exc_info]
+    told = [each.name for each in caplog.records if each.levelno >= logging.WARNING]
+    assert sorted(set(told)) == sorted(told)
+    assert set(told) <= {"gearshift.consumer", "gearshift.producer"}
+
+
+def test_other_users_of_pika_keep_its_log_lines(
+    caplog: pytest.LogCaptureFixture, open_bus: OpenBus, name: str
+) -> None:
+    """Only what our own connections log is taken away, also in the same process."""
+    open_bus().producer(name).send("x")
+    (port,) = free_ports(1)
+    with pytest.raises(AMQPConnectionError):
+        pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port))
+    assert [each for each in caplog.records if each.name.startswith("pika")]

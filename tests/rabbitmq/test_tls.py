@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import make_certificates
 
 import gearshift
-from gearshift.errors import ConfigError, ConnectionFailed
+from gearshift.doctor import Status, examine
+from gearshift.errors import AuthenticationFailed, ConfigError, ConnectionFailed
 from native_brokers import RabbitMQ
 from native_brokers.ports import free_ports
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def make_authority(folder: Path, name: str) -> None:
-    subject = ["-subj", f"/CN={name}", "-days", "2", "-nodes"]
-    new_key = ["-newkey", "rsa:2048", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-    openssl(folder, "req", "-x509", *subject, *new_key)
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +26,35 @@ def certificates() -> Iterator[Path]:
 
     Not below pytest's folder, which the broker's user cannot enter.
     """
-    folder = Path(tempfile.mkdtemp())
-    for name in ("authority", "stranger"):
-        make_authority(folder, name)
-    request = ["-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "server.csr"]
-    openssl(folder, "req", *request, "-subj", "/CN=broker.test")
-    (folder / "names").write_text("subjectAltName = DNS:broker.test\n")
-    signing = ["-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial"]
-    names = ["-extfile", "names", "-days", "2", "-out", "server.pem"]
-    openssl(folder, "x509", "-req", "-in", "server.csr", *signing, *names)
-    folder.chmod(0o755)
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    folder = make_certificates(Path(tempfile.mkdtemp()), "DNS:broker.test")
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def tls_url(certificates: Path) -> Iterator[str]:
-    """The amqps address of a broker with that certificate."""
-    (port,) = free_ports(1)
+def tls_port() -> int:
+    """Where the broker speaks TLS."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def broker(certificates: Path, tls_port: int) -> Iterator[RabbitMQ]:
+    """A broker with that certificate, which also has a port without."""
     settings = {
-        "listeners.ssl.1": f"127.0.0.1:{port}",
+        "listeners.ssl.1": f"127.0.0.1:{tls_port}",
         "ssl_options.cacertfile": str(certificates / "authority.pem"),
         "ssl_options.certfile": str(certificates / "server.pem"),
         "ssl_options.keyfile": str(certificates / "server.key"),
     }
     RabbitMQ.install()
-    with RabbitMQ(settings=settings):
-        yield f"amqps://guest:guest@127.0.0.1:{port}/%2F"
+    with RabbitMQ(settings=settings) as started:
+        yield started
+
+
+@pytest.fixture
+def tls_url(broker: RabbitMQ, tls_port: int) -> str:
+    """The amqps address of that broker."""
+    return f"amqps://guest:guest@127.0.0.1:{tls_port}/%2F"
 
 
 def open_bus(url: str, profile: str) -> gearshift.Bus:
@@ -124,12 +115,38 @@ def test_plain_text_to_a_tls_port_is_unreachable_and_says_where(tls_url: str) ->
     """The wrong scheme ends as one error with host and port, without a hang."""
     with (
         open_bus(tls_url.replace("amqps", "amqp"), "connect_timeout_s = 2.0") as bus,
-        pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:\d+"),
+        pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:\d+") as caught,
     ):
         bus.producer("tls", timeout_s=1.0)
+    print("PLAIN", caught.value, repr(caught.value.__cause__))
 
 
 def test_a_missing_authority_file_is_refused_before_any_io() -> None:
     """The error names the setting and the file."""
     with pytest.raises(ConfigError, match=r"tls_ca_file.*cannot read.*no\.pem"):
         open_bus("amqps://localhost/", 'tls_ca_file = "no.pem"')
+
+
+def test_a_wrong_password_over_tls_is_told_as_such(tls_url: str, certificates: Path) -> None:
+    """At once, without the password, and doctor names the fix."""
+    trusting = f'tls_ca_file = "{certificates}/authority.pem"\ntls_server_name = "broker.test"'
+    wrong = tls_url.replace("guest:guest", "guest:canary-77")
+    with open_bus(wrong, trusting) as bus, pytest.raises(AuthenticationFailed) as caught:
+        bus.producer("tls", timeout_s=60)
+    assert "canary" not in str(caught.value)
+    (failed,) = [each for each in examine("gearshift.toml") if each.status is Status.FAILED]
+    assert (failed.step, failed.hint) == ("auth", caught.value.hint)
+    assert "password" in str(failed.hint)
+    assert "canary" not in failed.detail
+
+
+def test_tls_to_a_plain_port_is_told_as_such(broker: RabbitMQ) -> None:
+    """At once: no wait mends it."""
+    with (
+        open_bus(broker.url.replace("amqp:", "amqps:"), "") as bus,
+        pytest.raises(ConnectionFailed, match="speaks plain text") as caught,
+    ):
+        bus.producer("tls", timeout_s=60)
+    assert "amqp://" in str(caught.value.hint)
+    (failed,) = [each for each in examine("gearshift.toml") if each.status is Status.FAILED]
+    assert (failed.step, failed.hint) == ("auth", caught.value.hint)

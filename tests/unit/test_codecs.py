@@ -146,3 +146,13 @@ def test_json_over_the_limit_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DecodeError, match="11 bytes is over the limit of 10"):
         decode(JSON, b"123456789  ", None)
     assert decode(AUTO, b"x" * 11, None) == b"x" * 11
+
+
+@pytest.mark.parametrize(
+    ("codec", "value"), [("auto", b'{"n": 1}'), ("json", {"n": 1}), ("text", '{"n": 1}')]
+)
+def test_a_foreign_body_without_content_type_is_what_the_codec_says(
+    codec: str, value: object
+) -> None:
+    """The default guesses nothing: it stays bytes until the channel names its codec."""
+    assert decode(codec_named(codec), b'{"n": 1}', None) == value

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
-from gearshift.bus import OPEN_TIMEOUT_S
 from gearshift.cli.context import (
     CommandFailed,
     common_options,
@@ -21,6 +20,7 @@ from gearshift.cli.context import (
 from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
 from gearshift.cli.lines import LineReader
 from gearshift.cli.output import json_line, terminal
+from gearshift.connections import OPEN_TIMEOUT_S
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Receipt
 from gearshift.outbox import SendResult

@@ -36,8 +36,10 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
     group. ``dead_letter`` None or true is a channel called after this one (see
     ``dead_letter_name``), false is none, a text is that channel. ``rate_limit`` ("100/s", "30/min",
-    "500/h") bounds what one consumer hands out. Times are seconds. ``native`` has one table per
-    backend, so that one file serves every profile.
+    "500/h") bounds what one consumer hands out. Times are seconds. ``codec`` "auto" goes by a
+    message's content type; without one, as services that know nothing of Gearshift often send, the
+    body stays bytes: "json", "text" or "bytes" says what to expect instead. ``native`` has one
+    table per backend, so that one file serves every profile.
     """
 
     semantics: Semantics | None = None

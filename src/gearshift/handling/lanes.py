@@ -66,15 +66,21 @@ class Lanes:
             if entry not in lane.holders:
                 lane.holders.append(entry)
 
-    def settled(self, entry: Entry) -> None:
-        """``entry`` has ended: if its key waited for it, the key goes on, in order."""
+    def settled(self, entry: Entry) -> bool:
+        """``entry`` has ended: if its key waited for it, the key goes on, in order.
+
+        True if others may go now.
+        """
         key = entry.message.key
-        lane = self._lanes.get(key) if key is not None else None
+        lane = self._lanes.get(key) if self._lanes and key is not None else None
         if lane is None or entry not in lane.holders:
-            return
+            return False
         lane.holders.remove(entry)
-        if not lane.holders:
-            self._advance(str(key), lane)
+        if lane.holders:
+            return False
+        waited = bool(lane.followers)
+        self._advance(str(key), lane)
+        return waited
 
     def next_due(self) -> float | None:
         """When the next retried entry may be handed out."""

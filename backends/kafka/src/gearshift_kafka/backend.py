@@ -28,6 +28,7 @@ from gearshift_kafka.consumer import KafkaReader, LoneReader
 from gearshift_kafka.errors import LACKS_PROTOCOL, REFUSED_ACCESS, classify, code_of
 from gearshift_kafka.group import GroupReader
 from gearshift_kafka.idle import IdleCheck
+from gearshift_kafka.misfit import misfit
 from gearshift_kafka.names import group_id, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
 from gearshift_kafka.offsets import QUERY_TIMEOUT_S
@@ -241,12 +242,20 @@ class KafkaBackend:
                     return topic_partitions(client, topic, ask_s)
                 client.list_topics(timeout=ask_s)
                 return []
-            except KafkaException:
+            except KafkaException as error:
                 client.poll(0)  # serves error_cb, which knows more than 'timed out'
                 denied = signals.first(REFUSED_ACCESS)
                 if denied is not None:
                     raise KafkaException(denied) from None
                 now = time.monotonic()
                 down = signals.first({KafkaError._ALL_BROKERS_DOWN})
-                if now >= deadline or (down is not None and now - started > _NOBODY_AFTER_S):
+                if down is not None and now - started > _NOBODY_AFTER_S:
+                    raise self._misfit() or error from None
+                if now >= deadline:
                     raise
+
+    def _misfit(self) -> GearshiftError | None:
+        """What the servers expect that the profile does not say; only of those that answer."""
+        tls, sasl = self._settings.tls, self._settings.sasl_mechanism is not None
+        found = (misfit(each, tls=tls, sasl=sasl) for each in self._settings.endpoints())
+        return next((failure for failure in found if failure is not None), None)

@@ -130,10 +130,7 @@ def _of_access(error: KafkaError, servers: str, protocol_is_chosen: bool) -> Gea
     """Errors of reaching the broker and being let in."""
     code, text = error.code(), error.str()
     if code in REFUSED_ACCESS:
-        return AuthenticationFailed(
-            f"{servers} refused the credentials or certificate: {text}",
-            hint="check sasl_* and tls* of the profile",
-        )
+        return _access_refused(code, servers, text)
     if code in LACKS_PROTOCOL and protocol_is_chosen:
         return NotSupported(
             f"{servers} lacks the group protocol of KIP-848: {text}",
@@ -151,6 +148,28 @@ def _of_access(error: KafkaError, servers: str, protocol_is_chosen: bool) -> Gea
     return None
 
 
+def _access_refused(code: int, servers: str, text: str) -> AuthenticationFailed:
+    if "certificate verify failed" in text:
+        return AuthenticationFailed(
+            f"the certificate of {servers} is not trusted: {text}",
+            hint="set tls_ca_file to the certificate of its authority, and bootstrap_servers to "
+            "the names that the certificate is for",
+        )
+    if "mechanism handshake failed" in text or code == _E.UNSUPPORTED_SASL_MECHANISM:
+        return AuthenticationFailed(
+            f"{servers} does not offer this SASL mechanism: {text}",
+            hint="set sasl_mechanism to one that it supports, or use its port for SASL",
+        )
+    if code == _E._SSL:
+        return AuthenticationFailed(
+            f"no TLS connection with {servers}: {text}", hint="check tls* of the profile"
+        )
+    return AuthenticationFailed(
+        f"{servers} refused the credentials: {text}",
+        hint="check sasl_username and sasl_password of the profile",
+    )
+
+
 def _of_message(error: KafkaError, servers: str) -> GearshiftError:
     """Errors of what was asked for."""
     code, text = error.code(), error.str()
@@ -159,7 +178,10 @@ def _of_message(error: KafkaError, servers: str) -> GearshiftError:
             f"the topic does not exist: {text}", hint="create it, or check the name"
         )
     if code in _TOO_LARGE:
-        return MessageTooLarge(f"the message is over the limit of client or topic: {text}")
+        return MessageTooLarge(
+            f"the message is over the topic's max.message.bytes: {text}",
+            hint="raise max.message.bytes of the topic, or store the body elsewhere",
+        )
     if code == _E._MSG_TIMED_OUT:
         return OutcomeUnknown(f"not confirmed within delivery_timeout_s: {text}")
     if code == _E._QUEUE_FULL:

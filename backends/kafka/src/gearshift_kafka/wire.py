@@ -118,10 +118,9 @@ def decode(record: Record) -> Message:
 
 
 def decode_headers(
-    pairs: Iterable[tuple[str, str | bytes | None]],
+    pairs: RecordHeaders,
 ) -> tuple[dict[str, str], Headers, bool]:
     """Message fields, the user's headers, and whether the timestamp is 0."""
-    pairs = list(pairs)
     types = _types(pairs)
     fields: dict[str, str] = {}
     user: list[tuple[str, HeaderValue]] = []
@@ -131,13 +130,20 @@ def decode_headers(
             epoch = epoch or name == EPOCH_HEADER
             continue
         letter = types.get(index)
-        value = _decode_value(data, letter)
+        value: HeaderValue
+        if letter is None and type(data) is bytes:  # nearly every header
+            try:
+                value = data.decode()
+            except UnicodeDecodeError:
+                value = data
+        else:
+            value = _decode_value(data, letter)
         field = _FIELDS.get(name)
-        if field and letter is None and field not in fields and value and isinstance(value, str):
+        if field and letter is None and value and type(value) is str and field not in fields:
             fields[field] = value
         else:
             user.append((name, value))
-    return fields, Headers(user) if user else NO_HEADERS, epoch
+    return fields, Headers(tuple(user)) if user else NO_HEADERS, epoch
 
 
 def headers_of(record: Record) -> RecordHeaders:
@@ -158,9 +164,13 @@ def _timestamp(record: Record) -> int | None:
     return milliseconds if kind != TIMESTAMP_NOT_AVAILABLE and milliseconds >= 0 else None
 
 
-def _types(pairs: list[tuple[str, str | bytes | None]]) -> dict[int, str]:
+def _types(pairs: RecordHeaders) -> dict[int, str]:
     # It is ours, hence near the end; foreign relays may have appended headers after it.
-    data = next((data for name, data in reversed(pairs) if name == TYPES_HEADER), None)
+    data = None
+    for name, value in reversed(pairs):
+        if name == TYPES_HEADER:
+            data = value
+            break
     if not data:
         return {}
     text = data.decode("ascii", "replace") if isinstance(data, bytes) else data

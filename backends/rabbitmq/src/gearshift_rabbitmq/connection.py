@@ -21,6 +21,7 @@ from pika.adapters.select_connection import IOLoop
 from pika.frame import Heartbeat, Method
 from pika.spec import Basic
 
+from gearshift_rabbitmq.quiet import OURS, hush
 from gearshift_rabbitmq.reading import frames
 from gearshift_rabbitmq.settings import RabbitSettings
 
@@ -98,6 +99,7 @@ class Link:
 
     def __init__(self, settings: RabbitSettings, purpose: str) -> None:
         """Connect within ``connect_timeout_s``. Raises pika's error of the last node tried."""
+        hush()
         self.loop = IOLoop()
         self.loop.activate_poller()
         self.error: Exception | None = None
@@ -231,10 +233,12 @@ class Link:
 
     def _turn(self, timeout_s: float) -> None:
         timer = self.loop.call_later(max(0.0, timeout_s), _nothing)
+        OURS.inside = True
         try:
             self.loop.poll()
             self.loop.process_timeouts()
         finally:
+            OURS.inside = False
             self.loop.remove_timeout(timer)
 
     def _check_silence(self) -> None:

@@ -129,6 +129,12 @@ def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
             hint="set tls_ca_file, or tls_server_name if the certificate is for another name",
             retryable=False,
         )
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return ConnectionFailed(
+            f"{where} speaks plain text, not TLS",
+            hint="use amqp:// in url, or the broker's port for amqps",
+            retryable=False,
+        )
     if isinstance(error, socket.gaierror):
         return ConnectionFailed(f"{where}: host name not found ({error.strerror})")
     if isinstance(error, exceptions.ConsumerCancelled):
