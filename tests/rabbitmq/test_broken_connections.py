@@ -139,7 +139,7 @@ def test_a_queue_deleted_while_it_is_consumed_is_made_again(
     producer.send({"n": 1})
     received(consumer)[0].ack()
     raw.queue_delete(f"{name}.default")
-    assert until(lambda: consumer._pump.reconnects == 1)
+    assert until(lambda: consumer._subscription.pump.reconnects == 1)
     producer.send({"n": 2})
     assert received(consumer)[0].value == {"n": 2}
 

@@ -118,7 +118,9 @@ def test_plain_text_to_a_tls_port_is_unreachable_and_says_where(tls_url: str) ->
         pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:\d+") as caught,
     ):
         bus.producer("tls", timeout_s=1.0)
-    print("PLAIN", caught.value, repr(caught.value.__cause__))
+    assert "amqps://" in str(caught.value.hint)
+    (failed,) = [each for each in examine("gearshift.toml") if each.status is Status.FAILED]
+    assert (failed.step, failed.hint) == ("auth", caught.value.hint)
 
 
 def test_a_missing_authority_file_is_refused_before_any_io() -> None:

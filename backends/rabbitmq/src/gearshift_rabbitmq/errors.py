@@ -107,6 +107,11 @@ def _precondition_failed(text: str) -> GearshiftError:
 
 
 def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
+    if isinstance(error, exceptions.IncompatibleProtocolError):
+        return ConnectionFailed(  # of a broker that is stopping, too
+            f"{where} hung up before it said anything",
+            hint="if its port speaks TLS, use amqps:// in url; else see the broker's log",
+        )
     if isinstance(error, exceptions.ProbableAccessDeniedError):
         return AuthenticationFailed(
             f"{where} refused the virtual host or the user's access to it: {_text(error)}",
