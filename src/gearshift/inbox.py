@@ -58,6 +58,7 @@ class Inbox:
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
         self._news = 0  # settled since the pump last took
         self._many_news = (prefetch + 1) // 2
+        self._most_span = prefetch * SPAN_FACTOR
         self._draining = False  # a revocation waits for what is in hand
         self._telling = False  # the pump has taken and not yet told
         self._error: GearshiftError | None = None
@@ -101,7 +102,7 @@ class Inbox:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
         with self._lock:
             ledger = self._ledger_of(entry)
-            was_full = self._room(ledger) <= 0
+            was_full = ledger.unsettled >= self._prefetch or ledger.span >= self._most_span
             ledger.settle(entry, verdict, delay_s)
             self._news += 1
             if self._lanes.settled(entry) or self._draining:
@@ -279,7 +280,7 @@ class Inbox:
         )
 
     def _room(self, ledger: Ledger) -> int:
-        span_left = self._prefetch * SPAN_FACTOR - ledger.span
+        span_left = self._most_span - ledger.span
         return max(0, min(self._prefetch - ledger.unsettled, span_left))
 
     def _pop(self, max_messages: int) -> list[Entry]:

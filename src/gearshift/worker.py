@@ -301,7 +301,9 @@ class _Supervisor:
             if child.exitcode is None:
                 child.kill()
                 child.join()
-        return max((abs(child.exitcode or 0) for child in self.children), default=0)
+        codes = [abs(child.exitcode or 0) for child in self.children]
+        # A child that was still starting dies of the signal, which is not what went wrong.
+        return max(_LASTING.intersection(codes) or codes, default=0)
 
 
 def _child(target: str, config_path: str | Path | None, profile: str | None) -> None:
