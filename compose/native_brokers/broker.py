@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from signal import SIGCONT, SIGSTOP
+from signal import SIGCONT
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -109,7 +109,7 @@ class Broker(ABC):
 
     def pause(self) -> None:
         """SIGSTOP the server: connections stay open and nothing answers, until `resume`."""
-        self._running().send(SIGSTOP)
+        self._running().pause()
 
     def resume(self) -> None:
         """SIGCONT a paused server."""

@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGTERM, Signals
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 from typing import NamedTuple
 
 from native_brokers.watchdog import Watchdog
 
 watchdog = Watchdog()
 _GONE_TIMEOUT_S = 10.0
+_STOPPED_TIMEOUT_S = 10.0
 # The child waits for a line before it becomes the server. If the owner dies before the watchdog
 # knows the new process group, the line never comes and the child exits by itself.
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@"', "gate")
@@ -83,6 +84,15 @@ class Process:
         if self.running():
             os.killpg(self.pid, signal)
 
+    def pause(self) -> None:
+        """SIGSTOP the whole group; blocks until every thread of the process stands still."""
+        self.send(SIGSTOP)
+        deadline = time.monotonic() + _STOPPED_TIMEOUT_S
+        while not _stands_still(self.pid):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.pid} runs {_STOPPED_TIMEOUT_S:g} s after SIGSTOP")
+            time.sleep(0.001)
+
     def kill(self) -> None:
         """SIGKILL the process and all its descendants; blocks until they are gone."""
         self._end(SIGKILL, grace_s=0.0)
@@ -148,10 +158,22 @@ def wait_gone(processes: Sequence[Seen], timeout_s: float) -> None:
 
 
 def _look(pid: int) -> Seen | None:
+    if (fields := _fields(Path(f"/proc/{pid}/stat"))) is None:
+        return None
+    state, parent, *rest = fields
+    return None if state in "ZX" else Seen(pid, int(parent), started=rest[17])
+
+
+def _fields(stat: Path) -> list[str] | None:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        text = stat.read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # proc(5): the name in brackets may hold anything, so fields are counted from the last bracket.
-    state, parent, *rest = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else Seen(pid, int(parent), started=rest[17])
+    return text.rpartition(")")[2].split()
+
+
+def _stands_still(pid: int) -> bool:
+    # A stop signal is delivered to each thread in its own time; until then some still answer.
+    threads = map(_fields, Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(fields[0] in "TZX" for fields in threads if fields)

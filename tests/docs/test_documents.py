@@ -60,8 +60,12 @@ def _of(path: Path) -> Iterator[Snippet]:
         yield Snippet(found[1], found[2], f"{path.relative_to(ROOT)}:{line}")
 
 
-def _is_for_an_empty_folder(snippet: Snippet) -> bool:
-    return snippet.text.startswith(("gearshift ", "echo "))
+def _is_a_command(snippet: Snippet) -> bool:
+    return snippet.language == "sh" and snippet.text.startswith(("gearshift ", "echo "))
+
+
+def _with_commands() -> list[Path]:
+    return [path for path in DOCUMENTS if any(map(_is_a_command, _of(path)))]
 
 
 def _id(value: object) -> str:
@@ -73,7 +77,7 @@ def test_there_is_something_to_check() -> None:
     assert ROOT / "README.md" in DOCUMENTS
     assert len(_snippets("python")) >= 2
     assert len(_snippets("toml")) >= 2
-    assert any(map(_is_for_an_empty_folder, _snippets("sh")))
+    assert _with_commands()
 
 
 @pytest.mark.parametrize("snippet", _snippets("python"), ids=_id)
@@ -108,24 +112,18 @@ def test_settings_are_valid(snippet: Snippet, tmp_path: Path) -> None:
         assert explain(load_profile(None, name)) or "channels" not in sections
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for a document's commands, which build on one another."""
-    return tmp_path_factory.mktemp("reader")
-
-
-@pytest.mark.parametrize(
-    "snippet", [s for s in _snippets("sh") if _is_for_an_empty_folder(s)], ids=_id
-)
-def test_commands_run(snippet: Snippet, folder: Path) -> None:
-    """In the order of the document, on the embedded broker that ``gearshift init`` chooses."""
+@pytest.mark.parametrize("document", _with_commands(), ids=lambda path: path.name)
+def test_commands_run(document: Path, tmp_path: Path) -> None:
+    """In their order, for they build on one another, on what ``gearshift init`` chooses."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", snippet.text],
-        cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "error:" not in done.stderr
+    for snippet in filter(_is_a_command, _of(document)):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", snippet.text],
+            cwd=tmp_path, env=os.environ | {"PATH": path},
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, snippet.place + done.stdout + done.stderr
+        assert "error:" not in done.stderr, snippet.place
 
 
 def _commands() -> list[tuple[str, str]]:

@@ -163,7 +163,7 @@ def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
 def test_a_connection_cut_again_and_again_leaks_nothing(
     open_bus: OpenBus, proxy: Proxy, name: str
 ) -> None:
-    """After every cut both sides go on; threads and descriptors are as many as after the first."""
+    """After every cut both sides go on; no more threads and descriptors than after the first."""
     bus = open_bus(port=proxy.port)
     producer, consumer = bus.producer(name), bus.consumer(name)
     counts = []
@@ -179,7 +179,9 @@ def test_a_connection_cut_again_and_again_leaks_nothing(
         counts.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
         proxy.cut()
     assert proxy.cuts >= 24
-    assert counts[-1] == counts[1], counts
+    (threads, descriptors), (threads_before, descriptors_before) = counts[-1], counts[1]
+    assert threads <= threads_before, counts
+    assert descriptors <= descriptors_before, counts
 
 
 def test_everything_is_gone_after_close(open_bus: OpenBus, proxy: Proxy, name: str) -> None:
