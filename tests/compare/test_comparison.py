@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_without_keys_messages_overtake_each_other() -> None:
 def test_prefetch_decides_how_much_a_crash_brings_back() -> None:
     """With prefetch 1 one message comes back flagged; with 50 everything that was fetched."""
     flagged = []
-    for prefetch in (1, 50):
+    for prefetch in (1, 50):  # with 500 the survivor may have them all; a server shares them out
         options = Options(messages=400, keys=200, prefetch=prefetch)
         crashed = compare.run(scenarios=["crash"], options=options)
         flagged.append(number(crashed, "crash", "marked as redelivered", "embedded:queue"))
@@ -117,6 +118,16 @@ def test_a_handler_of_the_user_is_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert len(mine.calls) == 80
     assert own.ledger.meta.handler == "mine:handle"
+
+
+def test_it_runs_in_a_notebooks_cell() -> None:
+    """Which is inside an event loop: every scenario that reads for itself is judged there too."""
+
+    async def cell() -> Comparison:
+        return compare.run(scenarios=["poison"], options=Options(messages=40))
+
+    found = asyncio.run(cell())
+    assert outcomes(found, "poison")["embedded:stream"] == "key_waits"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gearshift import compare
-from gearshift.compare import Options
+from gearshift.compare import Comparison, Options
 from native_brokers import Kafka, RabbitMQ
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(400)]
@@ -23,18 +23,54 @@ EXPECTED = {
 }
 
 
-def test_all_seven_in_all_four_columns(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> None:
-    """Queue and stream on RabbitMQ, stream and queue on Kafka: every verdict as documented."""
+@pytest.fixture(autouse=True)
+def _settings(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> None:
+    """Profiles for both brokers."""
     (tmp_path / "gearshift.toml").write_text(
         f'profile = "rabbit"\n[profiles.rabbit]\nbackend = "rabbitmq"\nurl = "{rabbitmq.url}"\n'
         f'[profiles.kafka]\nbackend = "kafka"\nbootstrap_servers = ["{kafka.url}"]\n'
     )
-    columns = ["rabbit:queue", "rabbit:stream", "kafka:stream", "kafka:queue"]
-    found = compare.run(columns, options=Options(messages=160))
-    outcomes = {
+
+
+def outcomes(found: Comparison) -> dict[str, tuple[str, ...]]:
+    return {
         finding.scenario: tuple(o.outcome for o in finding.observations)
         for finding in found.findings
     }
+
+
+def test_all_seven_in_all_four_columns() -> None:
+    """Queue and stream on RabbitMQ, stream and queue on Kafka: every verdict as documented."""
+    columns = ["rabbit:queue", "rabbit:stream", "kafka:stream", "kafka:queue"]
+    found = compare.run(columns, options=Options(messages=160))
     sentences = [o.sentence for finding in found.findings for o in finding.observations]
-    assert outcomes == EXPECTED, sentences
+    assert outcomes(found) == EXPECTED, sentences
     assert len(found.html().encode()) < 1_500_000
+
+
+def test_a_handler_that_acks_first_loses_messages() -> None:
+    """On a queue and on a stream: the crash row says LOST, which is not what was declared."""
+    options = Options(messages=80, settle="first")
+    found = compare.run(["rabbit:queue", "kafka:stream"], scenarios=["crash"], options=options)
+    assert outcomes(found) == {"crash": ("lost", "lost")}
+    assert [o.agrees for o in found.findings[0].observations] == ["no", "no"]
+
+
+def test_a_producer_without_keys_has_no_order() -> None:
+    """Where a stream keeps it with keys. (Kafka's client may put a whole batch into one partition,
+    which keeps order by luck.)"""
+    options = Options(messages=120, keys=0)
+    found = compare.run(["rabbit:stream"], scenarios=["ordering"], options=options)
+    assert outcomes(found) == {"ordering": ("none",)}
+
+
+def test_prefetch_decides_how_much_a_crash_brings_back() -> None:
+    """One message with prefetch 1; with 500 all that the killed worker had been given."""
+    flagged = []
+    for prefetch in (1, 500):
+        options = Options(messages=400, prefetch=prefetch)
+        found = compare.run(["rabbit:queue"], scenarios=["crash"], options=options)
+        numbers = {one.name: one for one in found.findings[0].observations[0].numbers}
+        flagged.append(numbers["marked as redelivered"].median or 0)
+    assert flagged[0] == 1
+    assert flagged[1] > 5

@@ -14,6 +14,8 @@ from compare.browser import chromium
 from compare.sample import findings, ledger
 from playwright.sync_api import Browser, Page
 
+from gearshift import compare
+from gearshift.compare import Options
 from gearshift.compare.report import extract, render
 from gearshift.errors import UsageError
 
@@ -128,6 +130,21 @@ def test_without_scripts_it_is_read_as_tables(browser: Browser, file: Path) -> N
     page.goto(file.as_uri())
     assert page.locator("figure details table.data").count() == 14
     assert page.get_by_role("heading", name="The matrix").is_visible()
+    context.close()
+
+
+def test_a_notebook_shows_it_in_a_frame(browser: Browser) -> None:
+    """Charts and all, in what a Comparison says of itself, asking for nothing, on a dark page."""
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    shown = compare.run(scenarios=["ordering"], options=Options(messages=40))
+    page.set_content(f"<p>Out[1]:</p>{shown._repr_html_()}")
+    frame = page.frame_locator("iframe")
+    frame.locator("html[data-drawn]").wait_for(timeout=60_000)
+    assert frame.get_by_role("heading", name="The matrix").is_visible()
+    assert [url for url in asked if not url.startswith(("data:", "about:"))] == []
     context.close()
 
 

@@ -21,6 +21,7 @@ from gearshift.bus import Bus, open_bus
 from gearshift.compare.actor import Actor, Role
 from gearshift.compare.ledger import Event, Sample
 from gearshift.compare.memory import watch
+from gearshift.compare.notebook import apart
 from gearshift.compare.tape import Recorder, Tape
 from gearshift.compare.worker import Assignment, Site
 from gearshift.compare.workload import Order
@@ -288,6 +289,9 @@ class Stage:
 
     def read_dead_letters(self) -> None:
         """Write down what lies in the dead-letter channel."""
+        apart(self._read_dead_letters)
+
+    def _read_dead_letters(self) -> None:
         with self.bus.consumer(f"{self.channel}.dead") as dead:
             dead.ready()
             for delivery in dead.iterate(idle_timeout_s=_QUIET_S):

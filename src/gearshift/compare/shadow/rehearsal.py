@@ -18,6 +18,7 @@ from gearshift.bus import Bus
 from gearshift.capabilities import Survives
 from gearshift.compare.columns import broker_of, described
 from gearshift.compare.ledger import Column, Event, Trial
+from gearshift.compare.notebook import apart
 from gearshift.compare.shadow.document import Original, Performance, Rehearsal, Variant, digests
 from gearshift.compare.shadow.originals import Watched, watch
 from gearshift.compare.shadow.performer import MAX_RETRY_DELAY_S, Part
@@ -115,15 +116,19 @@ class _Run:
         """The live channel's messages; looked at once, when the handler is known to start."""
         request = self.request
         with self._live() as bus:
-            found = watch(
-                bus,
-                request.channel,
-                start=request.start,
-                messages=request.messages,
-                seconds=request.seconds,
-                progress=lambda seen: self.progress(
-                    f"looking at {request.channel}: {seen} of {request.messages}", 0, len(_STEPS)
-                ),
+            found = apart(
+                lambda: watch(
+                    bus,
+                    request.channel,
+                    start=request.start,
+                    messages=request.messages,
+                    seconds=request.seconds,
+                    progress=lambda seen: self.progress(
+                        f"looking at {request.channel}: {seen} of {request.messages}",
+                        0,
+                        len(_STEPS),
+                    ),
+                )
             )
         places = {message.id: place for place, message in enumerate(found.messages)}
         self._copies.write_bytes(msgspec.json.encode(places))
