@@ -8,7 +8,7 @@ SECONDS ?= 300
 WORKERS ?= 4
 PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
 
-.PHONY: demo demo-orders test unit conformance soak lint types imports bench brokers changelog format clean
+.PHONY: demo demo-orders test unit conformance soak lint types imports bench brokers gallery changelog format clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html
@@ -46,6 +46,9 @@ bench: $(READY)  ## compare with the raw clients, on brokers that it starts itse
 
 brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
+
+gallery: $(READY)  ## make the reports in docs/gallery from real runs
+	@PYTHONPATH=compose $(BIN)/python docs/gallery/make.py
 
 changelog: $(READY)  ## show what the next release says
 	@$(BIN)/towncrier build --draft --version next 2>/dev/null
