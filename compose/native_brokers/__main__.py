@@ -75,9 +75,9 @@ def _started(names: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def _serve(environment: dict[str, str]) -> int:
-    for variable, value in environment.items():
-        print(f"export {variable}={value}", flush=True)
     try:
+        for variable, value in environment.items():
+            print(f"export {variable}={value}", flush=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as Record
 
 from gearshift.message import Message
-from gearshift_kafka.share.delays import copy_headers, step_of, without_due
+from gearshift_kafka.share.delays import Past, copy_headers, step_of, without_due
 from gearshift_kafka.wire import encode_key
 
 __all__ = ["Copies", "OnStored"]
@@ -34,16 +34,14 @@ class Copies:
         self._retry = retry
         self._producer: Producer | None = None
 
-    def store(
-        self, message: Message, *, attempts: int, delay_s: float, on_stored: OnStored
-    ) -> None:
-        """Have ``message`` come again after ``delay_s``, as one that has had ``attempts``."""
+    def store(self, message: Message, past: Past, *, delay_s: float, on_stored: OnStored) -> None:
+        """Have ``message`` come again after ``delay_s``, as one with that ``past``."""
         self._produce(
             self._delay,
             message.body,
             encode_key(message.key),
             partition=step_of(delay_s),
-            headers=copy_headers(message, attempts=attempts, delay_s=delay_s),
+            headers=copy_headers(message, past, delay_s=delay_s),
             on_stored=on_stored,
         )
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import Message as Record
 
 from gearshift.message import Message
 from gearshift_kafka.wire import RecordHeaders, decode, encode_headers, headers_of
 
-__all__ = ["STEPS", "copy_headers", "due_s", "step_of", "unpack", "without_due"]
+__all__ = ["STEPS", "Past", "copy_headers", "due_s", "step_of", "unpack", "without_due"]
 
 _FIRST_S = 0.1
 
@@ -25,6 +25,7 @@ _FIRST_S = 0.1
 STEPS: Final = 24
 
 _ATTEMPTS = "gearshift-attempts"
+_RETURNS = "gearshift-returns"
 _TIME = "gearshift-timestamp-ms"
 _DUE = "gearshift-due-ms"
 
@@ -34,10 +35,22 @@ def step_of(delay_s: float) -> int:
     return next((n for n in range(STEPS) if delay_s <= _FIRST_S * 2**n), STEPS - 1)
 
 
-def copy_headers(message: Message, *, attempts: int, delay_s: float) -> RecordHeaders:
-    """The headers of a message that has had ``attempts`` and is due after ``delay_s``."""
+class Past(NamedTuple):
+    """What a message has had before it was stored again.
+
+    ``returns`` are the deliveries that ended without a word: mostly it only lay in the buffer of a
+    consumer that closed, sometimes its worker died.
+    """
+
+    attempts: int = 0
+    returns: int = 0
+
+
+def copy_headers(message: Message, past: Past, *, delay_s: float) -> RecordHeaders:
+    """The headers of a message with that ``past`` which is due after ``delay_s``."""
     headers = encode_headers(message)
-    headers.append((_ATTEMPTS, str(attempts)))
+    headers.append((_ATTEMPTS, str(past.attempts)))
+    headers.append((_RETURNS, str(past.returns)))
     if message.timestamp_ms is not None:
         # Not in the record's own place: retention would take an old message for an old record.
         headers.append((_TIME, str(message.timestamp_ms)))
@@ -55,13 +68,14 @@ def without_due(record: Record) -> RecordHeaders:
     return [pair for pair in headers_of(record) if pair[0] != _DUE]
 
 
-def unpack(record: Record) -> tuple[Message, int]:
-    """The message of a record, and how many attempts it has had before it was stored again."""
+def unpack(record: Record) -> tuple[Message, Past]:
+    """The message of a record of the retry topic, and its past."""
     message, headers = decode(record), headers_of(record)
     attempts = _number(headers, _ATTEMPTS)
     if attempts is None:
-        return message, 0
-    return replace(message, timestamp_ms=_number(headers, _TIME)), attempts
+        return message, Past()
+    past = Past(attempts, _number(headers, _RETURNS) or 0)
+    return replace(message, timestamp_ms=_number(headers, _TIME)), past
 
 
 def _number(headers: Iterable[tuple[str, str | bytes | None]], name: str) -> int | None:

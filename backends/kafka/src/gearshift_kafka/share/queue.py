@@ -18,7 +18,7 @@ from gearshift.errors import NotSupported, StaleDelivery, UnknownChannel
 from gearshift.message import Message
 from gearshift_kafka.errors import LACKS_PROTOCOL, TRANSIENT, code_of
 from gearshift_kafka.share.copies import Copies
-from gearshift_kafka.share.delays import unpack
+from gearshift_kafka.share.delays import Past, unpack
 from gearshift_kafka.share.lane import Lane, Place
 from gearshift_kafka.share.mover import Mover
 from gearshift_kafka.wire import decode
@@ -38,10 +38,13 @@ _STALLED_S = 0.5
 #: How often to ask whether the topic is still there, while nothing comes: the client never says.
 _CHECK_EVERY_S = 5.0
 
+#: The broker counts every delivery, also of what nobody worked on. So many of those that ended
+#: without a word are one attempt, and a message that kills its workers ends too.
+_RETURNS_PER_ATTEMPT = 10
+
 _HOW = {
     Verdict.ACK: AcknowledgeType.ACCEPT,
     Verdict.DISCARD: AcknowledgeType.REJECT,
-    Verdict.RETRY: AcknowledgeType.RELEASE,
     Verdict.RELEASE: AcknowledgeType.RELEASE,
 }
 
@@ -177,15 +180,16 @@ class ShareQueue:
             self._check_at = time.monotonic() + _CHECK_EVERY_S
 
     def _add(self, lane: Lane, record: Record) -> None:
-        message, before = unpack(record) if lane.is_retry else (decode(record), 0)
+        message, past = unpack(record) if lane.is_retry else (decode(record), Past())
         delivery = record.delivery_count() or 1
         place = lane.place(record)
-        attempt = before + delivery
+        past = past._replace(returns=past.returns + delivery - 1)
         if delivery >= self._last_delivery:
-            self._store_again(place, message, attempts=attempt - 1, delay_s=0.0)
-        else:
-            until = lane.locked_until
-            self._ready.append(Incoming(message, place, None, attempt, attempt > 1, until))
+            self._store_again(place, message, past)
+            return
+        attempt = past.attempts + 1 + past.returns // _RETURNS_PER_ATTEMPT
+        redelivered, until = any(past), lane.locked_until
+        self._ready.append(Incoming(message, place, None, attempt, redelivered, until))
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal() or error.code() not in TRANSIENT:
@@ -201,11 +205,11 @@ class ShareQueue:
             if not place.lane.holds(place):
                 gone = StaleDelivery("its lock was over before it was settled")
                 failures.append(SettleFailure(place, gone))
-            elif settlement.verdict is Verdict.RETRY and settlement.delay_s > 0:
+            elif settlement.verdict is Verdict.RETRY:
                 message, attempt = settlement.message, settlement.attempt
                 assert message is not None, "a RETRY carries its message"
                 assert attempt is not None, "and the attempt that failed"
-                self._store_again(place, message, attempts=attempt, delay_s=settlement.delay_s)
+                self._store_again(place, message, Past(attempt), delay_s=settlement.delay_s)
             else:
                 place.lane.acknowledge(place, _HOW[settlement.verdict])
         for lane in self._lanes:
@@ -235,12 +239,12 @@ class ShareQueue:
     # ── storing again ──
 
     def _store_again(
-        self, place: Place, message: Message, *, attempts: int, delay_s: float
+        self, place: Place, message: Message, past: Past, *, delay_s: float = 0.0
     ) -> None:
         def stored(error: KafkaError | None) -> None:
             self._stored.append(_Copy(place, error))
 
-        self._copies.store(message, attempts=attempts, delay_s=delay_s, on_stored=stored)
+        self._copies.store(message, past, delay_s=delay_s, on_stored=stored)
 
     def _finish_copies(self) -> None:
         """Settle the originals whose copies are decided."""
