@@ -50,4 +50,4 @@ def test_an_inspector_gives_back_without_a_word(
     for _ in range(3):
         with bus.inspect("orders", group="billing") as inbox:
             assert [delivery.id for delivery in inbox.receive(timeout_s=10)] == [receipt.id]
-    assert caplog.records == []
+    assert not [each for each in caplog.records if each.name == "gearshift.consumer"]

@@ -196,8 +196,8 @@ def test_everything_is_gone_after_close(open_bus: OpenBus, proxy: Proxy, name: s
     bus.close(1.0)
     proxy.release()
     proxy.cut()
-    assert until(lambda: threading.active_count() == threads)
-    assert until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
+    assert until(lambda: threading.active_count() <= threads)
+    assert until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
 def test_a_killed_broker_is_told_once_by_each_side_and_without_a_traceback(
