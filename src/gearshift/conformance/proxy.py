@@ -16,6 +16,7 @@ __all__ = ["Proxy"]
 T = TypeVar("T")
 
 _CHUNK = 65536
+_CONNECT_S = 5.0
 
 
 class Proxy:
@@ -84,25 +85,26 @@ class Proxy:
     # ── on the loop ──
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._refused:
-            writer.transport.abort()
-            return
         try:
-            upstream = await asyncio.open_connection(*self.target)
+            if not self._refused:
+                await self._pass_on(reader, writer)
         except OSError:
+            pass  # the target is down: what comes is reset
+        finally:
             writer.transport.abort()
-            return
-        link = _Link(writer, upstream[1])
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(_CONNECT_S):
+            answers, requests = await asyncio.open_connection(*self.target)
+        link = _Link(writer, requests)
         self._links.add(link)
-        pumps = [
-            asyncio.ensure_future(self._pump("requests", reader, upstream[1], link)),
-            asyncio.ensure_future(self._pump("answers", upstream[0], writer, link)),
+        link.pumps = [
+            asyncio.ensure_future(self._pump("requests", reader, requests)),
+            asyncio.ensure_future(self._pump("answers", answers, writer)),
         ]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(link.pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for pump in pumps:
-                pump.cancel()
             link.reset()
             self._links.discard(link)
 
@@ -111,7 +113,6 @@ class Proxy:
         direction: str,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        link: _Link,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):
@@ -150,13 +151,11 @@ class Proxy:
             event.set()
 
     async def _shut(self) -> None:
-        self._server.close()
-        self._cut()
-        self._resume_flow()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self._refused = True
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            self._cut()
+            await asyncio.wait(others, timeout=0.01)
+        self._server.close()  # last: asyncio leaks what it is just accepting for a closed server
 
     # ── from other threads ──
 
@@ -175,7 +174,10 @@ class _Link:
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self._writers = writers
+        self.pumps: list[asyncio.Future[None]] = []
 
     def reset(self) -> None:
+        for pump in self.pumps:
+            pump.cancel()
         for writer in self._writers:
             writer.transport.abort()
