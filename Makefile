@@ -24,7 +24,9 @@ unit: $(READY)  ## run the tests that need no broker
 		tests/unit tests/core tests/embedded tests/cli tests/docs tests/kafka
 
 conformance: $(READY)  ## run the conformance kit everywhere and write docs/conformance
-	@$(BIN)/python -m pytest tests/conformance --conformance-report docs/conformance/results.json
+	@mkdir -p docs/conformance
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/conformance \
+		--conformance-report docs/conformance/results.json
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 
 soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost

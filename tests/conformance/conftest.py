@@ -5,42 +5,57 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from gearshift import config
 from gearshift.conformance import Faults, Harness
 from gearshift.conformance.proxy import Proxy
 from gearshift.message import Semantics
-from native_brokers import Broker, Kafka, RabbitMQ
+from native_brokers import Broker, Kafka, RabbitMQ, RabbitMQ4
+
+
+class Server(NamedTuple):
+    """What a backend is tested on; ``settings`` make it notice soon what is gone."""
+
+    backend: str
+    kind: type[Broker]
+    settings: str = ""
+    edition: str = ""
+
+
+SERVERS = {
+    "rabbitmq": Server("rabbitmq", RabbitMQ, "heartbeat_s = 5", "3"),
+    "rabbitmq4": Server("rabbitmq", RabbitMQ4, "heartbeat_s = 5", "4"),
+    "kafka": Server("kafka", Kafka),
+}
 
 
 @contextmanager
-def breakable(kind: type[Broker], semantics: Semantics, folder: Path) -> Iterator[Harness]:
+def breakable(server: Server, semantics: Semantics, folder: Path) -> Iterator[Harness]:
     """A harness on a broker of its own behind a proxy, quick to notice what is gone."""
-    broker = kind()
+    server.kind.install()
+    broker = server.kind()
     with Proxy(("127.0.0.1", broker.port)) as proxy:
-        if kind is Kafka:
+        if server.kind is Kafka:
             broker = Kafka(advertised=f"127.0.0.1:{proxy.port}")
             proxy.target = ("127.0.0.1", broker.port)
         with broker:
             yield Harness(
-                config=_config(broker, proxy.port, folder, _QUICK[kind]),
+                config=_config(server, broker, proxy.port, folder),
                 semantics=semantics,
                 faults=Faults(broker=broker, cable=proxy, workers=True, lease_s=30.0),
                 patience_s=60.0,
                 pace=0.3,
+                edition=server.edition,
             )
 
 
-KINDS: dict[str, type[Broker]] = {"rabbitmq": RabbitMQ, "kafka": Kafka}
-
-_QUICK = {RabbitMQ: "heartbeat_s = 5", Kafka: ""}
-
-
-def _config(broker: Broker, port: int, folder: Path, more: str) -> config.Config:
+def _config(server: Server, broker: Broker, port: int, folder: Path) -> config.Config:
+    profile = f'backend = "{server.backend}"\n{server.settings}\n'
     if isinstance(broker, Kafka):
-        profile = f'backend = "kafka"\nbootstrap_servers = ["127.0.0.1:{port}"]'
+        profile += f'bootstrap_servers = ["127.0.0.1:{port}"]\n'
     else:
-        profile = f'backend = "rabbitmq"\nurl = "{broker.url}"'.replace(str(broker.port), str(port))
+        profile += f'url = "{broker.url}"\n'.replace(str(broker.port), str(port))
     file = folder / "gearshift.toml"
-    file.write_text(f"[profiles.kit]\n{profile}\n{more}\n")
+    file.write_text(f"[profiles.kit]\n{profile}")
     return config.load(file)

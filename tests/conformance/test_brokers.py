@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from conformance.conftest import KINDS, breakable
+from conformance.conftest import SERVERS, breakable
 
 from gearshift import plugins
 from gearshift.conformance import Harness
@@ -13,7 +13,9 @@ from gearshift.conformance import Harness
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 OFFERED = [
-    (backend, semantics) for backend in KINDS for semantics in plugins.load(backend).capabilities
+    (name, semantics)
+    for name, server in SERVERS.items()
+    for semantics in plugins.load(server.backend).capabilities
 ]
 
 
@@ -21,7 +23,7 @@ OFFERED = [
 def gearshift_backend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Harness]:
-    """Every semantics that the two backends offer."""
-    backend, semantics = request.param
-    with breakable(KINDS[backend], semantics, tmp_path_factory.mktemp("kit")) as harness:
+    """Every semantics that the backends offer, on every server."""
+    name, semantics = request.param
+    with breakable(SERVERS[name], semantics, tmp_path_factory.mktemp("kit")) as harness:
         yield harness

@@ -1,7 +1,7 @@
 """Break a broker again and again under load, then count: nothing may be lost.
 
-``python tests/soak/soak.py [--seconds 300] [--seed 1] [BACKEND-SEMANTICS ...]``. Each run is one
-backend and semantics: a steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP,
+``python tests/soak/soak.py [--seconds 300] [--seed 1] [SERVER-SEMANTICS ...]``. Each run is one
+server and semantics: a steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP,
 reset connections, held-back answers, a killed member), and at the end a drain by fresh clients and
 every checker of the conformance kit.
 """
@@ -21,7 +21,7 @@ from signal import SIGKILL
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "compose")]
 
-from conformance.conftest import KINDS, breakable  # noqa: E402
+from conformance.conftest import SERVERS, breakable  # noqa: E402
 
 from gearshift import plugins  # noqa: E402
 from gearshift.conformance.harness import Faults  # noqa: E402
@@ -77,11 +77,11 @@ FAULTS: tuple[Callable[[Kit, Faults, str], None], ...] = (
 )  # fmt: skip
 
 
-def soak(backend: str, semantics: Semantics, seconds: float, chance: random.Random) -> bool:
+def soak(name: str, semantics: Semantics, seconds: float, chance: random.Random) -> bool:
     """One run; True if nothing was lost."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        breakable(KINDS[backend], semantics, Path(folder)) as harness,
+        breakable(SERVERS[name], semantics, Path(folder)) as harness,
     ):
         kit = Kit(harness)
         assert harness.faults is not None
@@ -98,7 +98,7 @@ def soak(backend: str, semantics: Semantics, seconds: float, chance: random.Rand
                     fault(kit, harness.faults, channel)
                     load.advance(50)
             violations = _violations(kit, channel)
-            _report(kit, channel, f"{backend} {semantics}", done, violations)
+            _report(kit, channel, f"{name} {semantics}", done, violations)
             return not violations
         finally:
             kit.close()
@@ -128,16 +128,20 @@ def _report(kit: Kit, channel: str, label: str, done: Counter[str], violations: 
 def main() -> int:
     """Run what is asked for, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    offered = [f"{name}-{kind}" for name in KINDS for kind in plugins.load(name).capabilities]
-    parser.add_argument("targets", nargs="*", metavar="BACKEND-SEMANTICS", default=offered)
+    offered = [
+        f"{name}-{semantics}"
+        for name, server in SERVERS.items()
+        for semantics in plugins.load(server.backend).capabilities
+    ]
+    parser.add_argument("targets", nargs="*", metavar="SERVER-SEMANTICS", default=offered)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     clean = True
     for target in arguments.targets:
-        backend, _, semantics = target.partition("-")
+        name, _, semantics = target.partition("-")
         chance = random.Random(f"{arguments.seed} {target}")
-        clean &= soak(backend, Semantics(semantics), arguments.seconds, chance)
+        clean &= soak(name, Semantics(semantics), arguments.seconds, chance)
     return 0 if clean else 1
 
 

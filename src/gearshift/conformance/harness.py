@@ -76,7 +76,8 @@ class Harness:
     ``config`` selects the profile; its channels are replaced by the kit's own. ``patience_s`` is
     how long the kit waits for anything before it fails, and ``pace`` scales the amount of work.
     ``known_failures`` gives a reason per behaviour that is known to fail: one that then passes
-    is a failure too. ``channel_settings`` are added to every channel.
+    is a failure too. ``channel_settings`` are added to every channel. ``edition`` tells this server
+    from others of the same backend, each of which is a column of its own.
     """
 
     config: Config
@@ -86,6 +87,7 @@ class Harness:
     pace: float = 1.0
     known_failures: Mapping[str, str] = field(default_factory=dict)
     channel_settings: Mapping[str, object] = field(default_factory=dict)
+    edition: str = ""
     plugin: BackendPlugin = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -94,8 +96,9 @@ class Harness:
 
     @property
     def label(self) -> str:
-        """Backend and semantics, such as ``rabbitmq queue``."""
-        return f"{self.plugin.name} {self.semantics}"
+        """Backend, edition and semantics, such as ``rabbitmq queue`` or ``rabbitmq 4 queue``."""
+        words = (self.plugin.name, self.edition, str(self.semantics))
+        return " ".join(word for word in words if word)
 
     @property
     def capabilities(self) -> Capabilities:
