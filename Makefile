@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PROFILE ?= embedded
 SECONDS ?= 300
 WORKERS ?= 4
-PROJECTS := pyproject.toml backends/rabbitmq/pyproject.toml backends/kafka/pyproject.toml
+PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
 .PHONY: demo demo-orders test unit conformance soak lint types imports bench brokers gallery changelog format clean
 
@@ -36,7 +36,7 @@ lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
 types: $(READY)
-	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p native_brokers
+	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p gearshift_redis -p native_brokers
 	@$(BIN)/mypy --no-error-summary tests/typing
 	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || { cat .pyright.log; exit 1; }; rm -f .pyright.log
 
@@ -62,7 +62,7 @@ $(READY): constraints.txt $(PROJECTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		--group dev -e . -e backends/rabbitmq -e backends/kafka
+		--group dev -e . -e backends/rabbitmq -e backends/kafka -e backends/redis
 	@touch $@
 
 clean:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from native_brokers import BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4
+from native_brokers import BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,7 +22,7 @@ def _lane(item: pytest.Item) -> str:
     column = getattr(item, "callspec", None) and item.callspec.params.get("gearshift_backend")
     if column is not None:
         return f"conformance {column}"
-    shared = {"rabbitmq", "rabbitmq4", "kafka"} & set(getattr(item, "fixturenames", ()))
+    shared = {"rabbitmq", "rabbitmq4", "kafka", "redis"} & set(getattr(item, "fixturenames", ()))
     return min(shared) if shared else item.nodeid.partition("::")[0]
 
 
@@ -55,7 +56,14 @@ def kafka() -> Iterator[Kafka]:
         yield broker
 
 
-def _started(kind: type) -> RabbitMQ | Kafka:
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A Redis of this run alone."""
+    with _started(Redis) as broker:
+        yield broker
+
+
+def _started(kind: type) -> Any:
     try:
         kind.install()
     except BrokerUnavailable as error:

@@ -11,13 +11,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4
+from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
 
-_KINDS: dict[str, type[Broker]] = {"rabbitmq": RabbitMQ, "kafka": Kafka, "rabbitmq4": RabbitMQ4}
+_KINDS: dict[str, type[Broker]] = {
+    "rabbitmq": RabbitMQ,
+    "kafka": Kafka,
+    "rabbitmq4": RabbitMQ4,
+    "redis": Redis,
+}
 _VARIABLES: dict[str, str] = {
     "rabbitmq": "RABBITMQ_URL",
     "kafka": "KAFKA_BOOTSTRAP",
     "rabbitmq4": "RABBITMQ_URL",
+    "redis": "REDIS_URL",
 }
 _BOTH = ("rabbitmq", "kafka")
 

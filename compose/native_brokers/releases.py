@@ -70,7 +70,7 @@ class SystemRelease(Release):
         """Install the package rabbitmq-server with apt, without starting its service."""
         with one_at_a_time("rabbitmq"):
             if self._scripts() is None:
-                _apt_install("rabbitmq-server")
+                apt_install("rabbitmq-server")
             if self._scripts() is None:
                 raise BrokerUnavailable("the package rabbitmq-server has no rabbitmq-server")
 
@@ -139,7 +139,7 @@ class FolderRelease(Release):
             if os.geteuid() != 0:
                 raise BrokerUnavailable("RabbitMQ 4 runs in a folder by chroot: only root can")
             if shutil.which("debootstrap") is None:
-                _apt_install("debootstrap")
+                apt_install("debootstrap")
             partial = root.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             _run_or_raise(
@@ -188,7 +188,7 @@ def system_path() -> str:
     return f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
 
 
-def _apt_install(package: str) -> None:
+def apt_install(package: str) -> None:
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise BrokerUnavailable(
             f"{package} is not installed and only root can do it with apt; "

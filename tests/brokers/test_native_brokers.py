@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4
+from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
 from native_brokers.process import descendants
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -179,7 +179,7 @@ def test_a_paused_broker_is_silent_until_it_is_resumed(broker: Broker) -> None:
     assert wait_until(broker._answers, timeout_s=10.0)
 
 
-@pytest.mark.parametrize("kind", [RabbitMQ, RabbitMQ4, Kafka])
+@pytest.mark.parametrize("kind", [RabbitMQ, RabbitMQ4, Kafka, Redis])
 def test_stop_leaves_no_process_no_folder_and_no_mount(kind: type[Broker]) -> None:
     """After `stop` neither a process nor the private folder of the broker is left."""
     kind.install()

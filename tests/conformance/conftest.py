@@ -11,7 +11,7 @@ from gearshift import config
 from gearshift.conformance import Faults, Harness
 from gearshift.conformance.proxy import Proxy
 from gearshift.message import Semantics
-from native_brokers import Broker, Kafka, RabbitMQ, RabbitMQ4
+from native_brokers import Broker, Kafka, RabbitMQ, RabbitMQ4, Redis
 
 
 class Server(NamedTuple):
@@ -27,6 +27,7 @@ SERVERS = {
     "rabbitmq": Server("rabbitmq", RabbitMQ, "heartbeat_s = 5", "3"),
     "rabbitmq4": Server("rabbitmq", RabbitMQ4, "heartbeat_s = 5", "4"),
     "kafka": Server("kafka", Kafka),
+    "redis": Server("redis", Redis, "lease_s = 5"),
 }
 
 

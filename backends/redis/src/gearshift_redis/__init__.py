@@ -1,0 +1,1 @@
+"""The Redis Streams backend of Gearshift. Loaded through its entry point, ``plugin``."""

@@ -1,0 +1,214 @@
+"""The queue driver: new entries, due retries, and what dead consumers left.
+
+Every entry that was handed out and not settled is in its consumer's list of pending entries on the
+server. A consumer shows a sign of life while ``receive`` is called; without one, others take over
+its list. So nothing hangs on a connection: closing is only to let the sign of life go.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from redis import Redis
+
+from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
+from gearshift.errors import StaleDelivery
+from gearshift_redis.layout import Layout, Source
+from gearshift_redis.scripts import PREFIX, Scripts
+from gearshift_redis.wire import RETURNS_PER_ATTEMPT, attempts_of, fields_of, message_of
+
+__all__ = ["QueueConsumer"]
+
+#: Longest single wait: ``wake`` cannot end one.
+_SLICE_S = 0.1
+_TAKE_OVER_EVERY_S = 0.5
+
+#: An ephemeral group whose consumer is gone without a word is forgotten after so many leases.
+_EPHEMERAL_LEASES = 6
+
+
+class _Token(NamedTuple):
+    source: Source
+    id: bytes
+
+
+class QueueConsumer:
+    """See QueueDriver."""
+
+    cumulative_ack = False
+
+    def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, lease_s: float) -> None:
+        self._client = client
+        self._scripts = Scripts(client)
+        self._layout = layout
+        self._group = spec.group
+        self._ephemeral = spec.ephemeral
+        self._sources = layout.sources(spec.group)
+        self._lease_ms = round(lease_s * 1000)
+        self._name = f"{PREFIX}{spec.member}#{uuid.uuid4().hex[:8]}"
+        self._woken = threading.Event()
+        self._serve_at = 0.0
+        self._take_over_at = 0.0
+        self._closed = False
+        if spec.ephemeral:
+            self._begin_ephemeral()
+        alive = layout.alive(spec.group)
+        for source in self._sources:  # this member's earlier connections are gone
+            self._scripts.retire([source.stream], [spec.group, f"{PREFIX}{spec.member}#", alive])
+        self._serve()
+
+    # ── receiving ──
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        """See QueueDriver."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._serve()
+            found = self._next(max_messages, deadline) if max_messages else []
+            left = deadline - time.monotonic()
+            if found or left <= 0 or self._woken.is_set():
+                break
+            if not max_messages:
+                self._woken.wait(min(left, _SLICE_S))
+        self._woken.clear()
+        return found
+
+    def _serve(self) -> None:
+        """Show a sign of life, and let retries that are due in."""
+        now = time.monotonic()
+        if now < self._serve_at:
+            return
+        self._serve_at = now + _SLICE_S
+        layout, group = self._layout, self._group
+        keys = [layout.alive(group) + self._name, layout.later(group), layout.stream(group)]
+        forgotten_ms = _EPHEMERAL_LEASES * self._lease_ms if self._ephemeral else 0
+        self._scripts.serve(keys, [self._lease_ms, forgotten_ms])
+
+    def _next(self, max_messages: int, deadline: float) -> list[Incoming]:
+        if time.monotonic() >= self._take_over_at:
+            found = [each for source in self._sources for each in self._left(source, max_messages)]
+            if found:  # there may be more, and they are older than what is new
+                return found
+            self._take_over_at = time.monotonic() + _TAKE_OVER_EVERY_S
+        wait_s = min(_SLICE_S, max(0.001, deadline - time.monotonic()))
+        command: list[Any] = ["XREADGROUP", "GROUP", self._group, self._name]
+        command += ["COUNT", max_messages, "BLOCK", round(wait_s * 1000) or 1, "STREAMS"]
+        command += [*(source.stream for source in self._sources), *(">" for _ in self._sources)]
+        client: Any = self._client
+        answer = client.execute_command(*command)
+        sources = {source.stream.encode(): source for source in self._sources}
+        return [
+            self._incoming(sources[stream], id_, entry, 0)
+            for stream, entries in answer or ()
+            for id_, entry in entries
+        ][:max_messages]
+
+    def _left(self, source: Source, max_messages: int) -> Iterable[Incoming]:
+        alive = self._layout.alive(self._group)
+        answer: Any = self._scripts.take_over(
+            [source.stream], [self._group, self._name, alive, max_messages]
+        )
+        return [
+            self._incoming(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), count)
+            for id_, flat, count in answer
+        ]
+
+    def _incoming(
+        self, source: Source, id_: bytes, entry: Mapping[bytes, bytes], returns: int
+    ) -> Incoming:
+        before = attempts_of(entry)
+        return Incoming(
+            message_of(entry, self._layout.body_field),
+            _Token(source, id_),
+            None,
+            before + 1 + returns // RETURNS_PER_ATTEMPT,
+            bool(before or returns),
+        )
+
+    # ── settling ──
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+        """See QueueDriver. One round trip, however many there are."""
+        pipeline = self._client.pipeline(transaction=False)
+        asked: list[dict[bytes, _Token]] = []
+        for key, run in groupby(settlements, key=_how):
+            verdict, source = key
+            those = list(run)
+            if verdict in (Verdict.ACK, Verdict.DISCARD):
+                ids = [each.token.id for each in those]
+                self._scripts.ack([source.stream], self._who(source, *ids), client=pipeline)
+                asked.append({each.token.id: each.token for each in those})
+                continue
+            for each in those:
+                if verdict is Verdict.RETRY:
+                    self._retry(source, each, pipeline)
+                else:
+                    self._scripts.release(
+                        [source.stream], self._who(source, each.token.id), client=pipeline
+                    )
+                asked.append({each.token.id: each.token})
+        failures = []
+        for answer, tokens in zip(pipeline.execute(), asked, strict=True):
+            for id_ in answer:
+                gone = StaleDelivery("another consumer has taken it over")
+                failures.append(SettleFailure(tokens[id_], gone))
+        return failures
+
+    def _retry(self, source: Source, settlement: Settlement, pipeline: Any) -> None:
+        message, attempt = settlement.message, settlement.attempt
+        assert message is not None, "a RETRY carries its message"
+        assert attempt is not None, "and the attempt that failed"
+        fields = fields_of(message, self._layout.body_field, attempts=attempt)
+        delay_ms = round(settlement.delay_s * 1000)
+        own, later = self._layout.stream(self._group), self._layout.later(self._group)
+        self._scripts.retry(
+            [source.stream, own, later],
+            [*self._who(source, settlement.token.id), delay_ms, *fields],
+            client=pipeline,
+        )
+
+    def _who(self, source: Source, *ids: bytes) -> list[Any]:
+        return [self._group, self._name, int(source.owned), *ids]
+
+    def wake(self) -> None:
+        """See QueueDriver."""
+        self._woken.set()
+
+    def close(self, timeout_s: float) -> None:
+        """See QueueDriver. If the server does not answer, the sign of life expires instead."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._ephemeral:
+                self._end_ephemeral()
+            else:
+                self._client.delete(self._layout.alive(self._group) + self._name)
+        finally:
+            self._client.close()
+
+    # ── a group of this consumer alone ──
+
+    def _begin_ephemeral(self) -> None:
+        layout, group = self._layout, self._group
+        for source in self._sources:
+            self._client.xgroup_create(source.stream, group, "$", mkstream=source.owned)
+        self._client.hset(layout.groups, group, "ephemeral")
+
+    def _end_ephemeral(self) -> None:
+        layout, group = self._layout, self._group
+        pipeline = self._client.pipeline()
+        pipeline.hdel(layout.groups, group)
+        pipeline.delete(layout.stream(group), layout.later(group), layout.alive(group) + self._name)
+        if layout.adopted is not None:
+            pipeline.xgroup_destroy(layout.adopted, group)
+        pipeline.execute()
+
+
+def _how(settlement: Settlement) -> tuple[Verdict, Source]:
+    return settlement.verdict, settlement.token.source

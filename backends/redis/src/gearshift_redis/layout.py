@@ -1,0 +1,74 @@
+"""Which keys a channel is.
+
+A queue ``orders`` with the group ``billing`` is:
+
+============================================  ================================================
+hash ``gearshift:{orders}:groups``            its groups, each ``durable`` or ``ephemeral``
+stream ``gearshift:{orders}:stream:billing``  what the group has not settled: an ack deletes
+zset ``gearshift:{orders}:later:billing``     retries that wait, by when they are due
+text ``gearshift:{orders}:alive:billing:...`` a consumer's sign of life, which expires
+============================================  ================================================
+
+The braces keep all keys of a channel on one node of a cluster. With ``native.redis.stream`` the
+group reads that stream as well, and its own holds retries only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gearshift.driver import ChannelSpec
+from gearshift_redis.settings import RedisChannel
+
+__all__ = ["Layout", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stream that a group reads. ``owned``: by this group alone, so that settling deletes."""
+
+    stream: str
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The keys of one channel."""
+
+    channel: str
+    adopted: str | None
+    body_field: str
+
+    @staticmethod
+    def of(channel: ChannelSpec) -> Layout:
+        """What ``channel`` and its native settings describe. No I/O."""
+        native: RedisChannel = channel.native or RedisChannel()
+        return Layout(channel.name, native.stream, native.body_field)
+
+    @property
+    def groups(self) -> str:
+        """The hash of the groups; the channel exists as long as it does."""
+        return f"gearshift:{{{self.channel}}}:groups"
+
+    @property
+    def streams(self) -> str:
+        """What every group's own stream begins with."""
+        return f"gearshift:{{{self.channel}}}:stream:"
+
+    def stream(self, group: str) -> str:
+        """The stream of ``group`` alone."""
+        return self.streams + group
+
+    def later(self, group: str) -> str:
+        """Where the group's retries wait."""
+        return f"gearshift:{{{self.channel}}}:later:{group}"
+
+    def alive(self, group: str) -> str:
+        """What every consumer's sign of life begins with."""
+        return f"gearshift:{{{self.channel}}}:alive:{group}:"
+
+    def sources(self, group: str) -> Sequence[Source]:
+        """The streams that ``group`` reads."""
+        own = Source(self.stream(group), owned=True)
+        return [own] if self.adopted is None else [own, Source(self.adopted, owned=False)]

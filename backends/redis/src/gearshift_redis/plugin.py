@@ -1,0 +1,50 @@
+"""The entry point: what this backend is, before any connection."""
+
+from __future__ import annotations
+
+from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.hookspecs import hookimpl
+from gearshift.message import Semantics
+from gearshift_redis.backend import RedisBackend
+from gearshift_redis.settings import RedisChannel, RedisSettings
+
+__all__ = ["QUEUE", "gearshift_backend"]
+
+QUEUE = Capabilities(
+    redelivery=True,
+    native_retry=True,
+    native_delay=True,
+    dead_letter=True,
+    fan_out=True,
+    replay=False,
+    seek=False,
+    purge=True,
+    ephemeral_group=True,
+    unroutable_detected=True,
+    tombstone=False,
+    depth=True,
+    durable_group=True,
+    order=Order.SINGLE_CONSUMER,
+    redelivered=Known.HINT,  # also true for what only lay in the buffer of a consumer that closed
+    attempt=Known.HINT,  # retries exactly; of what came back without a word, ten count as one
+    prefetch=Prefetch.STRICT,
+    survives=Survives.BROKER_RESTART,  # a server that forgets is refused, see ``persistence``
+    members=Members.ANY,
+    max_message_bytes=16 * 1024 * 1024,  # a larger one would hold up the server's one thread
+)
+
+
+@hookimpl
+def gearshift_backend() -> BackendPlugin:
+    """The plugin ``redis``."""
+    return BackendPlugin(
+        name="redis",
+        driver_api=DRIVER_API,
+        summary="Redis 7.0 or newer through redis-py: a stream per group, atomic scripts",
+        settings=RedisSettings,
+        channel_settings=RedisChannel,
+        capabilities={Semantics.QUEUE: QUEUE},
+        natural=Semantics.QUEUE,
+        connect=RedisBackend,
+    )

@@ -1,0 +1,125 @@
+"""The producer driver: one thread that sends pipelines and waits for their answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.message import Message
+from gearshift_redis.errors import NoGroup, was_refused
+from gearshift_redis.layout import Layout
+from gearshift_redis.scripts import Scripts
+from gearshift_redis.wire import fields_of
+
+__all__ = ["Producer"]
+
+#: Of one pipeline: what is waited for at once.
+_MAX_MESSAGES = 500
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class _Batch(NamedTuple):
+    messages: Sequence[Message]
+    on_outcomes: OnOutcomes
+
+
+class Producer:
+    """See ProducerDriver. An adopted stream is added to directly, other channels by a script."""
+
+    def __init__(self, client: Redis, layout: Layout) -> None:
+        self._client = client
+        self._layout = layout
+        self._publish = Scripts(client).publish
+        self._publish.sha = client.script_load(self._publish.script)
+        self._batches: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._lock = threading.Condition()
+        self._unanswered = 0
+        self._failed: Exception | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="gearshift-redis", daemon=True)
+        self._thread.start()
+
+    def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        """See ProducerDriver."""
+        with self._lock:
+            self._unanswered += len(messages)
+        self._batches.put(_Batch(messages, on_outcomes))
+
+    def blocked(self) -> str | None:
+        """Redis never asks its clients to wait."""
+        return None
+
+    def flush(self, timeout_s: float) -> bool:
+        """See ProducerDriver."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._unanswered == 0, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """See ProducerDriver."""
+        if self._closed:
+            return
+        self._closed = True
+        connection: Any = self._client.connection
+        if not self.flush(timeout_s):
+            self._failed = self._failed or ConnectionAbortedError("closed before the answer came")
+            if connection is not None:
+                connection.disconnect()  # ends the wait for an answer
+        self._batches.put(None)
+        self._thread.join()
+        self._client.close()
+
+    # ── on the thread ──
+
+    def _run(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            for start, part in _parts(batch.messages):
+                outcomes = self._send(start, part)
+                batch.on_outcomes(outcomes)
+                with self._lock:
+                    self._unanswered -= len(outcomes)
+                    self._lock.notify_all()
+
+    def _send(self, start: int, messages: Sequence[Message]) -> list[Outcome]:
+        numbers = range(start, start + len(messages))
+        if self._failed is not None:
+            return [Outcome(number, Stored.NO, error=self._failed) for number in numbers]
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for message in messages:
+            fields = fields_of(message, self._layout.body_field)
+            if self._layout.adopted is not None:
+                pipeline.execute_command("XADD", self._layout.adopted, "NOMKSTREAM", "*", *fields)
+            else:
+                keys = (1, self._layout.groups, self._layout.streams)
+                pipeline.execute_command("EVALSHA", self._publish.sha, *keys, *fields)
+        try:
+            answers = pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            self._failed = error
+            return [Outcome(number, Stored.UNKNOWN, error=error) for number in numbers]
+        return [_outcome(number, answer) for number, answer in zip(numbers, answers, strict=True)]
+
+
+def _outcome(number: int, answer: object) -> Outcome:
+    if isinstance(answer, Exception):
+        stored = Stored.NO if was_refused(answer) else Stored.UNKNOWN
+        return Outcome(number, stored, error=answer)
+    if not answer:  # no group has it, or the adopted stream is not there
+        return Outcome(number, Stored.NO, error=NoGroup())
+    return Outcome(number, Stored.YES)
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[tuple[int, Sequence[Message]]]:
+    start = size = 0
+    for number, message in enumerate(messages):
+        if number > start and (number - start >= _MAX_MESSAGES or size >= _MAX_BYTES):
+            yield start, messages[start:number]
+            start, size = number, 0
+        size += message.size
+    if start < len(messages):
+        yield start, messages[start:]

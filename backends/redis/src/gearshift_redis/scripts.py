@@ -1,0 +1,214 @@
+"""What must happen at once or not at all, as Lua that the server runs.
+
+A script is one step for everybody else, and its writes reach the append-only file together. Every
+script that settles first checks that the entry is still this consumer's: another may have taken it
+over from one that stood still.
+"""
+
+from __future__ import annotations
+
+from redis import Redis
+from redis.commands.core import Script
+
+__all__ = ["RELEASED", "Scripts"]
+
+#: Consumers of ours are called so, which tells them from others in an adopted stream's group.
+PREFIX = "gearshift:"
+
+#: Owns what was given back. It shows no sign of life, so anybody takes it.
+RELEASED = f"{PREFIX}released"
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+_IS_MINE = """
+local function is_mine(id)
+  return #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) > 0
+end
+local function settle(id)
+  redis.call('XACK', KEYS[1], ARGV[1], id)
+  if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
+end
+"""
+
+# The consumers of a group whose sign of life is gone, and how many others there are.
+_DEAD = f"""
+local function consumers(stream, group, alive)
+  local dead, others = {{}}, 0
+  for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local one = {{}}
+    for i = 1, #flat, 2 do one[flat[i]] = flat[i + 1] end
+    if string.sub(one.name, 1, {len(PREFIX)}) ~= '{PREFIX}' then
+      others = others + 1
+    elseif redis.call('EXISTS', alive .. one.name) == 0 then
+      dead[#dead + 1] = one
+    else
+      others = others + 1
+    end
+  end
+  return dead, others
+end
+"""
+
+# KEYS: groups. ARGV: what streams begin with, then the fields. Returns how many groups have it.
+_PUBLISH = """
+local groups = redis.call('HGETALL', KEYS[1])
+local stored = 0
+for i = 1, #groups, 2 do
+  local stream = ARGV[1] .. groups[i]
+  if groups[i + 1] == 'ephemeral' and redis.call('EXISTS', stream) == 0 then
+    redis.call('HDEL', KEYS[1], groups[i])
+  else
+    redis.call('XADD', stream, '*', unpack(ARGV, 2))
+    stored = stored + 1
+  end
+end
+return stored
+"""
+
+# KEYS: sign of life, later, own stream. ARGV: lease in ms, lifetime in ms of an ephemeral group or
+# 0. Returns how many retries are due now.
+_SERVE = (
+    _NOW
+    + """
+redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+if ARGV[2] ~= '0' then
+  redis.call('PEXPIRE', KEYS[2], ARGV[2])
+  redis.call('PEXPIRE', KEYS[3], ARGV[2])
+end
+local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)
+for _, packed in ipairs(due) do
+  redis.call('XADD', KEYS[3], '*', unpack(cmsgpack.unpack(packed), 2))
+  redis.call('ZREM', KEYS[2], packed)
+end
+return #due
+"""
+)
+
+# KEYS: stream. ARGV: group, consumer, what signs of life begin with, how many at most. Returns
+# {id, fields, earlier deliveries} of what dead consumers left, oldest first.
+_TAKE_OVER = (
+    _DEAD
+    + """
+local found = {}
+for _, one in ipairs(consumers(KEYS[1], ARGV[1], ARGV[3])) do
+  if one.pending == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], one.name)
+  else
+    for _, entry in ipairs(
+      redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], one.name)
+    ) do
+      local ms, number = string.match(entry[1], '(%d+)-(%d+)')
+      found[#found + 1] = {entry[1], entry[4], tonumber(ms), tonumber(number)}
+    end
+  end
+end
+table.sort(found, function(a, b) return a[3] < b[3] or (a[3] == b[3] and a[4] < b[4]) end)
+local taken = {}
+for i = 1, math.min(#found, tonumber(ARGV[4])) do
+  local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, found[i][1])[1]
+  if entry then taken[#taken + 1] = {entry[1], entry[2], found[i][2]} end
+end
+return taken
+"""
+)
+
+# KEYS: stream. ARGV: group, consumer, 1 to delete, ids. Returns those that are not its own.
+_ACK = (
+    _IS_MINE
+    + """
+local gone = {}
+for i = 4, #ARGV do
+  if is_mine(ARGV[i]) then settle(ARGV[i]) else gone[#gone + 1] = ARGV[i] end
+end
+return gone
+"""
+)
+
+# KEYS: stream, own stream, later. ARGV: group, consumer, 1 to delete, id, delay in ms, fields.
+_RETRY = (
+    _NOW
+    + _IS_MINE
+    + """
+if not is_mine(ARGV[4]) then return {ARGV[4]} end
+if tonumber(ARGV[5]) > 0 then
+  redis.call('ZADD', KEYS[3], now + ARGV[5], cmsgpack.pack({ARGV[4], unpack(ARGV, 6)}))
+else
+  redis.call('XADD', KEYS[2], '*', unpack(ARGV, 6))
+end
+settle(ARGV[4])
+return {}
+"""
+)
+
+# KEYS: stream. ARGV: group, consumer, -, id. JUSTID: it does not count as a delivery.
+_RELEASE = (
+    _IS_MINE
+    + f"""
+if not is_mine(ARGV[4]) then return {{ARGV[4]}} end
+redis.call('XCLAIM', KEYS[1], ARGV[1], '{RELEASED}', 0, ARGV[4], 'JUSTID')
+return {{}}
+"""
+)
+
+# KEYS: stream. ARGV: group, what one consumer's names begin with, what signs of life begin with.
+_RETIRE = """
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  if string.sub(flat[2], 1, #ARGV[2]) == ARGV[2] then redis.call('DEL', ARGV[3] .. flat[2]) end
+end
+"""
+
+# KEYS: own stream. ARGV: group, what signs of life begin with. Returns entries, those in hand,
+# id of the first, consumers.
+_STATE = (
+    _DEAD
+    + """
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1])[1]
+local dead, others = consumers(KEYS[1], ARGV[1], ARGV[2])
+for _, one in ipairs(dead) do pending = pending - one.pending end
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+return {redis.call('XLEN', KEYS[1]), pending, first and first[1] or '', others}
+"""
+)
+
+# KEYS: own stream, later. ARGV: group, what signs of life begin with, how many at most of each.
+_PURGE = (
+    _DEAD
+    + """
+local count = redis.call('ZCARD', KEYS[2])
+redis.call('DEL', KEYS[2])
+for _, one in ipairs(consumers(KEYS[1], ARGV[1], ARGV[2])) do
+  for _, entry in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[3], one.name)) do
+    redis.call('XACK', KEYS[1], ARGV[1], entry[1])
+    count = count + redis.call('XDEL', KEYS[1], entry[1])
+  end
+end
+local last = '0-0'
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local one = {}
+  for i = 1, #flat, 2 do one[flat[i]] = flat[i + 1] end
+  if one.name == ARGV[1] then last = one['last-delivered-id'] end
+end
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', ARGV[3])) do
+  count = count + redis.call('XDEL', KEYS[1], entry[1])
+end
+return count
+"""
+)
+
+
+class Scripts:
+    """The scripts, registered with one client. They are loaded when first run."""
+
+    def __init__(self, client: Redis) -> None:
+        self.serve: Script = client.register_script(_SERVE)
+        self.take_over: Script = client.register_script(_TAKE_OVER)
+        self.ack: Script = client.register_script(_ACK)
+        self.retry: Script = client.register_script(_RETRY)
+        self.release: Script = client.register_script(_RELEASE)
+        self.retire: Script = client.register_script(_RETIRE)
+        self.state: Script = client.register_script(_STATE)
+        self.purge: Script = client.register_script(_PURGE)
+        self.publish: Script = client.register_script(_PUBLISH)

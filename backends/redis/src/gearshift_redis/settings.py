@@ -1,0 +1,117 @@
+"""What a user can set: a profile and a channel's native table."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from gearshift.endpoints import Endpoint, parse_url
+from gearshift.secret import Secret
+
+__all__ = ["RedisChannel", "RedisSettings"]
+
+SCHEMES = {"redis": 6379, "rediss": 6379}
+
+
+class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A profile with ``backend = "redis"``.
+
+    ``url`` is ``redis://user:password@host:port/database`` (``rediss://`` for TLS); without a path
+    it is database 0. Its password moves into ``password`` at once, so nothing that shows ``url``
+    shows a secret. ``timeout_s`` bounds each answer of the server.
+
+    A consumer that shows no sign of life for ``lease_s`` is dead, and others get what it had.
+
+    A server that keeps nothing over a restart, or may evict messages, is refused unless
+    ``allow_forgetful_server`` is set.
+    """
+
+    url: str = "redis://localhost:6379/0"
+    username: str | None = None
+    password: Secret | None = None
+    timeout_s: float = 5.0
+    lease_s: float = 10.0
+    allow_forgetful_server: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_insecure_skip_verify: bool = False
+
+    def __post_init__(self) -> None:
+        self._take_credentials_out_of_url()
+        path = self._endpoint().path or "0"
+        if not (path.isascii() and path.isdigit()):
+            raise ValueError("url: what follows the '/' is not the number of a database")
+        for field, least, most in (("timeout_s", 0.5, 10.0), ("lease_s", 2.0, 3600.0)):
+            value = getattr(self, field)
+            if not least <= value <= most:
+                raise ValueError(f"{field}: {value} is out of range, use {least:g} to {most:g}")
+        self._check_tls()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the server."""
+        endpoint = self._endpoint()
+        return endpoint.host, endpoint.port
+
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._endpoint().path or 0)
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted: the scheme says so."""
+        return self._endpoint().scheme == "rediss"
+
+    def _endpoint(self) -> Endpoint:
+        return parse_url(self.url, schemes=SCHEMES)
+
+    def _take_credentials_out_of_url(self) -> None:
+        endpoint = self._endpoint()
+        for field, given in (("username", endpoint.username), ("password", endpoint.password)):
+            if given and getattr(self, field) is not None:
+                raise ValueError(f"{field}: given in url too, keep one of them")
+        scheme, _, rest = self.url.partition("://")
+        force = msgspec.structs.force_setattr
+        force(self, "url", f"{scheme}://{rest.rpartition('@')[2]}")
+        force(self, "username", endpoint.username or self.username)
+        force(self, "password", endpoint.password or self.password)
+
+    def _check_tls(self) -> None:
+        for field in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            path = getattr(self, field)
+            if path is not None and not self.tls:
+                raise ValueError(f"{field}: only used with TLS, write the url as rediss://")
+            if path is not None and not path.is_file():
+                raise ValueError(f"{field}: {str(path)!r} is not a file")
+        if self.tls_key_file and not self.tls_cert_file:
+            raise ValueError("tls_key_file: needs tls_cert_file beside it")
+        if self.tls_insecure_skip_verify and not self.tls:
+            raise ValueError("tls_insecure_skip_verify: only used with a rediss:// url")
+        if self.tls:
+            try:
+                ssl.create_default_context(cafile=self.tls_ca_file)
+            except (ssl.SSLError, OSError) as error:
+                raise ValueError(
+                    f"tls_ca_file: not a usable PEM file ({type(error).__name__})"
+                ) from None
+
+
+class RedisChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A channel's ``native.redis`` table.
+
+    ``stream`` is an existing stream to use as it is: sending adds to it, and each group of the
+    channel is a consumer group of it. Nothing is ever deleted from it. ``body_field`` is the field
+    of an entry that holds the body; the others become headers.
+    """
+
+    stream: str | None = None
+    body_field: str = "body"
+
+    def __post_init__(self) -> None:
+        for field in ("stream", "body_field"):
+            if getattr(self, field) == "":
+                raise ValueError(f"{field}: is empty")
