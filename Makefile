@@ -13,7 +13,7 @@ PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html
 
-demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|rabbit|kafka
+demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|rabbit|kafka|redis
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
 test: $(READY)  ## run every test, on brokers that the suite starts itself

@@ -1,6 +1,6 @@
 """Runs the order service for real: many orders, four processes, one killed, one poison order.
 
-    python docs/examples/order_service/demo.py [embedded|rabbit|kafka] [ORDERS]
+    python docs/examples/order_service/demo.py [embedded|rabbit|kafka|redis] [ORDERS]
 
 Sends the orders, starts the service under its supervisor, kills a worker process half-way with
 SIGKILL, waits until both groups are done, and accounts for every order from the journal. Ends with
@@ -143,14 +143,16 @@ def dead_letters() -> list[tuple[int, str]]:
 @contextlib.contextmanager
 def broker(profile: str) -> Iterator[None]:
     """The broker that the profile needs, started here unless its address is given."""
-    variable = {"rabbit": "RABBITMQ_URL", "kafka": "KAFKA_BOOTSTRAP"}.get(profile)
+    variable = {"rabbit": "RABBITMQ_URL", "kafka": "KAFKA_BOOTSTRAP", "redis": "REDIS_URL"}.get(
+        profile
+    )
     if variable is None or variable in os.environ:
         yield
         return
     sys.path.insert(0, str(HERE.parents[2] / "compose"))
-    from native_brokers import Kafka, RabbitMQ
+    from native_brokers import Kafka, RabbitMQ, Redis
 
-    kind = RabbitMQ if profile == "rabbit" else Kafka
+    kind = {"rabbit": RabbitMQ, "kafka": Kafka, "redis": Redis}[profile]
     print(f"starting {kind.__name__} (set {variable} to use your own)", flush=True)
     kind.install()
     with kind() as server:

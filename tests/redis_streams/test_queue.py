@@ -1,0 +1,124 @@
+"""Streams of others, consumers that come and go, and what is left behind."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis as Client
+
+from gearshift import errors
+
+from .conftest import OpenBus, ack_all, take
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+
+def test_an_existing_stream_is_used_as_it_is(open_bus: OpenBus, raw: Client, name: str) -> None:
+    """What a plain program has added comes, what is sent reaches it, and nothing is deleted."""
+    raw.xadd("theirs", {"payload": b"1", "shop": "ulm"})
+    bus = open_bus('native.redis = { stream = "theirs", body_field = "payload" }')
+    try:
+        with bus.consumer(name, group="g") as consumer:
+            (delivery,) = take(consumer, 1)
+            assert (delivery.body, delivery.headers["shop"]) == (b"1", "ulm")
+            delivery.ack()
+            bus.producer(name).send("ours", headers={"n": 7})
+            assert ack_all(take(consumer, 1)) == ["ours"]
+            assert consumer.flush()
+        entries = raw.xrange("theirs")
+        assert [fields[b"payload"] for _, fields in entries] == [b"1", b"ours"]
+        assert raw.xpending("theirs", "g")["pending"] == 0
+        with pytest.raises(errors.GearshiftError, match="not ours"):
+            bus.delete(name)
+    finally:
+        raw.delete("theirs")
+
+
+def test_a_retry_of_an_existing_stream_reaches_its_group_alone(
+    open_bus: OpenBus, raw: Client, name: str
+) -> None:
+    """Other readers of the stream see the message once, whatever one group does with it."""
+    raw.xadd(f"{name}-shared", {"body": b"1"})
+    bus = open_bus(f'native.redis.stream = "{name}-shared"')
+    with bus.consumer(name, group="g") as consumer:
+        (first,) = take(consumer, 1)
+        first.retry(0.1)
+        (again,) = take(consumer, 1)
+        assert (again.body, again.attempt) == (b"1", 2)
+        again.ack()
+    assert raw.xlen(f"{name}-shared") == 1
+
+
+def test_a_stream_that_is_not_there_is_unknown(open_bus: OpenBus, raw: Client, name: str) -> None:
+    """It is not created in silence, and one that is deleted refuses what is sent."""
+    settings = f'native.redis.stream = "{name}-missing"'
+    with pytest.raises(errors.UnknownChannel, match="does not exist"):
+        open_bus(settings).producer(name)
+    raw.xadd(f"{name}-missing", {"body": b"1"})
+    producer = open_bus(settings).producer(name)
+    raw.delete(f"{name}-missing")
+    with pytest.raises(errors.Unroutable):
+        producer.send("lost?")
+    assert not raw.exists(f"{name}-missing")
+
+
+def test_a_plain_consumer_of_the_group_keeps_its_own(
+    open_bus: OpenBus, raw: Client, name: str
+) -> None:
+    """It shows no sign of life as ours do, and is not taken for dead."""
+    stream = f"{name}-shared"
+    for number in range(2):
+        raw.xadd(stream, {"body": b"%d" % number})
+    bus = open_bus(f'native.redis.stream = "{stream}"')
+    bus.declare(name)
+    raw.xreadgroup("g", "plain", {stream: ">"}, count=1)
+    with bus.consumer(name, group="g") as consumer:
+        assert [delivery.body for delivery in take(consumer, 1)] == [b"1"]
+        assert consumer.receive(timeout_s=1.5) == []
+    assert raw.xpending(stream, "g")["pending"] == 1
+
+
+def test_ten_returns_are_one_attempt(open_bus: OpenBus, name: str) -> None:
+    """Consumers that close with a message in their buffer do not use its attempts up."""
+    bus = open_bus("max_attempts = 2")
+    bus.producer(name).send("kept")
+    for earlier in range(11):
+        with bus.consumer(name, group="g") as consumer:
+            (delivery,) = take(consumer, 1)
+            attempt = 1 + earlier // 10
+            assert (delivery.attempt, delivery.redelivered) == (attempt, earlier > 0)
+    with bus.consumer(name, group="g") as consumer:
+        assert ack_all(take(consumer, 1)) == ["kept"]
+
+
+def test_what_is_settled_leaves_nothing(open_bus: OpenBus, raw: Client, name: str) -> None:
+    """Neither entries nor consumers nor tails stay on the server."""
+    bus = open_bus()
+    bus.producer(name).send_many(range(50))
+    with bus.consumer(name, group="g") as consumer, bus.consumer(name, ephemeral=True):
+        ack_all(take(consumer, 50))
+    stream = f"gearshift:{{{name}}}:stream:g"
+    assert raw.xlen(stream) == 0
+    with bus.consumer(name, group="g") as next_one:
+        next_one.receive(timeout_s=1.5)
+        assert len(raw.xinfo_consumers(stream, "g")) <= 1
+    left = {key.decode() for key in raw.scan_iter(f"gearshift:{{{name}}}:*")}
+    assert left == {stream, f"gearshift:{{{name}}}:groups"}
+
+
+def test_a_tail_that_died_is_forgotten(open_bus: OpenBus, raw: Client, name: str) -> None:
+    """Its stream expires, and the next send drops the group: nothing grows for nobody."""
+    bus = open_bus(profile="lease_s = 2")
+    producer = bus.producer(name)
+    with bus.consumer(name, ephemeral=True):
+        producer.send(1)
+        groups = f"gearshift:{{{name}}}:groups"
+        (tail,) = [key.decode() for key, kind in raw.hgetall(groups).items() if kind != b"durable"]
+        stream = f"gearshift:{{{name}}}:stream:{tail}"
+        assert 0 < raw.pttl(stream) <= 12_000
+        raw.pexpire(stream, 1)  # as if its consumer had shown no sign of life for so long
+        time.sleep(0.01)
+        producer.send(2)
+        assert set(raw.hgetall(groups)) == {b"g"}
+        assert not raw.exists(stream)

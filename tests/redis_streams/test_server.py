@@ -1,0 +1,129 @@
+"""What a server says no to, or should not be trusted with, and how that is told."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from redis import Redis as Client
+
+import gearshift
+from gearshift import errors
+from gearshift_redis.settings import RedisChannel, RedisSettings
+from native_brokers import Redis
+
+from .conftest import OpenBus, ack_all, take
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+
+def test_a_server_that_forgets_is_refused(open_bus: OpenBus, name: str) -> None:
+    """Without an append-only file a confirmed message would not outlive the server."""
+    with Redis(settings={"appendonly": "no"}) as forgetful:
+        with pytest.raises(errors.NotSupported, match="appendonly is not set"):
+            open_bus(url=forgetful.url).producer(name)
+        allowed = open_bus(url=forgetful.url, profile="allow_forgetful_server = true")
+        allowed.producer(name).send(1)
+        assert ack_all(take(allowed.consumer(name, group="g"), 1)) == [1]
+
+
+def test_a_server_that_evicts_is_refused(open_bus: OpenBus, name: str) -> None:
+    """With an allkeys policy a full server throws whole queues away."""
+    with (
+        Redis(settings={"maxmemory-policy": "allkeys-lru"}) as evicting,
+        pytest.raises(errors.NotSupported, match="maxmemory-policy allkeys-lru"),
+    ):
+        open_bus(url=evicting.url).producer(name)
+
+
+def test_a_full_server_refuses_and_nothing_is_half_stored(open_bus: OpenBus, name: str) -> None:
+    """The error says that memory is full; once there is room, the next send is stored."""
+    with Redis() as full, Client.from_url(full.url) as raw:
+        bus = open_bus(url=full.url)
+        producer = bus.producer(name)
+        producer.send("before")
+        raw.config_set("maxmemory", "1mb")
+        with pytest.raises(errors.PublishRefused, match="memory is full") as refused:
+            producer.send("x" * 1000)
+        assert refused.value.retryable
+        raw.config_set("maxmemory", "0")
+        producer.send("after")
+        assert ack_all(take(bus.consumer(name, group="g"), 2)) == ["before", "after"]
+
+
+def test_a_wrong_password_is_told_without_it(
+    open_bus: OpenBus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the error nor any log line holds what was tried."""
+    caplog.set_level(logging.DEBUG)
+    with Redis(settings={"requirepass": "right-secret"}) as locked:
+        url = locked.url.replace("redis://", "redis://:{}@")
+        with pytest.raises(errors.AuthenticationFailed) as caught:
+            open_bus(url=url.format("wrong-secret")).producer(name)
+        with pytest.raises(errors.AuthenticationFailed):
+            open_bus(url=locked.url).producer(name)
+        bus = open_bus(url=url.format("right-secret"))
+        bus.producer(name).send(1)
+        assert ack_all(take(bus.consumer(name, group="g"), 1)) == [1]
+        texts = [str(caught.value), repr(bus), caplog.text]
+    assert not [text for text in texts if "wrong-secret" in text or "right-secret" in text]
+
+
+def test_a_key_of_another_type_is_a_conflict(open_bus: OpenBus, raw: Client, name: str) -> None:
+    """What somebody else keeps under a channel's name is not overwritten."""
+    raw.set(f"gearshift:{{{name}}}:groups", "theirs")
+    with pytest.raises(errors.TopologyConflict, match="something else"):
+        open_bus().producer(name)
+    assert raw.get(f"gearshift:{{{name}}}:groups") == b"theirs"
+
+
+def test_a_group_that_is_deleted_underneath_is_made_again(
+    open_bus: OpenBus, raw: Client, name: str
+) -> None:
+    """A consumer whose stream is gone does not wait for ever: it goes on with what is sent then."""
+    bus = open_bus()
+    producer, consumer = bus.producer(name), bus.consumer(name, group="g")
+    raw.delete(f"gearshift:{{{name}}}:stream:g")
+    producer.send("kept")
+    assert ack_all(take(consumer, 1)) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"url": "http://localhost"}, "url: unknown scheme 'http', expected redis"),
+        ({"url": "redis://localhost/orders"}, "not the number of a database"),
+        ({"url": "redis://:a@localhost", "password": "b"}, "password: given in url too"),
+        ({"lease_s": 0.1}, "lease_s: 0.1 is out of range"),
+        ({"timeout_s": 60.0}, "timeout_s: 60.0 is out of range"),
+        ({"tls_ca_file": "ca.pem"}, "tls_ca_file: only used with TLS"),
+        ({"tls_insecure_skip_verify": True}, "only used with a rediss:// url"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(settings: dict[str, object], reason: str) -> None:
+    """Each names its field and what to do, before any connection."""
+    with pytest.raises(ValueError, match=reason):
+        RedisSettings(**settings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="stream: is empty"):
+        RedisChannel(stream="")
+
+
+def test_a_killed_server_brings_every_retry_back(open_bus: OpenBus, name: str) -> None:
+    """Retries that wait, and those that were in hand, survive SIGKILL, each exactly counted."""
+    with Redis() as broker:
+        bus = open_bus("prefetch = 200", url=broker.url, profile="lease_s = 2")
+        bus.producer(name).send_many(range(200))
+        consumer = bus.consumer(name, group="g")
+        for delivery in take(consumer, 200):
+            if delivery.value % 2:
+                delivery.retry(2.0)
+        consumer.flush()
+        broker.kill()
+        broker.start()
+        seen: dict[int, gearshift.Delivery] = {}
+        while len(seen) < 200:
+            for delivery in take(consumer, 1):
+                seen[delivery.value] = delivery
+                delivery.ack()
+        assert all(seen[n].attempt == (2 if n % 2 else 1) for n in seen)
+        assert all(delivery.redelivered for delivery in seen.values())
