@@ -98,10 +98,10 @@ def imported() -> list[str]:
 
 
 def test_listing_reads_metadata_and_imports_nothing(install: Install) -> None:
-    module = install("redis")
-    entry = next(entry for entry in plugins.available() if entry.name == "redis")
-    assert entry == plugins.PluginEntry("redis", "acme-redis", "1.2", module)
-    assert str(entry) == "acme-redis 1.2"
+    module = install("nats")
+    entry = next(entry for entry in plugins.available() if entry.name == "nats")
+    assert entry == plugins.PluginEntry("nats", "acme-nats", "1.2", module)
+    assert str(entry) == "acme-nats 1.2"
     assert module not in sys.modules
 
 
@@ -112,25 +112,25 @@ def test_built_in_backends_are_registered_like_any_other() -> None:
 
 
 def test_loading_imports_only_the_one_that_was_named(install: Install) -> None:
-    module = install("redis")
+    module = install("nats")
     install("nats")
-    plugin = plugins.load("redis")
+    plugin = plugins.load("nats")
     assert isinstance(plugin, BackendPlugin)
-    assert (plugin.name, plugin.summary, plugin.natural) == ("redis", "A test", Semantics.QUEUE)
+    assert (plugin.name, plugin.summary, plugin.natural) == ("nats", "A test", Semantics.QUEUE)
     assert imported() == [module]
 
 
 def test_loading_twice_imports_once_and_gives_the_same(install: Install) -> None:
-    module = install("redis")
-    assert plugins.load("redis").name == plugins.load("redis").name
+    module = install("nats")
+    assert plugins.load("nats").name == plugins.load("nats").name
     assert imported() == [module]
 
 
 def test_a_misspelt_name_is_suggested_and_no_install_command_given(install: Install) -> None:
-    install("redis")
+    install("nats")
     with pytest.raises(BackendNotFound) as caught:
         plugins.load("reddis")
-    assert caught.value.hint == "did you mean 'redis'?"
+    assert caught.value.hint == "did you mean 'nats'?"
     assert "memory" in str(caught.value)
     assert "sqlite" in str(caught.value)
 
@@ -150,11 +150,11 @@ def test_a_name_that_a_shell_would_read_otherwise_is_not_put_into_a_command(name
 
 
 def test_two_distributions_of_one_name_are_both_named(install: Install) -> None:
-    install("redis")
-    install("redis", distribution="other-redis")
+    install("nats")
+    install("nats", distribution="other-nats")
     with pytest.raises(PluginConflict) as caught:
-        plugins.load("redis")
-    assert "acme-redis 1.2 and by other-redis 1.2" in str(caught.value)
+        plugins.load("nats")
+    assert "acme-nats 1.2 and by other-nats 1.2" in str(caught.value)
     assert imported() == []
 
 
@@ -171,12 +171,12 @@ def test_a_plugin_that_does_not_import_says_why_and_others_still_load(
     install: Install, code: str, cause: type[BaseException], says: str
 ) -> None:
     install("broken", code=code)
-    install("redis")
+    install("nats")
     with pytest.raises(PluginImportError, match=says) as caught:
         plugins.load("broken")
     assert isinstance(caught.value.__cause__, cause)
     assert "acme-broken 1.2" in str(caught.value)
-    assert plugins.load("redis").name == "redis"
+    assert plugins.load("nats").name == "nats"
 
 
 def test_an_entry_point_that_is_no_module_is_an_import_error(install: Install, site: Path) -> None:
@@ -223,29 +223,29 @@ def test_a_module_without_a_proper_hook_is_refused(install: Install, code: str, 
 
 
 def test_a_plugin_that_calls_itself_otherwise_is_refused(install: Install) -> None:
-    install("redis", calls_itself="valkey")
+    install("nats", calls_itself="valkey")
     with pytest.raises(PluginError, match="calls itself 'valkey'"):
-        plugins.load("redis")
+        plugins.load("nats")
 
 
 def test_a_natural_semantics_without_capabilities_is_refused(install: Install) -> None:
-    install("redis", natural="STREAM")
+    install("nats", natural="STREAM")
     with pytest.raises(PluginError, match="no capabilities for its natural"):
-        plugins.load("redis")
+        plugins.load("nats")
 
 
 def test_describing_loads_what_it_can_and_says_what_is_wrong_with_the_rest(
     install: Install,
 ) -> None:
-    install("redis")
+    install("nats")
     install("broken", code="raise RuntimeError('needs a licence')")
     install("twice")
     install("twice", distribution="other-twice")
     found = {status.distribution: status for status in plugins.describe()}
-    redis, broken = found["acme-redis"], found["acme-broken"]
-    assert redis.error is None
-    assert redis.plugin is not None
-    assert set(redis.plugin.capabilities) == {Semantics.QUEUE}
+    nats, broken = found["acme-nats"], found["acme-broken"]
+    assert nats.error is None
+    assert nats.plugin is not None
+    assert set(nats.plugin.capabilities) == {Semantics.QUEUE}
     assert broken.plugin is None
     assert isinstance(broken.error, PluginImportError)
     assert (broken.name, broken.version) == ("broken", "1.2")
