@@ -113,7 +113,7 @@ def test_built_in_backends_are_registered_like_any_other() -> None:
 
 def test_loading_imports_only_the_one_that_was_named(install: Install) -> None:
     module = install("nats")
-    install("nats")
+    install("pulsar")
     plugin = plugins.load("nats")
     assert isinstance(plugin, BackendPlugin)
     assert (plugin.name, plugin.summary, plugin.natural) == ("nats", "A test", Semantics.QUEUE)
@@ -129,7 +129,7 @@ def test_loading_twice_imports_once_and_gives_the_same(install: Install) -> None
 def test_a_misspelt_name_is_suggested_and_no_install_command_given(install: Install) -> None:
     install("nats")
     with pytest.raises(BackendNotFound) as caught:
-        plugins.load("reddis")
+        plugins.load("natts")
     assert caught.value.hint == "did you mean 'nats'?"
     assert "memory" in str(caught.value)
     assert "sqlite" in str(caught.value)
