@@ -8,6 +8,11 @@ import pytest
 from redis import Redis as Client
 
 from gearshift import errors
+from gearshift.driver import ChannelSpec, ConsumerSpec, Settlement, Verdict
+from gearshift.message import Semantics
+from gearshift_redis.backend import RedisBackend
+from gearshift_redis.settings import RedisSettings
+from native_brokers import Redis
 
 from .conftest import OpenBus, ack_all, take
 
@@ -124,3 +129,29 @@ def test_a_tail_that_died_is_forgotten(open_bus: OpenBus, raw: Client, name: str
         producer.send(2)
         assert set(raw.hgetall(groups)) == {b"g"}
         assert not raw.exists(stream)
+
+
+def test_who_was_taken_for_dead_settles_nothing_of_others(
+    open_bus: OpenBus, redis: Redis, raw: Client, name: str
+) -> None:
+    """Whatever a consumer that stood still says of a message that another has, it is told so."""
+    bus = open_bus()
+    bus.producer(name).send("held")
+    backend = RedisBackend(RedisSettings(url=redis.url))
+    channel = ChannelSpec(name=name, semantics=Semantics.QUEUE, groups=("g",))
+    frozen, other = (
+        backend.queue_consumer(ConsumerSpec(channel=channel, group="g", member=m, prefetch=1))
+        for m in ("frozen", "other")
+    )
+    (late,) = frozen.receive(1, 10.0)
+    for sign in raw.scan_iter(f"gearshift:{{{name}}}:alive:g:gearshift:frozen#*"):
+        raw.delete(sign)  # as if it had shown none for so long
+    (taken,) = other.receive(1, 10.0)
+    for verdict in (Verdict.ACK, Verdict.DISCARD, Verdict.RELEASE, Verdict.RETRY):
+        said = Settlement(late.token, verdict, message=late.message, attempt=1)
+        (failure,) = frozen.settle([said])
+        assert isinstance(failure.error, errors.StaleDelivery)
+    assert other.settle([Settlement(taken.token, Verdict.ACK)]) == []
+    assert raw.xlen(f"gearshift:{{{name}}}:stream:g") == 0
+    for consumer in (frozen, other):
+        consumer.close(5.0)
