@@ -143,9 +143,8 @@ def dead_letters() -> list[tuple[int, str]]:
 @contextlib.contextmanager
 def broker(profile: str) -> Iterator[None]:
     """The broker that the profile needs, started here unless its address is given."""
-    variable = {"rabbit": "RABBITMQ_URL", "kafka": "KAFKA_BOOTSTRAP", "redis": "REDIS_URL"}.get(
-        profile
-    )
+    variables = {"rabbit": "RABBITMQ_URL", "kafka": "KAFKA_BOOTSTRAP", "redis": "REDIS_URL"}
+    variable = variables.get(profile)
     if variable is None or variable in os.environ:
         yield
         return

@@ -133,11 +133,10 @@ class QueueConsumer:
     # ── settling ──
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
-        """See QueueDriver. One round trip, however many there are."""
+        """See QueueDriver. One pipeline, after redis-py has asked whether the scripts are loaded."""
         pipeline = self._client.pipeline(transaction=False)
         asked: list[dict[bytes, _Token]] = []
-        for key, run in groupby(settlements, key=_how):
-            verdict, source = key
+        for (verdict, source), run in groupby(settlements, key=_how):
             those = list(run)
             if verdict in (Verdict.ACK, Verdict.DISCARD):
                 ids = [each.token.id for each in those]

@@ -10,13 +10,13 @@ from __future__ import annotations
 from redis import Redis
 from redis.commands.core import Script
 
-__all__ = ["RELEASED", "Scripts"]
+__all__ = ["PREFIX", "Scripts"]
 
 #: Consumers of ours are called so, which tells them from others in an adopted stream's group.
 PREFIX = "gearshift:"
 
 #: Owns what was given back. It shows no sign of life, so anybody takes it.
-RELEASED = f"{PREFIX}released"
+_RELEASED = f"{PREFIX}released"
 
 _NOW = """
 local time = redis.call('TIME')
@@ -148,7 +148,7 @@ _RELEASE = (
     _IS_MINE
     + f"""
 if not is_mine(ARGV[4]) then return {{ARGV[4]}} end
-redis.call('XCLAIM', KEYS[1], ARGV[1], '{RELEASED}', 0, ARGV[4], 'JUSTID')
+redis.call('XCLAIM', KEYS[1], ARGV[1], '{_RELEASED}', 0, ARGV[4], 'JUSTID')
 return {{}}
 """
 )
