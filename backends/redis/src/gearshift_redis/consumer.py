@@ -133,7 +133,7 @@ class QueueConsumer:
     # ── settling ──
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
-        """See QueueDriver. One pipeline, after redis-py has asked whether the scripts are loaded."""
+        """See QueueDriver. One pipeline, after redis-py has asked for the scripts."""
         pipeline = self._client.pipeline(transaction=False)
         asked: list[dict[bytes, _Token]] = []
         for (verdict, source), run in groupby(settlements, key=_how):
