@@ -115,8 +115,8 @@ class Bus:
         lists, or any if it lists none. Blocks for about ``timeout_s`` seconds at most. Raises
         ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
         """
-        spec, capabilities = self._checked(channel, requires)
-        self._connections.ensure(spec, create, timeout_s)
+        spec, _ = self._checked(channel, requires)
+        capabilities = self._connections.ensure(spec, create, timeout_s)
         settings = self._topology.settings(channel)
         policy = ProducerPolicy(
             channel=channel,
@@ -195,7 +195,7 @@ class Bus:
         name = DEFAULT_GROUP if ephemeral else self._topology.group(spec, group, create=create)
         if not ephemeral and spec.semantics is Semantics.QUEUE and name not in spec.groups:
             spec = replace(spec, groups=(*spec.groups, name))
-        self._connections.ensure(spec, create, timeout_s)
+        capabilities = self._connections.ensure(spec, create, timeout_s)
         member = f"{channel}-{uuid.uuid4().hex[:12]}"
         wanted = ConsumerSpec(
             channel=spec,
@@ -229,9 +229,9 @@ class Bus:
         attempts, and gives back on ``close`` what was not settled. Creates nothing. Blocking and
         errors as for ``consumer``.
         """
-        spec, capabilities = self._checked(channel)
+        spec, _ = self._checked(channel)
         name = self._topology.group(spec, group, create=None)
-        self._connections.ensure(spec, False, timeout_s)
+        capabilities = self._connections.ensure(spec, False, timeout_s)
         wanted = ConsumerSpec(
             channel=spec,
             group=name,
@@ -256,9 +256,18 @@ class Bus:
         """Host and port of each server; empty for an embedded broker."""
         return self._backend.endpoints()
 
-    def capabilities(self, channel: str) -> Capabilities:
-        """What the backend declares for ``channel``. Raises NotSupported as ``producer`` would."""
-        return self._checked(channel)[1]
+    def capabilities(self, channel: str, *, live: bool = False) -> Capabilities:
+        """What the backend declares for ``channel``, of any server, without traffic.
+
+        With ``live`` the server is asked, which may give more: RabbitMQ before 4.0 takes larger
+        messages. Creates nothing. Raises NotSupported as ``producer`` would; if live also
+        ConnectionFailed.
+        """
+        spec, declared = self._checked(channel)
+        if not live:
+            return declared
+        with self._connections.admin(channel) as admin:
+            return admin.capabilities(spec, declared)
 
     def semantics(self, channel: str) -> Semantics:
         """The semantics of ``channel`` on this backend."""

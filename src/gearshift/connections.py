@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from gearshift.capabilities import Capabilities
 from gearshift.driver import AdminDriver, Backend, ChannelSpec, ConsumerSpec
 from gearshift.errors import GearshiftError
 from gearshift.failures import Failures
@@ -71,15 +72,18 @@ class Connections:
         finally:
             admin.close()
 
-    def ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> None:
-        """Make sure of the channel; a broker that has just started may refuse for a while."""
+    def ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> Capabilities:
+        """Make sure of the channel, and say what its server gives there.
 
-        def ensured() -> bool:
+        A broker that has just started may refuse for a while.
+        """
+
+        def ensured() -> Capabilities:
             with contextlib.closing(self.backend.admin()) as admin:
                 self.topology.ensure(admin, spec, create=create)
-            return True
+                return admin.capabilities(spec, self.topology.capabilities(spec))
 
-        self._connect(ensured, spec.name, timeout_s)
+        return self._connect(ensured, spec.name, timeout_s)
 
     def outbox(self, spec: ChannelSpec, timeout_s: float) -> Outbox:
         """Connect for publishing to a channel."""

@@ -232,12 +232,14 @@ class _Examination:
             more = f" with groups: {groups}" if semantics == "queue" else ""
             detail = f"{name}: not there; a {semantics} would be created{more}"
             return Check(step="topology", status=Status.OK, detail=detail, subject=name)
+        largest = self.bus.capabilities(name, live=True).max_message_bytes
         states = self.bus.groups(name)
         missing = [state.group for state in states if _is_unknown(state)]
         if not missing:
             self.bus.declare(name)  # all is there: this compares, and raises what differs
         present = [state.group for state in states if not _is_unknown(state)]
         parts = [f"{name}: {semantics}", f"groups: {', '.join(present) or 'none yet'}"]
+        parts.append(f"messages of up to {largest:,} bytes")
         if missing:
             parts.append(f"would be created: {', '.join(missing)}")
         return Check(step="topology", status=Status.OK, detail="; ".join(parts), subject=name)

@@ -81,7 +81,8 @@ class BackendPlugin:
     from TOML by core. Their ``__post_init__`` checks what a type cannot, raising ValueError with a
     text that starts with the field's name. Fields of type ``Secret`` are masked everywhere.
 
-    ``capabilities`` maps each semantics that the backend offers to what it declares;
+    ``capabilities`` maps each semantics that the backend offers to what it declares of every
+    server that it supports; ``AdminDriver.capabilities`` may add to that once connected.
     ``natural`` is the semantics of a channel that names none.
 
     ``connect`` makes a Backend from a settings object and must not do any I/O.
@@ -415,6 +416,12 @@ class AdminDriver(Protocol):
 
     def server(self) -> str:
         """Product and version as the server tells it, such as ``RabbitMQ 4.0.5``."""
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        """``declared``, or more of it where this server, by its version or settings, gives more.
+
+        Never less: what the plugin declares holds on every server that the backend supports.
+        """
 
     def exists(self, channel: ChannelSpec) -> bool:
         """True if the channel is there. Creates nothing."""

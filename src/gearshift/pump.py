@@ -70,7 +70,7 @@ class Pump:
         failures: Failures,
         *,
         name: str,
-        on_reconnect: Callable[[], None],
+        on_reconnect: Callable[[], object],
         open_timeout_s: float,
     ) -> None:
         self._source = source

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from gearshift import config as configuration
+from gearshift.capabilities import Capabilities
 from gearshift.driver import (
     AdminDriver,
     Backend,
@@ -155,6 +156,9 @@ class _Untouched:
 
     def server(self) -> str:
         return "rehearsal"
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         return True

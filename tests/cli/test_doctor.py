@@ -209,7 +209,9 @@ def test_topology_tells_what_is_there(run: Run) -> None:
     """Groups that exist, and channels that would be created."""
     run("send", "orders", input="1\n")
     details = {check.subject: check.detail for check in examine() if check.step == "topology"}
-    assert details["orders"] == "orders: queue; groups: default, audit"
+    assert details["orders"] == (
+        "orders: queue; groups: default, audit; messages of up to 67,108,864 bytes"
+    )
     assert "would be created" in details["events"]
 
 

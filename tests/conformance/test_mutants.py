@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from conformance import late_word
 from conformance.mutants import MUTANTS, Mutant
 
 from gearshift import config, plugins
 from gearshift.conformance.behaviour import Status, execute
-from gearshift.conformance.harness import Harness, shared
+from gearshift.conformance.harness import Faults, Harness, shared
 from gearshift.conformance.suite import SUITE
+from gearshift.message import Semantics
 
 BEHAVIOURS = {behaviour.name: behaviour for behaviour in SUITE}
 
@@ -32,3 +35,29 @@ def test_a_mutant_is_killed_by_its_checker(mutant: Mutant, tmp_path: Path) -> No
         result = execute(BEHAVIOURS[mutant.behaviour], harness)
     assert result.status is Status.FAILED, f"survived: {result}"
     assert mutant.checker in result.checkers, result.text
+
+
+def test_the_late_word_of_a_frozen_worker_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This damage is done by another process, which finds the backend as one that is installed."""
+    info = tmp_path / "late_word-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late-word\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        f"[gearshift.backends]\n{late_word.NAME} = {late_word.__name__}\n"
+    )
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(tests))))
+    file = tmp_path / "gearshift.toml"
+    file.write_text(f'[profiles.p]\nbackend = "{late_word.NAME}"\npath = "kit.db"\nlease_s = 1.0\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    harness = Harness(
+        config=config.load(file),
+        semantics=Semantics.QUEUE,
+        faults=Faults(broker=None, cable=None, workers=True, lease_s=1.0),
+        patience_s=10.0,
+    )
+    result = execute(BEHAVIOURS["a_frozen_worker_harms_nobody"], harness)
+    assert result.status is Status.FAILED, f"survived: {result}"
+    assert "stale-settle" in result.checkers, result.text

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
 
 import gearshift
-from gearshift import Start, StartAt, errors
+from gearshift import Capabilities, Start, StartAt, errors
+from gearshift.driver import ChannelSpec
+from gearshift.embedded.memory.admin import MemoryAdmin
+from gearshift.embedded.sqlite.admin import SqliteAdmin
+
+from .conftest import CHANNELS, Open
 
 IDLE_S = 0.4
 
@@ -250,3 +255,22 @@ def test_channels_do_not_meet(bus: gearshift.Bus) -> None:
     for name in names:
         with bus.consumer(name, create=True) as consumer:
             assert drain(consumer) == [name] * 3 + ["last"] * (name == names[0])
+
+
+def test_what_the_server_gives_is_what_counts_once_connected(
+    open_bus: Open, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without traffic it is what is declared; producers go by what the server says."""
+    admin = {"memory": MemoryAdmin, "sqlite": SqliteAdmin}[backend]
+
+    def capabilities(_: object, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        return replace(declared, max_message_bytes=declared.max_message_bytes + len(channel.name))
+
+    monkeypatch.setattr(admin, "capabilities", capabilities)
+    bus = open_bus(CHANNELS)
+    declared = bus.capabilities("orders").max_message_bytes
+    assert bus.capabilities("orders", live=True).max_message_bytes == declared + len("orders")
+    message = bus.producer("orders").message(b"")
+    bus.producer("orders").send(bytes(declared + len("orders") - message.size))
+    with pytest.raises(errors.MessageTooLarge, match=str(declared + len("orders"))):
+        bus.producer("orders").send(bytes(declared + len("orders") + 1))

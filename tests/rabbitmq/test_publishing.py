@@ -12,6 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 import gearshift
 from gearshift.errors import (
     BackpressureError,
+    MessageTooLarge,
     OutcomeUnknown,
     PublishRefused,
     Unroutable,
@@ -21,6 +22,8 @@ from native_brokers import RabbitMQ
 from .conftest import OpenBus, take, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+MIB = 1024 * 1024
 
 
 @contextlib.contextmanager
@@ -145,3 +148,22 @@ def test_a_message_that_the_channel_is_closed_over_fails_alone(
     raw.exchange_declare(name, "fanout", durable=True)
     raw.queue_bind(f"{name}.default", name, "")
     producer.send({})
+
+
+@pytest.mark.parametrize("semantics", ["queue", "stream"])
+def test_the_largest_message_is_what_this_release_takes(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str, semantics: str
+) -> None:
+    """Declared is what every release takes; connected it is known that those before 4.0 take more,
+    and producers go by that."""
+    bus = open_bus(f'[channels.{name}]\nsemantics = "{semantics}"')
+    declared = bus.capabilities(name)
+    live = bus.capabilities(name, live=True)
+    before_4 = bus.server().startswith("RabbitMQ 3.")
+    assert declared.max_message_bytes == 16 * MIB
+    assert live.max_message_bytes == (128 * MIB if before_4 else 16 * MIB)
+    producer = bus.producer(name)
+    if before_4:
+        producer.send(bytes(16 * MIB + 1), timeout_s=60.0)
+    with pytest.raises(MessageTooLarge, match=f"the limit is {live.max_message_bytes}"):
+        producer.send(bytes(live.max_message_bytes + 1))

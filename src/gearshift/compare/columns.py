@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from gearshift import config as configuration
@@ -65,25 +64,20 @@ def described(broker: Broker) -> Column:
     """What the report says of a column. Connects, so that what is down is known at once."""
     config = configuration.load(broker.config, profile=broker.profile)
     plugin = plugins.load(config.backend)
-    with _opened(broker) as (server, embedded):
+    channel = "described"  # it need not be there
+    bus, _ = broker.open({channel: {"semantics": broker.semantics}})
+    with bus:
         return Column(
             id=f"{broker.profile}:{broker.semantics}",
             profile=broker.profile,
             semantics=broker.semantics.value,
             backend=plugin.name,
-            server=server,
-            embedded=embedded,
-            capabilities=plugin.capabilities[broker.semantics].as_dict(),
+            server=bus.server(),
+            embedded=not bus.endpoints(),
+            capabilities=bus.capabilities(channel, live=True).as_dict(),
             settings=tuple(
                 Setting(row.key, row.value, row.origin)
                 for row in config.rows(plugin)
                 if row.key.startswith(("profile", "profiles."))
             ),
         )
-
-
-@contextlib.contextmanager
-def _opened(broker: Broker) -> Iterator[tuple[str, bool]]:
-    bus, _ = broker.open({})
-    with bus:
-        yield bus.server(), not bus.endpoints()

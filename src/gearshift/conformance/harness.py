@@ -100,10 +100,11 @@ class Harness:
         words = (self.plugin.name, self.edition, str(self.semantics))
         return " ".join(word for word in words if word)
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
-        """What the backend declares for these semantics."""
-        return self.plugin.capabilities[self.semantics]
+        """What the backend declares for these semantics, of the server that answers."""
+        with self.connect({"kit": {"semantics": str(self.semantics)}}) as bus:
+            return bus.capabilities("kit", live=True)
 
     @cached_property
     def server(self) -> str:

@@ -129,7 +129,13 @@ class Kit:
         return consumer
 
     def worker(
-        self, channel: str, *, group: str = "g", work_s: float, prefetch: int = 10
+        self,
+        channel: str,
+        *,
+        group: str = "g",
+        work_s: float,
+        verdict: str = "ack",
+        prefetch: int = 10,
     ) -> WorkerProcess:
         """A consumer in a process of its own; ``adopt`` its events when it is over."""
         number = next(self._numbers)
@@ -144,6 +150,7 @@ class Kit:
                 actor=f"w{number}",
                 prefetch=prefetch,
                 work_s=work_s,
+                verdict=verdict,
                 events=str(Path(self._folder.name, f"w{number}.jsonl")),
             )
         )

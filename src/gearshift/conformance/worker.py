@@ -1,7 +1,8 @@
 """A consumer in a process of its own, to be killed or frozen.
 
-``main`` reads a ``Job`` as JSON from stdin, receives, works for a while on each delivery, acks it,
-and appends every event to a file before it goes on: what SIGKILL leaves there is what had happened.
+``main`` reads a ``Job`` as JSON from stdin, receives, works for a while on each delivery, settles
+it, and appends every event to a file before it goes on: what SIGKILL leaves there is what had
+happened.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ __all__ = ["Job", "WorkerProcess"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is to do: ``work_s`` seconds for each delivery of ``channel``."""
+    """What a worker is to do: work on each delivery of ``channel`` for ``work_s`` seconds, then
+    settle it with ``verdict``, "ack" or "retry"."""
 
     config: str
     profile: str
@@ -39,6 +41,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     prefetch: int
     work_s: float
+    verdict: str
     events: str
 
 
@@ -102,7 +105,7 @@ def main() -> None:
                 for delivery in consumer.receive(timeout_s=0.1):
                     time.sleep(job.work_s)
                     try:
-                        consumer.ack(delivery)
+                        getattr(consumer, job.verdict)(delivery)
                     except GearshiftError:
                         continue  # recorded as failed; it goes to somebody else
 

@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from gearshift.capabilities import Capabilities
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
@@ -58,6 +59,9 @@ class KafkaAdmin:
         cluster = self._client.list_topics(timeout=_TIMEOUT_S)
         count = len(cluster.brokers)
         return f"Apache Kafka cluster {cluster.cluster_id}, {count} broker{'s' * (count != 1)}"
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         return bool(topic_partitions(self._client, topic_name(channel), _TIMEOUT_S))

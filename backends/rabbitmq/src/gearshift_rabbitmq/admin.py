@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pika import exceptions
 
+from gearshift.capabilities import Capabilities
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported
 from gearshift.message import Semantics
@@ -25,6 +27,10 @@ __all__ = ["Admin"]
 _FRESH_S = 0.4
 
 
+#: Default of max_message_size in 3.x. Bytes.
+_LARGEST_BEFORE_4 = 128 * 1024 * 1024
+
+
 class Admin:
     """An AdminDriver. Keeps its connection between calls that follow one another quickly only:
     nobody answers heartbeats between calls, and a thread for that would idle all day."""
@@ -38,9 +44,14 @@ class Admin:
 
     def server(self) -> str:
         """Product and version as the server told when it was connected to."""
-        properties = self._connected().connection.server_properties or {}
-        product, version = properties.get("product", "RabbitMQ"), properties.get("version", "?")
-        return f"{_text(product)} {_text(version)}"
+        return " ".join(self._server())
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        """See AdminDriver. Releases before 4.0 take larger messages."""
+        product, version = self._server()
+        if product == "RabbitMQ" and version.startswith("3."):
+            return replace(declared, max_message_bytes=_LARGEST_BEFORE_4)
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         """Whether the exchange (and an adopted queue) is there. Creates nothing."""
@@ -100,6 +111,11 @@ class Admin:
         link, self._link = self._link, None
         if link is not None:
             link.close(1.0)
+
+    def _server(self) -> tuple[str, str]:
+        """Product and version."""
+        told = self._connected().connection.server_properties or {}
+        return _text(told.get("product", "RabbitMQ")), _text(told.get("version", "?"))
 
     def _delete_stream(self, layout: Layout) -> None:
         if layout.adopted is not None:

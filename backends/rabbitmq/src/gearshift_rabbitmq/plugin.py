@@ -31,7 +31,7 @@ QUEUE = Capabilities(
     prefetch=Prefetch.STRICT,
     survives=Survives.BROKER_RESTART,
     members=Members.ANY,
-    max_message_bytes=16 * 1024 * 1024,  # max_message_size of 4.x; 3.x took 128 MiB
+    max_message_bytes=16 * 1024 * 1024,  # max_message_size of 4.x; Admin knows of 3.x
 )
 
 STREAM = Capabilities(

@@ -9,6 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from gearshift.capabilities import Capabilities
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported, UnknownChannel
 from gearshift_redis.layout import Layout
@@ -33,6 +34,10 @@ class Admin:
         if "valkey_version" in info:
             return f"Valkey {info['valkey_version']}"
         return f"Redis {info.get('redis_version', '?')}"
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        """See AdminDriver. All servers give the same."""
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         """See AdminDriver."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from gearshift.capabilities import Capabilities
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.embedded.memory.channel import Channel, Clock, QueueChannel, StreamChannel
 from gearshift.embedded.memory.group import Group
@@ -66,6 +67,9 @@ class MemoryAdmin:
 
     def server(self) -> str:
         return "memory (this process)"
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         return self._channels.find(channel.name) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from gearshift.capabilities import Capabilities
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.embedded.declared import DEFAULT_PARTITIONS
 from gearshift.embedded.sqlite.members import drop_finished, drop_group
@@ -32,6 +33,9 @@ class SqliteAdmin:
 
     def server(self) -> str:
         return f"SQLite {sqlite3.sqlite_version}"
+
+    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         return self._store.write(lambda tx: find_channel(tx.db, channel.name) is not None)
