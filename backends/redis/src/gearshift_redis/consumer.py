@@ -19,7 +19,7 @@ from redis import Redis
 from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
 from gearshift.errors import StaleDelivery
 from gearshift_redis.layout import Layout, Source
-from gearshift_redis.scripts import PREFIX, Scripts
+from gearshift_redis.scripts import PREFIX, Scripts, add_to, load
 from gearshift_redis.wire import RETURNS_PER_ATTEMPT, attempts_of, fields_of, message_of
 
 __all__ = ["QueueConsumer"]
@@ -45,6 +45,7 @@ class QueueConsumer:
     def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, lease_s: float) -> None:
         self._client = client
         self._scripts = Scripts(client)
+        load(client, self._scripts.ack, self._scripts.retry, self._scripts.release)
         self._layout = layout
         self._group = spec.group
         self._ephemeral = spec.ephemeral
@@ -133,23 +134,22 @@ class QueueConsumer:
     # ── settling ──
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
-        """See QueueDriver. One pipeline, after redis-py has asked for the scripts."""
+        """See QueueDriver. One pipeline."""
         pipeline = self._client.pipeline(transaction=False)
         asked: list[dict[bytes, _Token]] = []
         for (verdict, source), run in groupby(settlements, key=_how):
             those = list(run)
             if verdict in (Verdict.ACK, Verdict.DISCARD):
                 ids = [each.token.id for each in those]
-                self._scripts.ack([source.stream], self._who(source, *ids), client=pipeline)
+                add_to(pipeline, self._scripts.ack, [source.stream], self._who(source, *ids))
                 asked.append({each.token.id: each.token for each in those})
                 continue
             for each in those:
                 if verdict is Verdict.RETRY:
                     self._retry(source, each, pipeline)
                 else:
-                    self._scripts.release(
-                        [source.stream], self._who(source, each.token.id), client=pipeline
-                    )
+                    who = self._who(source, each.token.id)
+                    add_to(pipeline, self._scripts.release, [source.stream], who)
                 asked.append({each.token.id: each.token})
         failures = []
         for answer, tokens in zip(pipeline.execute(), asked, strict=True):
@@ -165,11 +165,9 @@ class QueueConsumer:
         fields = fields_of(message, self._layout.body_field, attempts=attempt)
         delay_ms = round(settlement.delay_s * 1000)
         own, later = self._layout.stream(self._group), self._layout.later(self._group)
-        self._scripts.retry(
-            [source.stream, own, later],
-            [*self._who(source, settlement.token.id), delay_ms, *fields],
-            client=pipeline,
-        )
+        who = self._who(source, settlement.token.id)
+        keys = [source.stream, own, later]
+        add_to(pipeline, self._scripts.retry, keys, [*who, delay_ms, *fields])
 
     def _who(self, source: Source, *ids: bytes) -> list[Any]:
         return [self._group, self._name, int(source.owned), *ids]

@@ -14,7 +14,7 @@ from gearshift.driver import OnOutcomes, Outcome, Stored
 from gearshift.message import Message
 from gearshift_redis.errors import NoGroup, was_refused
 from gearshift_redis.layout import Layout
-from gearshift_redis.scripts import Scripts
+from gearshift_redis.scripts import Scripts, add_to, load
 from gearshift_redis.wire import fields_of
 
 __all__ = ["Producer"]
@@ -36,7 +36,7 @@ class Producer:
         self._client = client
         self._layout = layout
         self._publish = Scripts(client).publish
-        self._publish.sha = client.script_load(self._publish.script)
+        load(client, self._publish)
         self._batches: SimpleQueue[_Batch | None] = SimpleQueue()
         self._lock = threading.Condition()
         self._unanswered = 0
@@ -95,8 +95,8 @@ class Producer:
             if self._layout.adopted is not None:
                 pipeline.execute_command("XADD", self._layout.adopted, "NOMKSTREAM", "*", *fields)
             else:
-                keys = (1, self._layout.groups, self._layout.streams)
-                pipeline.execute_command("EVALSHA", self._publish.sha, *keys, *fields)
+                arguments = (self._layout.streams, *fields)
+                add_to(pipeline, self._publish, [self._layout.groups], arguments)
         try:
             answers = pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:

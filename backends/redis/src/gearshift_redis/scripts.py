@@ -7,10 +7,14 @@ over from one that stood still.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from redis import Redis
+from redis.client import Pipeline
 from redis.commands.core import Script
 
-__all__ = ["PREFIX", "Scripts"]
+__all__ = ["PREFIX", "Scripts", "add_to", "load"]
 
 #: Consumers of ours are called so, which tells them from others in an adopted stream's group.
 PREFIX = "gearshift:"
@@ -199,8 +203,24 @@ return count
 )
 
 
+def load(client: Redis, *scripts: Script) -> None:
+    """Have the server know ``scripts``, so that they may be added to pipelines."""
+    pipeline = client.pipeline(transaction=False)
+    for script in scripts:
+        pipeline.script_load(script.script)
+    pipeline.execute()
+
+
+def add_to(
+    pipeline: Pipeline, script: Script, keys: Sequence[str], arguments: Sequence[Any]
+) -> None:
+    """Have ``pipeline`` run a script that was loaded: redis-py itself would first ask the server
+    whether it has it, each time."""
+    pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
+
+
 class Scripts:
-    """The scripts, registered with one client. They are loaded when first run."""
+    """The scripts, registered with one client. Called alone, one is loaded when first run."""
 
     def __init__(self, client: Redis) -> None:
         self.serve: Script = client.register_script(_SERVE)
