@@ -38,6 +38,7 @@ from gearshift.inbox import Inbox
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift.producer import Producer, ProducerPolicy
 from gearshift.rehearsal import Rehearsed
+from gearshift.stats import ReceiveStats, Stats
 from gearshift.topology import Topology
 
 __all__ = ["Bus", "open_bus"]
@@ -211,6 +212,7 @@ class Bus:
             wanted.prefetch,
             serial_keys=serial_keys,
             rate_limit=None if rate is None else RateLimit(parse_rate(rate)),
+            stats=ReceiveStats(channel=channel, group=None if ephemeral else name),
         )
         policy = self._policy(wanted, capabilities, dead_letters, value_type)
         return self._consume(wanted, inbox, policy, create, timeout_s)
@@ -243,9 +245,17 @@ class Bus:
             retry=RetryPolicy(max_attempts=sys.maxsize),
             inspects=True,
         )
-        return self._consume(wanted, Inbox(prefetch), policy, False, timeout_s)
+        inbox = Inbox(prefetch, stats=ReceiveStats(channel=channel, group=name))
+        return self._consume(wanted, inbox, policy, False, timeout_s)
 
     # ── operating ──
+
+    def stats(self) -> Stats:
+        """What the producers and consumers of this bus have done, and how they are. Asks no broker.
+
+        An entry per channel, and per channel and group; closed ones are included.
+        """
+        return self._connections.tally.stats()
 
     def server(self) -> str:
         """Product and version of the server. Connects; raises ConnectionFailed."""
@@ -273,10 +283,13 @@ class Bus:
         """The semantics of ``channel`` on this backend."""
         return self._topology.spec(channel).semantics
 
-    def groups(self, channel: str) -> Sequence[GroupStatus]:
-        """The state of the channel's groups; what the broker does not tell is None."""
+    def groups(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> Sequence[GroupStatus]:
+        """The state of the channel's groups; what the broker does not tell is None.
+
+        Waits for a connection for ``timeout_s`` seconds. Raises ConnectionFailed.
+        """
         spec, _ = self._checked(channel)
-        with self._connections.admin(channel) as admin:
+        with self._connections.admin(channel, timeout_s) as admin:
             return admin.groups(spec)
 
     def exists(self, channel: str) -> bool:

@@ -12,9 +12,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeAlias, TypeVar
 
 from gearshift.capabilities import Capabilities
+from gearshift.consumer import Subscription
 from gearshift.driver import AdminDriver, Backend, ChannelSpec, ConsumerSpec
 from gearshift.errors import GearshiftError
 from gearshift.failures import Failures
@@ -24,24 +25,18 @@ from gearshift.message import Semantics
 from gearshift.outbox import Outbox
 from gearshift.pump import LogConnect, Pump, QueueConnect
 from gearshift.reconnect import connect_until
+from gearshift.tally import Tally
 from gearshift.topology import Topology
 
-__all__ = ["OPEN_TIMEOUT_S", "Connections", "Opened"]
+__all__ = ["OPEN_TIMEOUT_S", "Connections"]
 
 log = logging.getLogger("gearshift.bus")
 
 T = TypeVar("T")
 
+Opened: TypeAlias = Outbox | Subscription
+
 OPEN_TIMEOUT_S = 10.0
-
-
-class Opened(Protocol):
-    """The part of a producer or consumer that has to be closed."""
-
-    @property
-    def closed(self) -> bool: ...
-
-    def close(self, timeout_s: float) -> object: ...
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -51,6 +46,7 @@ class Connections:
     backend: Backend
     name: str
     topology: Topology
+    tally: Tally = field(default_factory=Tally)
     _consuming: list[Opened] = field(default_factory=list)
     _producing: list[Opened] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -87,12 +83,14 @@ class Connections:
 
     def outbox(self, spec: ChannelSpec, timeout_s: float) -> Outbox:
         """Connect for publishing to a channel."""
-        return Outbox(
+        outbox = Outbox(
             lambda: self.backend.producer(spec),
             self.failures(spec.name),
             channel=spec.name,
             open_timeout_s=timeout_s,
         )
+        self.tally.add(outbox)
+        return outbox
 
     def dead_letters(self, source: ChannelSpec, group: str, timeout_s: float) -> DeadLetters | None:
         """Where ``group`` puts what it gives up on, declared; None if the settings say so."""
@@ -121,7 +119,10 @@ class Connections:
 
     def remember(self, opened: Opened) -> None:
         """Close it with everything else, unless it is closed before."""
-        kind = self._producing if isinstance(opened, Outbox) else self._consuming
+        kind = self._producing
+        if isinstance(opened, Subscription):
+            kind = self._consuming
+            self.tally.add(opened)
         with self._lock:
             kind[:] = [item for item in kind if not item.closed]
             kind.append(opened)

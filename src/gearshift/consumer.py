@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -27,6 +27,7 @@ from gearshift.ledger import Entry
 from gearshift.message import Message
 from gearshift.producer import refuse_in_event_loop
 from gearshift.pump import Pump
+from gearshift.stats import ReceiveStats
 
 __all__ = ["Consumer", "ConsumerPolicy", "Subscription"]
 
@@ -64,6 +65,10 @@ class Subscription:
         self.policy = policy
         self.closed = False
         self.pid = os.getpid()
+
+    def stats(self) -> ReceiveStats:
+        """What was received and settled, and how it is now."""
+        return replace(self.inbox.snapshot(), reconnects=self.pump.reconnects)
 
     def close(self, timeout_s: float) -> list[str | None]:
         """See Consumer.close."""
@@ -205,7 +210,11 @@ class Consumer(Generic[T]):
     def __repr__(self) -> str:
         return f"<Consumer of {self.channel!r} in group {self.group!r}>"
 
-    # ── for deliveries ──
+    # ── for deliveries and workers ──
+
+    def handled(self, outcome: str, seconds: float) -> None:
+        """A handler has worked on a delivery for so long; ``outcome`` is how that ended."""
+        self._inbox.handled(outcome, seconds)
 
     def decode(self, message: Message) -> T:
         """The message's value, as ``Delivery.value`` gives it. Raises DecodeError."""

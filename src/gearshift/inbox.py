@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gearshift.driver import Incoming, Verdict
@@ -18,6 +19,7 @@ from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelive
 from gearshift.handling.lanes import Lanes
 from gearshift.handling.rate_limit import RateLimit
 from gearshift.ledger import Entry, Fate, Ledger, LogLedger, QueueLedger
+from gearshift.stats import ReceiveStats, Timings
 
 __all__ = ["Inbox"]
 
@@ -35,6 +37,9 @@ SPAN_FACTOR = 10
 
 _WARN_STALLED_AFTER_S = 10.0
 
+#: Verdict of a user → outcome of the delivery.
+_OUTCOMES = {Verdict.ACK: "ack", Verdict.RETRY: "retry", Verdict.DISCARD: "reject"}
+
 
 class Inbox:
     """A window of at most ``prefetch`` unsettled entries."""
@@ -45,6 +50,7 @@ class Inbox:
         *,
         serial_keys: bool = False,
         rate_limit: RateLimit | None = None,
+        stats: ReceiveStats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._prefetch = prefetch
@@ -64,9 +70,9 @@ class Inbox:
         self._error: GearshiftError | None = None
         self._closed = False
         self._ready = False
+        self._looked_at = self._moved_at = clock()  # the pump; a hand-out or a settlement
+        self.stats = ReceiveStats(channel="", group=None) if stats is None else stats
         self.wake: Callable[[], None] = lambda: None  # the pump's driver, while it is connected
-        self.handed_out = 0
-        self.stale = 0
 
     # ── for users ──
 
@@ -104,6 +110,7 @@ class Inbox:
             ledger = self._ledger_of(entry)
             was_full = ledger.unsettled >= self._prefetch or ledger.span >= self._most_span
             ledger.settle(entry, verdict, delay_s)
+            self._count(_OUTCOMES[verdict])
             self._news += 1
             if self._lanes.settled(entry) or self._draining:
                 self._changed.notify_all()
@@ -123,8 +130,14 @@ class Inbox:
         with self._changed:
             self._ledger_of(entry)
             entry.retries += 1
+            self._count(_OUTCOMES[Verdict.RETRY])
             self._lanes.hold(entry, self._clock() + delay_s)
             self._changed.notify_all()
+
+    def handled(self, outcome: str, seconds: float) -> None:
+        """A handler has worked on an entry for so long."""
+        with self._lock:
+            self.stats.handled.setdefault(outcome, Timings()).add(seconds)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until connected, assigned and positioned; False after the timeout."""
@@ -156,6 +169,19 @@ class Inbox:
         with self._lock:
             entries = self._ledger.entries() if self._ledger is not None else ()
             return [entry for entry in entries if entry.fate is Fate.IN_HAND]
+
+    def snapshot(self) -> ReceiveStats:
+        """What was received and settled, and how it is now."""
+        with self._lock:
+            now = self._clock()
+            blank = ReceiveStats(channel=self.stats.channel, group=self.stats.group)
+            found = replace(blank + self.stats, unsettled=self.unsettled)
+            if not self._closed:
+                found.consumers = 1
+                found.silent_s = now - self._looked_at
+                found.stalled_s = now - self._moved_at if self._stalled() else 0.0
+                found.error = None if self._error is None else str(self._error)
+            return found
 
     def close(self) -> None:
         """No more hand-outs; waiting users get Closed."""
@@ -212,7 +238,7 @@ class Inbox:
     def told(self, failures: int) -> None:
         """The driver was told what ``take`` gave; ``failures`` of it came too late."""
         with self._changed:
-            self.stale += failures
+            self.stats.stale += failures
             self._telling = False
             self._changed.notify_all()
 
@@ -233,6 +259,7 @@ class Inbox:
     def patience_s(self) -> float:
         """How long the driver may wait for messages before the pump must look up."""
         with self._lock:
+            self._looked_at = self._clock()
             busy = self._ledger is not None and (self._ledger.unsettled or self._ledger.has_news())
             return SETTLE_INTERVAL_S if busy else IDLE_INTERVAL_S
 
@@ -272,7 +299,7 @@ class Inbox:
             self._expire_if_over(entry)
         if entry.fate is not Fate.STALE and self._ledger is not None:
             return self._ledger
-        self.stale += 1
+        self.stats.stale += 1
         raise StaleDelivery(
             f"message {entry.message.id!r} can no longer be settled: its connection, "
             "assignment or lease is gone",
@@ -299,10 +326,17 @@ class Inbox:
             entry.fate = Fate.IN_HAND
             self._mark_seen(entry)
             entries.append(entry)
-        self.handed_out += len(entries)
+        if entries:
+            self._moved_at = now
+            self.stats.delivered += len(entries)
+            self.stats.redelivered += sum(entry.redelivered is True for entry in entries)
         if self._rate_limit is not None:
             self._rate_limit.spend(len(entries))
         return entries
+
+    def _count(self, outcome: str) -> None:
+        self._moved_at = self._clock()
+        self.stats.settled[outcome] += 1
 
     def _stalled(self) -> bool:
         """Every delivery that prefetch allows is with the user."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -32,6 +33,7 @@ from gearshift.errors import (
 from gearshift.failures import Failures
 from gearshift.message import Message, Receipt
 from gearshift.reconnect import connect_until, never
+from gearshift.stats import SendStats
 
 __all__ = ["Batch", "Outbox", "SendResult"]
 
@@ -51,8 +53,8 @@ class Batch:
     """
 
     __slots__ = (
-        "deadline", "driver", "finished", "handed_at", "maybe_stored", "messages", "not_stored",
-        "number", "on_done", "remaining", "results", "size",
+        "begun_at", "deadline", "driver", "finished", "handed_at", "maybe_stored", "messages",
+        "not_stored", "number", "on_done", "remaining", "results", "size",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +71,7 @@ class Batch:
         self.size = sum(message.size for message in messages)
         self.finished = threading.Event()
         self.driver: ProducerDriver | None = None
+        self.begun_at = 0.0
         self.handed_at = 0.0
         self.number = -1
         self.maybe_stored: set[int] = set()  # by a driver before the present one
@@ -118,7 +121,8 @@ class Outbox:
         self._closing = False
         self._stop = threading.Event()
         self._replacing: threading.Thread | None = None
-        self.reconnects = 0
+        self._stats = SendStats(channel=channel)
+        self._lost_at: float | None = None  # since when there is no connection
         self._driver: ProducerDriver | None = connect_until(
             connect, failures, stop=self._stop, timeout_s=open_timeout_s
         )
@@ -140,8 +144,13 @@ class Outbox:
                 "this producer was made in a parent process; its connection cannot be shared",
                 hint="open the bus in the child, after the fork",
             )
+        batch.begun_at = self._clock()
         with self._state:
-            self._wait_for_room(batch)
+            try:
+                self._wait_for_room(batch)
+            except GearshiftError as error:
+                self._stats.failed[type(error).__name__] += len(batch.messages)
+                raise
             self._in_flight += len(batch.messages)
             self._bytes += batch.size
             batch.number = next(self._numbers)
@@ -198,6 +207,17 @@ class Outbox:
     def in_flight(self) -> int:
         """Messages handed over or waiting for a new connection, not yet confirmed."""
         return self._in_flight
+
+    def stats(self) -> SendStats:
+        """What was sent, and how it is now."""
+        with self._state:
+            now = replace(SendStats(channel=self._channel) + self._stats, in_flight=self._in_flight)
+            driver, lost_at = self._driver, self._lost_at
+        if lost_at is not None and not self._closing:
+            now.disconnected_s = self._clock() - lost_at
+        if driver is not None and not self._closing:
+            now.blocked = driver.blocked()
+        return now
 
     # ── room ──
 
@@ -314,6 +334,7 @@ class Outbox:
 
     def _finish(self, batch: Batch) -> None:
         """The batch has all results; with _state held."""
+        self._count(batch)
         del self._batches[batch.number]
         self._in_flight -= len(batch.messages)
         self._bytes -= batch.size
@@ -322,6 +343,16 @@ class Outbox:
             self._done.append(batch)
             self._work.notify_all()
         self._room.notify_all()
+
+    def _count(self, batch: Batch) -> None:
+        stats = self._stats
+        for result in batch.results:
+            if isinstance(result, Receipt):
+                stats.stored += 1
+                stats.resent += result.resent
+            else:
+                stats.failed[type(result).__name__] += 1
+        stats.took.add(self._clock() - batch.begun_at, len(batch.messages))
 
     def _expire(self, batch: Batch) -> None:
         """Give what is still open its result now."""
@@ -390,6 +421,7 @@ class Outbox:
     def _replace_driver(self) -> None:
         with self._submitting:
             old, self._driver = self._driver, None
+            self._lost_at = self._clock()
         log.warning("channel %r: connection lost, reconnecting: %s", self._channel, self._broken)
         if old is not None:
             with contextlib.suppress(Exception):
@@ -412,14 +444,14 @@ class Outbox:
     def _adopt(self, driver: ProducerDriver) -> None:
         with self._submitting:
             with self._state:
-                self._broken = None
+                self._broken = self._lost_at = None
                 self._driver = driver
                 self._replacing = None
                 open_batches = list(self._batches.values())
             for batch in open_batches:
                 self._hand_over(batch, driver)
         with self._state:
-            self.reconnects += 1
+            self._stats.reconnects += 1
             self._room.notify_all()
         log.info("channel %r: connected again", self._channel)
 

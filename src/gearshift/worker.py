@@ -37,6 +37,7 @@ from gearshift.errors import (
     StaleDelivery,
 )
 from gearshift.message import Semantics
+from gearshift.telemetry.server import TelemetryServer, parse_address
 
 __all__ = ["Worker", "WorkerReport", "run_target"]
 
@@ -50,7 +51,7 @@ _RESTART_AFTER_S = 1.0
 _LASTING = frozenset((ConfigError.exit_code, NotSupported.exit_code))
 
 #: Delivery.outcome → field of the report.
-_COUNTERS = {"ack": "acked", "retry": "retried", "reject": "rejected"}
+_COUNTERS = {"ack": "acked", "retry": "retried", "reject": "rejected", "stale": "stale"}
 
 
 @dataclass(slots=True)
@@ -149,24 +150,28 @@ class Worker:
         try:
             while True:
                 for delivery in consumer.receive():
-                    self._handle(handler, delivery)
+                    self._handle(handler, consumer, delivery)
         except Closed:
             return
         except Exception as error:
             self.error = error
             self.failed.set()
 
-    def _handle(self, handler: Handler, delivery: Delivery[Any]) -> None:
+    def _handle(self, handler: Handler, consumer: Consumer[Any], delivery: Delivery[Any]) -> None:
         """Run the handler and settle by how it ended, unless it has settled the delivery itself."""
+        begun_at = time.perf_counter()
         settle = self._verdict(handler, delivery)
+        took_s = time.perf_counter() - begun_at
         try:
             if delivery.outcome is None:
                 settle()
         except (StaleDelivery, AlreadySettled) as error:
             log.warning("%s", error)
-            self._count("stale")
+            outcome = "stale"
         else:
-            self._count(_COUNTERS[str(delivery.outcome)])
+            outcome = str(delivery.outcome)
+        consumer.handled(outcome, took_s)
+        self._count(_COUNTERS[outcome])
 
     def _verdict(self, handler: Handler, delivery: Delivery[Any]) -> Callable[[], None]:
         try:
@@ -202,21 +207,41 @@ def run_target(
     processes: int = 1,
     config_path: str | Path | None = None,
     profile: str | None = None,
+    metrics: str | None = None,
 ) -> int:
     """Run ``module:app`` until SIGTERM or SIGINT; returns the exit code. Main thread only.
 
     With more than one process a supervisor starts them, starts again what dies, and passes signals
-    on. Raises ConfigError, UsageError and what opening raises.
+    on. ``metrics``, ``PORT`` or ``HOST:PORT``, is where the first process serves ``/metrics`` and
+    ``/healthz``; each further one has the next port. Raises ConfigError, UsageError and what
+    opening raises.
     """
     load_app(target)  # a mistake is told once, here, not by every process
-    if processes == 1:
-        return _run_here(target, config_path, profile)
-    return _Supervisor(target, processes, config_path, profile).run()
+    address = None if metrics is None else parse_address(metrics)
+    job = _Job(target, config_path, profile, address)
+    return _run_here(job) if processes == 1 else _Supervisor(job, processes).run()
 
 
-def _run_here(target: str, config_path: str | Path | None, profile: str | None) -> int:
-    app = load_app(target)
-    with _stop_signals() as stop, open_bus(config_path, profile=profile) as bus:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What each process of a ``run`` does; ``metrics`` is the host and the first one's port."""
+
+    target: str
+    config_path: str | Path | None
+    profile: str | None
+    metrics: tuple[str, int] | None
+
+
+def _run_here(job: _Job, place: int = 0) -> int:
+    app = load_app(job.target)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stop_signals())
+        bus = stack.enter_context(open_bus(job.config_path, profile=job.profile))
+        if job.metrics is not None:
+            host, port = job.metrics
+            server = TelemetryServer(bus, host, port + place if port else 0)
+            stack.enter_context(server)
+            log.info("metrics at http://%s:%d/metrics", host, server.port)
         worker = Worker(app, bus)
         try:
             worker.start()
@@ -258,15 +283,13 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 @dataclass(slots=True)
 class _Supervisor:
-    target: str
+    job: _Job
     processes: int
-    config_path: str | Path | None
-    profile: str | None
     children: list[SpawnProcess] = field(default_factory=list)
 
     def run(self) -> int:
         # Spawned, not forked: no connection or lock of this process may reach a child.
-        self.children = [self._start() for _ in range(self.processes)]
+        self.children = [self._start(place) for place in range(self.processes)]
         with _stop_signals() as stop:
             while not stop.wait(_POLL_S) and not self._is_hopeless():
                 for place, child in enumerate(self.children):
@@ -278,17 +301,15 @@ class _Supervisor:
         """A child found what another one would find too: a wrong setting, a missing capability."""
         return any(child.exitcode in _LASTING for child in self.children)
 
-    def _start(self) -> SpawnProcess:
-        child = multiprocessing.get_context("spawn").Process(
-            target=_child, args=(self.target, self.config_path, self.profile)
-        )
+    def _start(self, place: int) -> SpawnProcess:
+        child = multiprocessing.get_context("spawn").Process(target=_child, args=(self.job, place))
         child.start()
         return child
 
     def _replace(self, place: int, child: SpawnProcess, stop: threading.Event) -> None:
         log.error("worker process %s ended with %s, starting another", child.pid, child.exitcode)
         if not stop.wait(_RESTART_AFTER_S):
-            self.children[place] = self._start()
+            self.children[place] = self._start(place)
 
     def _drain(self) -> int:
         for child in self.children:
@@ -306,10 +327,10 @@ class _Supervisor:
         return max(_LASTING.intersection(codes) or codes, default=0)
 
 
-def _child(target: str, config_path: str | Path | None, profile: str | None) -> None:
+def _child(job: _Job, place: int) -> None:
     _log_to_stderr()
     try:
-        raise SystemExit(_run_here(target, config_path, profile))
+        raise SystemExit(_run_here(job, place))
     except GearshiftError as error:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None

@@ -165,7 +165,7 @@ def test_after_a_lost_connection_what_was_in_hand_is_stale(how: str) -> None:
     world.connect()
     with pytest.raises(errors.StaleDelivery):
         attempts[how]()
-    assert world.inbox.stale == 2
+    assert world.inbox.stats.stale == 2
     assert world.inbox.take() == []
 
 
@@ -208,7 +208,7 @@ def test_flush_waits_until_the_driver_was_told() -> None:
     assert not world.inbox.wait_settled(0.0)
     world.inbox.told(failures=1)
     assert world.inbox.wait_settled(0.0)
-    assert world.inbox.stale == 1
+    assert world.inbox.stats.stale == 1
 
 
 def test_what_was_never_handed_out_is_released() -> None:

@@ -459,7 +459,7 @@ class Machine(RuleBasedStateMachine):
         index = data.draw(st.sampled_from(self._open()))
         driver = self.world.driver
         self.done.add(self._key(driver.taken[index][0]))
-        reconnects = self.outbox.reconnects
+        reconnects = self.outbox.stats().reconnects
         alive = driver.taken[index][0].id in self._unresolved()
         match verdict:
             case "yes":
@@ -471,7 +471,7 @@ class Machine(RuleBasedStateMachine):
             case "unknown":
                 self._report(index, Stored.UNKNOWN, Lost("cut"))
         if verdict in ("no", "unknown") and alive:
-            eventually(lambda: self.outbox.reconnects > reconnects)
+            eventually(lambda: self.outbox.stats().reconnects > reconnects)
 
     def _unresolved(self) -> list[str | None]:
         return [each.messages[n].id for each in self.batches for n in each.unresolved()]

@@ -15,9 +15,13 @@ __all__ = ["command"]
     "--processes", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N",
     help="Worker processes; a dead one is replaced.",
 )  # fmt: skip
+@click.option(
+    "--metrics", metavar="[HOST:]PORT",
+    help="Serve /metrics for Prometheus and /healthz; each further process has the next port.",
+)  # fmt: skip
 @common_options
 @click.pass_context
-def command(ctx: click.Context, target: str, processes: int) -> int:
+def command(ctx: click.Context, target: str, processes: int, metrics: str | None) -> int:
     """Run the handlers of an app until SIGTERM or Ctrl-C.
 
     MODULE:APP is where the App object is: [bold]gearshift run shop.handlers:app[/bold]. The first
@@ -27,5 +31,9 @@ def command(ctx: click.Context, target: str, processes: int) -> int:
 
     session = session_of(ctx)
     return run_target(
-        target, processes=processes, config_path=session.config_path, profile=session.profile
+        target,
+        processes=processes,
+        config_path=session.config_path,
+        profile=session.profile,
+        metrics=metrics,
     )

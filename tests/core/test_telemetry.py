@@ -1,0 +1,197 @@
+"""Metrics and health as operators get them: over HTTP, from a bus and from ``gearshift run``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import gearshift
+from gearshift import App, errors
+from gearshift.telemetry import health
+from gearshift.telemetry.server import TelemetryServer, parse_address
+from gearshift.worker import Worker
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def scraped(port: int) -> dict[tuple[str, ...], float]:
+    """(name, label values in order of their names ...) → value."""
+    status, text = get(port, "/metrics")
+    assert status == 200
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_tell_what_was_sent_received_and_handled(bus: gearshift.Bus) -> None:
+    app = App()
+
+    @app.handler("orders", group="billing")
+    def handle(value: int) -> None:
+        if value == 3:
+            raise gearshift.Reject("three")
+
+    with TelemetryServer(bus, "127.0.0.1", 0) as server:
+        worker = Worker(app, bus)
+        worker.start()
+        bus.producer("orders").send_many(range(5))
+        bus.producer("events").send_many(range(7))
+        deadline = time.monotonic() + 20
+        while (
+            sum(one.settled.total() for one in bus.stats().receiving if one.channel == "orders") < 5
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        worker.stop()
+        found = scraped(server.port)
+    assert found["gearshift_messages_sent_total", "orders"] == 5
+    assert found["gearshift_messages_sent_total", "orders.dead"] == 1
+    assert found["gearshift_send_seconds_count", "orders"] == 5
+    assert found["gearshift_messages_delivered_total", "orders", "billing"] == 5
+    assert found["gearshift_messages_settled_total", "orders", "billing", "ack"] == 4
+    assert found["gearshift_messages_settled_total", "orders", "billing", "reject"] == 1
+    assert found["gearshift_handler_seconds_count", "orders", "billing", "ack"] == 4
+    assert found["gearshift_handler_seconds_bucket", "orders", "billing", "+Inf", "ack"] == 4
+    assert found["gearshift_in_flight_messages", "orders"] == 0
+    assert found["gearshift_broker_up",] == 1
+    assert found["gearshift_ready_messages", "orders", "billing"] == 0
+    assert not any("id" in key or "key" in key for key in found)
+
+
+def test_lag_is_told_of_configured_channels(bus: gearshift.Bus) -> None:
+    bus.producer("events").send_many(range(7))
+    with bus.consumer("events", group="late") as consumer:
+        consumer.receive(timeout_s=5)[0].ack()
+        consumer.flush()
+        with TelemetryServer(bus, "127.0.0.1", 0) as server:
+            deadline = time.monotonic() + 10
+            while (found := scraped(server.port))["gearshift_lag_messages", "events", "late"] != 6:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.05)
+
+
+def test_health_is_a_status_and_says_why(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TelemetryServer(bus, "127.0.0.1", 0) as server:
+        assert get(server.port, "/healthz") == (200, '{"healthy": true, "problems": []}')
+        monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
+        bus.producer("orders").send(1)
+        consumer = bus.consumer("orders", group="billing", prefetch=1)
+        consumer.receive(timeout_s=5)
+        time.sleep(0.01)
+        status, text = get(server.port, "/healthz")
+        assert status == 503
+        assert "in hand" in json.loads(text)["problems"][0]
+        assert get(server.port, "/")[0] == 404
+
+
+def test_an_address_that_is_taken_is_a_clear_error(bus: gearshift.Bus) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(errors.ConfigError, match=f"127.0.0.1:{port}: Address already in use"):
+            TelemetryServer(bus, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("text", ["", "x", "70000", "host:", "1.2.3.4:http", "²"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(errors.ConfigError, match="no address"):
+        parse_address(text)
+
+
+def test_addresses() -> None:
+    assert parse_address("9100") == ("127.0.0.1", 9100)
+    assert parse_address("0.0.0.0:9100") == ("0.0.0.0", 9100)
+    assert parse_address("[::1]:9100") == ("::1", 9100)
+
+
+def test_without_the_library_it_says_what_to_install(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(errors.ConfigError, match="prometheus-client") as caught:
+        TelemetryServer(bus, "127.0.0.1", 0)
+    assert "gearshift[prometheus]" in str(caught.value.hint)
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` free ports in a row."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = first.getsockname()[1]
+        try:
+            for number in range(port, port + count):
+                socket.create_server(("127.0.0.1", number)).close()
+        except OSError:
+            continue
+        return int(port)
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
+    """The next port is the next process's; one that was replaced has its port again."""
+    (tmp_path / "shop.py").write_text(
+        "import os, gearshift\napp = gearshift.App()\n"
+        "@app.handler('orders')\ndef bill(value: str) -> None:\n"
+        "    if value == 'die': os._exit(1)\n"
+    )
+    (tmp_path / "gearshift.toml").write_text(
+        '[profiles.p]\nbackend = "sqlite"\npath = "q.db"\n[channels.orders]\n'
+    )
+    port = free_ports(2)
+    run = [str(Path(sys.executable).with_name("gearshift")), "run", "shop:app", "--processes", "2"]
+    process = subprocess.Popen(
+        [*run, "--metrics", str(port)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
+
+    def serving(number: int) -> bool:
+        try:
+            return get(number, "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    def consumers(number: int) -> float:
+        return scraped(number).get(("gearshift_consumers", "orders", "default"), 0)
+
+    try:
+        eventually(lambda: serving(port) and serving(port + 1))
+        eventually(lambda: consumers(port) == consumers(port + 1) == 1)
+        with gearshift.open(tmp_path / "gearshift.toml") as bus:
+            bus.producer("orders").send("die")
+            eventually(lambda: not (serving(port) and serving(port + 1)))
+            eventually(lambda: serving(port) and serving(port + 1))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert not serving(port)
