@@ -113,8 +113,17 @@ class View:
         return any(event.verdict == "retry" for event in self.events)
 
     @cached_property
-    def consumers(self) -> int:
-        return len({event.actor for event in self.deliveries})
+    def shared(self) -> bool:
+        """True if the group had more than one consumer: working ones, or any at the same time."""
+        opened: set[str] = set()
+        at_once = 0
+        for event in self.events:
+            if event.kind is Kind.OPEN:
+                opened.add(event.actor)
+            elif event.kind is Kind.CLOSE and event.phase is Phase.OK:
+                opened.discard(event.actor)
+            at_once = max(at_once, len(opened))
+        return max(at_once, len({event.actor for event in self.deliveries})) > 1
 
 
 Checker: TypeAlias = Callable[[View], Iterator[str]]
@@ -178,7 +187,7 @@ def redelivered_after_settled(view: View) -> Iterator[str]:
 def first_delivery_order(view: View) -> Iterator[str]:
     """First deliveries of one producer's messages of one key came in another order than sent."""
     order = view.capabilities.order
-    if order is Order.NONE or (order is Order.SINGLE_CONSUMER and view.consumers > 1):
+    if order is Order.NONE or (order is Order.SINGLE_CONSUMER and view.shared):
         return
     last: dict[tuple[str, str | None], int] = {}
     seen: set[str] = set()

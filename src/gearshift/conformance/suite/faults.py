@@ -15,6 +15,7 @@ from gearshift.conformance.harness import BrokerProcess, Cable, Faults
 from gearshift.conformance.history import Event, Kind, Phase
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.load import Load
+from gearshift.conformance.worker import WorkerProcess
 from gearshift.delivery import Delivery
 from gearshift.errors import ConnectionFailed, GearshiftError, StaleDelivery
 
@@ -173,7 +174,7 @@ def a_killed_worker_loses_nothing(kit: Kit) -> None:
     channel = kit.channel()
     kit.producer(channel).send_many(20, keys=["a", "b", "c", "d"])
     worker = kit.worker(channel, work_s=3600.0)
-    kit.until(lambda: _deliveries(worker.events()), "the worker got nothing")
+    _until_busy(kit, worker)
     kit.fault("SIGKILL of a worker")
     worker.signal(SIGKILL)
     worker.wait(10.0)
@@ -187,7 +188,7 @@ def a_frozen_worker_harms_nobody(kit: Kit) -> None:
     channel = kit.channel()
     kit.producer(channel).send_many(20, keys=["a", "b", "c", "d"])
     worker = kit.worker(channel, work_s=1.0, verdict="retry")
-    kit.until(lambda: _deliveries(worker.events()), "the worker got nothing")
+    _until_busy(kit, worker)
     kit.fault("SIGSTOP of a worker")
     worker.signal(SIGSTOP)
     frozen = {event.id for event in _deliveries(worker.events())}
@@ -231,6 +232,7 @@ def members_that_join_and_leave_lose_nothing(kit: Kit) -> None:
             worker = kit.worker(channel, work_s=0.01)
             with kit.consumer(channel, prefetch=1):  # holds a key at most: it does not work
                 load.advance(50)
+            _until_busy(kit, worker)
             kit.fault("SIGKILL of a member")
             worker.signal(SIGKILL)
             worker.wait(10.0)
@@ -286,6 +288,10 @@ def _cable(kit: Kit) -> Cable:
 def _faults(kit: Kit) -> Faults:
     assert kit.harness.faults is not None
     return kit.harness.faults
+
+
+def _until_busy(kit: Kit, worker: WorkerProcess) -> None:
+    kit.until(lambda: _deliveries(worker.events()), "the worker got nothing")
 
 
 def _deliveries(events: list[Event]) -> list[Event]:
