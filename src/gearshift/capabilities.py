@@ -18,6 +18,7 @@ from gearshift.errors import ConfigError
 __all__ = [
     "Capabilities",
     "Known",
+    "Lease",
     "Members",
     "Order",
     "Prefetch",
@@ -64,6 +65,13 @@ class Survives(_Level):
     NOTHING = "nothing"  # they live in this process
     PROCESS = "process"  # every client process may die
     BROKER_RESTART = "broker_restart"  # the broker may be killed and started again
+
+
+class Lease(_Level):
+    """How long a consumer that is alive may work on what it was given."""
+
+    FIXED = "fixed"  # as long as the broker's limit; then it goes to another
+    HELD = "held"  # as long as it likes
 
 
 class Members(_Level):
@@ -148,6 +156,7 @@ class Capabilities:
     attempt: Known
     prefetch: Prefetch
     survives: Survives
+    lease: Lease
     members: Members
 
     # limits
@@ -183,6 +192,7 @@ _LEVELS: dict[str, type[_Level]] = {
     "attempt": Known,
     "prefetch": Prefetch,
     "survives": Survives,
+    "lease": Lease,
     "members": Members,
 }
 _FIELDS = {field.name for field in dataclasses.fields(Capabilities)} - {"max_message_bytes"}

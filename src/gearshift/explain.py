@@ -114,6 +114,10 @@ SENTENCES: dict[str, dict[Value, str]] = {
         "process": "Messages outlive every client, but not a broker that is killed.",
         "broker_restart": "Messages and progress outlive a broker that is killed and restarted.",
     },
+    "lease": {
+        "fixed": "Work that takes longer than the broker's limit goes to another consumer as well.",
+        "held": "Work may take as long as it likes while its process lives.",
+    },
     "members": {
         "partitions": "At most as many consumers of a group work at once as there are partitions.",
         "any": "Any number of consumers of a group work at once.",
@@ -136,6 +140,7 @@ _SETTINGS = {
     "dead_letter": ("dead_letter", "max_attempts"),
     "fan_out": ("groups",),
     "prefetch": ("prefetch",),
+    "lease": ("max_processing_s",),
     "members": ("semantics", "partitions"),
 }
 

@@ -378,8 +378,11 @@ def test_run_calls_the_worker(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
         return 7
 
     monkeypatch.setattr("gearshift.worker.run_target", run_target)
-    result = run("run", "shop:app", "--processes", "3", "--profile", "memory")
+    result = run(
+        "run", "shop:app", "--processes", "3", "--metrics", "9102", "--profile", "memory"
+    )  # fmt: skip
     assert result.exit_code == 7
     assert seen == {
-        "target": "shop:app", "processes": 3, "config_path": None, "profile": "memory"
+        "target": "shop:app", "processes": 3, "config_path": None, "profile": "memory",
+        "metrics": "9102",
     }  # fmt: skip

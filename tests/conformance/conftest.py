@@ -15,19 +15,21 @@ from native_brokers import Broker, Kafka, RabbitMQ, RabbitMQ4, Redis
 
 
 class Server(NamedTuple):
-    """What a backend is tested on; ``settings`` make it notice soon what is gone."""
+    """What a backend is tested on; ``settings`` make it notice soon what is gone, and ``lease_s``
+    is how soon it then takes a worker that stands still for dead."""
 
     backend: str
     kind: type[Broker]
     settings: str = ""
     edition: str = ""
+    lease_s: float = 30.0
 
 
 SERVERS = {
     "rabbitmq": Server("rabbitmq", RabbitMQ, "heartbeat_s = 5", "3"),
     "rabbitmq4": Server("rabbitmq", RabbitMQ4, "heartbeat_s = 5", "4"),
-    "kafka": Server("kafka", Kafka),
-    "redis": Server("redis", Redis, "lease_s = 5"),
+    "kafka": Server("kafka", Kafka, 'native.consumer = { "max.poll.interval.ms" = 8000 }', lease_s=8),
+    "redis": Server("redis", Redis, "lease_s = 5", lease_s=5),
 }
 
 
@@ -44,7 +46,8 @@ def breakable(server: Server, semantics: Semantics, folder: Path) -> Iterator[Ha
             yield Harness(
                 config=_config(server, broker, proxy.port, folder),
                 semantics=semantics,
-                faults=Faults(broker=broker, cable=proxy, workers=True, lease_s=30.0),
+                faults=Faults(broker=broker, cable=proxy, workers=True),
+                lease_s=server.lease_s,
                 patience_s=60.0,
                 pace=0.3,
                 edition=server.edition,

@@ -7,6 +7,7 @@ say so.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -214,6 +215,29 @@ class CloseAcks(AcksThrough):
         self.inner.close(timeout_s)
 
 
+class TakesAway(Wrapper):
+    """What is in hand for half a second goes to others, though its consumer is at work on it."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.since: dict[Any, float] = {}
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        now = time.monotonic()
+        late = [token for token, at in self.since.items() if now - at > 0.5]
+        for token in late:
+            del self.since[token]
+        self.inner.settle([Settlement(token, Verdict.RELEASE) for token in late])
+        found = self.inner.receive(0 if late else max_messages, timeout_s)
+        self.since |= {one.token: now for one in found}
+        return found
+
+    def settle(self, settlements: Sequence[Settlement]) -> Any:
+        for one in settlements:
+            self.since.pop(one.token, None)
+        return self.inner.settle(settlements)
+
+
 class SeekDoesNothing(Wrapper):
     def seek(self, start: Any) -> None:
         pass
@@ -321,6 +345,15 @@ class OneGroup(Backend):
 
     def _joined(self, spec: ConsumerSpec) -> ConsumerSpec:
         return replace(spec, group=self.first.setdefault(spec.channel.name, spec.group))
+
+
+class KeepsPartitions(Backend):
+    """Nobody is told that a partition is taken away."""
+
+    def log_consumer(self, spec: ConsumerSpec, events: Any) -> Any:
+        deaf = Wrapper(events)
+        deaf.revoked = lambda partitions: {}  # type: ignore[attr-defined]
+        return self.inner.log_consumer(spec, deaf)
 
 
 class EphemeralSteals(Backend):
@@ -697,6 +730,20 @@ def _mutants() -> Iterator[Mutant]:
         "a_second_delivery_is_flagged",
         "unflagged-duplicate",
         of(consumer=NeverFlags),
+    )
+    yield Mutant(
+        "lease not renewed",
+        QUEUE,
+        "a_slow_handler_keeps_its_delivery",
+        "lease",
+        of(consumer=TakesAway),
+    )
+    yield Mutant(
+        "two members own a partition",
+        STREAM,
+        "many_consumers_get_each_key_in_order",
+        "partition-owners",
+        KeepsPartitions,
     )
     yield Mutant(
         "an ephemeral reader takes from a group",

@@ -8,6 +8,8 @@ from gearshift import config, plugins
 from gearshift.conformance import Faults, Harness, shared
 from gearshift.message import Semantics
 
+LEASE_S = 2.0
+
 
 @pytest.fixture(scope="module", params=["memory", "sqlite"])
 def backend(request: pytest.FixtureRequest) -> str:
@@ -20,9 +22,9 @@ def gearshift_backend(
     request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Harness:
     """Both semantics; other processes reach SQLite, and nothing but this one reaches memory."""
-    path = '\npath = "kit.db"' if backend == "sqlite" else ""
+    settings = f'path = "kit.db"\nlease_s = {LEASE_S}' if backend == "sqlite" else ""
     file = tmp_path_factory.mktemp("kit") / "gearshift.toml"
-    file.write_text(f'[profiles.kit]\nbackend = "{backend}"{path}\n')
+    file.write_text(f'[profiles.kit]\nbackend = "{backend}"\n{settings}\n')
     plugin = plugins.load(backend)
     return Harness(
         config=config.load(file),
@@ -30,4 +32,5 @@ def gearshift_backend(
         plugin=shared(plugin) if backend == "memory" else plugin,
         faults=Faults(broker=None, cable=None, workers=backend == "sqlite"),
         pace=0.3,
+        lease_s=LEASE_S,
     )

@@ -30,6 +30,7 @@ def test_a_mutant_is_killed_by_its_checker(mutant: Mutant, tmp_path: Path) -> No
         semantics=mutant.semantics,
         plugin=shared(mutant.plugin(plugins.load("memory"))),
         patience_s=1.5,
+        lease_s=1.0,
     )
     with mutant.patched():
         result = execute(BEHAVIOURS[mutant.behaviour], harness)
@@ -55,7 +56,8 @@ def test_the_late_word_of_a_frozen_worker_is_noticed(
     harness = Harness(
         config=config.load(file),
         semantics=Semantics.QUEUE,
-        faults=Faults(broker=None, cable=None, workers=True, lease_s=1.0),
+        faults=Faults(broker=None, cable=None, workers=True),
+        lease_s=1.0,
         patience_s=10.0,
     )
     result = execute(BEHAVIOURS["a_frozen_worker_harms_nobody"], harness)

@@ -11,6 +11,7 @@ import pytest
 from gearshift.capabilities import (
     Capabilities,
     Known,
+    Lease,
     Members,
     Order,
     Prefetch,
@@ -26,6 +27,7 @@ GUARANTEES = {
     "attempt": Known,
     "prefetch": Prefetch,
     "survives": Survives,
+    "lease": Lease,
     "members": Members,
 }
 

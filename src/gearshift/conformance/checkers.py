@@ -20,7 +20,7 @@ from gearshift.message import Semantics
 
 __all__ = ["CHECKERS", "Checker", "View", "Violation", "check"]
 
-_OURS = (Kind.OPEN, Kind.DELIVER, Kind.SETTLE, Kind.SEEK, Kind.CLOSE)
+_OURS = frozenset(Kind) - {Kind.PUBLISH, Kind.FAULT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +291,25 @@ def two_owners(view: View) -> Iterator[str]:
                 holder[event.id] = event.actor
 
 
+def partition_owners(view: View) -> Iterator[str]:
+    """A partition was given to a member before the one that had it was told to let go.
+
+    A member that was cut off or frozen is told later than the next owner, so faults excuse it.
+    """
+    if view.faulted:
+        return
+    owner: dict[int, str] = {}
+    for event in view.events:
+        for partition in event.partitions:
+            before = owner.get(partition, event.actor)
+            if event.kind is Kind.ASSIGN:
+                if before != event.actor:
+                    yield f"partition {partition} was given to {event.actor} while {before} had it"
+                owner[partition] = event.actor
+            elif before == event.actor:
+                owner.pop(partition, None)
+
+
 def poll_order(view: View) -> Iterator[str]:
     """On a stream: one consumer's offsets went backwards, or left out a stored message."""
     if view.semantics is not Semantics.STREAM or view.retries:
@@ -373,6 +392,7 @@ CHECKERS: Mapping[str, Checker] = {
         unsettled_lost,
         position_past_unsettled,
         two_owners,
+        partition_owners,
         poll_order,
         over_prefetch,
         changed,

@@ -12,6 +12,8 @@ from gearshift import plugins
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities, Survives
 from gearshift.config import Config
+from gearshift.conformance.history import History
+from gearshift.conformance.observing import observed
 from gearshift.driver import Backend, BackendPlugin
 from gearshift.message import Semantics
 
@@ -57,15 +59,13 @@ class Faults:
     """What may be broken. A part that is None cannot exist for this backend (an embedded one has
     no server); without any Faults at all the fault tests are listed as not run.
 
-    ``workers``: other processes can reach the broker through the same profile. ``lease_s``: how
-    long a worker may stand still before its work goes to another, ``heartbeat_s`` how long a broker
-    may before its clients take it for dead; both as the profile under test sets them.
+    ``workers``: other processes can reach the broker through the same profile. ``heartbeat_s``: how
+    long the broker may stand still before its clients take it for dead, as the profile sets it.
     """
 
     broker: BrokerProcess | None
     cable: Cable | None
     workers: bool
-    lease_s: float = 30.0
     heartbeat_s: float = 5.0
 
 
@@ -75,6 +75,8 @@ class Harness:
 
     ``config`` selects the profile; its channels are replaced by the kit's own. ``patience_s`` is
     how long the kit waits for anything before it fails, and ``pace`` scales the amount of work.
+    ``lease_s`` is how long a worker may stand still before its work goes to another, as the profile
+    sets it: the shorter, the sooner the kit has seen that one which works keeps what it has.
     ``known_failures`` gives a reason per behaviour that is known to fail: one that then passes
     is a failure too. ``channel_settings`` are added to every channel. ``edition`` tells this server
     from others of the same backend, each of which is a column of its own.
@@ -85,6 +87,7 @@ class Harness:
     faults: Faults | None = None
     patience_s: float = 30.0
     pace: float = 1.0
+    lease_s: float = 30.0
     known_failures: Mapping[str, str] = field(default_factory=dict)
     channel_settings: Mapping[str, object] = field(default_factory=dict)
     edition: str = ""
@@ -112,10 +115,15 @@ class Harness:
         with self.connect({}) as bus:
             return bus.server()
 
-    def connect(self, channels: Mapping[str, Mapping[str, object]]) -> Bus:
-        """A fresh client that knows ``channels``."""
+    def connect(
+        self, channels: Mapping[str, Mapping[str, object]], history: History | None = None
+    ) -> Bus:
+        """A fresh client that knows ``channels``; who owns partitions goes into ``history``."""
         config = configuration.with_channels(self.config, channels)
-        return Bus(config, self.plugin, self.plugin.connect(config.settings_for(self.plugin)))
+        backend = self.plugin.connect(config.settings_for(self.plugin))
+        if history is not None:
+            backend = observed(backend, history)
+        return Bus(config, self.plugin, backend)
 
 
 def lives_in_process(plugin: BackendPlugin) -> bool:

@@ -24,6 +24,8 @@ class Kind(StrEnum):
 
     PUBLISH = "publish"
     OPEN = "open"  # a consumer came
+    ASSIGN = "assign"  # a consumer of a stream was given partitions
+    REVOKE = "revoke"  # it has let go of them
     DELIVER = "deliver"
     SETTLE = "settle"
     SEEK = "seek"
@@ -42,7 +44,8 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event. ``actor`` is the producer or consumer; ``id`` the message's.
+    """One event. ``actor`` is the producer or consumer, of ``partitions`` the driver's member;
+    ``id`` is the message's.
 
     ``verdict`` is "ack", "retry" or "reject". ``digest`` fingerprints body, key and headers.
     ``at_ns`` is of the monotonic clock, which all processes of a machine share.
@@ -60,6 +63,7 @@ class Event:
     attempt: int | None = None
     redelivered: bool | None = None
     position: tuple[int, int] | None = None
+    partitions: tuple[int, ...] = ()
     verdict: str = ""
     prefetch: int | None = None
     note: str = ""

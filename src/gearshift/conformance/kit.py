@@ -101,7 +101,7 @@ class Kit:
 
     def connect(self) -> Bus:
         """A fresh client."""
-        bus = self.harness.connect(self._channels)
+        bus = self.harness.connect(self._channels, self.history)
         self._buses.append(bus)
         return bus
 

@@ -13,7 +13,8 @@ from gearshift.errors import Closed, GearshiftError, StaleDelivery
 
 __all__ = ["Load"]
 
-_KEYS = 8
+#: So many that each partition of a stream gets some of them, whoever chooses the partition.
+_KEYS = 32
 
 
 class Load:

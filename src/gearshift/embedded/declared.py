@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
 from gearshift.message import Semantics
 
 __all__ = ["DEFAULT_PARTITIONS", "MAX_MESSAGE_BYTES", "ChannelSettings", "declared"]
@@ -46,6 +46,7 @@ def _queue(survives: Survives) -> Capabilities:
         attempt=Known.EXACT,
         prefetch=Prefetch.STRICT,
         survives=survives,
+        lease=Lease.HELD,
         members=Members.ANY,
         max_message_bytes=MAX_MESSAGE_BYTES,
     )
@@ -71,6 +72,7 @@ def _stream(survives: Survives) -> Capabilities:
         attempt=Known.NONE,
         prefetch=Prefetch.STRICT,
         survives=survives,
+        lease=Lease.HELD,
         members=Members.PARTITIONS,
         max_message_bytes=MAX_MESSAGE_BYTES,
     )

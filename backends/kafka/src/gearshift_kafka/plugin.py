@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
@@ -30,6 +30,7 @@ STREAM = Capabilities(
     attempt=Known.NONE,
     prefetch=Prefetch.SOFT,
     survives=Survives.BROKER_RESTART,
+    lease=Lease.HELD,  # polling goes on while handlers work
     members=Members.PARTITIONS,
     max_message_bytes=1_000_000,  # a default broker takes 1,048,588 with what we add
 )
@@ -54,6 +55,7 @@ QUEUE = Capabilities(
     attempt=Known.HINT,
     prefetch=Prefetch.SOFT,  # a share group hands out whole batches of foreign producers
     survives=Survives.BROKER_RESTART,
+    lease=Lease.FIXED,  # a lock, of 30 s by default, that this client cannot renew
     members=Members.ANY,
     max_message_bytes=1_000_000,
 )

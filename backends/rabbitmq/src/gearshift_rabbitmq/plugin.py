@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.capabilities import Capabilities, Known, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
@@ -30,6 +30,7 @@ QUEUE = Capabilities(
     attempt=Known.HINT,  # retries exactly; of crashes, ten count as one
     prefetch=Prefetch.STRICT,
     survives=Survives.BROKER_RESTART,
+    lease=Lease.FIXED,  # the server's consumer_timeout, 30 minutes by default
     members=Members.ANY,
     max_message_bytes=16 * 1024 * 1024,  # max_message_size of 4.x; Admin knows of 3.x
 )
@@ -53,6 +54,7 @@ STREAM = Capabilities(
     attempt=Known.NONE,
     prefetch=Prefetch.SOFT,  # the broker's credit is for each partition
     survives=Survives.BROKER_RESTART,
+    lease=Lease.FIXED,  # the same, for what waits behind slow work
     members=Members.PARTITIONS,
     max_message_bytes=16 * 1024 * 1024,
 )

@@ -193,7 +193,7 @@ def a_frozen_worker_harms_nobody(kit: Kit) -> None:
     worker.signal(SIGSTOP)
     frozen = {event.id for event in _deliveries(worker.events())}
     other = kit.consumer(channel)
-    deadline = time.monotonic() + kit.patience_s + _faults(kit).lease_s
+    deadline = time.monotonic() + kit.patience_s + kit.harness.lease_s
     missing = set(kit.history.published(channel))
     held: list[Delivery[Any]] = []
     while missing and time.monotonic() < deadline:
