@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from native_brokers.apt import apt_install
 from native_brokers.broker import Broker
 from native_brokers.cache import one_at_a_time
 from native_brokers.errors import BrokerUnavailable
 from native_brokers.ports import LOOPBACK, require_free
 from native_brokers.process import Process
-from native_brokers.releases import apt_install
 
 _PACKAGE = "redis-server"
 _SETTINGS = {

@@ -9,21 +9,11 @@ import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from native_brokers.apt import apt_install, run_or_raise
 from native_brokers.cache import cache_folder, one_at_a_time
 from native_brokers.errors import BrokerUnavailable
 from native_brokers.process import OWN_ACCOUNT, Account
 
-_APT_INSTALL = "apt-get update && apt-get install -y --no-install-recommends"
-# Debian starts a service that it installs unless policy-rc.d says no (exit code 101).
-_APT_INSTALL_ONLY = f"""
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-    trap 'rm -f $policy' EXIT
-    printf '#!/bin/sh\\nexit 101\\n' > $policy && chmod 755 $policy
-fi
-export DEBIAN_FRONTEND=noninteractive
-{_APT_INSTALL}
-"""
 # Debian's /usr/sbin scripts insist on root and on the system's one log file; those behind do not.
 _DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -142,7 +132,7 @@ class FolderRelease(Release):
                 apt_install("debootstrap")
             partial = root.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _run_or_raise(
+            run_or_raise(
                 ["debootstrap", "--variant=minbase", "--include=rabbitmq-server", _SUITE, partial],
                 f"debootstrap could not make {partial}",
             )
@@ -186,28 +176,3 @@ class FolderRelease(Release):
 def system_path() -> str:
     """Return a PATH on which the servers' programs are, outside and inside a folder."""
     return f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
-
-
-def apt_install(package: str) -> None:
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise BrokerUnavailable(
-            f"{package} is not installed and only root can do it with apt; "
-            f"run: sudo sh -c '{_APT_INSTALL} {package}'"
-        )
-    script = f"{_APT_INSTALL_ONLY.rstrip()} {package}\n"
-    _run_or_raise(
-        ["sh", "-ec", script],
-        f"apt could not install {package}; mend that and run: {_APT_INSTALL} {package}",
-    )
-
-
-def _run_or_raise(argv: list[str | Path], problem: str) -> None:
-    done = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise BrokerUnavailable("\n".join([problem, *done.stdout.splitlines()[-20:]]))

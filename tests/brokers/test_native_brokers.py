@@ -271,14 +271,15 @@ def test_a_broker_that_cannot_start_shows_its_log() -> None:
     broker.stop()
 
 
-@pytest.mark.parametrize("kind", ["RabbitMQ", "RabbitMQ4", "Kafka"])
-def test_brokers_do_not_outlive_a_killed_owner(kind: str) -> None:
+@pytest.mark.parametrize("kind", [RabbitMQ, RabbitMQ4, Kafka])
+def test_brokers_do_not_outlive_a_killed_owner(kind: type[Broker]) -> None:
     """SIGKILL of the Python process that started a broker ends the broker within seconds."""
+    kind.install()
     script = textwrap.dedent(
         f"""
         import time
-        from native_brokers import {kind}
-        broker = {kind}()
+        from native_brokers import {kind.__name__}
+        broker = {kind.__name__}()
         broker.start()
         print(broker.pid, broker.log.parent, flush=True)
         time.sleep(600)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from native_brokers import BrokerUnavailable
+from native_brokers.apt import apt_install
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
@@ -29,14 +31,12 @@ def chromium() -> Iterator[Browser]:
 
 
 def _install() -> str:
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = {"check": True, "capture_output": True}
-        subprocess.run(["apt-get", "update"], **quiet)  # type: ignore[call-overload]
-        command = ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]
-        subprocess.run(command, **quiet)  # type: ignore[call-overload]
-    path = shutil.which("chromium")
-    if path is None:
+    try:
+        apt_install("chromium")
+    except BrokerUnavailable as error:
         if os.environ.get("CI"):
-            raise RuntimeError("Chromium is needed: apt-get install chromium")
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+            raise
+        pytest.skip(str(error))
+    path = shutil.which("chromium")
+    assert path is not None
     return path

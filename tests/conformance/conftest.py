@@ -28,7 +28,9 @@ class Server(NamedTuple):
 SERVERS = {
     "rabbitmq": Server("rabbitmq", RabbitMQ, "heartbeat_s = 5", "3"),
     "rabbitmq4": Server("rabbitmq", RabbitMQ4, "heartbeat_s = 5", "4"),
-    "kafka": Server("kafka", Kafka, 'native.consumer = { "max.poll.interval.ms" = 8000 }', lease_s=8),
+    "kafka": Server(
+        "kafka", Kafka, 'native.consumer = { "max.poll.interval.ms" = 8000 }', lease_s=8
+    ),
     "redis": Server("redis", Redis, "lease_s = 5", lease_s=5),
 }
 

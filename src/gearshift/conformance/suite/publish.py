@@ -54,7 +54,7 @@ def concurrent_publishers_lose_nothing(kit: Kit) -> None:
             producers[number].send(key=f"own{number}")
 
     def common(number: int) -> None:
-        shared.send_many(each, keys=[None])
+        shared.send_many(each, keys=[f"common{number}"])
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4) for work in (own, common)]
     for thread in threads:
