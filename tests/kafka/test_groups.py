@@ -89,6 +89,27 @@ def test_a_handler_slower_than_the_poll_interval_keeps_its_partition(
     assert drain(bus.consumer(name, group="g"), 2) == [1, 2]
 
 
+def test_settings_of_members_reach_no_client_that_is_none(open_bus: OpenBus, name: str) -> None:
+    """Tails, retries and lag work with what only the newer group protocol takes."""
+    queue = f"{name}-queue"
+    bus = open_bus(
+        f'{one_partition(name)}\n[channels.{queue}]\nsemantics = "queue"\ngroups = ["g"]',
+        profile='native.consumer = {"max.poll.interval.ms" = 6000, "fetch.wait.max.ms" = 50}',
+    )
+    with bus.consumer(name, ephemeral=True) as tail:
+        tail.ready(30)
+        bus.producer(name).send("seen")
+        assert [delivery.value for delivery in tail.receive(timeout_s=30)] == ["seen"]
+    bus.producer(queue).send("retried")
+    with bus.consumer(queue, group="g") as consumer:
+        (first,) = consumer.receive(timeout_s=30)
+        first.retry(delay_s=0.1)
+        assert bus.groups(queue)[0].group == "g"
+        (second,) = consumer.receive(timeout_s=30)
+        assert second.attempt == 2
+        second.ack()
+
+
 def test_a_second_member_takes_over_and_no_message_is_lost(open_bus: OpenBus, name: str) -> None:
     """Acks from before a rebalance count or are stale; together both members get everything."""
     bus = open_bus(f"[channels.{name}]\npartitions = 4")

@@ -50,6 +50,15 @@ def test_a_setting_of_either_group_protocol_is_taken(key: str) -> None:
     assert NativeSettings(consumer={key: 6000}).consumer == {key: 6000}
 
 
+def test_a_reader_takes_what_a_consumer_does_except_the_life_of_members() -> None:
+    """What it fetches is tuned alike; how long it may be silent is nobody's business."""
+    native = NativeSettings(consumer={"max.poll.interval.ms": 6000, "fetch.min.bytes": 2})
+    settings = KafkaSettings(bootstrap_servers=("h:1",), native=native)
+    consumer, reader = settings.client("consumer"), settings.client("reader")
+    assert consumer == reader | {"max.poll.interval.ms": 6000}
+    assert reader["fetch.min.bytes"] == 2
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -193,7 +193,7 @@ class KafkaBackend:
             ours["group.protocol"] = "consumer"
         if self._settings.group_instance_id is not None and not spec.ephemeral:
             ours["group.instance.id"] = self._settings.group_instance_id
-        return self._conf("consumer", signals) | ours
+        return self._conf("reader" if spec.ephemeral else "consumer", signals) | ours
 
     def _require_group(self, group: str) -> None:
         signals = _Signals()
@@ -207,7 +207,7 @@ class KafkaBackend:
     def _positions(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
         """What ``group`` has committed, asked by a consumer: see ShareGroups."""
         ours = {"group.id": group, "group.protocol": "classic"}
-        consumer = Consumer(self._conf("consumer", _Signals()) | ours)
+        consumer = Consumer(self._conf("reader", _Signals()) | ours)
         try:
             return consumer.committed(places, timeout=QUERY_TIMEOUT_S)
         finally:

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 __all__ = ["SECRET_SETTINGS", "ClientKind", "NativeSettings", "Value"]
 
 Value: TypeAlias = str | int | float | bool
-ClientKind: TypeAlias = Literal["producer", "consumer", "share", "admin"]
+#: A consumer is a member of a user's group; a reader is in none, or in a group that is ours.
+ClientKind: TypeAlias = Literal["producer", "consumer", "reader", "share", "admin"]
 
 #: Settings whose values are secrets: only the masked table ``secrets`` takes them.
 SECRET_SETTINGS = frozenset((
@@ -108,6 +109,9 @@ _KNOWN = frozenset((
     "topic.metadata.propagation.max.ms", "topic.metadata.refresh.interval.ms",
 ))  # fmt: skip
 
+#: How long a member may be silent, which each group protocol limits in another way.
+_OF_MEMBERS = {"max.poll.interval.ms", "session.timeout.ms", "heartbeat.interval.ms"}
+
 #: Core keeps at most 10,000 messages and 64 MiB in flight; the client's queue must hold more.
 _LEAST_QUEUE = {"queue.buffering.max.messages": 20_000, "queue.buffering.max.kbytes": 131_072}
 
@@ -119,6 +123,14 @@ class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     consumer: dict[str, Value] = msgspec.field(default_factory=dict)
     share: dict[str, Value] = msgspec.field(default_factory=dict)
     admin: dict[str, Value] = msgspec.field(default_factory=dict)
+
+    def of(self, kind: ClientKind) -> dict[str, Value]:
+        """What is passed on to one kind of client: a reader takes a consumer's settings, except
+        those for the life of a member."""
+        if kind == "reader":
+            return {key: self.consumer[key] for key in self.consumer.keys() - _OF_MEMBERS}
+        settings: dict[str, Value] = getattr(self, kind)
+        return settings
 
     def __post_init__(self) -> None:
         _check("producer", self.producer)

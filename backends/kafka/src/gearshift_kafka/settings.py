@@ -122,12 +122,12 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         conf: dict[str, Any] = dict(_COMMON)
         if kind == "producer":
             conf |= self._producer()
-        elif kind == "consumer":
+        elif kind in ("consumer", "reader"):
             conf |= _CONSUMER
         elif kind == "share":
             conf |= _SHARE
             del conf[_NOT_FOR_SHARE]
-        conf |= getattr(self.native, kind)
+        conf |= self.native.of(kind)
         conf |= {key: secret.reveal() for key, secret in self.secrets.items()}
         conf["bootstrap.servers"] = ",".join(_written(*endpoint) for endpoint in self.endpoints())
         conf["client.id"] = self.client_id

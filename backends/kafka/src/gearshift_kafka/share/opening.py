@@ -70,7 +70,7 @@ class _Opening:
             "session.timeout.ms": 6000,
             "heartbeat.interval.ms": 1500,
         }
-        return Consumer(self.conf("consumer") | ours)
+        return Consumer(self.conf("reader") | ours)
 
 
 def open_share_queue(
