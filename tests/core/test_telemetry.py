@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import gearshift
 from gearshift import App, errors
 from gearshift.telemetry import health
+from gearshift.telemetry.prometheus import BusCollector
 from gearshift.telemetry.server import TelemetryServer, parse_address
 from gearshift.worker import Worker
 
@@ -195,3 +197,14 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
     assert not serving(port)
+
+
+def test_every_metric_is_documented_and_no_other(bus: gearshift.Bus) -> None:
+    """By the names that a scrape shows."""
+    document = (Path(__file__).parents[2] / "docs" / "watching.md").read_text()
+    collector = BusCollector(bus, depth_of=["events"])
+    names = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in collector.collect()
+    }
+    assert names == set(re.findall(r"`(gearshift_\w+)`", document))

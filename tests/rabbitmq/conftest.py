@@ -60,6 +60,22 @@ def open_bus(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[OpenBus]:
 
 
 @pytest.fixture
+def hasty(rabbitmq: RabbitMQ) -> Iterator[float]:
+    """The broker takes back what is unsettled for longer than this: its consumer_timeout, in s."""
+
+    def impose(timeout_ms: int, look_every_ms: int) -> None:
+        for key, value in (
+            ("channel_tick_interval", look_every_ms),
+            ("consumer_timeout", timeout_ms),
+        ):
+            rabbitmq.ctl("eval", f"application:set_env(rabbit, {key}, {value}).")
+
+    impose(1000, 300)
+    yield 1.0
+    impose(1_800_000, 60_000)
+
+
+@pytest.fixture
 def raw(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
     """An AMQP channel of a plain client; the test may kill the broker meanwhile."""
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 
@@ -114,6 +115,24 @@ def test_partitions_have_one_owner_each_and_go_to_who_is_left(open_bus: OpenBus,
     assert until(lambda: first.partitions == {0, 1, 2, 3})
     bus.producer(name).send_many(range(8))
     assert sorted(ack_all(take(first, 8))) == list(range(8))
+
+
+def test_work_longer_than_the_brokers_limit_keeps_its_partition(
+    open_bus: OpenBus, name: str, hasty: float
+) -> None:
+    """What waits behind it is read again; the slow delivery's ack counts, and the order stays."""
+    bus = open_bus(stream(name, "partitions = 1"))
+    consumer = bus.consumer(name, group="g", prefetch=2)
+    bus.producer(name).send_many(range(20))
+    values: list[object] = []
+    for number in range(20):
+        (delivery,) = take(consumer, 1)
+        if number in (0, 10):
+            time.sleep(4 * hasty)  # what is proved here is that time passes
+        values += ack_all([delivery])
+    assert values == list(range(20))
+    assert consumer.flush()
+    assert bus.stats().receiving[0].reconnects == 0
 
 
 def test_an_owners_lock_keeps_others_out(

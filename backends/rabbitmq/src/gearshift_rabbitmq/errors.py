@@ -23,8 +23,9 @@ from gearshift.errors import (
     Unroutable,
 )
 
-__all__ = ["PublishNacked", "PublishReturned", "classify", "is_missing"]
+__all__ = ["PublishNacked", "PublishReturned", "classify", "is_held_too_long", "is_missing"]
 
+_HELD_TOO_LONG = "delivery acknowledgement"
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
     r"received (?P<wanted>.*?) but current is (?P<current>.*)"
@@ -42,6 +43,11 @@ class PublishReturned(Exception):
 def is_missing(error: exceptions.ChannelClosedByBroker) -> bool:
     """True if the broker says that something is not there, and not only that its node is not up."""
     return bool(error.reply_code == 404 and "inaccessible" not in str(error.reply_text))
+
+
+def is_held_too_long(error: Exception) -> bool:
+    """True if the broker closed a channel because a message was unsettled for too long."""
+    return isinstance(error, exceptions.ChannelClosed) and _HELD_TOO_LONG in str(error.reply_text)
 
 
 def classify(error: Exception, endpoints: Sequence[tuple[str, int]]) -> GearshiftError | None:
@@ -98,7 +104,7 @@ def _precondition_failed(text: str) -> GearshiftError:
         return MessageTooLarge(text)
     if "invalid arg" in text or "invalid property" in text:
         return TopologyConflict(text)
-    if "delivery acknowledgement" in text or "unknown delivery tag" in text:
+    if _HELD_TOO_LONG in text or "unknown delivery tag" in text:
         return ConnectionFailed(
             f"the broker closed the AMQP channel: {text}",
             hint="a message was held longer than the broker's consumer_timeout",

@@ -54,7 +54,7 @@ STREAM = Capabilities(
     attempt=Known.NONE,
     prefetch=Prefetch.SOFT,  # the broker's credit is for each partition
     survives=Survives.BROKER_RESTART,
-    lease=Lease.FIXED,  # the same, for what waits behind slow work
+    lease=Lease.HELD,
     members=Members.PARTITIONS,
     max_message_bytes=16 * 1024 * 1024,
 )

@@ -11,6 +11,7 @@ from pika import exceptions
 from gearshift.driver import Incoming, Start, StartAt
 from gearshift.message import Position
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.errors import is_held_too_long
 from gearshift_rabbitmq.wire import incoming
 
 __all__ = ["Reading", "end_of"]
@@ -29,27 +30,38 @@ class Reading:
     """
 
     def __init__(self, link: Link, queue: str, partition: int, start: Start, prefetch: int) -> None:
-        self._partition = partition
+        self._link = link
         self._queue = queue
-        self._from_offset = start.positions.get(partition) if start.at is StartAt.OFFSET else None
+        self._partition = partition
+        self._prefetch = prefetch
+        self._begin(start)
+
+    def _begin(self, start: Start) -> None:
+        self._start = start
+        is_offset = start.at is StartAt.OFFSET
+        self._from_offset = start.positions.get(self._partition) if is_offset else None
         self._from_ms = start.time_ms if start.at is StartAt.TIME else None
         self._ready: deque[tuple[int, Incoming]] = deque()
         self._ended: Exception | None = None
-        rpc = Rpc(link)
+        rpc = Rpc(self._link)
         self._channel = rpc.channel
         self._channel.add_on_close_callback(self._on_close)
         self._channel.add_on_cancel_callback(self._on_cancel)
-        rpc("basic_qos", prefetch_count=prefetch)
-        arguments = {OFFSET: _specification(start, partition)}
-        rpc.consume(queue, self._on_message, arguments=arguments)
+        rpc("basic_qos", prefetch_count=self._prefetch)
+        arguments = {OFFSET: _specification(start, self._partition)}
+        rpc.consume(self._queue, self._on_message, arguments=arguments)
 
     def take(self, max_messages: int) -> list[Incoming]:
         """Up to ``max_messages`` of what has come. Raises why nothing will any more."""
         if self._ended is not None:
-            raise self._ended
+            if not is_held_too_long(self._ended):
+                raise self._ended
+            # Slow work let something wait here for too long, which harms nobody.
+            self._begin(self._at(self._ready[0][1].token.offset) if self._ready else self._start)
         taken = [self._ready.popleft() for _ in range(min(max_messages, len(self._ready)))]
         if taken:
             self._channel.basic_ack(taken[-1][0], multiple=True)
+            self._start = self._at(taken[-1][1].token.offset + 1)
         return [one for _, one in taken]
 
     def close(self) -> None:
@@ -57,6 +69,9 @@ class Reading:
         self._ready.clear()
         if self._channel.is_open:
             self._channel.close()
+
+    def _at(self, offset: int) -> Start:
+        return Start(StartAt.OFFSET, {self._partition: offset})
 
     def _on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         offset = int(properties.headers[OFFSET])
