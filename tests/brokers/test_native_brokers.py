@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from gearshift.conformance.proxy import Proxy
 from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
 from native_brokers.process import descendants
 
@@ -230,10 +231,13 @@ def test_two_kafka_nodes_do_not_see_each_other(kafka: Kafka) -> None:
 
 def test_clients_are_told_the_advertised_address() -> None:
     """`advertised` is what metadata name, so that clients stay on a proxy."""
-    with Kafka(advertised="127.0.0.1:9") as broker:
-        metadata = AdminClient({"bootstrap.servers": broker.url}).list_topics(timeout=10.0)
-        addresses = {f"{node.host}:{node.port}" for node in metadata.brokers.values()}
-        assert addresses == {"127.0.0.1:9"}
+    with Proxy(("127.0.0.1", 0)) as proxy:
+        advertised = f"127.0.0.1:{proxy.port}"
+        with Kafka(advertised=advertised) as broker:
+            proxy.target = ("127.0.0.1", broker.port)
+            metadata = AdminClient({"bootstrap.servers": broker.url}).list_topics(timeout=10.0)
+    addresses = {f"{node.host}:{node.port}" for node in metadata.brokers.values()}
+    assert addresses == {advertised}
 
 
 @pytest.mark.parametrize("kind", [RabbitMQ, Kafka])
