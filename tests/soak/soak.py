@@ -1,9 +1,10 @@
 """Break a broker again and again under load, then count: nothing may be lost.
 
-``python tests/soak/soak.py [--seconds 300] [--seed 1] [SERVER-SEMANTICS ...]``. Each run is one
-server and semantics: a steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP,
-reset connections, held-back answers, a killed member), and at the end a drain by fresh clients and
-every checker of the conformance kit.
+``python tests/soak/soak.py [--seconds 300] [--copies 10] [--seed 1] [SERVER-SEMANTICS ...]``. Each
+run is one server and semantics. First the whole conformance kit, ``--copies`` times at once. Then a
+steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP, reset connections,
+held-back answers, a killed member), and at the end a drain by fresh clients and every checker of
+the kit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
 
@@ -24,10 +26,12 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "compose")]
 from conformance.conftest import SERVERS, breakable  # noqa: E402
 
 from gearshift import plugins  # noqa: E402
+from gearshift.conformance import execute_together  # noqa: E402
 from gearshift.conformance.harness import Faults  # noqa: E402
 from gearshift.conformance.history import Phase  # noqa: E402
 from gearshift.conformance.kit import Broken, Kit  # noqa: E402
 from gearshift.conformance.load import Load  # noqa: E402
+from gearshift.conformance.suite import SUITE  # noqa: E402
 from gearshift.message import Semantics  # noqa: E402
 
 CHANNEL_SETTLES_S = 3.0
@@ -75,6 +79,23 @@ def member_killed(kit: Kit, faults: Faults, channel: str) -> None:
 FAULTS: tuple[Callable[[Kit, Faults, str], None], ...] = (
     killed, frozen, cut, answers_held, member_killed,
 )  # fmt: skip
+
+
+def together(name: str, semantics: Semantics, copies: int) -> bool:
+    """The kit, ``copies`` times at once on one broker; True if nothing failed."""
+    patient = SERVERS[name]._replace(settings="", lease_s=30.0)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        breakable(patient, semantics, Path(folder)) as usual,
+    ):
+        harness = replace(usual, pace=0.1, patience_s=120.0)
+        results = list(execute_together(SUITE, harness, copies))
+    failures = [result for result in results if result.status.is_failure]
+    print(f"{name} {semantics}: {copies} kits at once, {len(results)} behaviours, ", end="")
+    print(f"{len(failures)} failures")
+    for result in failures:
+        print(f"  {result.behaviour}: {result.text}")
+    return not failures
 
 
 def soak(name: str, semantics: Semantics, seconds: float, chance: random.Random) -> bool:
@@ -135,11 +156,13 @@ def main() -> int:
     ]
     parser.add_argument("targets", nargs="*", metavar="SERVER-SEMANTICS", default=offered)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--copies", type=int, default=10, help="0: only the soak")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     clean = True
     for target in arguments.targets:
         name, _, semantics = target.partition("-")
+        clean &= not arguments.copies or together(name, Semantics(semantics), arguments.copies)
         chance = random.Random(f"{arguments.seed} {target}")
         clean &= soak(name, Semantics(semantics), arguments.seconds, chance)
     return 0 if clean else 1

@@ -8,12 +8,14 @@ not is shown to be refused before any effect.
 
 One file, one job: ``behaviour`` (a claim and how it is judged), ``kit`` (what a claim works with),
 ``recording`` and ``history`` (what happened), ``checkers`` (what was wrong with it), ``harness``
-(what an author gives), ``suite`` (the claims), ``matrix`` (the results), ``plugin`` (pytest).
+(what an author gives), ``suite`` (the claims), ``together`` (all of them many times at once),
+``matrix`` (the results), ``plugin`` (pytest).
 """
 
 from gearshift.conformance.behaviour import Area, Behaviour, Needs, Result, Status, execute
 from gearshift.conformance.harness import BrokerProcess, Faults, Harness, shared
 from gearshift.conformance.matrix import Matrix
+from gearshift.conformance.together import execute_together
 
 __all__ = [
     "Area",
@@ -26,5 +28,6 @@ __all__ = [
     "Result",
     "Status",
     "execute",
+    "execute_together",
     "shared",
 ]
