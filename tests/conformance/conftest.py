@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gearshift import config
-from gearshift.conformance import Faults, Harness
+from gearshift import config, plugins
+from gearshift.conformance import Faults, Harness, shared
 from gearshift.conformance.proxy import Proxy
 from gearshift.message import Semantics
 from native_brokers import Broker, Kafka, RabbitMQ, RabbitMQ4, Redis
@@ -33,6 +33,21 @@ SERVERS = {
     ),
     "redis": Server("redis", Redis, "lease_s = 5", lease_s=5),
 }
+
+
+def embedded(
+    backend: str, semantics: Semantics, folder: Path, *, lease_s: float = 30.0, **fields: Any
+) -> Harness:
+    """A harness on the memory or the sqlite backend; ``fields`` are further ones of Harness.
+
+    Other processes reach SQLite, and nothing but this one reaches memory.
+    """
+    in_file = f'path = "kit.db"\nlease_s = {lease_s}' if backend == "sqlite" else ""
+    file = folder / "gearshift.toml"
+    file.write_text(f'[profiles.kit]\nbackend = "{backend}"\n{in_file}\n')
+    plugin = plugins.load(backend)
+    given = {"plugin": shared(plugin) if backend == "memory" else plugin} | fields
+    return Harness(config=config.load(file), semantics=semantics, lease_s=lease_s, **given)
 
 
 @contextmanager

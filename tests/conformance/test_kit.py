@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from conformance.conftest import embedded
 
-from gearshift import config, plugins
 from gearshift.capabilities import Capabilities
-from gearshift.conformance import Area, Harness, Status, execute, shared
+from gearshift.conformance import Area, Harness, Status, execute
 from gearshift.conformance.behaviour import behaviour
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.matrix import Column, Manifest
@@ -20,14 +20,7 @@ from gearshift.message import Semantics
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:
     """The memory backend as a queue."""
-    file = tmp_path / "gearshift.toml"
-    file.write_text('[profiles.p]\nbackend = "memory"\n')
-    return Harness(
-        config=config.load(file),
-        semantics=Semantics.QUEUE,
-        plugin=shared(plugins.load("memory")),
-        patience_s=2.0,
-    )
+    return embedded("memory", Semantics.QUEUE, tmp_path, patience_s=2.0)
 
 
 def test_the_manifest_lists_every_behaviour() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conformance import late_word
+from conformance.conftest import embedded
 from conformance.mutants import MUTANTS, Mutant
 
 from gearshift import config, plugins
@@ -23,14 +24,9 @@ BEHAVIOURS = {behaviour.name: behaviour for behaviour in SUITE}
 )
 def test_a_mutant_is_killed_by_its_checker(mutant: Mutant, tmp_path: Path) -> None:
     """The behaviour fails, and the checker that says so is the one meant for this damage."""
-    file = tmp_path / "gearshift.toml"
-    file.write_text('[profiles.p]\nbackend = "memory"\n')
-    harness = Harness(
-        config=config.load(file),
-        semantics=mutant.semantics,
-        plugin=shared(mutant.plugin(plugins.load("memory"))),
-        patience_s=1.5,
-        lease_s=1.0,
+    plugin = shared(mutant.plugin(plugins.load("memory")))
+    harness = embedded(
+        "memory", mutant.semantics, tmp_path, plugin=plugin, patience_s=1.5, lease_s=1.0
     )
     with mutant.patched():
         result = execute(BEHAVIOURS[mutant.behaviour], harness)

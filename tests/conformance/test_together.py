@@ -7,32 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conformance.conftest import embedded
 
-from gearshift import config, plugins
-from gearshift.conformance import Area, Harness, Needs, Status, execute_together, shared
+from gearshift.conformance import Area, Needs, Status, execute_together
 from gearshift.conformance.behaviour import Behaviour, behaviour
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.suite import SUITE
 from gearshift.message import Semantics
 
 COPIES = 10
-#: Longer than any thread waits for its turn on a busy machine.
-LEASE_S = 30.0
-
-
-def harness(backend: str, semantics: Semantics, folder: Path) -> Harness:
-    settings = f'path = "kit.db"\nlease_s = {LEASE_S}' if backend == "sqlite" else ""
-    file = folder / "gearshift.toml"
-    file.write_text(f'[profiles.kit]\nbackend = "{backend}"\n{settings}\n')
-    plugin = plugins.load(backend)
-    return Harness(
-        config=config.load(file),
-        semantics=semantics,
-        plugin=shared(plugin) if backend == "memory" else plugin,
-        pace=0.1,
-        lease_s=LEASE_S,
-        patience_s=60.0,
-    )
 
 
 @pytest.mark.timeout(600)
@@ -41,7 +24,8 @@ def harness(backend: str, semantics: Semantics, folder: Path) -> Harness:
 )
 def test_ten_runs_at_once_find_nothing(backend: str, semantics: Semantics, tmp_path: Path) -> None:
     """One bus knows nothing of another's channels, groups and positions, however busy it is."""
-    here = harness(backend, semantics, tmp_path)
+    # A lease is longer than any thread waits for its turn on a busy machine.
+    here = embedded(backend, semantics, tmp_path, pace=0.1, lease_s=30.0, patience_s=60.0)
     results = list(execute_together(SUITE, here, COPIES))
     assert len(results) == COPIES * sum(behaviour.needs is None for behaviour in SUITE)
     assert [result for result in results if result.status.is_failure] == []
@@ -61,7 +45,7 @@ def test_all_copies_run_at_the_same_time(tmp_path: Path) -> None:
 
     harmful: Behaviour = replace(together, name="harmful", needs=Needs.BROKER)
     chosen = [replace(together, deliveries=0), wrong, harmful]
-    results = list(execute_together(chosen, harness("memory", Semantics.QUEUE, tmp_path), 3))
+    results = list(execute_together(chosen, embedded("memory", Semantics.QUEUE, tmp_path), 3))
     assert sorted((result.behaviour, result.status) for result in results) == [
         ("together", Status.VERIFIED),
         ("together", Status.VERIFIED),
