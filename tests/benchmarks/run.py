@@ -104,7 +104,7 @@ def kafka(rounds: int, total: int) -> list[Row]:
     from native_brokers import Kafka
 
     rows = [Row("kafka publish", total), Row("kafka consume", total)]
-    with Kafka() as broker, opened(
+    with Kafka(fast_start=False) as broker, opened(
         f'backend = "kafka"\nbootstrap_servers = ["{broker.url}"]'
     ) as bus:  # fmt: skip
         _rounds(rounds, rows, raw_kafka, broker.url, bus)

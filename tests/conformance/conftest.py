@@ -26,8 +26,8 @@ class Server(NamedTuple):
 
 
 SERVERS = {
-    "rabbitmq": Server("rabbitmq", RabbitMQ, "heartbeat_s = 5", "3"),
-    "rabbitmq4": Server("rabbitmq", RabbitMQ4, "heartbeat_s = 5", "4"),
+    "rabbitmq": Server("rabbitmq", RabbitMQ, "heartbeat_s = 5", "3", lease_s=5),
+    "rabbitmq4": Server("rabbitmq", RabbitMQ4, "heartbeat_s = 5", "4", lease_s=5),
     "kafka": Server(
         "kafka", Kafka, 'native.consumer = { "max.poll.interval.ms" = 8000 }', lease_s=8
     ),

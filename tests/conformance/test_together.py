@@ -1,4 +1,4 @@
-"""The kit ten times at once."""
+"""The kit ten times at once. The soak does the same on each real broker."""
 
 from __future__ import annotations
 
@@ -19,13 +19,9 @@ COPIES = 10
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("backend", "semantics"), [("sqlite", Semantics.QUEUE), ("memory", Semantics.STREAM)]
-)
-def test_ten_runs_at_once_find_nothing(backend: str, semantics: Semantics, tmp_path: Path) -> None:
+def test_ten_runs_at_once_find_nothing(tmp_path: Path) -> None:
     """One bus knows nothing of another's channels, groups and positions, however busy it is."""
-    # A lease is longer than any thread waits for its turn on a busy machine.
-    here = embedded(backend, semantics, tmp_path, pace=0.1, lease_s=30.0, patience_s=60.0)
+    here = embedded("memory", Semantics.STREAM, tmp_path, pace=0.1, lease_s=2.0, patience_s=60.0)
     results = list(execute_together(SUITE, here, COPIES))
     assert len(results) == COPIES * sum(behaviour.needs is None for behaviour in SUITE)
     assert [result for result in results if result.status.is_failure] == []
