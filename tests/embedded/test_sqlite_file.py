@@ -7,6 +7,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -257,3 +258,17 @@ def test_closing_under_load_leaves_nothing_behind(config: Path, database: Path) 
         assert db.execute("SELECT COUNT(*) FROM message").fetchone() == (4000,)
         assert db.execute("SELECT COUNT(*) FROM work WHERE member > 0").fetchone() == (0,)
         assert db.execute("SELECT COUNT(*) FROM member").fetchone() == (0,)
+
+
+def test_a_file_that_is_busy_when_the_writer_connects_is_waited_for(
+    store: Store, database: Path
+) -> None:
+    """The last process that closes a file locks it even against readers, for a moment."""
+    writer = store.writer()  # it connects with its first job
+    call = Call(lambda tx: tx.db.execute("SELECT count(*) FROM channel").fetchone()[0])
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("CREATE TABLE of_another (number)")  # the lock stays until it is closed
+        writer.submit(call)
+        time.sleep(0.3)  # so long the writer finds it busy
+    assert call.result() == 0

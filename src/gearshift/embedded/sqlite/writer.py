@@ -231,10 +231,10 @@ class Writer:
 
     def _begin(self, deadline: float) -> sqlite3.Connection:
         """Take the write lock, waiting for other processes. Raises 'busy' at ``deadline``."""
-        db = self._connected()
         try:
             while True:
                 try:
+                    db = self._connected()  # reads, so that it may be in somebody's way too
                     db.execute("BEGIN IMMEDIATE")
                     return db
                 except sqlite3.OperationalError as error:
