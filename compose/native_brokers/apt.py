@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from pathlib import Path
 
 from native_brokers.cache import one_at_a_time
 from native_brokers.errors import BrokerUnavailable
+from native_brokers.process import run_or_raise
 
 _INSTALL = "apt-get update && apt-get install -y --no-install-recommends"
 # Debian starts a service that it installs unless policy-rc.d says no (exit code 101).
@@ -39,16 +38,3 @@ def apt_install(package: str) -> None:
             ["sh", "-ec", f"{_INSTALL_ONLY.rstrip()} {package}\n"],
             f"apt could not install {package}; mend that and run: {_INSTALL} {package}",
         )
-
-
-def run_or_raise(argv: list[str | Path], problem: str) -> None:
-    """Run `argv`; raises `BrokerUnavailable` with `problem` and its last lines if it fails."""
-    done = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise BrokerUnavailable("\n".join([problem, *done.stdout.splitlines()[-20:]]))

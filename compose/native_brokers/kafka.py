@@ -17,7 +17,7 @@ from native_brokers.cache import cache_folder, one_at_a_time
 from native_brokers.errors import BrokerUnavailable
 from native_brokers.ports import LOOPBACK, require_free
 from native_brokers.probes import kafka_answers
-from native_brokers.process import Process
+from native_brokers.process import Process, run_or_raise
 
 VERSION = "4.3.1"
 _COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -237,19 +237,11 @@ def _fetch_jars() -> None:
         jars = Path(unfinished) / "jars"
         command = [maven, "--batch-mode", "--quiet", "--file", str(pom), _COPY_GOAL]
         command += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-        done = subprocess.run(
+        run_or_raise(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            "Maven could not fetch Kafka's jars; mend that and run: "
+            "python -m native_brokers install --only kafka",
         )
-        if done.returncode != 0:
-            raise BrokerUnavailable(
-                "Maven could not fetch Kafka's jars; mend that and run: "
-                "python -m native_brokers install --only kafka\n"
-                + "\n".join(done.stdout.splitlines()[-20:])
-            )
         jars.rename(_jars())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 from typing import NamedTuple
 
+from native_brokers.errors import BrokerUnavailable
 from native_brokers.watchdog import Watchdog
 
 watchdog = Watchdog()
@@ -177,3 +178,16 @@ def _stands_still(pid: int) -> bool:
     # A stop signal is delivered to each thread in its own time; until then some still answer.
     threads = map(_fields, Path(f"/proc/{pid}/task").glob("*/stat"))
     return all(fields[0] in "TZX" for fields in threads if fields)
+
+
+def run_or_raise(argv: Sequence[str | Path], problem: str) -> None:
+    """Run `argv`; raises `BrokerUnavailable` with `problem` and its last lines if it fails."""
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise BrokerUnavailable("\n".join([problem, *done.stdout.splitlines()[-20:]]))

@@ -9,10 +9,10 @@ import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from native_brokers.apt import apt_install, run_or_raise
+from native_brokers.apt import apt_install
 from native_brokers.cache import cache_folder, one_at_a_time
 from native_brokers.errors import BrokerUnavailable
-from native_brokers.process import OWN_ACCOUNT, Account
+from native_brokers.process import OWN_ACCOUNT, Account, run_or_raise
 
 # Debian's /usr/sbin scripts insist on root and on the system's one log file; those behind do not.
 _DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
