@@ -21,7 +21,7 @@ import gearshift
 from gearshift.cli import GROUPS, cli
 from gearshift.errors import PublishRefused
 
-CANARY = "canary/0f8e@secret"
+CANARY = "canary/swordfish@secret"
 ESCAPE = "\x1b"
 
 #: One run of each command that opens a broker or shows settings.
@@ -201,12 +201,12 @@ def test_a_secret_is_never_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither as it is, nor as it stands in a URL; not with -vv either."""
-    quoted = "canary%2F0f8e%40secret" if backend == "rabbitmq" else CANARY
+    quoted = "canary%2Fswordfish%40secret" if backend == "rabbitmq" else CANARY
     written = "${CANARY_PASSWORD}" if from_environment else quoted
     _unreachable(project, backend, free_port, written)
     monkeypatch.setenv("CANARY_PASSWORD", CANARY)
     result = CliRunner().invoke(cli, ["-vv", *arguments], input="1\n")
-    assert "0f8e" not in result.output
+    assert "swordfish" not in result.output
 
 
 def _unreachable(project: Path, backend: str, port: int, password: str = "x") -> None:

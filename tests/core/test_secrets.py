@@ -25,11 +25,11 @@ from gearshift.errors import ConfigError
 from gearshift.secret import Secret
 from native_brokers import Kafka, RabbitMQ
 
-CANARY = "canary/0f8e@secret"
-QUOTED = "canary%2F0f8e%40secret"
+CANARY = "canary/swordfish@secret"
+QUOTED = "canary%2Fswordfish%40secret"
 
 #: Any of these in a text gives it away, in whatever spelling.
-TELLTALES = ("canary", "0f8e")
+TELLTALES = ("canary", "swordfish")
 
 #: Where a secret can stand in a profile; {server} is host:port.
 PROFILES = {
@@ -50,7 +50,7 @@ PROFILES = {
 #: Secrets that were written in a way that does not work: the error must not repeat them.
 MISTAKES = [
     'backend = "rabbitmq"\nurl = "amqp://app:' + CANARY + '@localhost/"',
-    'backend = "rabbitmq"\nurl = "amqp://app:canary/0f8e"',
+    'backend = "rabbitmq"\nurl = "amqp://app:canary/swordfish"',
     'backend = "rabbitmq"\nurl = "app:' + CANARY + '@localhost"',
     'backend = "rabbitmq"\nurl = "amqp://app:' + QUOTED + '@localhost/a/b"',
     'backend = "rabbitmq"\nurl = "amqp://app:' + QUOTED + '@localhost:99999"',
