@@ -17,7 +17,7 @@ demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|r
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
 test: $(READY)  ## run every test, on brokers that the suite starts itself
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \
@@ -25,7 +25,7 @@ unit: $(READY)  ## run the tests that need no broker
 
 conformance: $(READY)  ## run the conformance kit everywhere and write docs/conformance
 	@mkdir -p docs/conformance
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/conformance \
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder tests/conformance \
 		--conformance-report docs/conformance/results.json
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 

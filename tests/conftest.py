@@ -11,19 +11,34 @@ import pytest
 
 from native_brokers import BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
 
+BROKERS = {"rabbitmq", "rabbitmq4", "kafka", "redis"}
 
+
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lanes for running side by side: what shares a broker stays on one worker."""
+    """Lanes for running side by side, the longest first: what shares a broker stays together."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_lane(item)))
+    items.sort(key=_order)
 
 
 def _lane(item: pytest.Item) -> str:
     column = getattr(item, "callspec", None) and item.callspec.params.get("gearshift_backend")
     if column is not None:
         return f"conformance {column}"
-    shared = {"rabbitmq", "rabbitmq4", "kafka", "redis"} & set(getattr(item, "fixturenames", ()))
-    return min(shared) if shared else item.nodeid.partition("::")[0]
+    if _shared_brokers(item):
+        return f"brokers {item.path.parent.name}"
+    return item.nodeid.partition("::")[0]
+
+
+def _order(item: pytest.Item) -> tuple[bool, bool]:
+    """Brokers take long to start and to break, and Kafka longest."""
+    kafka = "kafka" in item.nodeid or "kafka" in _shared_brokers(item)
+    return not kafka, item.get_closest_marker("broker") is None
+
+
+def _shared_brokers(item: pytest.Item) -> set[str]:
+    return BROKERS & set(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(autouse=True)
