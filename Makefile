@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?= embedded
 SECONDS ?= 300
-WORKERS ?= 4
+WORKERS ?= 8
+TARGETS ?= demo test
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test unit conformance soak lint types imports bench brokers gallery changelog format clean
+.PHONY: demo demo-orders test unit pythons fresh-machine conformance soak lint types imports bench brokers gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html
@@ -17,30 +18,39 @@ demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|r
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
 test: $(READY)  ## run every test, on brokers that the suite starts itself
+	@PYTHONPATH=compose $(BIN)/python -m native_brokers missing
+	@echo "Running every test: about a quarter of an hour on two cores."
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \
 		tests/unit tests/core tests/embedded tests/cli tests/docs tests/kafka
 
+pythons:  ## run the tests that need no broker on every supported Python
+	@PYTHONPATH=compose:tests $(PYTHON) -m machines.pythons
+
+fresh-machine:  ## run demo and test in an empty Debian 12, with nothing cached and again (root)
+	@PYTHONPATH=compose:tests $(PYTHON) -m machines.fresh $(TARGETS)
+
 conformance: $(READY)  ## run the conformance kit everywhere and write docs/conformance
 	@mkdir -p docs/conformance
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder tests/conformance \
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+		tests/conformance/test_*.py tests/conformance/earlier_releases.py \
 		--conformance-report docs/conformance/results.json
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 
 soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost
 	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
-lint: $(READY)
+lint: $(READY)  ## check style
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
-types: $(READY)
+types: $(READY)  ## check types
 	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p gearshift_redis -p native_brokers
 	@$(BIN)/mypy --no-error-summary tests/typing
 	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || { cat .pyright.log; exit 1; }; rm -f .pyright.log
 
-imports: $(READY)
+imports: $(READY)  ## check which package imports which
 	@$(BIN)/lint-imports --no-cache >.imports.log || { cat .imports.log; exit 1; }; rm -f .imports.log
 
 bench: $(READY)  ## compare with the raw clients, on brokers that it starts itself
@@ -55,7 +65,7 @@ gallery: $(READY)  ## make the reports in docs/gallery from real runs
 changelog: $(READY)  ## show what the next release says
 	@$(BIN)/towncrier build --draft --version next 2>/dev/null
 
-format: $(READY)
+format: $(READY)  ## mend style
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
 
 $(READY): constraints.txt $(PROJECTS)
@@ -65,5 +75,8 @@ $(READY): constraints.txt $(PROJECTS)
 		--group dev -e . -e backends/rabbitmq -e backends/kafka -e backends/redis
 	@touch $@
 
-clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .pythons .pytest_cache .mypy_cache .ruff_cache

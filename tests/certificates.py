@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from native_brokers.software import OPENSSL
+
 __all__ = ["make_certificates"]
 
 
@@ -31,4 +33,5 @@ def make_certificates(folder: Path, names: str) -> Path:
 
 
 def _openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    OPENSSL.install()
+    subprocess.run([OPENSSL.path(), *arguments], cwd=folder, check=True, capture_output=True)

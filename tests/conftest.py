@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support import given
+from support.leftovers import empty_brokers, kept_empty
 
-from native_brokers import BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
+from native_brokers import Kafka, RabbitMQ, RabbitMQ43, Redis
 
-BROKERS = {"rabbitmq", "rabbitmq4", "kafka", "redis"}
+pytest_plugins = [
+    "support.hangs", "support.lanes", "support.scratch", "support.software", "support.summary",
+]  # fmt: skip
 
-
-@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lanes for running side by side, the longest first: what shares a broker stays together."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_lane(item)))
-    items.sort(key=_order)
+_numbers = itertools.count()
 
 
-def _lane(item: pytest.Item) -> str:
-    column = getattr(item, "callspec", None) and item.callspec.params.get("gearshift_backend")
-    if column is not None:
-        return f"conformance {column}"
-    if _shared_brokers(item):
-        return f"brokers {item.path.parent.name}"
-    return item.nodeid.partition("::")[0]
-
-
-def _order(item: pytest.Item) -> tuple[bool, bool]:
-    """Brokers take long to start and to break, and Kafka longest."""
-    kafka = "kafka" in item.nodeid or "kafka" in _shared_brokers(item)
-    return not kafka, item.get_closest_marker("broker") is None
-
-
-def _shared_brokers(item: pytest.Item) -> set[str]:
-    return BROKERS & set(getattr(item, "fixturenames", ()))
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A long value is not part of a test's name: of some bodies of 64 MiB a worker died."""
+    if isinstance(val, str | bytes) and len(val) > 100:
+        return f"{val[:20]!r} and so on, {len(val)} in all"
+    return None
 
 
 @pytest.fixture(autouse=True)
@@ -50,39 +36,44 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up before the test's own fixtures, so that it ends after them: see support.leftovers."""
+    yield
+    if request.node.get_closest_marker("broker"):
+        empty_brokers()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A channel that no other test uses; its name tells which test made it."""
+    words = request.node.originalname.removeprefix("test_").replace("_", "-")
+    return f"{words[:40].strip('-')}-{next(_numbers)}"
+
+
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
-    """A RabbitMQ of this run alone."""
-    with _started(RabbitMQ) as broker:
+    """The one that RABBITMQ_URL names, or one of this run alone."""
+    with given.broker(RabbitMQ) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 def rabbitmq4() -> Iterator[RabbitMQ]:
-    """The same of the newest release that tests can have."""
-    with _started(RabbitMQ4) as broker:
+    """A RabbitMQ of the newest release that tests can have, of this run alone."""
+    with RabbitMQ43() as broker, kept_empty(broker):
         yield broker
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Kafka]:
-    """A Kafka of this run alone."""
-    with _started(Kafka) as broker:
+    """The one that KAFKA_BOOTSTRAP names, or one of this run alone."""
+    with given.broker(Kafka) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 def redis() -> Iterator[Redis]:
-    """A Redis of this run alone."""
-    with _started(Redis) as broker:
+    """The one that REDIS_URL names, or one of this run alone."""
+    with given.broker(Redis) as broker:
         yield broker
-
-
-def _started(kind: type) -> Any:
-    try:
-        kind.install()
-    except BrokerUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    return kind()

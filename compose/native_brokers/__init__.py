@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from native_brokers.broker import Broker
-from native_brokers.errors import BrokerUnavailable
-from native_brokers.kafka import Kafka
-from native_brokers.rabbitmq import RabbitMQ, RabbitMQ4
+from native_brokers.broker import Broker, running_brokers
+from native_brokers.errors import BrokerUnavailable, NotInstalled
+from native_brokers.kafka import Kafka, Kafka43
+from native_brokers.kafka_cluster import KafkaCluster
+from native_brokers.rabbitmq import RabbitMQ, RabbitMQ40, RabbitMQ43
+from native_brokers.rabbitmq_cluster import RabbitMQCluster
 from native_brokers.redis import Redis
 
-__all__ = ["Broker", "BrokerUnavailable", "Kafka", "RabbitMQ", "RabbitMQ4", "Redis"]
+__all__ = [
+    "Broker",
+    "BrokerUnavailable",
+    "Kafka",
+    "Kafka43",
+    "KafkaCluster",
+    "NotInstalled",
+    "RabbitMQ",
+    "RabbitMQ40",
+    "RabbitMQ43",
+    "RabbitMQCluster",
+    "Redis",
+    "running_brokers",
+]

@@ -1,4 +1,4 @@
-"""The command line: install the brokers, or run them until told to stop or around a command."""
+"""The command line: install the brokers, say what is missing, or run them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,36 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ4, Redis
+from native_brokers import (
+    Broker,
+    BrokerUnavailable,
+    Kafka,
+    Kafka43,
+    RabbitMQ,
+    RabbitMQ40,
+    RabbitMQ43,
+    Redis,
+)
+from native_brokers.software import CHROMIUM, OPENSSL, Software
 
 _KINDS: dict[str, type[Broker]] = {
     "rabbitmq": RabbitMQ,
     "kafka": Kafka,
-    "rabbitmq4": RabbitMQ4,
+    "kafka4.3": Kafka43,
+    "rabbitmq4.3": RabbitMQ43,
+    "rabbitmq4.0": RabbitMQ40,
     "redis": Redis,
 }
 _VARIABLES: dict[str, str] = {
     "rabbitmq": "RABBITMQ_URL",
     "kafka": "KAFKA_BOOTSTRAP",
-    "rabbitmq4": "RABBITMQ_URL",
+    "kafka4.3": "KAFKA_BOOTSTRAP",
+    "rabbitmq4.3": "RABBITMQ_URL",
+    "rabbitmq4.0": "RABBITMQ_URL",
     "redis": "REDIS_URL",
 }
+#: What `make test` starts; `make conformance` starts them all.
+_TESTED = ("rabbitmq", "rabbitmq4.3", "kafka", "redis")
 _BOTH = ("rabbitmq", "kafka")
 
 
@@ -37,8 +53,11 @@ def main(arguments: Sequence[str]) -> int:
     names = [options.only] if options.only else list(_BOTH)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        for name in names:
-            _KINDS[name].install()
+        if options.action == "missing":
+            _say_missing([options.only] if options.only else _TESTED)
+        if options.action == "install":
+            for name in names:
+                _KINDS[name].install()
         if options.action == "run":
             with _started(names) as environment:
                 return _run(command, environment) if command else _serve(environment)
@@ -61,11 +80,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m native_brokers",
         description="Real RabbitMQ and Kafka on this machine, without containers.",
-        epilog="run -- COMMAND ... runs COMMAND beside the brokers and exits with its code.",
+        epilog="missing says what `make test` would have to fetch, or tests on --only. "
+        "run -- COMMAND ... runs COMMAND beside the brokers and exits with its code.",
     )
-    parser.add_argument("action", choices=["install", "run"])
+    parser.add_argument("action", choices=["install", "missing", "run"])
     parser.add_argument("--only", choices=list(_KINDS), help="this one alone")
     return parser
+
+
+def _say_missing(names: Sequence[str]) -> None:
+    """Print a line for each piece of software that tests on these brokers would fetch."""
+    wanted: list[Software] = [each for name in names for each in _KINDS[name].software()]
+    for each in dict.fromkeys([*wanted, OPENSSL, CHROMIUM]):
+        if not each.is_there():
+            print(f"will be fetched: {each.title}", flush=True)
 
 
 @contextmanager

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
+import re
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from native_brokers.broker import Broker
-from native_brokers.cache import cache_folder, one_at_a_time
-from native_brokers.errors import BrokerUnavailable
-from native_brokers.ports import LOOPBACK, require_free
+from native_brokers.cache import cache_folder
+from native_brokers.errors import BrokerUnavailable, NotInstalled
+from native_brokers.ports import LOOPBACK, accepts, require_free
 from native_brokers.probes import kafka_answers
 from native_brokers.process import Process, run_or_raise
+from native_brokers.software import JAVA, MAVEN, Software
 
-VERSION = "4.3.1"
 _COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-_ARTIFACTS = (
-    ("org.apache.kafka", "kafka_2.13", VERSION),
-    ("org.apache.kafka", "kafka-tools", VERSION),  # StorageTool, which formats the data folder
-    ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4"),  # without it nothing is logged
-)
+_LOGGER = ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4")  # else nothing is logged
 _FORMAT_TIMEOUT_S = 60.0
+_DUMP_TIMEOUT_S = 60.0
+_OLDEST_JAVA = 17
 
-# A single node holds every replica. Few partitions for the internal topics and sessions that end
-# within seconds: tests restart this broker and wait for it to notice members that died.
+# A single node holds every replica. Few partitions for the internal topics, sessions that end
+# within seconds, assignments at once: tests restart this broker, and wait for members to be missed
+# and for others to come.
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -54,11 +54,13 @@ _SETTINGS = {
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "500",
-    "group.consumer.heartbeat.interval.ms": "1500",
+    "group.consumer.heartbeat.interval.ms": "500",
+    "group.consumer.assignment.interval.ms": "0",
     "group.share.min.session.timeout.ms": "1000",
     "group.share.session.timeout.ms": "6000",
     "group.share.min.heartbeat.interval.ms": "500",
-    "group.share.heartbeat.interval.ms": "1500",
+    "group.share.heartbeat.interval.ms": "500",
+    "group.share.assignment.interval.ms": "0",
 }
 _LOGGING = """\
 appender.console.type = Console
@@ -82,6 +84,7 @@ class Kafka(Broker):
 
     name: ClassVar[str] = "Kafka"
     port_count: ClassVar[int] = 3
+    version: ClassVar[str] = "4.4.0"
 
     def __init__(
         self,
@@ -110,17 +113,10 @@ class Kafka(Broker):
         self._options = _HEAP + (_FAST_START if fast_start else ())
 
     @classmethod
-    def install(cls) -> None:
-        """Fetch Kafka's jars with Maven into the cache folder of this user.
-
-        Returns at once if they are there, else blocks for some 15 seconds; runs at the same time
-        wait for one another. Raises `BrokerUnavailable`, which names the command to run, if Java
-        or Maven is missing or the jars cannot be had.
-        """
-        _java()
-        with one_at_a_time(_jars().name):
-            if not _jars().exists():
-                _fetch_jars()
+    def software(cls) -> tuple[Software, ...]:
+        """Java, unless JAVA_HOME names one, the jars of this version, and its classes."""
+        ours = (Jars(cls.version), Classes(cls.version))
+        return ours if os.environ.get("JAVA_HOME") else (JAVA, *ours)
 
     @property
     def url(self) -> str:
@@ -135,10 +131,11 @@ class Kafka(Broker):
         """
         self._running()
         assert self._directory is not None
-        command = [*_java_command(self._directory, *_FAST_START), f"org.apache.kafka.tools.{name}"]
+        command = self._java_command(self._directory, *_FAST_START)
+        command += [f"org.apache.kafka.tools.{name}", "--bootstrap-server", self.url, *args]
         try:
             done = subprocess.run(
-                [*command, "--bootstrap-server", self.url, *args],
+                command,
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -153,11 +150,7 @@ class Kafka(Broker):
         return done.stdout
 
     def _launch(self, directory: Path) -> Process:
-        if not _jars().exists():
-            raise BrokerUnavailable(
-                "Kafka's jars are missing; run: python -m native_brokers install --only kafka"
-            )
-        require_free(self._ports)
+        require_free([*self._ports, *self._listeners.values()])
         properties = directory / "server.properties"
         lines = (f"{key}={value}\n" for key, value in self._properties(directory).items())
         properties.write_text("".join(lines))
@@ -165,14 +158,19 @@ class Kafka(Broker):
         if not (directory / "data" / "meta.properties").exists():
             self._format(directory, properties)
         return Process(
-            [*_java_command(directory, *self._options), "kafka.Kafka", str(properties)],
+            [
+                *self._java_command(directory, *self._options, *Classes(self.version).options()),
+                "kafka.Kafka",
+                str(properties),
+            ],
             env=os.environ,
             directory=directory,
             log=self.log,
         )
 
     def _answers(self) -> bool:
-        return kafka_answers(self.port)
+        # The further ports open one by one after the first, and if one cannot the server ends.
+        return kafka_answers(self.port) and all(map(accepts, self._listeners.values()))
 
     def _properties(self, directory: Path) -> dict[str, str]:
         client, internal, controller = (f"{LOOPBACK}:{port}" for port in self._ports)
@@ -197,9 +195,10 @@ class Kafka(Broker):
         return {**_SETTINGS, **addresses, **self._settings}
 
     def _format(self, directory: Path, properties: Path) -> None:
-        command = _java_command(directory, *_FAST_START)
-        command += ["kafka.tools.StorageTool", "format", "--standalone"]
-        command += ["--cluster-id", _cluster_id(), "--config", str(properties)]
+        classes = Classes(self.version).options()
+        command = self._java_command(directory, *_FAST_START, *classes)
+        command += ["kafka.tools.StorageTool", "format", *self._format_as()]
+        command += ["--config", str(properties)]
         for feature, level in self._features.items():
             command += ["--feature", f"{feature}={level}"]
         try:
@@ -215,41 +214,121 @@ class Kafka(Broker):
                 )
         except subprocess.SubprocessError as error:
             raise BrokerUnavailable(
-                f"Kafka could not format its data folder; {self._log_tail()}"
+                f"Kafka could not format its data folder; {self.log_tail()}"
             ) from error
 
+    def _format_as(self) -> list[str]:
+        """Return the options of the format that say of which cluster the node is."""
+        return ["--standalone", "--cluster-id", new_cluster_id()]
 
-def _jars() -> Path:
-    return cache_folder() / f"kafka-{VERSION}"
-
-
-def _fetch_jars() -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise BrokerUnavailable(
-            "Kafka's jars are fetched with Maven, which is missing; "
-            "run: apt-get install -y --no-install-recommends maven"
-        )
-    # Renamed when complete, so that the folder is there in full or not at all.
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="fetching-") as unfinished:
-        pom = Path(unfinished) / "pom.xml"
-        pom.write_text(_pom())
-        jars = Path(unfinished) / "jars"
-        command = [maven, "--batch-mode", "--quiet", "--file", str(pom), _COPY_GOAL]
-        command += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
-        run_or_raise(
-            command,
-            "Maven could not fetch Kafka's jars; mend that and run: "
-            "python -m native_brokers install --only kafka",
-        )
-        jars.rename(_jars())
+    def _java_command(self, directory: Path, *options: str) -> list[str]:
+        logging = f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}"
+        return [_java(), *options, logging, "-cp", f"{Jars(self.version).folder}/*"]
 
 
-def _pom() -> str:
+class Kafka43(Kafka):
+    """The same with Kafka 4.3."""
+
+    name: ClassVar[str] = "Kafka43"
+    version: ClassVar[str] = "4.3.1"
+
+
+@dataclass(frozen=True)
+class Jars(Software):
+    """One version's jars in a folder of the cache, from Maven."""
+
+    version: str
+
+    @property
+    def title(self) -> str:
+        """See `Software`."""
+        return f"Kafka {self.version} with Maven, half a minute"
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return cache_folder() / f"kafka-{self.version}"
+
+    @property
+    def _lock(self) -> str:
+        return self.folder.name
+
+    def is_there(self) -> bool:
+        """See `Software`."""
+        return self.folder.exists()
+
+    def _fetch(self) -> None:
+        MAVEN.install()
+        # Renamed when complete, so that the folder is there in full or not at all.
+        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="fetching-") as unfinished:
+            pom = Path(unfinished) / "pom.xml"
+            pom.write_text(_pom(self.version))
+            jars = Path(unfinished) / "jars"
+            command = [MAVEN.path(), "--batch-mode", "--quiet", "--file", str(pom), _COPY_GOAL]
+            command += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+            run_or_raise(command, "Maven could not fetch Kafka's jars; mend that and try again")
+            jars.rename(self.folder)
+
+
+@dataclass(frozen=True)
+class Classes(Software):
+    """What a server of one version has loaded by the time it serves: the next starts in half."""
+
+    version: str
+
+    @property
+    def title(self) -> str:
+        """See `Software`."""
+        return f"the classes of Kafka {self.version} from a first start, a quarter of a minute"
+
+    @property
+    def _file(self) -> Path:
+        return cache_folder() / f"kafka-{self.version}-java-{_java_version(_java())}.jsa"
+
+    @property
+    def _lock(self) -> str:
+        return f"kafka-{self.version}-classes"
+
+    def is_there(self) -> bool:
+        """See `Software`."""
+        try:
+            return self._file.exists()
+        except NotInstalled:  # Java is not there yet
+            return False
+
+    def options(self) -> tuple[str, ...]:
+        """What tells Java to use them. Another Java, or other jars, are left alone by it."""
+        return (f"-XX:SharedArchiveFile={self._file}",) if self.is_there() else ()
+
+    def _fetch(self) -> None:
+        class FirstStart(Kafka):
+            version = self.version
+
+            @classmethod
+            def software(cls) -> tuple[Software, ...]:
+                return ()
+
+        unfinished = self._file.with_suffix(".unfinished")
+        server = FirstStart()
+        server._options += (f"-XX:ArchiveClassesAtExit={unfinished}",)
+        with server:
+            assert server._process is not None
+            server._process.terminate(_DUMP_TIMEOUT_S)
+        if not unfinished.exists():
+            unfinished.touch()  # this Java keeps none, and leaves an empty file alone
+        unfinished.rename(self._file)
+
+
+def _pom(version: str) -> str:
+    artifacts = (
+        ("org.apache.kafka", "kafka_2.13", version),
+        ("org.apache.kafka", "kafka-tools", version),  # StorageTool, which formats the data folder
+        _LOGGER,
+    )
     dependencies = "\n".join(
         f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>"
-        f"<version>{version}</version></dependency>"
-        for group, artifact, version in _ARTIFACTS
+        f"<version>{release}</version></dependency>"
+        for group, artifact, release in artifacts
     )
     return (
         "<project><modelVersion>4.0.0</modelVersion><groupId>gearshift</groupId>"
@@ -260,21 +339,24 @@ def _pom() -> str:
 
 def _java() -> str:
     home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=f"{home}/bin" if home else None)
-    if java is None:
-        raise BrokerUnavailable(
-            "Kafka needs Java 17 or later, which is missing; "
-            "run: apt-get install -y --no-install-recommends default-jre-headless"
+    java = Path(home, "bin/java") if home else Path(JAVA.path())
+    major = _java_version(str(java)).partition(".")[0]
+    if major.isdigit() and int(major) < _OLDEST_JAVA:
+        raise NotInstalled(
+            f"{java} is Java {major}, and Kafka needs {_OLDEST_JAVA} or later; "
+            "install that and name its folder in JAVA_HOME"
         )
-    return java
+    return str(java)
 
 
-def _java_command(directory: Path, *options: str) -> list[str]:
-    logging = f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}"
-    return [_java(), *options, logging, "-cp", f"{_jars()}/*"]
+def _java_version(java: str) -> str:
+    # Each Java since 9 says in this file which it is.
+    release = Path(java).resolve().parents[1] / "release"
+    found = re.search(r'JAVA_VERSION="([\d.]+)', release.read_text()) if release.exists() else None
+    return found[1] if found else "unknown"
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
     """Return a random id that does not begin with a hyphen, which would read as an option."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -35,8 +35,8 @@ def amqp_answers(port: int, user: str, password: str) -> bool:
     return False
 
 
-def kafka_answers(port: int) -> bool:
-    """Tell whether a Kafka broker on `port` reports at least one live broker: itself.
+def kafka_answers(port: int, *, brokers: int = 1) -> bool:
+    """Tell whether a Kafka broker on `port` reports so many live brokers, itself among them.
 
     Blocks for two seconds at most for each of its answers. A broker accepts connections, and
     answers ApiVersions, before the controller counts it in; until then no topic can be made.
@@ -46,8 +46,8 @@ def kafka_answers(port: int) -> bool:
         request = struct.pack(">hhihi", 3, 1, 1, -1, 0)
         connection.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", _read(connection, 4))
-        _, brokers = struct.unpack_from(">ii", _read(connection, size))
-        return bool(brokers > 0)
+        _, alive = struct.unpack_from(">ii", _read(connection, size))
+        return bool(alive >= brokers)
     return False
 
 

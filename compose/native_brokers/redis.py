@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from native_brokers.apt import apt_install
 from native_brokers.broker import Broker
-from native_brokers.cache import one_at_a_time
-from native_brokers.errors import BrokerUnavailable
 from native_brokers.ports import LOOPBACK, require_free
 from native_brokers.process import Process
+from native_brokers.software import Program, Software
 
-_PACKAGE = "redis-server"
+_SERVER = Program("redis-server", "redis-server")
 _SETTINGS = {
     "bind": LOOPBACK,
     "appendonly": "yes",
@@ -44,11 +41,9 @@ class Redis(Broker):
         self._settings = dict(settings or {})
 
     @classmethod
-    def install(cls) -> None:
-        """Install the system's package, without starting its service; see `RabbitMQ.install`."""
-        with one_at_a_time("redis"):
-            if shutil.which(_PACKAGE) is None:
-                apt_install(_PACKAGE)
+    def software(cls) -> tuple[Software, ...]:
+        """The system's package."""
+        return (_SERVER,)
 
     @property
     def url(self) -> str:
@@ -56,16 +51,12 @@ class Redis(Broker):
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def _launch(self, directory: Path) -> Process:
-        program = shutil.which(_PACKAGE)
-        if program is None:
-            raise BrokerUnavailable(
-                "Redis is not installed; run: python -m native_brokers install --only redis"
-            )
         require_free(self._ports)
         settings = {"port": str(self.port), "dir": str(directory), **_SETTINGS, **self._settings}
         file = directory / "redis.conf"
         file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        return Process([program, str(file)], env=os.environ, directory=directory, log=self.log)
+        command = [_SERVER.path(), str(file)]
+        return Process(command, env=os.environ, directory=directory, log=self.log)
 
     def _answers(self) -> bool:
         with (

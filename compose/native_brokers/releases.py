@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from native_brokers.apt import apt_install
-from native_brokers.cache import cache_folder, one_at_a_time
 from native_brokers.errors import BrokerUnavailable
-from native_brokers.process import OWN_ACCOUNT, Account, run_or_raise
+from native_brokers.process import OWN_ACCOUNT, Account
+from native_brokers.software import Program, Software
+from native_brokers.suites import Suite
 
 # Debian's /usr/sbin scripts insist on root and on the system's one log file; those behind do not.
 _DEBIAN_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SERVER = Program("rabbitmq-server", "rabbitmq-server", "a minute")
 _USER = "rabbitmq"
-_SUITE = "trixie"
-# Mounts of a namespace of their own: they end with its last process, however that ends.
-_IN_FOLDER = """
-root=$1 data=$2 account=$3; shift 3
-mount --rbind /proc "$root/proc"
-mount --rbind /dev "$root/dev"
-mount --bind "$data" "$root/srv"
-exec chroot --userspec="$account" --groups= "$root" "$@"
-"""
 
 
 class Release(ABC):
     """One version of the software. Holds no state; any thread."""
 
+    @property
     @abstractmethod
-    def install(self) -> None:
-        """Obtain it; returns at once if it is there. Raises `BrokerUnavailable`."""
+    def software(self) -> Software:
+        """What it is fetched as."""
 
     @abstractmethod
     def prepare(self, directory: Path) -> None:
@@ -46,7 +37,7 @@ class Release(ABC):
 
     @abstractmethod
     def argv(self, program: str, directory: Path) -> list[str]:
-        """Return the command that runs `program`. Raises `BrokerUnavailable` if it is not there."""
+        """Return the command that runs `program`. Raises `NotInstalled` if it is not there."""
 
     def account(self) -> Account:
         """Return whom that command is started as."""
@@ -56,13 +47,10 @@ class Release(ABC):
 class SystemRelease(Release):
     """The package of the system that this machine runs: 3.10 on Debian 12."""
 
-    def install(self) -> None:
-        """Install the package rabbitmq-server with apt, without starting its service."""
-        with one_at_a_time("rabbitmq"):
-            if self._scripts() is None:
-                apt_install("rabbitmq-server")
-            if self._scripts() is None:
-                raise BrokerUnavailable("the package rabbitmq-server has no rabbitmq-server")
+    @property
+    def software(self) -> Software:
+        """The package rabbitmq-server."""
+        return _SERVER
 
     def prepare(self, directory: Path) -> None:
         """Root's server runs as the user rabbitmq, who must be able to reach the folder."""
@@ -88,11 +76,7 @@ class SystemRelease(Release):
 
     def argv(self, program: str, directory: Path) -> list[str]:
         """Found beside the other scripts, or on the PATH (epmd)."""
-        folder = self._scripts()
-        if folder is None:
-            raise BrokerUnavailable(
-                "RabbitMQ is not installed; run: python -m native_brokers install --only rabbitmq"
-            )
+        folder = _DEBIAN_SCRIPTS if _DEBIAN_SCRIPTS.exists() else Path(_SERVER.path()).parent
         script = folder / program
         return [str(script) if script.exists() else program]
 
@@ -106,37 +90,21 @@ class SystemRelease(Release):
             return OWN_ACCOUNT
         return Account(user.pw_uid, user.pw_gid)
 
-    @staticmethod
-    def _scripts() -> Path | None:
-        if (_DEBIAN_SCRIPTS / "rabbitmq-server").exists():
-            return _DEBIAN_SCRIPTS
-        found = shutil.which("rabbitmq-server")
-        return None if found is None else Path(found).parent
-
 
 class FolderRelease(Release):
-    """The package of a later Debian in a folder of the cache, run by chroot: 4.0. Needs root.
+    """The package of a later Debian in a folder of the cache. Needs root.
 
     The broker's data folder is /srv in there.
     """
 
-    def install(self) -> None:
-        """Make the folder with debootstrap, which takes about a minute."""
-        with one_at_a_time(f"rabbitmq-{_SUITE}"):
-            root = self._root()
-            if root.exists():
-                return
-            if os.geteuid() != 0:
-                raise BrokerUnavailable("RabbitMQ 4 runs in a folder by chroot: only root can")
-            if shutil.which("debootstrap") is None:
-                apt_install("debootstrap")
-            partial = root.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            run_or_raise(
-                ["debootstrap", "--variant=minbase", "--include=rabbitmq-server", _SUITE, partial],
-                f"debootstrap could not make {partial}",
-            )
-            partial.rename(root)
+    def __init__(self, suite: str) -> None:
+        """Take the package from the Debian suite of that name."""
+        self._suite = Suite(suite, f"rabbitmq-{suite}", ("rabbitmq-server",))
+
+    @property
+    def software(self) -> Software:
+        """The folder."""
+        return self._suite
 
     def prepare(self, directory: Path) -> None:
         """The user rabbitmq of the folder owns it; a mount makes it reachable."""
@@ -148,31 +116,14 @@ class FolderRelease(Release):
 
     def argv(self, program: str, directory: Path) -> list[str]:
         """Mounts, changes root and user, and becomes `program`: one process id all the way."""
-        root = self._root()
-        if not root.exists() or os.geteuid() != 0:
-            raise BrokerUnavailable(
-                "RabbitMQ 4 is not installed; as root run: "
-                "python -m native_brokers install --only rabbitmq4"
-            )
         user, group = self._ids()
         inside = _DEBIAN_SCRIPTS / program
-        found = str(inside) if (root / inside.relative_to("/")).exists() else program
-        unshare = ["unshare", "--mount", "--propagation", "private"]
-        arguments = [str(root), str(directory), f"{user}:{group}", found]
-        return [*unshare, "sh", "-ec", _IN_FOLDER, "sh", *arguments]
-
-    @staticmethod
-    def _root() -> Path:
-        return cache_folder() / f"rabbitmq-{_SUITE}"
+        found = str(inside) if (self._suite.root / inside.relative_to("/")).exists() else program
+        return self._suite.argv(found, mounts={directory: "/srv"}, account=f"{user}:{group}")
 
     def _ids(self) -> tuple[int, int]:
-        for line in (self._root() / "etc/passwd").read_text().splitlines():
+        for line in (self._suite.root / "etc/passwd").read_text().splitlines():
             user, _, uid, gid, *_ = line.split(":")
             if user == _USER:
                 return int(uid), int(gid)
-        raise BrokerUnavailable(f"no user {_USER} in {self._root()}")
-
-
-def system_path() -> str:
-    """Return a PATH on which the servers' programs are, outside and inside a folder."""
-    return f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
+        raise BrokerUnavailable(f"no user {_USER} in {self._suite.root}")

@@ -9,23 +9,23 @@
 
 A handler that returns acks its message. One that raises has it tried again, later and at most
 ``max_attempts`` times, then it goes to the dead letters; ``Reject`` sends it there at once, and
-``Retry`` chooses the delay.
+``Retry`` chooses the delay. How it is called and what each way of ending means: dispatch.py.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
+import os
 import sys
-import typing
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from gearshift.capabilities import Requirement
-from gearshift.delivery import Delivery
-from gearshift.errors import UsageError
+from gearshift.dispatch import Call, Reject, Retry
+from gearshift.errors import GearshiftError, UsageError
 from gearshift.handling.rate_limit import parse_rate
 from gearshift.message import DEFAULT_GROUP, validate_name
 
@@ -34,52 +34,24 @@ __all__ = ["App", "Handler", "Reject", "Retry", "load_app", "load_function"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Reject(Exception):
-    """Raised by a handler: this message can never be handled, move it to the dead letters."""
-
-    def __init__(self, reason: str = "rejected by the handler") -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Retry(Exception):
-    """Raised by a handler: try again after ``delay_s`` seconds (None: the channel's backoff)."""
-
-    def __init__(self, delay_s: float | None = None) -> None:
-        super().__init__(f"retry, delay_s={delay_s}")
-        self.delay_s = delay_s
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
-    """A registered function and how it wants its messages.
+    """A registered function and how it wants its messages."""
 
-    ``value_type`` is what the body decodes to, from the annotation of the first parameter. If
-    that is a Delivery, or there is a second parameter, the function is given the delivery itself.
-    """
-
-    function: Callable[..., Any]
+    call: Call
     channel: str
     group: str | None
     concurrency: int
     prefetch: int | None
     rate_limit: str | None
     requires: tuple[str, ...]
-    value_type: Any
-    takes_value: bool
-    takes_delivery: bool
-    is_async: bool
 
     @property
     def name(self) -> str:
         """The function's name and what it listens to, for logs."""
         where = f"{self.channel}/{self.group or DEFAULT_GROUP}"
-        return f"{getattr(self.function, '__qualname__', self.function)} on {where}"
-
-    def arguments(self, delivery: Delivery[Any]) -> tuple[Any, ...]:
-        """What to call the function with. Raises DecodeError."""
-        value = (delivery.value,) if self.takes_value else ()
-        return (*value, delivery) if self.takes_delivery else value
+        function = self.call.function
+        return f"{getattr(function, '__qualname__', function)} on {where}"
 
 
 @dataclass(slots=True)
@@ -100,6 +72,8 @@ class App:
     ) -> Callable[[F], F]:
         """Register a function for ``channel`` and ``group``; it stays callable as it is.
 
+        It takes ``(value)``, ``(value, delivery: Delivery)`` in any order, or ``(delivery:
+        Delivery)``; the annotation of the value is the type that the body decodes to.
         ``concurrency`` is how many messages a process handles at once: messages of one key one
         after the other, each on a thread (or, for async functions, all on one event loop).
         ``prefetch`` bounds what the process holds, ``rate_limit`` ("100/s", "30/min", "500/h")
@@ -118,20 +92,15 @@ class App:
         Requirement.parse_all(requires)
 
         def register(function: F) -> F:
-            value_type, takes_value, takes_delivery = _signature(function)
             self.handlers.append(
                 Handler(
-                    function=function,
+                    call=Call.of(function),
                     channel=channel,
                     group=group,
                     concurrency=concurrency,
                     prefetch=prefetch,
                     rate_limit=rate_limit,
                     requires=tuple(requires),
-                    value_type=value_type,
-                    takes_value=takes_value,
-                    takes_delivery=takes_delivery,
-                    is_async=inspect.iscoroutinefunction(function),
                 )
             )
             return function
@@ -175,28 +144,36 @@ def _imported(target: str, example: str) -> object:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _not_importable(module_name, error) from error
         raise UsageError(
             f"there is no module {module_name!r}", hint="run from its folder, or install it"
         ) from error
+    except GearshiftError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _not_importable(module_name, error) from error
     return getattr(module, attribute, None)
 
 
-def _signature(function: Callable[..., Any]) -> tuple[Any, bool, bool]:
-    """The value's type, and whether the function takes the value and the delivery."""
-    parameters = [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+def _not_importable(module_name: str, error: BaseException) -> UsageError:
+    """One error with the line of the user's own code that it came from."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and not _is_installed(Path(frame.filename))
     ]
-    if not 1 <= len(parameters) <= 2:
-        raise UsageError(
-            f"handler {function!r} takes {len(parameters)} parameters",
-            hint="take (value), (value, delivery) or (delivery: Delivery)",
-        )
-    hints = typing.get_type_hints(function)
-    first = hints.get(parameters[0].name, Any)
-    if first is Delivery or typing.get_origin(first) is Delivery:
-        return (typing.get_args(first) or (Any,))[0], False, True
-    return first, True, len(parameters) == 2
+    place = f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        place = f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
+    what = error.msg if isinstance(error, SyntaxError) else str(error)
+    return UsageError(
+        f"{module_name!r} cannot be imported: {type(error).__name__}: {what}",
+        hint=f"see {place}" if place else None,
+    )
+
+
+def _is_installed(file: Path) -> bool:
+    """Of Python's or somebody else's code, ours included."""
+    library = Path(os.__file__).parent
+    return "site-packages" in file.parts or file.is_relative_to(library) or file == Path(__file__)

@@ -7,7 +7,7 @@ import sys
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from gearshift.driver import (
     Start,
     StartAt,
 )
-from gearshift.errors import Closed, ConfigError, NotSupported
+from gearshift.errors import Closed, ConfigError, NotSupported, UsageError
 from gearshift.handling.dead_letters import DeadLetters
 from gearshift.handling.rate_limit import RateLimit, parse_rate
 from gearshift.handling.retry import RetryPolicy
@@ -49,25 +49,34 @@ T = TypeVar("T")
 
 
 def open_bus(
-    path: str | Path | None = None,
+    source: str | Path | Mapping[str, Any] | Config | None = None,
     *,
     profile: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     config: Config | None = None,
 ) -> Bus:
     """Open the broker that the configuration selects. This is ``gearshift.open``.
 
-    Reads ``path``, or ``gearshift.toml`` found by walking up from the current folder, and the
-    environment; without a file it is an embedded SQLite broker. ``profile`` chooses a profile over
-    both. No connection is made before the first producer or consumer. Raises ConfigError and
-    PluginError.
+    Reads the file ``source``, or ``gearshift.toml`` found by walking up from the current folder,
+    and the environment; without a file it is an embedded SQLite broker. ``profile`` chooses a
+    profile over both. Instead of a file, ``source`` may be
+
+    - a broker's URL, such as ``amqp://user:password@host/vhost``; channels have the defaults;
+    - ``settings``, a mapping of the form that the file has;
+    - ``config``, a Config that was loaded before.
+
+    No connection is made before the first producer or consumer. Raises ConfigError, PluginError,
+    and UsageError for arguments that exclude one another.
     """
-    settings = config if config is not None else configuration.load(path, profile=profile)
-    plugin = plugins.load(settings.backend)
-    _check_codecs(settings)
-    backend = plugin.connect(settings.settings_for(plugin))
-    if settings.rehearsal is not None:
-        backend = Rehearsed(backend, settings.rehearsal)
-    return Bus(settings, plugin, backend)
+    loaded = _configured(source, settings, config, profile)
+    with loaded.masking():
+        plugin = plugins.load(loaded.backend)
+        _check_codecs(loaded)
+        backend = plugin.connect(loaded.settings_for(plugin))
+    loaded.clear(backend.endpoints())
+    if loaded.rehearsal is not None:
+        backend = Rehearsed(backend, loaded.rehearsal)
+    return Bus(loaded, plugin, backend)
 
 
 class Bus:
@@ -117,15 +126,16 @@ class Bus:
         ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
         """
         spec, _ = self._checked(channel, requires)
-        capabilities = self._connections.ensure(spec, create, timeout_s)
+        capabilities = self._connections.ensure(self._topology.published(spec), create, timeout_s)
         settings = self._topology.settings(channel)
         policy = ProducerPolicy(
             channel=channel,
+            backend=self.backend,
             codec=codec_named(settings.codec),
             max_message_bytes=capabilities.max_message_bytes,
             tombstones=capabilities.tombstone,
         )
-        outbox = self._connections.outbox(spec, timeout_s)
+        outbox = self._connections.outbox(spec, create, timeout_s)
         self._connections.remember(outbox)
         return Producer(outbox, policy, owner=self)
 
@@ -206,10 +216,14 @@ class Bus:
             start=start if isinstance(start, Start) else _start(start),
             ephemeral=ephemeral,
         )
-        dead_letters = None if ephemeral else self._connections.dead_letters(spec, name, timeout_s)
+        dead_letters = None
+        if not ephemeral:
+            largest = capabilities.max_message_bytes
+            dead_letters = self._connections.dead_letters(spec, name, largest, timeout_s)
         rate = settings.rate_limit if rate_limit is None else rate_limit
         inbox = Inbox(
             wanted.prefetch,
+            prefetch_bytes=settings.prefetch_bytes,
             serial_keys=serial_keys,
             rate_limit=None if rate is None else RateLimit(parse_rate(rate)),
             stats=ReceiveStats(channel=channel, group=None if ephemeral else name),
@@ -244,8 +258,13 @@ class Bus:
             self._policy(wanted, capabilities, None, Any),
             retry=RetryPolicy(max_attempts=sys.maxsize),
             inspects=True,
+            observes=True,
         )
-        inbox = Inbox(prefetch, stats=ReceiveStats(channel=channel, group=name))
+        inbox = Inbox(
+            prefetch,
+            prefetch_bytes=self._topology.settings(channel).prefetch_bytes,
+            stats=ReceiveStats(channel=channel, group=name),
+        )
         return self._consume(wanted, inbox, policy, False, timeout_s)
 
     # ── operating ──
@@ -259,8 +278,7 @@ class Bus:
 
     def server(self) -> str:
         """Product and version of the server. Connects; raises ConnectionFailed."""
-        with self._connections.admin(None) as admin:
-            return admin.server()
+        return self._connections.ask(None, lambda admin: admin.server())
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
         """Host and port of each server; empty for an embedded broker."""
@@ -276,8 +294,7 @@ class Bus:
         spec, declared = self._checked(channel)
         if not live:
             return declared
-        with self._connections.admin(channel) as admin:
-            return admin.capabilities(spec, declared)
+        return self._connections.ask(channel, lambda admin: admin.capabilities(spec, declared))
 
     def semantics(self, channel: str) -> Semantics:
         """The semantics of ``channel`` on this backend."""
@@ -286,21 +303,20 @@ class Bus:
     def groups(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> Sequence[GroupStatus]:
         """The state of the channel's groups; what the broker does not tell is None.
 
-        Waits for a connection for ``timeout_s`` seconds. Raises ConnectionFailed.
+        Waits for an answer for about ``timeout_s`` seconds. Raises ConnectionFailed.
         """
         spec, _ = self._checked(channel)
-        with self._connections.admin(channel, timeout_s) as admin:
-            return admin.groups(spec)
+        return self._connections.ask(channel, lambda admin: admin.groups(spec), timeout_s)
 
     def exists(self, channel: str) -> bool:
         """True if the channel is there. Creates nothing."""
-        with self._connections.admin(channel) as admin:
-            return admin.exists(self._topology.spec(channel))
+        spec = self._topology.spec(channel)
+        return self._connections.ask(channel, lambda admin: admin.exists(spec))
 
     def declare(self, channel: str, *, create: bool | None = None) -> None:
         """Create ``channel`` and its groups as ``producer`` would. Raises as it does."""
         spec, _ = self._checked(channel)
-        self._connections.ensure(spec, create, OPEN_TIMEOUT_S)
+        self._connections.ensure(self._topology.published(spec), create, OPEN_TIMEOUT_S)
 
     def purge(self, channel: str, group: str | None = None) -> int | None:
         """Throw away what waits for ``group``; how many messages, if the broker tells."""
@@ -310,10 +326,15 @@ class Bus:
         with self._connections.admin(channel) as admin:
             return admin.purge(spec, self._topology.group(spec, group, create=False))
 
-    def delete(self, channel: str) -> None:
-        """Remove ``channel``, its groups and its messages for good."""
-        with self._connections.admin(channel) as admin:
-            admin.delete(self._topology.spec(channel))
+    def delete(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
+        """Remove ``channel``, its groups and its messages for good; fine if it is not there.
+
+        A broker that cannot list a channel's groups (RabbitMQ, for queues) removes those that the
+        settings list and those that this bus has opened. Waits for a broker that is away for about
+        ``timeout_s`` seconds. Raises ConnectionFailed.
+        """
+        spec = self._connections.with_opened_groups(self._topology.spec(channel))
+        self._connections.ask(channel, lambda admin: admin.delete(spec), timeout_s)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Close all consumers, then all producers, then the backend. Idempotent.
@@ -379,6 +400,7 @@ class Bus:
             holds_retries=_holds_retries(capabilities),
             can_seek=capabilities.seek and channel.semantics is Semantics.STREAM,
             target=value_type,
+            observes=spec.ephemeral,
             where={"backend": self.backend},
         )
 
@@ -397,12 +419,43 @@ class Bus:
         return Consumer(subscription, owner=self)
 
 
+def _configured(
+    source: object,
+    settings: Mapping[str, Any] | None,
+    config: Config | None,
+    profile: str | None,
+) -> Config:
+    given = [one for one in (source, settings, config) if one is not None]
+    if len(given) > 1:
+        raise UsageError("open() takes one of a file, a URL, settings and a config")
+    source = given[0] if given else None
+    is_url = isinstance(source, str) and "://" in source
+    if profile is not None and (is_url or isinstance(source, Config)):
+        raise UsageError("profile is for a file or settings; a URL or a Config has its profile")
+    if isinstance(source, Config):
+        return source
+    if isinstance(source, str) and is_url:
+        table = plugins.profile_for_url(source)
+        return configuration.load(settings={"profiles": {"url": table}}, profile="url")
+    if isinstance(source, Mapping):
+        return configuration.load(settings=source, profile=profile)
+    if source is None or isinstance(source, str | Path):
+        return configuration.load(source, profile=profile)
+    raise UsageError(
+        f"open() takes a file, a URL, settings or a config, not {type(source).__name__}",
+        hint='gearshift.open("gearshift.toml"), gearshift.open(profile="rabbit")',
+    )
+
+
 def _check_codecs(config: Config) -> None:
     for name, settings in config.channels.items():
+        problem = None
         try:
             codec_named(settings.codec)
         except ConfigError as error:
-            raise config.channel_error(name, "codec", error) from None
+            problem = config.channel_error(name, "codec", error)
+        if problem:  # raised here, so that what was not masked is not its context
+            raise problem
 
 
 def _holds_retries(capabilities: Capabilities) -> Callable[[float], bool]:

@@ -10,8 +10,10 @@ own names are taken.
 
 from __future__ import annotations
 
+import codecs as charsets
 import difflib
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -29,6 +31,30 @@ JSON = "application/json"
 
 #: Bodies above this are not parsed as JSON: a parsed document takes many times its size.
 MAX_JSON_BYTES = 64 * 1024 * 1024
+#: Levels of lists and objects within one another. Each Python has another limit, and 3.14 writes
+#: JSON that it cannot read; with one below them all, what one side sends the other can read.
+MAX_JSON_DEPTH = 500
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: 1 and -1
+_NO_STEPS = bytes(set(range(256)) - set(b"[{]}"))
+
+
+#: Content encodings that pack, each with what unpacks it.
+_COMPRESSIONS = {
+    "gzip": ", such as with gzip.decompress",
+    "x-gzip": ", such as with gzip.decompress",
+    "application/x-gzip": ", such as with gzip.decompress",
+    "deflate": ", such as with zlib.decompress",
+    "zlib": ", such as with zlib.decompress",
+    "bzip2": ", such as with bz2.decompress",
+    "br": "",
+    "compress": "",
+    "lz4": "",
+    "snappy": "",
+    "zstd": "",
+}
+
+#: Byte 0 and a number of 4 bytes come before what a schema registry's serializer writes.
+_REGISTRY_PREFIX = 5
 
 
 @runtime_checkable
@@ -87,8 +113,11 @@ class _Json:
             return str(dump()).encode(), JSON
         try:
             body = msgspec.json.encode(value)
+            _limit_depth(body)
         except RecursionError:
-            raise EncodeError("the value is nested too deeply for JSON") from None
+            raise EncodeError(
+                f"the value is nested too deeply for JSON; the limit is {MAX_JSON_DEPTH} levels"
+            ) from None
         except (TypeError, ValueError) as error:
             raise EncodeError(
                 f"cannot encode {type(value).__name__} as JSON: {error}",
@@ -105,11 +134,14 @@ class _Json:
             )
         validate = getattr(target, "model_validate_json", None)
         try:
+            _limit_depth(body)
             if validate is not None:
                 return validate(body)
             return msgspec.json.decode(body, type=target)
         except RecursionError:
-            raise DecodeError("JSON body is nested too deeply") from None
+            raise DecodeError(
+                f"JSON body is nested too deeply; the limit is {MAX_JSON_DEPTH} levels"
+            ) from None
         except ValueError as error:  # msgspec.DecodeError, pydantic.ValidationError, bad UTF-8
             wanted = "" if target is Any else f" for {getattr(target, '__name__', target)}"
             raise DecodeError(f"JSON body does not decode{wanted}: {error}") from error
@@ -189,9 +221,85 @@ class _Foreign:
             raise DecodeError(f"codec {self.name!r} cannot decode the body: {error}") from error
 
 
-def decode(codec: Codec, body: bytes | None, content_type: str | None, target: Any = Any) -> Any:
-    """The value of a received body; None for a tombstone. Raises DecodeError."""
-    return None if body is None else codec.decode(body, content_type, target)
+def decode(
+    codec: Codec,
+    body: bytes | None,
+    content_type: str | None,
+    target: Any = Any,
+    content_encoding: str | None = None,
+) -> Any:
+    """The value of a received body; None for a tombstone. Raises DecodeError.
+
+    Nothing is unpacked: a few bytes of gzip may hold gigabytes. The error says what was found.
+    """
+    if body is None:
+        return None
+    try:
+        value = codec.decode(body, content_type, target)
+    except DecodeError as error:
+        packed = _packed(body, content_encoding)
+        if packed is None:
+            raise
+        raise packed from error
+    if content_encoding and isinstance(value, str) and not isinstance(codec, _Foreign):
+        # Text of another charset can pass for UTF-8. JSON cannot: its syntax would not fit.
+        packed = _packed(body, content_encoding)
+        if packed is not None:
+            raise packed
+    return value
+
+
+def _packed(body: bytes, content_encoding: str | None) -> DecodeError | None:
+    """What ``body`` is instead of plain UTF-8, as far as that can be told."""
+    encoding = (content_encoding or "").strip().lower()
+    if encoding in _COMPRESSIONS:
+        return DecodeError(
+            f"the body has content_encoding {content_encoding!r}, which is not unpacked here",
+            hint=f"unpack delivery.body yourself{_COMPRESSIONS[encoding]}, and bound its size; or "
+            "name a codec of your own for the channel",
+        )
+    if encoding and not _is_utf8(body, encoding):
+        return DecodeError(
+            f"the body has content_encoding {content_encoding!r}, only UTF-8 is decoded here",
+            hint=f"delivery.body.decode({content_encoding!r}) may give its text; or name a codec "
+            "of your own for the channel",
+        )
+    if body[:2] == b"\x1f\x8b":
+        return DecodeError(
+            "the body begins like gzip, though it has no content_encoding",
+            hint="unpack delivery.body yourself, such as with gzip, and bound its size",
+        )
+    if body[:1] == b"\0" and len(body) > _REGISTRY_PREFIX:
+        schema = int.from_bytes(body[1:_REGISTRY_PREFIX], "big")
+        return DecodeError(
+            f"the body begins with byte 0 and the schema id {schema}, as serializers of a schema "
+            "registry write it",
+            hint=f"what they wrote begins at delivery.body[{_REGISTRY_PREFIX}:], in JSON, Avro or "
+            "Protobuf; decode it yourself, or name a codec of your own for the channel",
+        )
+    return None
+
+
+def _is_utf8(body: bytes, encoding: str) -> bool:
+    """Whether UTF-8 gives the same text; also true of names that are no charset, as 'binary'."""
+    try:
+        charsets.lookup(encoding)
+        return body.decode(encoding) == body.decode()
+    except LookupError:
+        return True
+    except ValueError:
+        return False
+
+
+def _limit_depth(body: bytes) -> None:
+    """Raise RecursionError, as the parser does, for JSON that is nested over the limit."""
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return
+    without_escapes = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_texts = b"".join(without_escapes.split(b'"')[::2])
+    steps = memoryview(outside_texts.translate(_STEPS, _NO_STEPS)).cast("b")
+    if max(accumulate(steps), default=0) > MAX_JSON_DEPTH:
+        raise RecursionError
 
 
 def _refuse_nan(value: object) -> None:

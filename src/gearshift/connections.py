@@ -11,8 +11,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar, cast
 
 from gearshift.capabilities import Capabilities
 from gearshift.consumer import Subscription
@@ -21,6 +21,7 @@ from gearshift.errors import GearshiftError
 from gearshift.failures import Failures
 from gearshift.handling.dead_letters import DeadLetters
 from gearshift.inbox import Inbox
+from gearshift.logs import SAY_AGAIN_S, LimitedLog
 from gearshift.message import Semantics
 from gearshift.outbox import Outbox
 from gearshift.pump import LogConnect, Pump, QueueConnect
@@ -38,6 +39,12 @@ Opened: TypeAlias = Outbox | Subscription
 
 OPEN_TIMEOUT_S = 10.0
 
+#: Who reconnects makes sure of the channel for so long at a time. Seconds.
+_AGAIN_S = 1.0
+
+#: Whoever waits for longer is told what for.
+_SILENT_S = 1.0
+
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Connections:
@@ -49,8 +56,10 @@ class Connections:
     tally: Tally = field(default_factory=Tally)
     _consuming: list[Opened] = field(default_factory=list)
     _producing: list[Opened] = field(default_factory=list)
+    _groups: dict[str, dict[str, None]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pid: int = field(default_factory=os.getpid)
+    _log: LimitedLog = field(default_factory=lambda: LimitedLog(log, burst=1, period_s=SAY_AGAIN_S))
 
     def failures(self, channel: str | None) -> Failures:
         """Translates drivers' errors for ``channel``."""
@@ -68,38 +77,70 @@ class Connections:
         finally:
             admin.close()
 
-    def ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> Capabilities:
-        """Make sure of the channel, and say what its server gives there.
+    def ask(
+        self,
+        channel: str | None,
+        question: Callable[[AdminDriver], T],
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> T:
+        """The answer to a question that may be asked twice: it changes nothing, or only once.
 
-        A broker that has just started may refuse for a while.
+        Asked again, over a new connection, while the broker cannot be reached or is not ready: one
+        that has just started refuses for a while. Raises ConnectionFailed after ``timeout_s``.
         """
 
-        def ensured() -> Capabilities:
+        def asked() -> T:
             with contextlib.closing(self.backend.admin()) as admin:
-                self.topology.ensure(admin, spec, create=create)
-                return admin.capabilities(spec, self.topology.capabilities(spec))
+                return question(admin)
 
-        return self._connect(ensured, spec.name, timeout_s)
+        return self._connect(asked, channel, timeout_s)
 
-    def outbox(self, spec: ChannelSpec, timeout_s: float) -> Outbox:
-        """Connect for publishing to a channel."""
+    def ensure(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> Capabilities:
+        """Make sure of the channel, and say what its server gives there."""
+        with self._lock:
+            self._groups.setdefault(spec.name, {}).update(dict.fromkeys(spec.groups))
+
+        def ensured(admin: AdminDriver) -> Capabilities:
+            self.topology.ensure(admin, spec, create=create)
+            return admin.capabilities(spec, self.topology.capabilities(spec))
+
+        return self.ask(spec.name, ensured, timeout_s)
+
+    def with_opened_groups(self, spec: ChannelSpec) -> ChannelSpec:
+        """``spec`` with the groups that were opened here although the settings do not list them."""
+        with self._lock:
+            groups = {**dict.fromkeys(spec.groups), **self._groups.get(spec.name, {})}
+        return replace(spec, groups=tuple(groups))
+
+    def outbox(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> Outbox:
+        """Connect for publishing to a channel that was made sure of with ``create``."""
+        published = self.topology.published(spec)
         outbox = Outbox(
             lambda: self.backend.producer(spec),
             self.failures(spec.name),
             channel=spec.name,
+            on_reconnect=lambda: self.ensure(published, create, timeout_s=_AGAIN_S),
             open_timeout_s=timeout_s,
         )
         self.tally.add(outbox)
         return outbox
 
-    def dead_letters(self, source: ChannelSpec, group: str, timeout_s: float) -> DeadLetters | None:
-        """Where ``group`` puts what it gives up on, declared; None if the settings say so."""
+    def dead_letters(
+        self, source: ChannelSpec, group: str, largest_bytes: int, timeout_s: float
+    ) -> DeadLetters | None:
+        """Where ``group`` puts what it gives up on, declared; None if the settings say so.
+
+        ``largest_bytes`` is the largest message that ``source`` can hold.
+        """
         spec = self.topology.dead_letter_spec(source)
         if spec is None:
             return None
+        spec = replace(spec, largest_bytes=largest_bytes)
         self.topology.capabilities(spec)
         self.ensure(spec, True, timeout_s)
-        return DeadLetters(lambda: self.outbox(spec, timeout_s), channel=source.name, group=group)
+        return DeadLetters(
+            lambda: self.outbox(spec, True, timeout_s), channel=source.name, group=group
+        )
 
     def pump(self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float) -> Pump:
         """What will receive for a consumer, not yet started."""
@@ -113,7 +154,7 @@ class Connections:
             inbox,
             self.failures(spec.channel.name),
             name=spec.member,
-            on_reconnect=lambda: self.ensure(spec.channel, create, timeout_s=1.0),
+            on_reconnect=lambda: self.ensure(spec.channel, create, timeout_s=_AGAIN_S),
             open_timeout_s=timeout_s,
         )
 
@@ -137,12 +178,24 @@ class Connections:
             self.backend.close()
 
     def _connect(self, connect: Callable[[], T], channel: str | None, timeout_s: float) -> T:
-        driver = connect_until(
-            connect,
-            self.failures(channel),
-            stop=threading.Event(),
-            timeout_s=timeout_s,
-            on_failure=lambda failure: log.info("not connected yet: %s", failure),
-        )
-        assert driver is not None  # nobody sets that event
-        return driver
+        waiting = threading.Timer(_SILENT_S, self._tell, (channel, timeout_s))
+        waiting.daemon = True
+        if timeout_s > _SILENT_S:  # who reconnects tries for a moment, again and again
+            waiting.start()
+        try:
+            answer = connect_until(
+                connect,
+                self.failures(channel),
+                stop=threading.Event(),
+                timeout_s=timeout_s,
+                on_failure=lambda failure: self._log.info("not connected yet: %s", failure),
+            )
+        finally:
+            waiting.cancel()
+        return cast(T, answer)  # not None for want of an answer: nobody sets that event
+
+    def _tell(self, channel: str | None, timeout_s: float) -> None:
+        """Say what is waited for: a client may take long over a server that does not answer."""
+        servers = ", ".join(f"{host}:{port}" for host, port in self.backend.endpoints())
+        place = f"{self.name}/{channel}" if channel else self.name
+        self._log.warning("%s: waiting for %s, up to %g s", place, servers or "the file", timeout_s)

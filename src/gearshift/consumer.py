@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -20,14 +21,16 @@ from gearshift.errors import (
     NotSupported,
     StaleDelivery,
 )
-from gearshift.handling.dead_letters import DeadLetters
+from gearshift.handling.dead_letters import DeadLetters, redriven_to, revived
 from gearshift.handling.retry import RetryPolicy
 from gearshift.inbox import Inbox
 from gearshift.ledger import Entry
+from gearshift.logs import LimitedLog
 from gearshift.message import Message
 from gearshift.producer import refuse_in_event_loop
 from gearshift.pump import Pump
 from gearshift.stats import ReceiveStats
+from gearshift.suspects import is_given_up
 
 __all__ = ["Consumer", "ConsumerPolicy", "Subscription"]
 
@@ -41,7 +44,8 @@ class ConsumerPolicy:
     """What a consumer does with what it receives.
 
     ``holds_retries`` says for a delay in seconds whether the portable layer must keep a retried
-    message itself, because the backend cannot.
+    message itself, because the backend cannot. One that ``observes`` also sees what was redriven
+    to some group alone.
     """
 
     channel: str
@@ -53,6 +57,7 @@ class ConsumerPolicy:
     can_seek: bool
     target: Any = Any
     inspects: bool = False
+    observes: bool = False
     where: dict[str, str] = field(default_factory=dict)
 
 
@@ -100,6 +105,7 @@ class Consumer(Generic[T]):
         self._subscription = subscription
         self._inbox = subscription.inbox
         self._policy = subscription.policy
+        self._log = LimitedLog(log)
         self._owner = owner  # open for as long as somebody may receive
 
     @property
@@ -164,6 +170,24 @@ class Consumer(Generic[T]):
                 return
             yield deliveries[0]
 
+    def __iter__(self) -> Iterator[Delivery[T]]:
+        """As ``iterate()``: deliveries one by one until ``close``."""
+        return self.iterate()
+
+    def ack(self, delivery: Delivery[T]) -> None:
+        """The same as ``delivery.ack()``."""
+        delivery.ack()
+
+    def retry(
+        self, delivery: Delivery[T], delay_s: float | None = None, *, reason: str | None = None
+    ) -> None:
+        """The same as ``delivery.retry(...)``."""
+        delivery.retry(delay_s, reason=reason)
+
+    def reject(self, delivery: Delivery[T], reason: str = "rejected") -> None:
+        """The same as ``delivery.reject(...)``."""
+        delivery.reject(reason)
+
     def seek(self, start: Start, *, timeout_s: float = 30.0) -> None:
         """Continue at ``start``: replay from the beginning, an offset or a time. Streams only.
 
@@ -219,40 +243,51 @@ class Consumer(Generic[T]):
     def decode(self, message: Message) -> T:
         """The message's value, as ``Delivery.value`` gives it. Raises DecodeError."""
         value: T = decode(
-            self._policy.codec, message.body, message.content_type, self._policy.target
+            self._policy.codec,
+            message.body,
+            message.content_type,
+            self._policy.target,
+            message.content_encoding,
         )
         return value
 
-    def ack(self, entry: Entry) -> str:
+    def _ack(self, entry: Entry) -> str:
         """See Delivery.ack; this and its like return the outcome."""
         self._inbox.settle(entry, Verdict.ACK)
         return "ack"
 
-    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
+    def _retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
         """See Delivery.retry."""
         if self._policy.retry.exhausted(entry.attempts):
             why = f": {reason}" if reason else ""
-            return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
-        self._give_back(entry, self._policy.retry.wait_s(entry.attempts, delay_s))
+            return self._reject(entry, f"gave up after {entry.attempts} attempts{why}")
+        wait_s = self._policy.retry.wait_s(entry.attempts, delay_s)
+        self._give_back(entry, wait_s)
+        self._log.info(
+            "%s/%s: message %r: attempt %d of %d failed, again in %.1f s",
+            self.channel, self.group, entry.message.id,
+            entry.attempts, self._policy.retry.max_attempts, wait_s,
+        )  # fmt: skip
         return "retry"
 
-    def reject(self, entry: Entry, reason: str) -> str:
+    def _reject(self, entry: Entry, reason: str) -> str:
         """See Delivery.reject."""
         self._inbox.require_live(entry)
         if self._policy.dead_letters is None:
-            log.error(
-                "channel %r: message %r is dropped, there is no dead-letter channel: %r",
+            self._log.error(
+                "channel %r: message %r is rejected, and there is no dead-letter channel: %r",
                 self.channel,
                 entry.message.id,
                 reason,
             )
+            entry.refused = True
             self._inbox.settle(entry, Verdict.DISCARD)
             return "reject"
         self._policy.dead_letters.send(
             entry.message,
             reason=reason,
             attempts=entry.attempts,
-            on_done=lambda error: self._buried(entry, error),
+            on_done=lambda error: self._buried(entry, reason, error),
         )
         return "reject"
 
@@ -262,32 +297,63 @@ class Consumer(Generic[T]):
         else:
             self._inbox.settle(entry, Verdict.RETRY, wait_s)
 
-    def _buried(self, entry: Entry, error: GearshiftError | None) -> None:
+    def _buried(self, entry: Entry, reason: str, error: GearshiftError | None) -> None:
         try:
             if error is None:
                 self._inbox.settle(entry, Verdict.DISCARD)
+                self._log.warning(
+                    "%s/%s: message %r moved to the dead letters: %s",
+                    self.channel, self.group, entry.message.id, reason,
+                )  # fmt: skip
                 return
-            log.error("channel %r: the dead letter was not stored: %s", self.channel, error)
-            self._give_back(entry, self._policy.retry.max_delay_s)
+            entry.dead = reason
+            entry.burials += 1
+            wait_s = self._policy.retry.burial_wait_s(entry.burials)
+            self._inbox.keep(entry, wait_s, error)
+            self._log.error(
+                "%s/%s: the dead letter of message %r was not stored, and is tried again in "
+                "%.1f s: %s",
+                self.channel, self.group, entry.message.id, wait_s, error,
+            )  # fmt: skip
         except StaleDelivery:
-            log.warning("channel %r: message %r was stale", self.channel, entry.message.id)
+            self._log.warning("channel %r: message %r was stale", self.channel, entry.message.id)
 
     # ── inside ──
 
     def _receive_entries(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
-        """Entries worth handing out: one that has used up its attempts by crashing goes on."""
+        """Entries worth handing out: one that is dead or has used up its attempts goes on, and
+        one that was redriven to another group is settled unseen."""
         while True:
             entries = self._inbox.next(max_messages, timeout_s)
-            live = [entry for entry in entries if not self._bury_if_exhausted(entry)]
+            ours = [entry for entry in entries if not self._is_for_others(entry)]
+            live = [entry for entry in ours if not self._bury_if_ended(entry)]
             if live or not entries:
                 return live
 
-    def _bury_if_exhausted(self, entry: Entry) -> bool:
-        maximum = self._policy.retry.max_attempts
-        if entry.attempts <= maximum:
+    def _is_for_others(self, entry: Entry) -> bool:
+        group = redriven_to(entry.message)
+        if group is None or self._policy.observes:
             return False
-        self.reject(entry, f"delivered {maximum} times and never settled; its consumers died")
+        if group == self.group:
+            entry.message = revived(entry.message)  # as it was before it died
+            return False
+        self._inbox.settle(entry, Verdict.ACK)
         return True
+
+    def _bury_if_ended(self, entry: Entry) -> bool:
+        reason = entry.dead or self._given_up(entry)
+        if reason is not None:
+            with contextlib.suppress(StaleDelivery):  # its connection has gone since
+                self._reject(entry, reason)
+        return reason is not None
+
+    def _given_up(self, entry: Entry) -> str | None:
+        """Why ``entry`` is not handed out for another attempt; None if it is."""
+        if not is_given_up(entry.attempts, entry.lost, self._policy.retry.max_attempts):
+            return None
+        deaths = f": {entry.lost} consumers died with it" if entry.lost else ""
+        entry.attempt = entry.attempts - 1  # the one that it came for is not given
+        return f"gave up after {entry.attempts} attempts{deaths}"
 
     def _where(self) -> dict[str, Any]:
         return self._policy.where | {"channel": self.channel}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from gearshift.errors import AlreadySettled
+from gearshift.handling.retry import checked_delay_s
 from gearshift.ledger import Entry
-from gearshift.message import Headers, Message, Position
+from gearshift.message import Headers, Key, Message, Position
 
 __all__ = ["Delivery"]
 
@@ -15,6 +17,9 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _UNDECODED: Any = object()
+
+#: Guards ``Delivery._settling``. Held for an instant, so one for all deliveries will do.
+_claiming = threading.Lock()
 
 
 class Receiver(Protocol[T_co]):
@@ -28,11 +33,11 @@ class Receiver(Protocol[T_co]):
 
     def decode(self, message: Message) -> T_co: ...
 
-    def ack(self, entry: Entry) -> str: ...
+    def _ack(self, entry: Entry) -> str: ...
 
-    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str: ...
+    def _retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str: ...
 
-    def reject(self, entry: Entry, reason: str) -> str: ...
+    def _reject(self, entry: Entry, reason: str) -> str: ...
 
 
 class Delivery(Generic[T]):
@@ -43,15 +48,19 @@ class Delivery(Generic[T]):
     None where the broker cannot tell.
     """
 
-    __slots__ = ("_consumer", "_entry", "_value", "attempt", "outcome", "redelivered")
+    __slots__ = (
+        "_consumer", "_entry", "_settling", "_value", "attempt", "outcome", "redelivered",
+    )  # fmt: skip
 
     def __init__(self, consumer: Receiver[T], entry: Entry) -> None:
         self._consumer = consumer
         self._entry = entry
         self._value: T = _UNDECODED
+        self._settling = False
         self.attempt: int = entry.attempts
         self.redelivered: bool | None = True if entry.retries else entry.redelivered
-        self.outcome: str | None = None  #: how it was settled: "ack", "retry" or "reject"
+        #: How it was settled: "ack", "retry" or "reject". None before, and if settling failed.
+        self.outcome: str | None = None
 
     @property
     def message(self) -> Message:
@@ -71,8 +80,8 @@ class Delivery(Generic[T]):
         return self._entry.message.body
 
     @property
-    def key(self) -> str | None:
-        """The key, or None."""
+    def key(self) -> Key | None:
+        """The key, or None: a str, or bytes where it is not UTF-8."""
         return self._entry.message.key
 
     @property
@@ -107,32 +116,39 @@ class Delivery(Generic[T]):
         AlreadySettled, and StaleDelivery if it will come again because its connection, assignment
         or lease is gone.
         """
-        self._settle("ack", self._consumer.ack)
+        self._settle(self._consumer._ack)
 
     def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
         """Not done: deliver it again after ``delay_s`` seconds (None: the channel's backoff).
 
         When ``max_attempts`` are used up it is rejected instead, and ``reason`` stands in its dead
-        letter. Does not block. Raises as ``ack``.
+        letter. Does not block. Raises as ``ack``, and UsageError for a delay that is not 0 to
+        604800 seconds, after which it can still be settled.
         """
-        self._settle("retry", self._consumer.retry, delay_s, reason)
+        checked_delay_s(delay_s)
+        self._settle(self._consumer._retry, delay_s, reason)
 
     def reject(self, reason: str = "rejected") -> None:
         """It cannot be handled: move it to the dead letters with ``reason``.
 
-        The original is settled once the dead letter is confirmed; if that fails it comes again.
+        The original is settled once the dead letter is confirmed; if that fails it is kept here,
+        unhandled, and its dead letter is tried again, with growing waits of up to a minute.
         May block for up to 30 s if the dead-letter channel takes nothing. Raises as ``ack``.
         """
-        self._settle("reject", self._consumer.reject, reason)
+        self._settle(self._consumer._reject, reason)
 
-    def _settle(self, outcome: str, settle: Callable[..., str], *arguments: object) -> None:
-        if self.outcome is not None:
-            raise AlreadySettled(
-                f"message {self.id!r} was settled before, with {self.outcome}()",
-                channel=self.channel,
-            )
-        self.outcome = outcome
-        self.outcome = settle(self._entry, *arguments)
+    def _settle(self, settle: Callable[..., str], *arguments: object) -> None:
+        with _claiming:
+            if self._settling or self.outcome is not None:
+                how = f"with {self.outcome}()" if self.outcome else "by another thread"
+                raise AlreadySettled(
+                    f"message {self.id!r} was settled before, {how}", channel=self.channel
+                )
+            self._settling = True
+        try:
+            self.outcome = settle(self._entry, *arguments)
+        finally:
+            self._settling = False
 
     def __repr__(self) -> str:
         state = self.outcome or "unsettled"

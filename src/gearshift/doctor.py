@@ -18,6 +18,7 @@ from pathlib import Path
 from gearshift import config as configuration
 from gearshift import plugins
 from gearshift.bus import Bus, open_bus
+from gearshift.cleanup import delete_channels, finish
 from gearshift.config import Config
 from gearshift.driver import GroupStatus
 from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError
@@ -213,17 +214,24 @@ class _Examination:
         try:
             self._send_and_receive(name)
         finally:
-            problem = self._removed(name)
+            problems = finish(lambda: delete_channels(self.bus, name))
         detail = f"sent, received and settled one message on a {self.bus.semantics(name)}"
         yield Check(step="round trip", status=Status.OK, detail=detail)
-        if problem is not None:
-            yield problem
+        for problem in problems:
+            yield Check(
+                step="round trip",
+                status=Status.WARNING,
+                detail=self.settings.masked(problem),
+                subject=name,
+                hint="delete it with the broker's own tools",
+            )
 
     # ── inside ──
 
     def _channel(self, name: str) -> Check:
         """The state of one channel. Creates nothing; raises what opening it would."""
-        self.bus.capabilities(name)  # what it requires, and what the backend checks
+        # What it requires, what the backend checks, and what this server has.
+        largest = self.bus.capabilities(name, live=True).max_message_bytes
         semantics = self.bus.semantics(name)
         if not self.bus.exists(name):
             if self.settings.channels and name not in self.settings.channels:
@@ -232,7 +240,6 @@ class _Examination:
             more = f" with groups: {groups}" if semantics == "queue" else ""
             detail = f"{name}: not there; a {semantics} would be created{more}"
             return Check(step="topology", status=Status.OK, detail=detail, subject=name)
-        largest = self.bus.capabilities(name, live=True).max_message_bytes
         states = self.bus.groups(name)
         missing = [state.group for state in states if _is_unknown(state)]
         if not missing:
@@ -259,23 +266,6 @@ class _Examination:
                 )
             received[0].ack()
             inbox.flush(_ROUND_TRIP_TIMEOUT_S)
-
-    def _removed(self, name: str) -> Check | None:
-        """Delete the channel, and the dead letters that its consumer may have made."""
-        try:
-            self.bus.delete(name)
-            dead = f"{name}.dead"
-            if self.bus.exists(dead):
-                self.bus.delete(dead)
-        except GearshiftError as error:
-            return Check(
-                step="round trip",
-                status=Status.WARNING,
-                detail=self.settings.masked(f"{name} could not be deleted: {error.message}"),
-                subject=name,
-                hint="delete it with the broker's own tools",
-            )
-        return None
 
 
 def _not_wanted() -> Iterator[Check]:

@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 from gearshift.capabilities import Capabilities
 from gearshift.errors import GearshiftError
@@ -55,6 +55,7 @@ __all__ = [
     "LogDriver",
     "OnOutcomes",
     "Outcome",
+    "Place",
     "ProducerDriver",
     "QueueDriver",
     "SettleFailure",
@@ -62,6 +63,7 @@ __all__ = [
     "Start",
     "StartAt",
     "Stored",
+    "Unstored",
     "Verdict",
 ]
 
@@ -80,12 +82,21 @@ class BackendPlugin:
     table for this backend: msgspec Structs with ``forbid_unknown_fields`` and defaults, converted
     from TOML by core. Their ``__post_init__`` checks what a type cannot, raising ValueError with a
     text that starts with the field's name. Fields of type ``Secret`` are masked everywhere.
+    ``channel_settings`` that adopt what others read say so with a property ``others_read``: then
+    whoever only sends makes no default group, which nobody would empty.
 
     ``capabilities`` maps each semantics that the backend offers to what it declares of every
     server that it supports; ``AdminDriver.capabilities`` may add to that once connected.
     ``natural`` is the semantics of a channel that names none.
 
     ``connect`` makes a Backend from a settings object and must not do any I/O.
+
+    ``only_here`` is what a message of another program may have that only this backend carries: each
+    name that its ``Native.properties`` can have, and what becomes of it on another broker.
+    ``on_arrival`` are lines that say what becomes, here, of messages that came from another one.
+
+    ``url_schemes`` are those of ``gearshift.open("amqp://...")``: each with a function from the URL
+    to a profile's settings.
     """
 
     name: str
@@ -96,6 +107,9 @@ class BackendPlugin:
     capabilities: Mapping[Semantics, Capabilities]
     natural: Semantics
     connect: Callable[[Any], Backend]
+    url_schemes: Mapping[str, Callable[[str], Mapping[str, Any]]] = field(default_factory=dict)
+    only_here: Mapping[str, str] = field(default_factory=dict)
+    on_arrival: Sequence[str] = ()
 
 
 class Backend(Protocol):
@@ -143,7 +157,8 @@ class ChannelSpec:
     ``channel_settings``: where it names an existing object, that object is used as it is, checked
     for existence and neither created nor changed. ``max_attempts`` and ``max_processing_s`` let a
     backend set the broker's own limits above ours, so that ours always act first; with None for
-    the latter the broker's own limit stays.
+    the latter the broker's own limit stays. ``largest_bytes`` is the largest message that must
+    fit, where the channel holds another's dead letters; None where nobody has said.
     """
 
     name: str
@@ -153,6 +168,7 @@ class ChannelSpec:
     retention_s: float | None = None
     max_attempts: int = 5
     max_processing_s: float | None = None
+    largest_bytes: int | None = None
     native: Any = None
 
 
@@ -212,7 +228,8 @@ class Outcome(NamedTuple):
     ``number`` is its place in the submitted batch. With ``Stored.NO`` or ``UNKNOWN`` there is an
     ``error`` for ``classify``. Say NO only where the broker cannot have it: what was written to a
     socket and never confirmed is UNKNOWN. If ``classify`` calls the error a ConnectionFailed, core
-    makes a new driver and sends the message again under its id; any other error is final.
+    makes a new driver and sends the message again under its id. So it does with an UnknownChannel,
+    once it has made sure of the channel as at open; any other error is final.
     """
 
     number: int
@@ -228,6 +245,10 @@ class ProducerDriver(Protocol):
     """Stores messages of one channel.
 
     Core bounds what is in flight by count and bytes, so a driver needs no limit of its own.
+
+    It may have an attribute ``heard_at``, as a QueueDriver may: also for a broker that answers
+    nothing while the client waits, or heals the connection by itself. And ``ended``: why it can
+    store nothing more, or None; for one that notices this without a message in hand.
     """
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
@@ -259,6 +280,13 @@ class ProducerDriver(Protocol):
 # ── Consuming ────────────────────────────────────────────────────────────────────────────────────
 
 
+class Unstored(NamedTuple):
+    """A RETRY that could not be stored: the client's error, and the delay that was asked for."""
+
+    error: Exception
+    delay_s: float
+
+
 class Incoming(NamedTuple):
     """One received message.
 
@@ -266,7 +294,17 @@ class Incoming(NamedTuple):
     it is the Position. ``attempt`` counts from 1 and ``redelivered`` says whether it was handed to
     anybody before; None is 'not known', never a guess. ``locked_until`` is when it goes to somebody
     else unless it was settled, on the clock of ``time.monotonic``; None where that cannot happen
-    while this consumer is alive.
+    while this consumer is alive. ``return_at``, on the same clock, is when core gives it back
+    (RELEASE) if nobody has taken it by then, so that enough of the lock is left for working on it;
+    what came before and after it and waits as well goes back with it, in order.
+
+    ``lost`` counts the deliveries since the last RETRY that ended without a word, because a process
+    died or a lock was over; a RELEASE or a close loses nothing. Any of several messages may have
+    been the cause of the first one, so it is an attempt only if it is known to be; from the second
+    on all of them are (see ``gearshift.suspects``, which takes suspects one by one). A LogDriver
+    leaves it 0: core reads it from the notes (see ``Place``).
+
+    ``unstored`` says that it is not a new delivery (see ``QueueDriver.settle``).
     """
 
     message: Message
@@ -275,10 +313,14 @@ class Incoming(NamedTuple):
     attempt: int | None = None
     redelivered: bool | None = None
     locked_until: float | None = None
+    lost: int = 0
+    unstored: Unstored | None = None
+    return_at: float | None = None
 
 
 class Verdict(StrEnum):
-    """How one delivery ended. DISCARD: gone without success, its dead letter is already stored."""
+    """How one delivery ended. DISCARD: gone without success, its dead letter is already stored
+    unless the Settlement says ``refused``."""
 
     ACK = "ack"
     RETRY = "retry"
@@ -291,7 +333,8 @@ class Settlement(NamedTuple):
     but for those whose RETRY the driver has not completed yet.
 
     A RETRY carries the ``message`` as it came and the ``attempt`` that failed, for backends that
-    have to store it again themselves.
+    have to store it again themselves. ``refused`` is for DISCARD: the channel has no dead letters
+    of ours, so what the owner of an adopted queue does with refused messages may happen to it.
     """
 
     token: Any
@@ -300,6 +343,7 @@ class Settlement(NamedTuple):
     through: bool = False
     message: Message | None = None
     attempt: int | None = None
+    refused: bool = False
 
 
 class SettleFailure(NamedTuple):
@@ -314,6 +358,10 @@ class QueueDriver(Protocol):
 
     If ``cumulative_ack`` is true, tokens are ordered as received and core may send one
     Settlement with ``through=True`` for a run of acks.
+
+    It may have an attribute ``heard_at``: when the broker last said anything, a heartbeat at least,
+    on the clock of ``time.monotonic``. A driver whose ``receive`` can only return if the broker has
+    answered just now needs none. The same is true of a LogDriver.
     """
 
     cumulative_ack: bool
@@ -321,9 +369,19 @@ class QueueDriver(Protocol):
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
         """Up to ``max_messages`` as soon as there is one, or nothing after ``timeout_s``.
 
+        Core asks for as many as it has room for, by number and by the size that messages had
+        lately. A driver that has messages pushed to it lets the broker push about as many as it
+        holds and ``max_messages``; one that cannot fetch so few fetches when it holds nothing.
+
         ``max_messages`` 0 means: serve the connection (heartbeats, leases) and fetch nothing. Core
         calls this without long gaps, however slow the handlers are, so leases of what is in
         hand can be renewed here. Raises when the connection is gone or the queue was deleted.
+        """
+
+    def isolate(self, wanted: bool) -> None:
+        """Whether a message that was ``lost`` comes alone, as it does until this is called: with
+        no other, and only while this consumer holds nothing. Until then it holds back those behind
+        it. Does nothing if nothing can be lost.
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
@@ -333,6 +391,12 @@ class QueueDriver(Protocol):
         RETRY with a delay is only given where ``native_delay`` is declared: the message comes
         back after about ``delay_s``, its attempt one higher, and nothing is lost if this process
         or the broker dies in between.
+
+        A RETRY that the broker refuses to store (no permission, a quota, no room) is not given
+        back to the broker, which would deliver it again at once: the message stays this
+        consumer's, and a ``receive`` returns it, whatever ``max_messages`` is and without others,
+        as an Incoming with the same token, its attempt one higher and ``unstored``. Core keeps it
+        for the delay and settles it again.
         """
 
     def wake(self) -> None:
@@ -345,21 +409,46 @@ class QueueDriver(Protocol):
         """Stop; what is unsettled goes back to the group, uncounted. Idempotent."""
 
 
-class LogEvents(Protocol):
-    """What a LogDriver tells core, from inside ``receive`` or ``close``, on the same thread."""
+class Place(int):
+    """A group's position in a partition: the next offset to read, with a note stored beside it.
 
-    def assigned(self, partitions: Sequence[int]) -> None:
+    Core writes the note and reads it when the partition has a new owner, and so learns of the
+    deaths of readers (see ``gearshift.suspects``). A driver stores and returns it as it is: up to
+    100 ASCII characters, empty where nothing was stored. Offset and note are stored in one step.
+    """
+
+    note: str
+
+    def __new__(cls, offset: int, note: str = "") -> Self:
+        place = super().__new__(cls, offset)
+        place.note = note
+        return place
+
+
+class LogEvents(Protocol):
+    """What a LogDriver tells core, from inside ``receive``, ``flush`` or ``close``, on the same
+    thread."""
+
+    def assigned(
+        self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+    ) -> None:
         """This consumer now also owns ``partitions`` and stands at their positions.
 
-        Called at least once, with an empty list if there is nothing for it to own.
+        Called at least once, with an empty list if there is nothing for it to own. ``places`` are
+        these positions, with the notes that the last owner has committed; a driver that does not
+        store notes leaves them out, and then a message that kills its reader is read for ever.
         """
 
-    def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
         """It is about to lose ``partitions``. Waits briefly for what is being worked on and
-        returns the positions to commit before letting go (next offset per partition)."""
+        returns the positions to commit before letting go."""
 
     def lost(self, partitions: Sequence[int]) -> None:
         """They are gone already; nothing may be committed for them."""
+
+    def skipped(self, partition: int, count: int) -> None:
+        """Retention has deleted the next ``count`` messages, at most, before they were read; it
+        goes on with the oldest that is left. Said by drivers whose broker lets them know."""
 
 
 class LogDriver(Protocol):
@@ -371,9 +460,15 @@ class LogDriver(Protocol):
         With ``max_messages`` 0 membership is kept and nothing is fetched or lost.
         """
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         """Store the next offset to read per partition for the group. May return before the broker
         has it, but ``close`` must not. Positions of partitions that are not owned are ignored."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the broker has what was committed; False if time ran out.
+
+        Keeps what arrives meanwhile for ``receive``. Only called if ``assigned`` was given places.
+        """
 
     def seek(self, start: Start) -> None:
         """Move every owned partition to ``start``; the next receive continues there.
@@ -443,7 +538,11 @@ class AdminDriver(Protocol):
         """Throw away what waits for ``group``; how many that were, if known."""
 
     def delete(self, channel: ChannelSpec) -> None:
-        """Remove the channel, its groups and its messages. Adopted objects are refused."""
+        """Remove the channel, its groups, its messages, and all that using it has made.
+
+        What is missing is fine, also some of it: a deletion that broke off is finished by another.
+        Adopted objects are refused.
+        """
 
     def close(self) -> None:
         """Idempotent."""

@@ -7,8 +7,9 @@ taken apart here and clients get the parts.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 from urllib.parse import unquote
 
 from gearshift.secret import Secret
@@ -30,8 +31,19 @@ class Endpoint:
     path: str | None = None
 
 
-def parse_url(url: str, *, schemes: dict[str, int], field: str = "url") -> Endpoint:
-    """Take ``scheme://user:password@host:port/path`` apart; ``schemes`` gives each default port."""
+def parse_url(
+    url: str,
+    *,
+    schemes: dict[str, int],
+    field: str = "url",
+    parameters: Mapping[str, str] | None = None,
+    more_hosts: str | None = None,
+) -> Endpoint:
+    """Take ``scheme://user:password@host:port/path`` apart; ``schemes`` gives each default port.
+
+    ``?name=value`` and several hosts are refused. ``parameters`` are the settings to use instead,
+    by the names that other clients' URLs have; ``more_hosts`` is the one for further hosts.
+    """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     choices = " or ".join(f"{name}://" for name in schemes)
@@ -43,8 +55,14 @@ def parse_url(url: str, *, schemes: dict[str, int], field: str = "url") -> Endpo
         raise ValueError(f"{field}: unknown scheme{named}, expected {choices}")
     if not rest.isprintable() or " " in rest:
         raise ValueError(f"{field}: has a space or control character; percent-encode it")
-    if any(mark in rest for mark in "?#"):
+    place, question, query = rest.partition("?")
+    if question and "@" not in query:
+        _refuse_parameters(query, parameters or {}, field)
+    if question or "#" in place:
         raise ValueError(f"{field}: write '?' and '#' percent-encoded (%3F, %23)")
+    if "," in place.rpartition("@")[2]:
+        other = f"; put the others into {more_hosts}" if more_hosts else ""
+        raise ValueError(f"{field}: has a ',', but one host stands here{other}")
     authority, slash, path = rest.partition("/")
     credentials, at, address = authority.rpartition("@")
     if "@" in path or credentials.count("@") or credentials.count(":") > 1:
@@ -100,6 +118,13 @@ def is_loopback(host: str) -> bool:
 def first_remote(endpoints: Sequence[tuple[str, int]]) -> str | None:
     """The first host that is not this machine, for warnings about plain text; None if all are."""
     return next((host for host, _ in endpoints if not is_loopback(host)), None)
+
+
+def _refuse_parameters(query: str, settings: Mapping[str, str], field: str) -> NoReturn:
+    names = [pair.partition("=")[0].lower() for pair in query.split("&")]
+    known = [f"{settings[name]} for {name}" for name in names if name in settings]
+    use = ", ".join(known) or "the settings beside it"
+    raise ValueError(f"{field}: has parameters after '?', which are not read here; use {use}")
 
 
 def _plain(address: str, field: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@
     │   └── TopologyConflict         it exists with other properties
     ├── ConnectionFailed             the broker is unreachable or the connection broke (retryable)
     │   └── AuthenticationFailed     (not retryable)
+    ├── PermissionDenied             the broker knows this user, who may not do this
     ├── PublishError
     │   ├── PublishRefused           the broker said no; nothing is stored
     │   ├── Unroutable               nothing would have received it; nothing is stored
@@ -37,6 +38,10 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from gearshift.secret import without_credentials
 
 __all__ = [
     "AlreadySettled",
@@ -57,6 +62,7 @@ __all__ = [
     "MessageTooLarge",
     "NotSupported",
     "OutcomeUnknown",
+    "PermissionDenied",
     "PluginConflict",
     "PluginError",
     "PluginImportError",
@@ -79,6 +85,7 @@ class GearshiftError(Exception):
 
     ``hint`` is the next step in words, ``retryable`` whether the same call may succeed later,
     ``exit_code`` what the command line ends with. ``backend`` and ``channel`` say where, if known.
+    Passwords in URLs are masked, whatever raises it.
     """
 
     retryable: bool = False
@@ -93,13 +100,20 @@ class GearshiftError(Exception):
         channel: str | None = None,
         retryable: bool | None = None,
     ) -> None:
+        message = without_credentials(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else without_credentials(hint)
         self.backend = backend
         self.channel = channel
         if retryable is not None:
             self.retryable = retryable
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Replace message and hint by what ``change`` makes of them: to mask what it knows."""
+        self.message = change(self.message)
+        self.hint = None if self.hint is None else change(self.hint)
+        self.args = (self.message, *self.args[1:])
 
     def located(self, *, backend: str | None, channel: str | None) -> GearshiftError:
         """Fill in where it happened, unless that is already known, and return self."""
@@ -212,6 +226,12 @@ class AuthenticationFailed(ConnectionFailed):
     """The broker refused the credentials or the virtual host."""
 
     retryable = False
+
+
+class PermissionDenied(GearshiftError):
+    """The broker let this user in, and does not let it do this: permissions, ACLs."""
+
+    exit_code = 3
 
 
 class PublishError(GearshiftError):

@@ -16,9 +16,9 @@ from gearshift import config as configuration
 from gearshift import plugins
 from gearshift.app import App, Handler
 from gearshift.capabilities import Capabilities, Requirement
-from gearshift.config import Config
+from gearshift.config import Config, Unset
 from gearshift.driver import Backend, BackendPlugin, ChannelSpec
-from gearshift.errors import GearshiftError, NotSupported
+from gearshift.errors import ConfigError, GearshiftError, NotSupported
 from gearshift.message import Semantics
 from gearshift.topology import Topology
 
@@ -206,7 +206,7 @@ def load_profile(
     Nothing is connected to, so the values of unset variables do not matter. Raises ConfigError.
     """
     known = os.environ if environ is None else environ
-    return configuration.load(path, profile=profile, environ=_Placeholders(known))
+    return configuration.load(path, profile=profile, environ=Unset(known))
 
 
 def explain(config: Config, app: App | None = None) -> list[Explanation]:
@@ -214,13 +214,20 @@ def explain(config: Config, app: App | None = None) -> list[Explanation]:
 
     Does not block. Raises ConfigError and PluginError where the profile itself cannot be used.
     """
-    plugin = plugins.load(config.backend)
-    backend = plugin.connect(config.settings_for(plugin))
+    with config.masking():
+        plugin = plugins.load(config.backend)
+    backend = None
+    try:
+        backend = plugin.connect(config.settings_for(plugin))
+    except ConfigError:
+        if not config.unset:
+            raise  # else that may be the reason, and what a backend checks has to wait
     reader = _Reader(config, plugin, backend, app.handlers if app else ())
     try:
         return [reader.channel(name) for name in reader.names()]
     finally:
-        backend.close()
+        if backend is not None:
+            backend.close()
 
 
 def changes(before: Sequence[Explanation], after: Sequence[Explanation]) -> list[Change]:
@@ -248,29 +255,11 @@ def changes(before: Sequence[Explanation], after: Sequence[Explanation]) -> list
     return found
 
 
-class _Placeholders(Mapping[str, str]):
-    """The environment, with a value for every other name: one that a host or a port may have."""
-
-    def __init__(self, known: Mapping[str, str]) -> None:
-        self._known = known
-
-    def __getitem__(self, name: str) -> str:
-        if name.startswith("GEARSHIFT_"):
-            return self._known[name]
-        return self._known.get(name, "1")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-
 @dataclass(frozen=True, slots=True)
 class _Reader:
     config: Config
     plugin: BackendPlugin
-    backend: Backend
+    backend: Backend | None  # None: not known, for want of variables
     handlers: Sequence[Handler]
 
     def names(self) -> list[str]:
@@ -314,7 +303,8 @@ class _Reader:
         try:
             if declared is None:
                 topology.capabilities(spec)
-            self.backend.check(spec)
+            if self.backend is not None:
+                self.backend.check(spec)
         except GearshiftError as error:
             yield _refusal(error)
         if declared is not None:

@@ -8,18 +8,22 @@ is ever called with it held.
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gearshift.driver import Incoming, Verdict
+from gearshift.driver import Incoming, Place, Verdict
 from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
 from gearshift.handling.lanes import Lanes
 from gearshift.handling.rate_limit import RateLimit
 from gearshift.ledger import Entry, Fate, Ledger, LogLedger, QueueLedger
 from gearshift.stats import ReceiveStats, Timings
+from gearshift.suspects import INSIST_S, Isolation, Mark
 
 __all__ = ["Inbox"]
 
@@ -35,31 +39,49 @@ IDLE_INTERVAL_S = 0.5
 #: On a log, work goes on behind an unsettled message for so many windows: what a crash repeats.
 SPAN_FACTOR = 10
 
+#: How many messages are asked for before anything is known of their size.
+_FIRST = 8
+
+#: A user who gets nothing, because nothing is settled, is told so after that time, and again.
 _WARN_STALLED_AFTER_S = 10.0
+_WARN_AGAIN_AFTER_S = 60.0
 
 #: Verdict of a user → outcome of the delivery.
 _OUTCOMES = {Verdict.ACK: "ack", Verdict.RETRY: "retry", Verdict.DISCARD: "reject"}
 
 
 class Inbox:
-    """A window of at most ``prefetch`` unsettled entries."""
+    """A window of at most ``prefetch`` unsettled entries, and of about ``prefetch_bytes``.
+
+    Nobody knows a message's size before it has come. So the window is closed when the bodies in it
+    are that many bytes, and until then as many are asked for as fit if they are as large as those
+    that came lately. One message may always be held, however large.
+    """
 
     def __init__(
         self,
         prefetch: int,
         *,
+        prefetch_bytes: int | None = None,
         serial_keys: bool = False,
         rate_limit: RateLimit | None = None,
         stats: ReceiveStats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._prefetch = prefetch
+        self._prefetch_bytes = prefetch_bytes
+        self._usual_bytes: float | None = None  # of a message, lately
         self._rate_limit = rate_limit
         self._clock = clock
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._ledger: Ledger | None = None
         self._lanes = Lanes(serial_keys=serial_keys)
+        self._isolation = Isolation()
+        self._name = secrets.token_hex(4)  # in notes: which consumer stands in a partition
+        self._waiting: deque[Entry] = deque()  # of a log: suspects, and what came behind them
+        self._going: list[Entry] = []  # of these, those that go out once that is noted
+        self._alone: Entry | None = None  # the suspect that went out last
         self._owned: frozenset[int] = frozenset()  # partitions; empty on a queue
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
         self._news = 0  # settled since the pump last took
@@ -70,7 +92,11 @@ class Inbox:
         self._error: GearshiftError | None = None
         self._closed = False
         self._ready = False
-        self._looked_at = self._moved_at = clock()  # the pump; a hand-out or a settlement
+        self._warn_at = 0.0  # not before
+        self._return_at = math.inf  # what waits here goes back; too early does no harm
+        self._moved_at = clock()  # a hand-out or a settlement
+        self._heard_at = clock()  # the broker
+        self._cut_off: GearshiftError | None = None  # why there is no connection
         self.stats = ReceiveStats(channel="", group=None) if stats is None else stats
         self.wake: Callable[[], None] = lambda: None  # the pump's driver, while it is connected
 
@@ -82,7 +108,10 @@ class Inbox:
         Raises Closed, and what ended the pump.
         """
         deadline = None if timeout_s is None else self._clock() + timeout_s
-        started, warned = self._clock(), False
+        with self._lock:
+            must_wake = not self._lanes and self._isolation.ask()
+        if must_wake:
+            self.wake()
         with self._changed:
             while True:
                 entries = self._pop(max_messages)
@@ -93,22 +122,20 @@ class Inbox:
                 if self._error is not None:
                     raise self._error
                 now = self._clock()
+                self._warn_if_stalled(now)
+                insists = self._isolation.insist(self.unsettled, now)
                 if deadline is not None and now >= deadline:
                     return []
-                if not warned and now - started > _WARN_STALLED_AFTER_S and self._stalled():
-                    warned = True
-                    log.warning(
-                        "all %d deliveries that prefetch allows are unsettled: "
-                        "settle them with ack(), retry() or reject()",
-                        self._prefetch,
-                    )
-                self._changed.wait(self._nap(now, deadline))
+                self._isolation.asking += 1
+                nap_s = self._nap(now, deadline)
+                self._changed.wait(min(nap_s, INSIST_S) if insists else nap_s)
+                self._isolation.asking -= 1
 
     def settle(self, entry: Entry, verdict: Verdict, delay_s: float = 0.0) -> None:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
         with self._lock:
             ledger = self._ledger_of(entry)
-            was_full = ledger.unsettled >= self._prefetch or ledger.span >= self._most_span
+            was_full = self._isolation.active or not self._window_left(ledger)
             ledger.settle(entry, verdict, delay_s)
             self._count(_OUTCOMES[verdict])
             self._news += 1
@@ -134,10 +161,22 @@ class Inbox:
             self._lanes.hold(entry, self._clock() + delay_s)
             self._changed.notify_all()
 
+    def keep(self, entry: Entry, delay_s: float, obstacle: GearshiftError) -> None:
+        """Hold an ``entry`` whose dead letter could not be stored, to try again in ``delay_s``."""
+        with self._changed:
+            self._ledger_of(entry)
+            self._keep(entry, delay_s, obstacle)
+            self._changed.notify_all()
+
     def handled(self, outcome: str, seconds: float) -> None:
         """A handler has worked on an entry for so long."""
         with self._lock:
             self.stats.handled.setdefault(outcome, Timings()).add(seconds)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected, assigned and positioned."""
+        return self._ready
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until connected, assigned and positioned; False after the timeout."""
@@ -178,9 +217,14 @@ class Inbox:
             found = replace(blank + self.stats, unsettled=self.unsettled)
             if not self._closed:
                 found.consumers = 1
-                found.silent_s = now - self._looked_at
+                found.silent_s = max(0.0, now - self._heard_at)
+                found.disconnected = None if self._cut_off is None else str(self._cut_off)
                 found.stalled_s = now - self._moved_at if self._stalled() else 0.0
                 found.error = None if self._error is None else str(self._error)
+                held = self._ledger.entries() if self._ledger is not None else ()
+                obstacles = [entry.obstacle for entry in held if entry.obstacle is not None]
+                found.unstored = len(obstacles)
+                found.obstacle = str(obstacles[0]) if obstacles else None
             return found
 
     def close(self) -> None:
@@ -205,6 +249,15 @@ class Inbox:
             self._owned = frozenset()
             self._changed.notify_all()
 
+    def cut_off(self, failure: GearshiftError) -> None:
+        """There is no connection, and why; the pump tries again."""
+        self._cut_off = failure
+
+    def heard(self, at: float | None = None) -> None:
+        """The driver has served its connection, whose broker was last heard ``at`` (None: now)."""
+        self._heard_at = self._clock() if at is None else at
+        self._cut_off = None
+
     def forget(self) -> None:
         """The consumer is about to seek: what was received before means nothing now."""
         with self._changed:
@@ -221,18 +274,42 @@ class Inbox:
         """What the driver received."""
         with self._changed:
             assert self._ledger is not None
+            if isinstance(self._ledger, LogLedger):
+                self._add_to_log(self._ledger, arrivals)
+                self._changed.notify_all()
+                return
+            is_wanted = self._isolation.admit(arrivals)
+            if arrivals[0].return_at is not None:
+                self._return_at = min(self._return_at, arrivals[0].return_at)
             for incoming in arrivals:
                 entry = Entry.of(incoming)
                 self._ledger.add(entry)
-                self._lanes.push(entry)
+                self._learn(entry.size)
+                if is_wanted:
+                    self._lanes.push(entry)
+                else:
+                    self._ledger.settle(entry, Verdict.RELEASE, 0.0)
+            self._changed.notify_all()
+
+    def keep_unstored(self, incoming: Incoming, obstacle: GearshiftError) -> None:
+        """Hold a message whose retry the driver could not store, for the retry's delay."""
+        with self._changed:
+            assert self._ledger is not None
+            assert incoming.unstored is not None
+            entry = Entry.of(incoming)
+            self._ledger.add(entry)
+            self._keep(entry, incoming.unstored.delay_s, obstacle)
             self._changed.notify_all()
 
     def take(self) -> Any:
         """What the driver must be told now."""
         with self._changed:
             assert self._ledger is not None
+            self._return_what_waits_too_long(self._ledger)
             self._news = 0
             self._telling = True
+            if isinstance(self._ledger, LogLedger):
+                self._choose_from_waiting(self._ledger)
             return self._ledger.take()
 
     def told(self, failures: int) -> None:
@@ -240,14 +317,17 @@ class Inbox:
         with self._changed:
             self.stats.stale += failures
             self._telling = False
+            if isinstance(self._ledger, LogLedger) and self._ledger.noted:
+                for entry in self._going:
+                    self._lanes.push(entry)
+                self._going.clear()
             self._changed.notify_all()
 
-    def release_buffered(self) -> None:
-        """Give back what was received and never handed out."""
+    def leave(self) -> None:
+        """The driver is about to be closed in an orderly way: the next ``take`` says so."""
         with self._lock:
-            for entry in self._lanes.drain():
-                if self._ledger is not None:
-                    self._ledger.settle(entry, Verdict.RELEASE, 0.0)
+            if isinstance(self._ledger, LogLedger):
+                self._ledger.leave()
 
     def room(self) -> int:
         """How many more may be received."""
@@ -256,23 +336,32 @@ class Inbox:
                 return 0  # others shall have what this consumer would not hand out
             return self._prefetch if self._ledger is None else self._room(self._ledger)
 
+    def isolates(self) -> bool:
+        """True if what was lost is to come alone."""
+        with self._lock:
+            return not self._isolation.together
+
     def patience_s(self) -> float:
         """How long the driver may wait for messages before the pump must look up."""
         with self._lock:
-            self._looked_at = self._clock()
             busy = self._ledger is not None and (self._ledger.unsettled or self._ledger.has_news())
             return SETTLE_INTERVAL_S if busy else IDLE_INTERVAL_S
 
     # ── for the driver of a log (LogEvents), on the pump's thread ──
 
-    def assigned(self, partitions: Sequence[int]) -> None:
+    def assigned(
+        self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+    ) -> None:
         log.debug("assigned partitions %s", list(partitions))
         with self._changed:
+            if places:
+                marks = {p: Mark(at, self._name, self._prefetch) for p, at in places.items()}
+                self._log_ledger().assign(marks)
             self._ready = True
             self._owned |= frozenset(partitions)
             self._changed.notify_all()
 
-    def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
         log.debug("revoked partitions %s", list(partitions))
         with self._changed:
             ledger = self._log_ledger()
@@ -280,6 +369,7 @@ class Inbox:
             self._draining = True
             self._changed.wait_for(lambda: not ledger.in_hand(partitions), REVOKE_DRAIN_S)
             self._draining = False
+            ledger.leave(partitions)
             positions = ledger.positions(partitions)
             self._revoke(ledger, partitions)
             return positions
@@ -288,6 +378,15 @@ class Inbox:
         log.warning("lost partitions %s before they could be handed over", list(partitions))
         with self._changed:
             self._revoke(self._log_ledger(), partitions)
+
+    def skipped(self, partition: int, count: int) -> None:
+        log.warning(
+            "channel %r, group %r, partition %d: %d messages were deleted by retention before they "
+            "were read: raise retention_s, or work faster",
+            self.stats.channel, self.stats.group, partition, count,
+        )  # fmt: skip
+        with self._lock:
+            self.stats.skipped += count
 
     # ── inside, with the lock held ──
 
@@ -306,9 +405,64 @@ class Inbox:
             hint="it will be delivered again; make the handler idempotent on the message id",
         )
 
+    def _keep(self, entry: Entry, delay_s: float, obstacle: GearshiftError) -> None:
+        entry.obstacle = obstacle
+        self._lanes.hold(entry, self._clock() + delay_s)
+
+    def _add_to_log(self, ledger: LogLedger, arrivals: Sequence[Incoming]) -> None:
+        """Suspects wait here, as a log gives nothing back; and what comes behind them, in order."""
+        for incoming in arrivals:
+            entry = Entry.of(incoming)
+            ledger.add(entry)
+            self._learn(entry.size)
+            self._isolation.active |= entry.lost > 0
+            if self._isolation.active or self._waiting or self._going or not ledger.noted:
+                self._waiting.append(entry)
+            else:
+                self._lanes.push(entry)
+
+    def _choose_from_waiting(self, ledger: LogLedger) -> None:
+        """What goes out next: a suspect alone and when somebody asks, others as they came."""
+        isolation, waiting = self._isolation, self._waiting
+        isolation.active = isolation.active and any(entry.lost for entry in ledger.entries())
+        isolation.together &= isolation.active
+        if not waiting or self._going or self._closed:
+            return
+        if not isolation.together and self._alone is not None and not self._alone.has_ended:
+            return
+        while waiting and (isolation.together or not waiting[0].lost):
+            self._going.append(waiting.popleft())
+        if waiting and not self._going and isolation.room(ledger.unsettled - len(waiting)):
+            self._alone = waiting.popleft()
+            self._going.append(self._alone)
+        for entry in self._going:
+            if entry.lost:
+                ledger.hold(entry)
+
     def _room(self, ledger: Ledger) -> int:
+        if self._waiting or self._going:
+            return 0
+        if self._isolation.active and not self._isolation.together:
+            return self._isolation.room(ledger.unsettled)
+        return self._window_left(ledger)
+
+    def _window_left(self, ledger: Ledger) -> int:
         span_left = self._most_span - ledger.span
-        return max(0, min(self._prefetch - ledger.unsettled, span_left))
+        return max(0, min(self._prefetch - ledger.unsettled, span_left, self._fitting(ledger)))
+
+    def _fitting(self, ledger: Ledger) -> int:
+        """How many more of the usual size fit into ``prefetch_bytes``."""
+        if self._prefetch_bytes is None:
+            return self._prefetch
+        if self._usual_bytes is None:
+            return _FIRST
+        left = self._prefetch_bytes - ledger.unsettled_bytes
+        return max(int(left / self._usual_bytes), int(not ledger.unsettled))
+
+    def _learn(self, size: int) -> None:
+        """Larger messages count at once, smaller ones when there have been many."""
+        usual = max(size, 1) if self._usual_bytes is None else self._usual_bytes
+        self._usual_bytes = max(1.0, usual + (size - usual) / (2 if size > usual else 32))
 
     def _pop(self, max_messages: int) -> list[Entry]:
         if self._closed:
@@ -328,8 +482,10 @@ class Inbox:
             entries.append(entry)
         if entries:
             self._moved_at = now
-            self.stats.delivered += len(entries)
-            self.stats.redelivered += sum(entry.redelivered is True for entry in entries)
+            self._isolation.answered(now)
+            given = [entry for entry in entries if entry.dead is None]
+            self.stats.delivered += len(given)
+            self.stats.redelivered += sum(entry.redelivered is True for entry in given)
         if self._rate_limit is not None:
             self._rate_limit.spend(len(entries))
         return entries
@@ -340,7 +496,20 @@ class Inbox:
 
     def _stalled(self) -> bool:
         """Every delivery that prefetch allows is with the user."""
-        return self.room() == 0 and not self._lanes
+        ledger = self._ledger
+        return ledger is not None and not self._window_left(ledger) and not self._lanes
+
+    def _warn_if_stalled(self, now: float) -> None:
+        """Somebody waits for a delivery, and forgotten settlements are why there is none."""
+        silent_s = now - self._moved_at
+        if silent_s < _WARN_STALLED_AFTER_S or now < self._warn_at or not self._stalled():
+            return
+        self._warn_at = now + _WARN_AGAIN_AFTER_S
+        log.warning(
+            "channel %r, group %r: no delivery, because %d are unsettled and none was settled for "
+            "%.0f s: settle them with ack(), retry() or reject()",
+            self.stats.channel, self.stats.group, self.unsettled, silent_s,
+        )  # fmt: skip
 
     def _expire_if_over(self, entry: Entry) -> bool:
         """Drop an entry whose lock is over, before or after it was handed out."""
@@ -350,6 +519,24 @@ class Inbox:
             self._ledger.expire(entry)
             self._lanes.settled(entry)
         return True
+
+    def _return_what_waits_too_long(self, ledger: Ledger) -> None:
+        """Once one entry is to go back, all go that nobody has taken: their order stays."""
+        now = self._clock()
+        if now < self._return_at:
+            return
+        waiting = [
+            (entry, entry.return_at)
+            for entry in ledger.entries()
+            if entry.fate is Fate.BUFFERED and entry.return_at is not None
+        ]
+        self._return_at = min((moment for _, moment in waiting), default=math.inf)
+        if self._return_at > now:
+            return
+        self._return_at = math.inf
+        self._lanes.discard(lambda e: e.fate is Fate.BUFFERED and e.return_at is not None)
+        for entry, _ in waiting:
+            ledger.settle(entry, Verdict.RELEASE, 0.0)
 
     def _mark_seen(self, entry: Entry) -> None:
         """On a log, remember how far this consumer has been: what it gets again is redelivered."""
@@ -361,8 +548,8 @@ class Inbox:
         elif entry.redelivered is None:
             entry.redelivered = True
 
-    def _nap(self, now: float, deadline: float | None) -> float | None:
-        """How long to wait for a change; None where nothing but a change can help."""
+    def _nap(self, now: float, deadline: float | None) -> float:
+        """How long to wait for a change before looking again."""
         due = self._lanes.next_due()
         if self._rate_limit is not None and self._rate_limit.wait_s() > 0:
             due = now + self._rate_limit.wait_s()  # nothing can go before, due or not
@@ -374,6 +561,9 @@ class Inbox:
 
     def _forget(self) -> None:
         self._lanes.drain()
+        self._return_at = math.inf
+        self._waiting.clear()
+        self._going.clear()
         self._news = 0
         self._telling = False
         if self._ledger is not None:
@@ -385,7 +575,13 @@ class Inbox:
 
     def _discard_undelivered(self, partitions: Sequence[int]) -> None:
         gone = set(partitions)
-        self._lanes.discard(lambda e: e.position is not None and e.position.partition in gone)
+
+        def is_gone(entry: Entry) -> bool:
+            return entry.position is not None and entry.position.partition in gone
+
+        self._lanes.discard(is_gone)
+        self._waiting = deque(entry for entry in self._waiting if not is_gone(entry))
+        self._going = [entry for entry in self._going if not is_gone(entry)]
 
     def _revoke(self, ledger: LogLedger, partitions: Sequence[int]) -> None:
         self._discard_undelivered(partitions)

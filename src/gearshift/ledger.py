@@ -13,10 +13,25 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from gearshift.driver import Incoming, LogDriver, QueueDriver, SettleFailure, Settlement, Verdict
+from gearshift.driver import (
+    Incoming,
+    LogDriver,
+    Place,
+    QueueDriver,
+    SettleFailure,
+    Settlement,
+    Unstored,
+    Verdict,
+)
+from gearshift.errors import GearshiftError
 from gearshift.message import Message, Position
+from gearshift.suspects import Mark
 
 __all__ = ["Entry", "Fate", "Ledger", "LogLedger", "QueueLedger"]
+
+
+#: How long the broker may take to store notes before the driver's connection is served again.
+_STORE_NOTES_S = 2.0
 
 
 class Fate(Enum):
@@ -34,7 +49,12 @@ _ENDED = (Fate.SETTLED, Fate.STALE)
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One received message. ``retries`` counts how often it was handed out again from here."""
+    """One received message. ``retries`` counts how often it was handed out again from here.
+
+    ``obstacle`` is why it is still here, although its retry or dead letter was to be stored
+    elsewhere. A rejected one whose dead letter could not be stored is ``dead``, which is the
+    reason of its rejection: it is not handled again, its dead letter is.
+    """
 
     message: Message
     token: Any
@@ -42,14 +62,31 @@ class Entry:
     attempt: int | None
     redelivered: bool | None
     locked_until: float | None = None
+    lost: int = 0
+    unstored: Unstored | None = None
+    return_at: float | None = None
     fate: Fate = Fate.BUFFERED
     retries: int = 0
+    obstacle: GearshiftError | None = None
+    dead: str | None = None
+    burials: int = 0  # dead letters that could not be stored
     settlement: Settlement | None = None
     told: bool = False
+    refused: bool = False
 
     @staticmethod
     def of(incoming: Incoming) -> Entry:
         return Entry(*incoming)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.message.body or b"")
+
+    @property
+    def has_ended(self) -> bool:
+        """True once nobody can settle it any more."""
+        return self.fate in _ENDED
 
     @property
     def attempts(self) -> int:
@@ -60,11 +97,12 @@ class Entry:
 class Ledger(Protocol):
     """What inbox and pump need of either kind.
 
-    ``span`` counts what a crash would bring back: on a log also what is settled behind an
-    unsettled message.
+    ``unsettled_bytes`` are those of their bodies. ``span`` counts what a crash would bring back: on
+    a log also what is settled behind an unsettled message.
     """
 
     unsettled: int
+    unsettled_bytes: int
 
     @property
     def span(self) -> int: ...
@@ -88,12 +126,17 @@ class Ledger(Protocol):
         """The connection is gone: every unsettled entry becomes stale."""
 
 
+#: So many ended entries, with their messages, are kept behind an unsettled one.
+_MOST_ENDED = 64
+
+
 @dataclass(slots=True)
 class QueueLedger:
     """Each message settled for itself; runs of acks told as one where the driver allows it."""
 
     cumulative: bool
     unsettled: int = 0
+    unsettled_bytes: int = 0
     _open: deque[Entry] = field(default_factory=deque)  # in the order received
     _news: list[Entry] = field(default_factory=list)
 
@@ -104,6 +147,7 @@ class QueueLedger:
     def add(self, entry: Entry) -> None:
         self._open.append(entry)
         self.unsettled += 1
+        self.unsettled_bytes += entry.size
 
     def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
         if verdict is Verdict.RETRY:
@@ -111,9 +155,8 @@ class QueueLedger:
                 entry.token, verdict, delay_s, message=entry.message, attempt=entry.attempts
             )
         else:
-            entry.settlement = Settlement(entry.token, verdict)
-        entry.fate = Fate.SETTLED
-        self.unsettled -= 1
+            entry.settlement = Settlement(entry.token, verdict, refused=entry.refused)
+        self._end(entry, Fate.SETTLED)
         self._news.append(entry)
 
     def has_news(self) -> bool:
@@ -124,13 +167,19 @@ class QueueLedger:
 
     def expire(self, entry: Entry) -> None:
         """Its lock is over: nothing is told to the broker, which has given it to somebody else."""
-        entry.fate = Fate.STALE
+        self._end(entry, Fate.STALE)
+
+    def _end(self, entry: Entry, fate: Fate) -> None:
+        entry.fate = fate
         self.unsettled -= 1
+        self.unsettled_bytes -= entry.size
 
     def take(self) -> list[Settlement]:
         news, self._news = self._news, []
         through = self._settled_prefix()
         singles = [self._told(entry) for entry in news if not entry.told]
+        if len(self._open) > 2 * self.unsettled + _MOST_ENDED:
+            self._open = deque(self.entries())  # the others were told
         return singles if through is None else [*singles, through]
 
     def tell(self, driver: QueueDriver, work: list[Settlement]) -> Sequence[SettleFailure]:
@@ -142,6 +191,7 @@ class QueueLedger:
         self._open.clear()
         self._news.clear()
         self.unsettled = 0
+        self.unsettled_bytes = 0
 
     def _settled_prefix(self) -> Settlement | None:
         """Drop the settled front; where allowed its acks become one settlement, the result."""
@@ -168,24 +218,73 @@ class QueueLedger:
 class _Partition:
     entries: deque[Entry] = field(default_factory=deque)  # from the first unsettled on
     position: int | None = None  # next offset to commit, once known
+    mark: Mark | None = None  # where the driver stores notes
+
+    def place(self) -> Place | None:
+        if self.position is None:
+            return None
+        return Place(self.position, self.mark.note(self.position) if self.mark else "")
 
 
 @dataclass(slots=True)
 class LogLedger:
-    """The settled prefix of each partition that this consumer owns."""
+    """The settled prefix of each partition that this consumer owns, and what is suspected there.
+
+    ``noted`` is false while the broker may not have a note without which a death would not be
+    noticed: until then nothing more may be handed out.
+    """
 
     unsettled: int = 0
+    unsettled_bytes: int = 0
     span: int = 0
     _partitions: dict[int, _Partition] = field(default_factory=dict)
     _news: set[int] = field(default_factory=set)
+    _notes: int = 0  # how many notes there were that must be stored
+    _taken_notes: int = 0  # of these, those that ``take`` gave
+    _stored_notes: int = 0
+
+    @property
+    def noted(self) -> bool:
+        return self._stored_notes == self._notes
+
+    def assign(self, marks: Mapping[int, Mark]) -> None:
+        """Stand in these partitions, and have that noted."""
+        for number, mark in marks.items():
+            self._partitions[number] = _Partition(position=mark.position, mark=mark)
+            self._renew_note(number)
+
+    def leave(self, numbers: Iterable[int] | None = None) -> None:
+        """Note with the next positions that nobody stands in these partitions; None: in any."""
+        for number in list(self._partitions) if numbers is None else numbers:
+            partition = self._partitions.get(number)
+            if partition is not None and partition.mark is not None:
+                partition.mark.leave()
+                self._news.add(number)
+
+    def hold(self, entry: Entry) -> None:
+        """Note that a suspect is about to be handed out."""
+        assert entry.position is not None
+        partition = self._partitions[entry.position.partition]
+        if partition.mark is not None and partition.position is not None:
+            partition.mark.hold(entry.position.offset, partition.position)
+            self._renew_note(entry.position.partition)
+
+    def _renew_note(self, number: int) -> None:
+        self._news.add(number)
+        self._notes += 1
 
     def add(self, entry: Entry) -> None:
+        """Take on an arrival; ``entry.lost`` is then what is known of it."""
         assert entry.position is not None
         partition = self._partitions.get(entry.position.partition)
         if partition is None:
             partition = self._partitions[entry.position.partition] = _Partition()
+        if partition.mark is not None:
+            entry.lost = partition.mark.losses(entry.position.offset)
+            entry.attempt = entry.lost + 1 if entry.lost > 1 else None
         partition.entries.append(entry)
         self.unsettled += 1
+        self.unsettled_bytes += entry.size
         self.span += 1
 
     def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
@@ -195,8 +294,7 @@ class LogLedger:
         assert entry.position is not None
         number = entry.position.partition
         partition = self._partitions[number]
-        entry.fate = Fate.SETTLED
-        self.unsettled -= 1
+        self._end(entry, Fate.SETTLED)
         while partition.entries and partition.entries[0].fate is Fate.SETTLED:
             done = partition.entries.popleft()
             self.span -= 1
@@ -211,21 +309,26 @@ class LogLedger:
         for partition in self._partitions.values():
             yield from (entry for entry in partition.entries if entry.fate is not Fate.SETTLED)
 
-    def take(self) -> dict[int, int]:
+    def take(self) -> dict[int, Place]:
         news, self._news = self._news, set()
+        self._taken_notes = self._notes
         return self.positions(news)
 
-    def tell(self, driver: LogDriver, work: Mapping[int, int]) -> Sequence[SettleFailure]:
+    def tell(self, driver: LogDriver, work: Mapping[int, Place]) -> Sequence[SettleFailure]:
+        taken = self._taken_notes  # while it is flushed, others may come
         if work:
             driver.commit(work)
+        if self._stored_notes < taken and driver.flush(_STORE_NOTES_S):
+            self._stored_notes = taken
         return ()
 
-    def positions(self, numbers: Iterable[int]) -> dict[int, int]:
-        """Next offset of each of these partitions in which anything was settled."""
+    def positions(self, numbers: Iterable[int]) -> dict[int, Place]:
+        """Next offset of each of these partitions, where it is known."""
         return {
-            number: partition.position
+            number: place
             for number in numbers
-            if (partition := self._partitions.get(number)) and partition.position is not None
+            if (partition := self._partitions.get(number))
+            and (place := partition.place()) is not None
         }
 
     def in_hand(self, numbers: Iterable[int]) -> bool:
@@ -245,8 +348,16 @@ class LogLedger:
             for entry in partition.entries if partition else ():
                 self.span -= 1
                 if entry.fate is not Fate.SETTLED:
-                    entry.fate = Fate.STALE
-                    self.unsettled -= 1
+                    self._end(entry, Fate.STALE)
 
     def abandon(self) -> None:
-        self.revoke(list(self._partitions))
+        """Forget every entry; where it stands it goes on standing."""
+        for number, partition in list(self._partitions.items()):
+            self.revoke([number])
+            partition.entries.clear()
+            self._partitions[number] = partition
+
+    def _end(self, entry: Entry, fate: Fate) -> None:
+        entry.fate = fate
+        self.unsettled -= 1
+        self.unsettled_bytes -= entry.size

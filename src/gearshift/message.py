@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gearshift.errors import InvalidMessage
 
@@ -19,11 +19,16 @@ __all__ = [
     "RESERVED_PREFIX",
     "HeaderValue",
     "Headers",
+    "Key",
     "Message",
+    "Native",
     "Position",
     "Receipt",
     "Semantics",
     "as_headers",
+    "as_key",
+    "is_plain_name",
+    "key_bytes",
     "message_id",
     "validate",
     "validate_headers",
@@ -36,14 +41,14 @@ __all__ = [
 
 HeaderValue: TypeAlias = str | bytes | int | bool
 
+#: A key is bytes at heart: a str stands for its UTF-8, and bytes for what is not UTF-8.
+Key: TypeAlias = str | bytes
+
 #: The group of a consumer that names none.
 DEFAULT_GROUP = "default"
 
 #: Headers with this prefix are Gearshift's: refused from callers, hidden on delivery.
 RESERVED_PREFIX = "gearshift-"
-
-#: Longest key in UTF-8 bytes: an AMQP short string, so that a key travels on every broker.
-MAX_KEY_BYTES = 255
 
 #: Longest channel or group name: what is left of a Kafka topic name with room for suffixes.
 MAX_NAME_LENGTH = 200
@@ -114,6 +119,24 @@ class Headers(Mapping[str, HeaderValue]):
 NO_HEADERS = Headers()
 
 
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What a received message has beyond our fields, in the words of ``backend``.
+
+    Drivers fill it on receipt. Sent to a channel of the same backend, the message leaves with it,
+    less what of it the message's own fields contradict; every other backend leaves it out.
+    ``properties`` are facts to look at, such as RabbitMQ's ``priority``. ``data`` is the driver's
+    alone, made of what MessagePack carries. ``resting`` is true while the message lies where only
+    we look, among dead letters: what would act there by itself, such as an expiration, is kept
+    and does not act.
+    """
+
+    backend: str
+    data: Any = field(repr=False)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    resting: bool = False
+
+
 class _Remembered:
     """Room beside a message's fields for its size, once ``validate`` has looked at them."""
 
@@ -126,11 +149,13 @@ class Message(_Remembered):
 
     ``body`` is bytes; ``None`` only on brokers that declare ``tombstone``. ``timestamp_ms`` is
     Unix time in milliseconds. ``id`` is set on everything that Gearshift sends and is the same on
-    every copy of it; a foreign message may lack one.
+    every copy of it; a foreign message may lack one. ``content_encoding`` says what ``body`` was
+    packed with, such as gzip; nothing here packs or unpacks. ``native`` is what came with a
+    received message and has no field here; it does not count when messages are compared.
     """
 
     body: bytes | None
-    key: str | None = None
+    key: Key | None = None
     headers: Headers = NO_HEADERS
     id: str | None = None
     content_type: str | None = None
@@ -138,6 +163,8 @@ class Message(_Remembered):
     correlation_id: str | None = None
     reply_to: str | None = None
     type: str | None = None
+    content_encoding: str | None = None
+    native: Native | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -200,17 +227,28 @@ def validated_size(message: Message) -> int:
 
 
 def validate(message: Message) -> int:
-    """Check every field, whoever made the message, and return its size. Raises InvalidMessage."""
+    """Check every field, whoever made the message, and return its size. Raises InvalidMessage.
+
+    What came from a broker may have names and texts that we would not let anybody invent.
+    """
     if message.body is not None and not isinstance(message.body, bytes):
         raise InvalidMessage(
             f"Message.body must be bytes, got {type(message.body).__name__}",
             hint="use producer.message(value), which encodes",
         )
     validate_key(message.key)
-    if message.headers.pairs:
-        validate_headers(message.headers)
     if message.timestamp_ms is not None:
         validate_timestamp(message.timestamp_ms)
+    if message.native is None:
+        _validate_words(message)
+    size = _size_of(message)
+    object.__setattr__(message, "_size", size)
+    return size
+
+
+def _validate_words(message: Message) -> None:
+    if message.headers.pairs:
+        validate_headers(message.headers)
     validate_text(message.id, "id")
     validate_text(message.content_type, "content_type")
     if message.correlation_id is not None:
@@ -219,9 +257,8 @@ def validate(message: Message) -> int:
         validate_text(message.reply_to, "reply_to")
     if message.type is not None:
         validate_text(message.type, "type")
-    size = _size_of(message)
-    object.__setattr__(message, "_size", size)
-    return size
+    if message.content_encoding is not None:
+        validate_text(message.content_encoding, "content_encoding")
 
 
 def validate_name(name: object, what: str) -> str:
@@ -246,26 +283,32 @@ def validate_name(name: object, what: str) -> str:
     return name
 
 
-def validate_key(key: object) -> str | None:
-    """Return ``key`` if it is None or a non-empty str of at most 255 UTF-8 bytes, else raise."""
-    if key is None:
-        return None
-    if isinstance(key, str) and 0 < len(key) <= 255 and key.isascii() and key.isprintable():
-        return key  # nearly every key
+def validate_key(key: object) -> Key | None:
+    """Return ``key`` if it is None, bytes, or a str that has a UTF-8 form, else raise."""
+    if key is None or isinstance(key, bytes):
+        return key
     if not isinstance(key, str):
         raise InvalidMessage(
-            f"key must be str or None, got {type(key).__name__}", hint="use str(key)"
+            f"key must be str, bytes or None, got {type(key).__name__}", hint="use str(key)"
         )
-    if not key:
-        raise InvalidMessage(
-            "key is empty", hint="leave it out, or None, for a message without key"
-        )
-    size = len(_utf8(key, "key"))
-    if size > MAX_KEY_BYTES:
-        raise InvalidMessage(f"key is {size} bytes of UTF-8, the limit is {MAX_KEY_BYTES}")
-    if "\0" in key:
-        raise InvalidMessage(f"key {key!r} contains NUL")
+    if not key.isascii():
+        _utf8(key, "key")
     return key
+
+
+def as_key(key: bytes | None) -> Key | None:
+    """A key from its bytes on the wire: str where they are UTF-8, so that equal keys are equal."""
+    if key is None:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key
+
+
+def key_bytes(key: Key) -> bytes:
+    """A key's bytes on the wire."""
+    return key.encode() if isinstance(key, str) else key
 
 
 def validate_headers(
@@ -345,6 +388,15 @@ def _validate_header_name(name: str) -> None:
         raise InvalidMessage(
             f"header {name!r} is reserved", hint=f"names in {RESERVED_PREFIX}* are ours"
         )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a sender could have chosen this header name."""
+    try:
+        _validate_header_name(name)
+    except InvalidMessage:
+        return False
+    return True
 
 
 def _validate_header_value(name: str, value: object) -> None:

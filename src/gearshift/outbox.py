@@ -2,8 +2,9 @@
 
 A *batch* is the unit of everything here (room, hand-over, outcomes), so that the price per message
 stays small. A batch is in the outbox from the moment there is room for it until each of its
-messages has a result. When the driver's connection breaks, a background thread makes a new driver
-and hands over, in order and under the same ids, what has no result yet.
+messages has a result. When the driver's connection breaks, or its channel is gone, a background
+thread makes sure of the channel, makes a new driver, and hands over, in order and under the same
+ids, what has no result yet.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from gearshift.errors import (
     GearshiftError,
     MessageTooLarge,
     OutcomeUnknown,
+    UnknownChannel,
 )
 from gearshift.failures import Failures
+from gearshift.logs import SAY_AGAIN_S, LimitedLog
 from gearshift.message import Message, Receipt
-from gearshift.reconnect import connect_until, never
+from gearshift.reconnect import Pauses, connect_until, never, tell_still_away
 from gearshift.stats import SendStats
 
 __all__ = ["Batch", "Outbox", "SendResult"]
@@ -86,6 +89,7 @@ class Outbox:
     """Confirmed, bounded, self-healing publishing to one channel. All methods from any thread.
 
     Making one connects, for up to ``open_timeout_s`` seconds, and raises what prevented it.
+    ``on_reconnect`` is called before each further connection, and raises what prevents one.
     """
 
     def __init__(
@@ -94,12 +98,14 @@ class Outbox:
         failures: Failures,
         *,
         channel: str,
+        on_reconnect: Callable[[], object] = lambda: None,
         open_timeout_s: float = 10.0,
         max_in_flight: int = 10_000,
         max_in_flight_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
+        self._on_reconnect = on_reconnect
         self._failures = failures
         self._channel = channel
         self._max_in_flight = max_in_flight
@@ -122,7 +128,10 @@ class Outbox:
         self._stop = threading.Event()
         self._replacing: threading.Thread | None = None
         self._stats = SendStats(channel=channel)
-        self._lost_at: float | None = None  # since when there is no connection
+        self._lost_at: float | None = None  # without a connection: when the broker was last heard
+        self._pauses = Pauses(clock)
+        self._log = LimitedLog(log)
+        self._still = LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)
         self._driver: ProducerDriver | None = connect_until(
             connect, failures, stop=self._stop, timeout_s=open_timeout_s
         )
@@ -133,11 +142,12 @@ class Outbox:
 
     # ── the way in ──
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: Batch, *, waits: bool = True) -> None:
         """Wait for room until the batch's deadline, then hand it over and return.
 
-        Raises, with nothing stored: BackpressureError or ConnectionFailed at the deadline, Closed,
-        Forked. Results come through the batch.
+        A batch that may not wait (``waits``) is taken without a connection too, and refused at once
+        if there is no room. Raises, with nothing stored: BackpressureError or ConnectionFailed at
+        the deadline, Closed, Forked. Results come through the batch.
         """
         if os.getpid() != self._pid:
             raise Forked(
@@ -147,7 +157,7 @@ class Outbox:
         batch.begun_at = self._clock()
         with self._state:
             try:
-                self._wait_for_room(batch)
+                self._wait_for_room(batch, waits)
             except GearshiftError as error:
                 self._stats.failed[type(error).__name__] += len(batch.messages)
                 raise
@@ -212,31 +222,37 @@ class Outbox:
         """What was sent, and how it is now."""
         with self._state:
             now = replace(SendStats(channel=self._channel) + self._stats, in_flight=self._in_flight)
-            driver, lost_at = self._driver, self._lost_at
-        if lost_at is not None and not self._closing:
-            now.disconnected_s = self._clock() - lost_at
-        if driver is not None and not self._closing:
+            driver, lost_at, broken = self._driver, self._lost_at, self._broken
+        if self._closing:
+            return now
+        heard_at = lost_at if driver is None else _heard_at(driver)
+        if heard_at is not None:
+            now.silent_s = max(0.0, self._clock() - heard_at)
+        if lost_at is not None:
+            now.disconnected = str(broken)
+        if driver is not None:
             now.blocked = driver.blocked()
         return now
 
     # ── room ──
 
-    def _wait_for_room(self, batch: Batch) -> None:
+    def _wait_for_room(self, batch: Batch, waits: bool) -> None:
         while not self._closing:
-            reason = self._obstacle(batch)
+            reason = self._obstacle(batch, waits)
             if reason is None:
                 return
             left = batch.deadline - self._clock()
-            if left <= 0:
+            if left <= 0 or not waits:
                 raise reason
             # A blocked broker is not announced to us, so it is asked again at every tick.
             self._room.wait(min(left, _TICK_S))
         raise Closed("this producer is closed", channel=self._channel)
 
-    def _obstacle(self, batch: Batch) -> GearshiftError | None:
-        if self._driver is None or self._broken is not None:
+    def _obstacle(self, batch: Batch, waits: bool) -> GearshiftError | None:
+        connected = self._driver is not None and self._broken is None
+        if waits and not connected:
             return self._no_connection()
-        blocked = self._driver.blocked()
+        blocked = self._driver.blocked() if connected and self._driver is not None else None
         if blocked is not None:
             return self._located(BackpressureError(f"the broker takes no messages: {blocked}"))
         over = self._in_flight + len(batch.messages) > self._max_in_flight or (
@@ -246,14 +262,20 @@ class Outbox:
             return self._located(
                 BackpressureError(
                     f"{self._in_flight} messages ({self._bytes} bytes) wait for confirmation",
-                    hint="send more slowly, or with a longer timeout_s",
+                    hint="send more slowly, wait with flush(), or give a longer timeout_s",
                 )
             )
         return None
 
     def _no_connection(self) -> GearshiftError:
         reason = self._broken or "not connected"
-        error = ConnectionFailed(f"no connection before the deadline, nothing is stored: {reason}")
+        error: GearshiftError
+        if isinstance(reason, UnknownChannel):
+            error = UnknownChannel(f"still missing at the deadline, nothing is stored: {reason}")
+        else:
+            error = ConnectionFailed(
+                f"no connection before the deadline, nothing is stored: {reason}"
+            )
         error.__cause__ = self._broken
         return self._located(error)
 
@@ -296,8 +318,9 @@ class Outbox:
                     result = Receipt(message_id, self._channel, position, resent)
                 else:
                     failure = self._failure(batch, index, stored, error)
-                    if _heals(failure):
+                    if _ends_driver(failure):
                         broken = failure
+                    if _heals(failure):
                         if stored is Stored.NO:
                             batch.not_stored.add(index)
                         continue
@@ -411,6 +434,10 @@ class Outbox:
         for batch in waiting:
             if batch.deadline <= now:
                 self._expire(batch)
+        ended: Exception | None = getattr(driver, "ended", None)
+        if ended is not None:
+            with self._state:
+                self._broken = self._broken or self._failures.translate(ended)
         stuck = any(b.driver is driver and now - b.handed_at > STUCK_AFTER_S for b in waiting)
         if stuck and driver is not None and driver.blocked() is None:
             with self._state:
@@ -421,13 +448,16 @@ class Outbox:
     def _replace_driver(self) -> None:
         with self._submitting:
             old, self._driver = self._driver, None
-            self._lost_at = self._clock()
-        log.warning("channel %r: connection lost, reconnecting: %s", self._channel, self._broken)
+            heard_at = _heard_at(old)
+            self._lost_at = self._clock() if heard_at is None else heard_at
+        what = "it is gone" if isinstance(self._broken, UnknownChannel) else "connection lost"
+        self._log.warning("channel %r: %s, reconnecting: %s", self._channel, what, self._broken)
         if old is not None:
             with contextlib.suppress(Exception):
                 old.close(0.0)  # what it still held is reported UNKNOWN before this returns
+        self._stop.wait(self._pauses.next_s())
         driver = connect_until(
-            self._connect,
+            self._reconnect,
             self._failures,
             stop=self._stop,
             on_failure=self._note_failure,
@@ -436,10 +466,13 @@ class Outbox:
         if driver is not None:
             self._adopt(driver)
 
+    def _reconnect(self) -> ProducerDriver:
+        self._on_reconnect()
+        return self._connect()
+
     def _note_failure(self, failure: GearshiftError) -> None:
         self._broken = failure
-        if not failure.retryable:
-            log.error("channel %r: cannot reconnect: %s", self._channel, failure)
+        tell_still_away(self._still, failure)
 
     def _adopt(self, driver: ProducerDriver) -> None:
         with self._submitting:
@@ -451,9 +484,16 @@ class Outbox:
             for batch in open_batches:
                 self._hand_over(batch, driver)
         with self._state:
+            self._pauses.made()
             self._stats.reconnects += 1
             self._room.notify_all()
         log.info("channel %r: connected again", self._channel)
+
+
+def _heard_at(driver: ProducerDriver | None) -> float | None:
+    """When the broker last said anything; None if the driver does not tell."""
+    at: float | None = getattr(driver, "heard_at", None)
+    return at
 
 
 def _sized(failure: MessageTooLarge, size: int) -> MessageTooLarge:
@@ -468,6 +508,13 @@ def _sized(failure: MessageTooLarge, size: int) -> MessageTooLarge:
     return sized
 
 
+def _ends_driver(failure: GearshiftError) -> bool:
+    """It can store nothing more, whatever becomes of this message."""
+    reasons = (failure, failure.__cause__)
+    return any(isinstance(reason, ConnectionFailed | UnknownChannel) for reason in reasons)
+
+
 def _heals(failure: GearshiftError) -> bool:
-    """A new driver may do what this one could not."""
-    return isinstance(failure, ConnectionFailed) and failure.retryable
+    """A new driver may do what this one could not, over a channel that was declared again."""
+    is_lost = isinstance(failure, ConnectionFailed) and failure.retryable
+    return is_lost or isinstance(failure, UnknownChannel)

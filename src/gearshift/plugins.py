@@ -9,15 +9,18 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pluggy
 
 from gearshift import hookspecs
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.entries import PluginEntry, broken, choose, import_entry, installed
-from gearshift.errors import BackendNotFound, PluginError, PluginIncompatible
+from gearshift.errors import BackendNotFound, ConfigError, PluginError, PluginIncompatible
 
-__all__ = ["GROUP", "PluginEntry", "PluginStatus", "available", "describe", "load"]
+__all__ = [
+    "GROUP", "PluginEntry", "PluginStatus", "available", "describe", "load", "profile_for_url",
+]  # fmt: skip
 
 GROUP = "gearshift.backends"
 
@@ -48,6 +51,23 @@ def describe() -> list[PluginStatus]:
     """Load every installed backend and say what it offers, or why it cannot be used."""
     entries = available()
     return [_status(entry, entries) for entry in entries]
+
+
+def profile_for_url(url: str) -> dict[str, Any]:
+    """What a profile would hold for a broker at ``url``, its ``backend`` included.
+
+    Loads every installed backend to ask for its schemes. Raises ConfigError.
+    """
+    scheme = url.partition("://")[0].lower()
+    known: list[str] = []
+    for plugin in [status.plugin for status in describe() if status.plugin is not None]:
+        known += plugin.url_schemes
+        if scheme in plugin.url_schemes:
+            return {"backend": plugin.name, **plugin.url_schemes[scheme](url)}
+    raise ConfigError(
+        f"no installed backend takes a URL with the scheme {scheme!r}",
+        hint="known: " + ", ".join(f"{name}://" for name in sorted(known)),
+    )
 
 
 def _status(entry: PluginEntry, entries: list[PluginEntry]) -> PluginStatus:

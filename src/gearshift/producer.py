@@ -24,9 +24,11 @@ from gearshift.errors import (
 )
 from gearshift.message import (
     HeaderValue,
+    Key,
     Message,
     Receipt,
     as_headers,
+    as_key,
     message_id,
     validated_size,
 )
@@ -61,9 +63,13 @@ class SendFailed(PublishError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerPolicy:
-    """What a channel lets through: its name, codec, size limit in bytes and tombstones."""
+    """What a channel lets through: its name, codec, size limit in bytes and tombstones.
+
+    ``backend`` is whose opaque part of a received message goes with it.
+    """
 
     channel: str
+    backend: str
     codec: Codec
     max_message_bytes: int
     tombstones: bool
@@ -109,6 +115,11 @@ class Producer:
         return self._policy.channel
 
     @property
+    def backend(self) -> str:
+        """The name of the backend."""
+        return self._policy.backend
+
+    @property
     def closed(self) -> bool:
         """True once ``close`` was called."""
         return self._outbox.closed
@@ -117,7 +128,7 @@ class Producer:
         self,
         value: object,
         *,
-        key: str | None = None,
+        key: Key | None = None,
         headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None = None,
         id: str | None = None,
         content_type: str | None = None,
@@ -125,13 +136,15 @@ class Producer:
         correlation_id: str | None = None,
         reply_to: str | None = None,
         type: str | None = None,
+        content_encoding: str | None = None,
     ) -> Message:
         """Encode ``value`` and check everything, without sending. Does not block.
 
-        ``key`` keeps messages in order where the backend declares it: a non-empty str of at most
-        255 bytes. ``headers`` are str, bytes, int (64 bits) or bool; names may repeat in a list of
-        pairs. ``id`` defaults to a new one, ``timestamp_ms`` to now. Raises InvalidMessage,
-        MessageTooLarge, EncodeError, NotSupported.
+        ``key`` keeps messages in order where the backend declares it: a str, or bytes where it is
+        not UTF-8. ``headers`` are str, bytes, int (64 bits) or bool; names may repeat in a list of
+        pairs. ``id`` defaults to a new one, ``timestamp_ms`` to now. ``content_encoding`` says
+        what you packed the body with. Raises InvalidMessage, MessageTooLarge, EncodeError,
+        NotSupported.
         """
         body: bytes | None = None
         if value is not None:
@@ -140,7 +153,7 @@ class Producer:
         return self._checked(
             Message(
                 body,
-                key,
+                as_key(key) if isinstance(key, bytes) else key,
                 as_headers(headers),
                 message_id() if id is None else id,
                 content_type,
@@ -148,6 +161,7 @@ class Producer:
                 correlation_id,
                 reply_to,
                 type,
+                content_encoding,
             )
         )
 
@@ -157,9 +171,12 @@ class Producer:
         """Send one message and wait until the broker has stored it.
 
         ``value`` is encoded by the channel's codec, or is a Message; ``fields`` are those of
-        ``message``. Blocks for at most ``timeout_s`` seconds. Raises what ``message`` raises, and
-        BackpressureError, ConnectionFailed, PublishRefused or Unroutable (nothing is stored) or
-        OutcomeUnknown (it may be).
+        ``message``. A received Message, or a ``dataclasses.replace`` of one, leaves as it came,
+        with what only its backend has a name for, and without an id if it had none;
+        ``headers=delivery.headers`` copies what is shown. Blocks for at most ``timeout_s``
+        seconds. Raises what ``message`` raises, and BackpressureError, ConnectionFailed,
+        UnknownChannel, PublishRefused or Unroutable (nothing is stored) or OutcomeUnknown (it may
+        be).
         """
         result = self._deliver([self._prepare(value, **fields)], timeout_s)[0]
         if isinstance(result, GearshiftError):
@@ -170,7 +187,7 @@ class Producer:
         self,
         values: Iterable[object],
         *,
-        key: Callable[[Any], str | None] | None = None,
+        key: Callable[[Any], Key | None] | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         raise_on_error: bool = True,
     ) -> list[SendResult]:
@@ -208,9 +225,12 @@ class Producer:
     ) -> Future[Receipt]:
         """Send without waiting; the future gets the Receipt, or the error ``send`` would raise.
 
-        Takes what ``send`` takes. Blocks only while the window is full, at most ``timeout_s``
-        seconds, which is also the deadline of the message. The future's callbacks run on one
-        thread of the producer: keep them short, and do not send from them.
+        Takes what ``send`` takes. Blocks only while the window is full or there is no connection,
+        at most ``timeout_s`` seconds, which is also the deadline of the message. On a thread that
+        runs an event loop it never blocks: without a connection the message waits in the window,
+        and a full window or a broker that takes nothing is a BackpressureError at once. The
+        future's callbacks run on one thread of the producer: keep them short, and do not send from
+        them.
         """
         self._check_open()
         future: Future[Receipt] = Future()
@@ -220,9 +240,15 @@ class Producer:
                 [self._prepare(value, **fields)],
                 time.monotonic() + timeout_s,
                 lambda batch: _resolve(future, batch.results[0]),
-            )
+            ),
+            waits=not _runs_event_loop(),
         )
         return future
+
+    def refusal(self, message: Message) -> GearshiftError | None:
+        """Why ``message`` cannot be sent here whatever happens, or None. Does not block."""
+        prepared = self._try_prepare(message, None)
+        return prepared if isinstance(prepared, GearshiftError) else None
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """Wait until everything submitted has its result; False if ``timeout_s`` passed first."""
@@ -276,7 +302,7 @@ class Producer:
             return _Chunk(prepared, None, error)
         return _Chunk(prepared, batch, None)
 
-    def _try_prepare(self, value: object, key: Callable[[Any], str | None] | None) -> Prepared:
+    def _try_prepare(self, value: object, key: Callable[[Any], Key | None] | None) -> Prepared:
         try:
             if key is None or isinstance(value, Message):
                 return self._prepare(value)
@@ -291,7 +317,10 @@ class Producer:
             raise InvalidMessage(
                 f"a Message has its own {', '.join(fields)}", hint="set them when you make it"
             )
-        if value.id is None or value.timestamp_ms is None:
+        if value.native is not None and value.native.backend != self._policy.backend:
+            value = replace(value, native=None)
+        # What came without an id or a time goes back so: the driver knows how it came.
+        if value.native is None and (value.id is None or value.timestamp_ms is None):
             value = replace(
                 value,
                 id=message_id() if value.id is None else value.id,
@@ -318,12 +347,16 @@ class Producer:
 
 def refuse_in_event_loop(call: str, *, instead: str) -> None:
     """Raise BlockingInEventLoop if this thread runs an event loop, which the call would stop."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if _runs_event_loop():
         raise BlockingInEventLoop(
             f"{call}() blocks, and this thread runs an event loop",
             hint=f"use {instead}, or await asyncio.to_thread(...)",
         )
+
+
+def _runs_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def _parts(values: Iterator[object], size: int) -> Iterator[list[object]]:

@@ -15,12 +15,26 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-from gearshift.driver import LogDriver, LogEvents, QueueDriver, SettleFailure, Start
+from gearshift.driver import (
+    Incoming,
+    LogDriver,
+    LogEvents,
+    QueueDriver,
+    SettleFailure,
+    Start,
+)
 from gearshift.errors import Closed, GearshiftError
 from gearshift.failures import Failures
 from gearshift.inbox import Inbox
 from gearshift.ledger import Ledger, LogLedger, QueueLedger
-from gearshift.reconnect import connect_until, unless_missing, unless_missing_for
+from gearshift.logs import SAY_AGAIN_S, LimitedLog
+from gearshift.reconnect import (
+    Pauses,
+    connect_until,
+    is_lasting,
+    is_lasting_after,
+    tell_still_away,
+)
 
 __all__ = ["LogConnect", "Pump", "QueueConnect"]
 
@@ -83,6 +97,11 @@ class Pump:
         self._seeks: queue.SimpleQueue[tuple[Start, Future[None]]] = queue.SimpleQueue()
         self._opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"gearshift-{name}", daemon=True)
+        self._log = LimitedLog(log)
+        self._still = LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)
+        self._pauses = Pauses()
+        self._is_told = True  # how it is with the connection
+        self._was_ready = True  # the driver before the present one
         self.reconnects = 0
 
     def start(self) -> None:
@@ -98,7 +117,7 @@ class Pump:
         done.result(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """Tell the broker what is settled, give the rest back, close the driver. Idempotent."""
+        """Tell the broker what is settled and close the driver, which gives back the rest."""
         self._close_timeout_s = timeout_s
         self._stop.set()
         self._inbox.wake()
@@ -143,40 +162,70 @@ class Pump:
         return self._open()
 
     def _reconnect(self) -> tuple[Driver, Ledger] | None:
+        self._stop.wait(self._pauses.next_s())
         opened = connect_until(
             self._reopen,
             self._failures,
             stop=self._stop,
-            on_failure=lambda failure: log.debug("still not connected: %s", failure),
-            give_up_on=unless_missing_for(MISSING_GRACE_S),
+            on_failure=self._note_failure,
+            give_up_on=is_lasting_after(MISSING_GRACE_S),
         )
         if opened is not None:
             self.reconnects += 1
-            log.info("connected again")
+            self._pauses.made()
+            self._is_told = False
         return opened
+
+    def _note_failure(self, failure: GearshiftError) -> None:
+        self._inbox.cut_off(failure)
+        tell_still_away(self._still, failure)
 
     def _serve(self, driver: Driver, ledger: Ledger) -> bool:
         """Serve one driver until it breaks (True) or the pump is stopped (False)."""
+        isolated = True  # as a new driver does
         try:
             while not self._stop.is_set():
                 self._tell(driver, ledger)
                 self._answer_seeks(driver)
+                if isinstance(ledger, QueueLedger) and self._inbox.isolates() != isolated:
+                    isolated = not isolated
+                    cast(QueueDriver, driver).isolate(isolated)
                 arrivals = driver.receive(self._inbox.room(), self._inbox.patience_s())
-                if arrivals:
+                self._inbox.heard(getattr(driver, "heard_at", None))
+                if not self._is_told and self._inbox.ready:
+                    self._is_told = True
+                    log.info("channel %r: connected again", self._failures.channel)
+                if arrivals and arrivals[0].unstored is not None:
+                    self._keep(arrivals)
+                elif arrivals:
                     self._inbox.add(arrivals)
-            self._inbox.release_buffered()
+            self._inbox.leave()
             self._tell(driver, ledger)
         except Exception as error:
-            self._inbox.disconnected()
-            with contextlib.suppress(Exception):
-                driver.close(0.0)
-            failure = self._failures.translate(error)
-            if unless_missing(failure):
-                raise failure from failure.__cause__
-            log.warning("connection lost, what was unsettled will come again: %s", failure)
+            self._break(driver, error)
             return not self._stop.is_set()
         self._close(driver)
         return False
+
+    def _break(self, driver: Driver, error: Exception) -> None:
+        """The driver is finished. Raises what no new one will mend."""
+        is_ready = self._inbox.ready
+        self._inbox.disconnected()
+        with contextlib.suppress(Exception):
+            driver.close(0.0)
+        failure = self._failures.translate(error)
+        if is_lasting(failure):
+            raise failure from failure.__cause__
+        if is_ready or self._was_ready:
+            self._inbox.cut_off(failure)
+            self._log.warning(
+                "channel %r: connection lost, what was unsettled will come again: %s",
+                self._failures.channel,
+                failure,
+            )
+        else:  # it was connected, and never came as far as the one that was lost
+            self._note_failure(failure)
+        self._was_ready = is_ready
 
     def _close(self, driver: Driver) -> None:
         try:
@@ -186,17 +235,27 @@ class Pump:
         self._inbox.disconnected()
 
     def _tell(self, driver: Driver, ledger: Ledger) -> None:
-        work = self._inbox.take()
-        if not work:
-            self._inbox.told(0)
-            return
-        failures: Sequence[SettleFailure] = ledger.tell(driver, work)
+        failures: Sequence[SettleFailure] = ledger.tell(driver, self._inbox.take())
         for failure in failures:
-            log.warning(
-                "a settlement came too late, the message will come again: %s",
+            self._log.warning(
+                "channel %r: a settlement came too late, the message will come again: %s",
+                self._failures.channel,
                 self._failures.translate(failure.error),
             )
         self._inbox.told(len(failures))
+
+    def _keep(self, returned: Sequence[Incoming]) -> None:
+        """Retries that were not stored: they wait here instead."""
+        for incoming in returned:
+            assert incoming.unstored is not None, "they come without others"
+            error, delay_s = incoming.unstored
+            failure = self._failures.translate(error)
+            self._log.warning(
+                "channel %r: the retry of message %r was not stored by the broker; it waits here "
+                "for %.1f s: %s",
+                self._failures.channel, incoming.message.id, delay_s, failure,
+            )  # fmt: skip
+            self._inbox.keep_unstored(incoming, failure)
 
     def _answer_seeks(self, driver: Driver) -> None:
         with contextlib.suppress(queue.Empty):

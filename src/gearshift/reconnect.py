@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import tenacity
 
-from gearshift.errors import GearshiftError, UnknownChannel
+from gearshift.errors import ConnectionFailed, GearshiftError, PermissionDenied, UnknownChannel
 from gearshift.failures import Failures
+from gearshift.logs import LimitedLog
 
 __all__ = ["connect_until"]
 
@@ -21,6 +22,9 @@ Driver = TypeVar("Driver")
 
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 2.0
+
+#: A connection that lasted for so long was a good one.
+STEADY_S = 10.0
 
 
 def connect_until(
@@ -64,20 +68,33 @@ def connect_until(
         raise
 
 
+def tell_still_away(log: LimitedLog, failure: GearshiftError) -> None:
+    """Say that an attempt to connect again has failed: aloud if the broker refused it."""
+    if failure.retryable:
+        log.info("channel %r: not connected again yet: %s", failure.channel, failure)
+    else:
+        log.warning("channel %r: may not connect again yet: %s", failure.channel, failure)
+
+
 def never(_error: GearshiftError) -> bool:
     """Give up on nothing: what was right at open may be right again (a channel declared anew)."""
     return False
 
 
-def unless_missing(error: GearshiftError) -> bool:
-    """Give up on what no wait will mend; a channel that was deleted is declared again instead."""
-    return not error.retryable and not isinstance(error, UnknownChannel)
+def is_lasting(error: GearshiftError) -> bool:
+    """True for what no wait will mend, though all was well at open.
+
+    A refused password, permission or certificate may be right again: somebody is changing it. A
+    channel that was deleted is declared again.
+    """
+    passing = (ConnectionFailed, PermissionDenied, UnknownChannel)
+    return not error.retryable and not isinstance(error, passing)
 
 
-def unless_missing_for(
+def is_lasting_after(
     grace_s: float, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[GearshiftError], bool]:
-    """As ``unless_missing``, but give up on a channel that stays missing for ``grace_s``.
+    """As ``is_lasting``, and so is a channel that stays missing for ``grace_s``.
 
     A broker that has just started may not know its channels yet.
     """
@@ -87,11 +104,35 @@ def unless_missing_for(
         nonlocal since
         if not isinstance(error, UnknownChannel):
             since = None
-            return not error.retryable
+            return is_lasting(error)
         since = clock() if since is None else since
         return clock() - since > grace_s
 
     return give_up
+
+
+class Pauses:
+    """How long to wait before a connection is replaced: growing, if each broke as soon as it came.
+
+    A broker may take every connection, and refuse what it is then asked for.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._made_at = clock()
+        self._short_lives = 0
+
+    def made(self) -> None:
+        """There is a new connection."""
+        self._made_at = self._clock()
+
+    def next_s(self) -> float:
+        """It broke: seconds to wait, 0 after one that lasted."""
+        if self._clock() - self._made_at >= STEADY_S:
+            self._short_lives = 0
+            return 0.0
+        self._short_lives += 1
+        return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._short_lives - 1, 60))
 
 
 def _stop(stop: threading.Event, timeout_s: float | None) -> tenacity.stop.stop_base:

@@ -45,6 +45,7 @@ def redrive(
     bus: Bus,
     channel: str,
     *,
+    into: Bus | None = None,
     group: str | None = None,
     most: int | None = None,
     idle_timeout_s: float = 2.0,
@@ -52,21 +53,37 @@ def redrive(
 ) -> Redriven:
     """Send the dead letters of ``channel`` to it again, and settle each once it is stored.
 
-    They keep id, body, key and headers, less those that tell of their death, and every group of
-    the channel gets them. With ``group`` only those that died in that group go, at most ``most``.
-    Letters that came after the call, or of other channels, are left. Ends when none came for
-    ``idle_timeout_s`` seconds. Blocks. Raises what sending raises: what was not stored stays where
-    it is; and NotSupported where a stream would have to be redriven in part, which its one
-    position cannot express.
+    They leave as they came, less the headers that tell of their death, also with what only their
+    broker has a name for. Each goes back to the group in which it died: where there are several it
+    has the header ``redrive-group``, and consumers of other groups settle it unseen. A foreign
+    letter that names no group goes to all.
+    With ``into`` they go to the channel of that name on another broker, for what died before a
+    switch; what that broker does not take is left out (see gearshift.crossing). What its channel
+    makes of a group that died there holds as above.
+    With ``group`` only those that died in that group go, at most ``most``. Left are letters that
+    came after the call, of other channels, and of a group that the queue does not have any more.
+
+    Killed halfway and called again, it goes on: a letter is settled once its copy is stored, so
+    none is lost, and one that is stored twice has the same id twice.
+
+    Ends when none came for ``idle_timeout_s`` seconds. Blocks. Raises what sending raises: what was
+    not stored stays where it is; GearshiftError where so many are left that it could not look
+    behind them; and NotSupported where a stream would have to be redriven in
+    part, which its one position cannot express.
     """
     source = dead_letter_channel(bus, channel)
     if not bus.exists(source):
         raise UnknownChannel("there are no dead letters", backend=bus.backend, channel=source)
-    if bus.semantics(source) is Semantics.STREAM:
+    in_order = bus.semantics(source) is Semantics.STREAM
+    if in_order:
         _require_whole(bus, source, group)
-    wanted = _Wanted(channel, group, time.time_ns() // 1_000_000)
+    began_ms = time.time_ns() // 1_000_000
     moved = 0
-    with bus.producer(channel) as producer, bus.inspect(source, prefetch=_WINDOW) as letters:
+    target = into or bus
+    with target.producer(channel) as producer, bus.inspect(source, prefetch=_WINDOW) as letters:
+        groups = _groups(target, channel, group)
+        wanted = _Wanted(channel, group, groups, began_ms)
+        mark = groups is None or len(groups) > 1  # with a single group a copy needs no header more
         letters.ready()
         while most is None or moved < most:
             size = _BATCH if most is None else min(_BATCH, most - moved)
@@ -74,11 +91,20 @@ def redrive(
             if not received:
                 break
             chosen = [letter for letter in received if wanted.includes(letter)]
-            results = producer.send_many(
-                (revived(letter.message) for letter in chosen), raise_on_error=False
-            )
+            messages = [
+                revived(letter.message, Death.of(letter.message).group if mark else None)
+                for letter in chosen
+            ]
             failures = []
-            for letter, result in zip(chosen, results, strict=True):
+            if in_order:
+                # Its position does not pass one that cannot be sent, so what lies behind would be
+                # sent again at every try: it must not go.
+                refused = [producer.refusal(message) for message in messages]
+                failures = [error for error in refused if error is not None][:1]
+                if failures:
+                    del messages[refused.index(failures[0]) :]
+            results = producer.send_many(messages, raise_on_error=False)
+            for letter, result in zip(chosen, results, strict=False):
                 if isinstance(result, GearshiftError):
                     failures.append(result)
                 else:
@@ -88,23 +114,40 @@ def redrive(
             if failures:
                 raise failures[0]
         letters.flush()
-        return Redriven(moved, len(letters.close()))
+        left = len(letters.close())
+    if left >= _WINDOW:
+        raise GearshiftError(
+            f"{moved} were redriven, and {left} others stand before what may still be there",
+            hint="redrive those, or purge them, then run it again",
+            backend=bus.backend,
+            channel=source,
+        )
+    return Redriven(moved, left)
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     channel: str
     group: str | None
+    groups: frozenset[str] | None  # None: any may read, as on a stream
     before_ms: int
 
     def includes(self, letter: Delivery[Any]) -> bool:
-        """Whether it died here, in that group, and before we began."""
+        """Whether it died here, in that group or one that is still there, and before we began."""
         death = Death.of(letter.message)
         return (
             death.channel in (None, self.channel)
             and (self.group is None or death.group == self.group)
+            and (self.groups is None or death.group is None or death.group in self.groups)
             and (death.time_ms is None or death.time_ms <= self.before_ms)
         )
+
+
+def _groups(bus: Bus, channel: str, named: str | None) -> frozenset[str] | None:
+    """The groups of a queue; ``named`` is one even if the broker cannot list it."""
+    if bus.semantics(channel) is Semantics.STREAM:
+        return None
+    return frozenset(state.group for state in bus.groups(channel)) | ({named} if named else set())
 
 
 def _require_whole(bus: Bus, source: str, group: str | None) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "without_credentials"]
+
+_IN_URL = re.compile(r"(?P<before>[A-Za-z][\w+.-]*://[^\s/@:]*:)(?P<password>\S*)@")
+_REFERENCE = re.compile(r"\$\{\w+\}")
 
 
 class Secret:
@@ -38,3 +42,15 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is never pickled")
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with the password of every ``scheme://user:password@`` masked, but for a ``${VAR}``.
+
+    For texts in which a URL stands where none is expected, such as the name of a backend.
+    """
+
+    def masked(url: re.Match[str]) -> str:
+        return url[0] if _REFERENCE.fullmatch(url["password"]) else f"{url['before']}***@"
+
+    return _IN_URL.sub(masked, text) if "://" in text else text

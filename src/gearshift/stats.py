@@ -47,8 +47,8 @@ class SendStats:
 
     ``resent`` are those of ``stored`` that were sent again after a lost connection, and may be
     there twice. ``failed`` counts by the name of the error. ``took`` is from submission to result.
-    ``disconnected_s`` is for how long one of them has had no connection; ``blocked`` why the broker
-    takes nothing at present.
+    ``silent_s`` is for how long one of them has had no connection (``disconnected`` says why), or
+    its connection no answer; ``blocked`` why the broker takes nothing at present.
     """
 
     channel: str
@@ -58,7 +58,8 @@ class SendStats:
     took: Timings = field(default_factory=Timings)
     reconnects: int = 0
     in_flight: int = 0
-    disconnected_s: float = 0.0
+    silent_s: float = 0.0
+    disconnected: str | None = None
     blocked: str | None = None
 
     def __add__(self, other: SendStats) -> SendStats:
@@ -70,7 +71,8 @@ class SendStats:
             took=self.took + other.took,
             reconnects=self.reconnects + other.reconnects,
             in_flight=self.in_flight + other.in_flight,
-            disconnected_s=max(self.disconnected_s, other.disconnected_s),
+            silent_s=max(self.silent_s, other.silent_s),
+            disconnected=self.disconnected or other.disconnected,
             blocked=self.blocked or other.blocked,
         )
 
@@ -80,9 +82,12 @@ class ReceiveStats:
     """What the consumers of one group of a channel have done; ``group`` is None for ephemeral ones.
 
     ``settled`` counts by outcome: "ack", "retry", "reject"; ``stale`` are settlements that came too
-    late. ``handled`` times an App's handlers, by outcome. ``silent_s`` is for how long one of them
-    has had no connection, or its connection no answer; ``stalled_s`` for how long one has had all
-    that prefetch allows in hand without anything being settled. ``error`` has ended one for good.
+    late. ``skipped`` messages of a stream were deleted by retention before they were read, where
+    the broker lets us know. ``handled`` times an App's handlers, by outcome. ``silent_s`` is for
+    how long one of them has had no connection (``disconnected`` says why), or its connection no
+    answer; ``stalled_s`` for how long one has had all that prefetch allows in hand without anything
+    being settled. ``error`` has ended one for good. ``unstored`` messages are kept by their
+    consumers because their retry or dead letter cannot be stored; ``obstacle`` is why.
     """
 
     channel: str
@@ -91,13 +96,17 @@ class ReceiveStats:
     redelivered: int = 0
     settled: Counter[str] = field(default_factory=Counter)
     stale: int = 0
+    skipped: int = 0
     handled: dict[str, Timings] = field(default_factory=dict)
     reconnects: int = 0
     consumers: int = 0
     unsettled: int = 0
     silent_s: float = 0.0
+    disconnected: str | None = None
     stalled_s: float = 0.0
     error: str | None = None
+    unstored: int = 0
+    obstacle: str | None = None
 
     def __add__(self, other: ReceiveStats) -> ReceiveStats:
         return ReceiveStats(
@@ -107,13 +116,17 @@ class ReceiveStats:
             redelivered=self.redelivered + other.redelivered,
             settled=self.settled + other.settled,
             stale=self.stale + other.stale,
+            skipped=self.skipped + other.skipped,
             handled=_both(self.handled, other.handled),
             reconnects=self.reconnects + other.reconnects,
             consumers=self.consumers + other.consumers,
             unsettled=self.unsettled + other.unsettled,
             silent_s=max(self.silent_s, other.silent_s),
+            disconnected=self.disconnected or other.disconnected,
             stalled_s=max(self.stalled_s, other.stalled_s),
             error=self.error or other.error,
+            unstored=self.unstored + other.unstored,
+            obstacle=self.obstacle or other.obstacle,
         )
 
 

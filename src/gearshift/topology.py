@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import replace
 
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.config import ChannelSettings, Config
@@ -45,6 +46,16 @@ class Topology:
             max_processing_s=settings.max_processing_s,
             native=self._config.native_for(name, self._plugin),
         )
+
+    def published(self, spec: ChannelSpec) -> ChannelSpec:
+        """What whoever only sends makes sure of: no default group where somebody else reads.
+
+        That one is made by its first consumer instead.
+        """
+        listed = self.settings(spec.name).groups
+        if listed or not getattr(spec.native, "others_read", False):
+            return spec
+        return replace(spec, groups=())
 
     def dead_letter_spec(self, source: ChannelSpec) -> ChannelSpec | None:
         """The channel for dead letters of ``source``; None if it has none."""
@@ -94,11 +105,12 @@ class Topology:
         what = "the default group" if group is None else f"group {name!r}"
         close = difflib.get_close_matches(name, spec.groups, n=1)
         listed = ", ".join(spec.groups)
+        hint = f"add it to groups of [channels.{spec.name}]; in code, create=True makes one more"
+        if group is None:
+            hint = f'say which: group="{spec.groups[0]}"; or {hint}'
         raise UnknownGroup(
             f"{what} is not one of this queue's groups: {listed}",
-            hint=f"did you mean {close[0]!r}?"
-            if close
-            else f"add it to groups of [channels.{spec.name}]; in code, create=True makes one more",
+            hint=f"did you mean {close[0]!r}?" if close else hint,
             backend=self._plugin.name,
             channel=spec.name,
         )

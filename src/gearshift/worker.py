@@ -1,13 +1,12 @@
 """Running handlers: threads in a process, processes under a supervisor, and an orderly end.
 
 On SIGTERM or SIGINT a worker stops receiving, lets its handlers finish, settles, closes, and says
-what will be delivered again; a second signal ends it at once. Killing it loses nothing: what was
-not settled comes again.
+what will be delivered again; a second signal ends it at once, and its children with it. Killing it
+loses nothing: what was not settled comes again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -15,27 +14,33 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import connection, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from gearshift.app import App, Handler, Reject, Retry, load_app
+from gearshift import config as configuration
+from gearshift import dispatch, logs
+from gearshift.app import App, Handler, load_app
 from gearshift.bus import Bus, open_bus
 from gearshift.capabilities import Prefetch
+from gearshift.connections import OPEN_TIMEOUT_S
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.errors import (
     AlreadySettled,
     Closed,
     ConfigError,
-    DecodeError,
+    ConnectionFailed,
     GearshiftError,
     NotSupported,
     StaleDelivery,
 )
+from gearshift.event_loop import EventLoop
 from gearshift.message import Semantics
 from gearshift.telemetry.server import TelemetryServer, parse_address
 
@@ -46,6 +51,9 @@ log = logging.getLogger("gearshift.worker")
 DRAIN_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 _RESTART_AFTER_S = 1.0
+_START_TIMEOUT_S = 1.0  # for each try, so that a signal is not kept waiting
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 #: Exit codes of errors that no other process would be spared.
 _LASTING = frozenset((ConfigError.exit_code, NotSupported.exit_code))
@@ -77,29 +85,27 @@ class Worker:
         self._lock = threading.Lock()
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
+        self._loop = EventLoop(on_end=self._fail)
+        self._log = logs.LimitedLog(log)
         self.report = WorkerReport()
         self.failed = threading.Event()  #: a consumer has ended for good; ``error`` says why
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
-    def start(self) -> None:
-        """Open every handler's consumer and begin. Raises what ``Bus.consumer`` raises."""
-        if any(handler.is_async for handler in self._app.handlers):
-            self._loop = asyncio.new_event_loop()
-            self._loop_thread = threading.Thread(
-                target=self._loop.run_forever, name="gearshift-asyncio", daemon=True
-            )
-            self._loop_thread.start()
-        for handler in self._app.handlers:
+    def start(self, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
+        """Open every handler's consumer and begin; ``timeout_s`` as in ``Bus.consumer``.
+
+        Raises what that raises. If it is retryable, call it again: it goes on where it failed.
+        """
+        for handler in self._app.handlers[len(self._consumers) :]:
             consumer = self._bus.consumer(
                 handler.channel,
                 group=handler.group,
-                value_type=handler.value_type,
+                value_type=handler.call.value_type,
                 prefetch=self._prefetch(handler),
                 rate_limit=handler.rate_limit,
                 requires=handler.requires,
                 serial_keys=True,
+                timeout_s=timeout_s,
             )
             self._consumers.append(consumer)
             for number in range(handler.concurrency):
@@ -111,6 +117,14 @@ class Worker:
         for consumer in self._consumers:
             consumer.ready(timeout_s)
 
+    def is_ready(self) -> bool:
+        """True if ``ready`` would return at once. Does not block."""
+        try:
+            self.ready(0.0)
+        except GearshiftError:
+            return False
+        return True
+
     def stop(self, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> WorkerReport:
         """Receive nothing more, wait for running handlers, settle, close. Returns the report."""
         deadline = time.monotonic() + drain_timeout_s
@@ -120,10 +134,7 @@ class Worker:
             thread.join(max(0.0, deadline - time.monotonic()))
         for consumer in self._consumers:
             self.report.unfinished += consumer.close(max(1.0, deadline - time.monotonic()))
-        if self._loop is not None and self._loop_thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop_thread.join()
-            self._loop.close()
+        self._loop.close()
         return self.report
 
     def _prefetch(self, handler: Handler) -> int | None:
@@ -153,48 +164,34 @@ class Worker:
                     self._handle(handler, consumer, delivery)
         except Closed:
             return
-        except Exception as error:
-            self.error = error
-            self.failed.set()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """A thread that handlers need has ended: nobody must believe that this worker works."""
+        self.error = self.error or error
+        self.failed.set()
 
     def _handle(self, handler: Handler, consumer: Consumer[Any], delivery: Delivery[Any]) -> None:
         """Run the handler and settle by how it ended, unless it has settled the delivery itself."""
         begun_at = time.perf_counter()
-        settle = self._verdict(handler, delivery)
+        ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
         took_s = time.perf_counter() - begun_at
+        if ending.failed:
+            self._log.error(
+                "%s failed on message %r, attempt %d",
+                handler.name, delivery.id, delivery.attempt, exc_info=ending.error,
+            )  # fmt: skip
         try:
             if delivery.outcome is None:
-                settle()
+                ending.settle(delivery)
         except (StaleDelivery, AlreadySettled) as error:
-            log.warning("%s", error)
+            self._log.warning("%s: %s", handler.name, error)
             outcome = "stale"
         else:
             outcome = str(delivery.outcome)
         consumer.handled(outcome, took_s)
         self._count(_COUNTERS[outcome])
-
-    def _verdict(self, handler: Handler, delivery: Delivery[Any]) -> Callable[[], None]:
-        try:
-            self._call(handler, delivery)
-        except Reject as verdict:
-            return partial(delivery.reject, verdict.reason)
-        except Retry as verdict:
-            return partial(delivery.retry, verdict.delay_s)
-        except DecodeError as error:
-            log.error("%s: message %r: %s", handler.name, delivery.id, error)
-            return partial(delivery.reject, str(error))
-        except Exception as error:
-            log.exception(
-                "%s failed on message %r, attempt %d", handler.name, delivery.id, delivery.attempt
-            )
-            return partial(delivery.retry, reason=f"{type(error).__name__}: {error}")
-        return delivery.ack
-
-    def _call(self, handler: Handler, delivery: Delivery[Any]) -> None:
-        result = handler.function(*handler.arguments(delivery))
-        if handler.is_async:
-            assert self._loop is not None
-            asyncio.run_coroutine_threadsafe(result, self._loop).result()
 
     def _count(self, outcome: str) -> None:
         with self._lock:
@@ -211,15 +208,19 @@ def run_target(
 ) -> int:
     """Run ``module:app`` until SIGTERM or SIGINT; returns the exit code. Main thread only.
 
-    With more than one process a supervisor starts them, starts again what dies, and passes signals
-    on. ``metrics``, ``PORT`` or ``HOST:PORT``, is where the first process serves ``/metrics`` and
-    ``/healthz``; each further one has the next port. Raises ConfigError, UsageError and what
-    opening raises.
+    With more than one process a supervisor starts them, starts again what dies, and has them drain.
+    A broker that is not there yet is waited for. ``metrics``, ``PORT`` or ``HOST:PORT``, is where
+    the first process serves ``/metrics`` and ``/healthz``; each further one has the next port.
+    Raises ConfigError, UsageError and what opening raises.
     """
     load_app(target)  # a mistake is told once, here, not by every process
     address = None if metrics is None else parse_address(metrics)
-    job = _Job(target, config_path, profile, address)
-    return _run_here(job) if processes == 1 else _Supervisor(job, processes).run()
+    job = _Job(target, config_path, profile, address, logging.getLogger("gearshift").level)
+    if processes > 1:
+        logs.to_stderr()
+        return _Supervisor(job, processes).run()
+    with _Stop() as stop:
+        return _run_here(job, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +231,18 @@ class _Job:
     config_path: str | Path | None
     profile: str | None
     metrics: tuple[str, int] | None
+    log_level: int
 
 
-def _run_here(job: _Job, place: int = 0) -> int:
+def _run_here(
+    job: _Job, stop: _Stop, *, place: int = 0, on_ready: Callable[[], None] = lambda: None
+) -> int:
     app = load_app(job.target)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_stop_signals())
-        bus = stack.enter_context(open_bus(job.config_path, profile=job.profile))
+        config = configuration.load(job.config_path, profile=job.profile)
+        logs.to_stderr(config.masked)
+        bus = stack.enter_context(open_bus(config=config))
+        log.info("started: profile %s on %s", bus.profile, bus.backend)
         if job.metrics is not None:
             host, port = job.metrics
             server = TelemetryServer(bus, host, port + place if port else 0)
@@ -244,105 +250,188 @@ def _run_here(job: _Job, place: int = 0) -> int:
             log.info("metrics at http://%s:%d/metrics", host, server.port)
         worker = Worker(app, bus)
         try:
-            worker.start()
-            parent = os.getppid()
-            while not stop.wait(_POLL_S) and not worker.failed.is_set():
-                if os.getppid() != parent:
-                    log.warning("the supervisor is gone, draining")
-                    break
+            if _start(worker, stop):
+                _watch(worker, stop, on_ready)
         finally:
             report = worker.stop()
         log.info(
             "stopped: %d acked, %d retried, %d rejected; %d in hand will be delivered again",
             report.acked, report.retried, report.rejected, len(report.unfinished),
         )  # fmt: skip
-    if worker.error is not None:
+    if worker.error is None:
+        return 0
+    if isinstance(worker.error, Exception):
         raise worker.error
-    return 0
+    raise RuntimeError(f"a worker thread has ended: {worker.error!r}") from worker.error
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process."""
-    stop = threading.Event()
+def _start(worker: Worker, stop: _Stop) -> bool:
+    """Start ``worker``, waiting for a broker that is not there; False if told to stop before."""
+    waiting = logs.LimitedLog(log, burst=1, period_s=logs.SAY_AGAIN_S)
+    while True:
+        try:
+            worker.start(timeout_s=_START_TIMEOUT_S)
+            return True
+        except GearshiftError as error:
+            if not error.retryable:
+                raise
+            waiting.warning("waiting for the broker: %s", error)
+        if stop.wait(_RESTART_AFTER_S):
+            return False
 
-    def on_signal(number: int, _frame: object) -> None:
-        if stop.is_set():
+
+def _watch(worker: Worker, stop: _Stop, on_ready: Callable[[], None]) -> None:
+    """Wait until somebody says stop or the worker fails; call ``on_ready`` once."""
+    is_ready = False
+    while not stop.wait(_POLL_S) and not worker.failed.is_set():
+        if not is_ready and worker.is_ready():
+            is_ready = True
+            log.info("ready")
+            on_ready()
+    log.info("draining: nothing more is received, up to %.0f s", DRAIN_TIMEOUT_S)
+
+
+class _Stop:
+    """Whether to stop: a SIGTERM or SIGINT has come, or ``supervisor`` was closed.
+
+    A further signal calls ``at_once`` and ends the process. Main thread only, in a ``with`` block.
+    """
+
+    def __init__(
+        self, supervisor: Connection | None = None, at_once: Callable[[], None] = lambda: None
+    ) -> None:
+        self._supervisor = supervisor
+        self._at_once = at_once
+        self._signalled = False
+        self._stack = contextlib.ExitStack()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait up to ``timeout_s``; True as soon as it is time to stop, and from then on."""
+        told: list[int | Connection] = [self._read]
+        if self._supervisor is not None:
+            told.append(self._supervisor)
+        return bool(connection.wait(told, timeout_s))
+
+    def __enter__(self) -> _Stop:
+        # A pipe, because no lock may be taken in a signal's handler.
+        self._read, self._write = os.pipe()
+        self._stack.callback(os.close, self._read)
+        self._stack.callback(os.close, self._write)
+        for number in _STOP_SIGNALS:
+            self._stack.callback(signal.signal, number, signal.signal(number, self._on_signal))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._signalled:
+            self._at_once()
             os._exit(128 + number)
-        stop.set()
+        self._signalled = True
+        os.write(self._write, b".")
 
-    previous = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+@dataclass(slots=True)
+class _Child:
+    """A worker process. It says on ``link`` that it is ready, and drains once that is closed."""
+
+    process: SpawnProcess
+    link: Connection
+
+    def has_been_ready(self) -> bool:
+        """True once, after it said so."""
+        try:
+            return self.link.poll() and bool(self.link.recv())
+        except (EOFError, OSError):
+            return False
 
 
 @dataclass(slots=True)
 class _Supervisor:
+    """Signals may reach the whole process group (Ctrl-C, systemd, ``tini -g``) or this process.
+
+    So children are not sent any to drain: one that gets the group's signal as well would take it
+    for the second one, which ends it at once.
+    """
+
     job: _Job
     processes: int
-    children: list[SpawnProcess] = field(default_factory=list)
+    children: list[_Child] = field(default_factory=list)
+    was_ready: bool = False  # at least one of them, once
 
     def run(self) -> int:
-        # Spawned, not forked: no connection or lock of this process may reach a child.
-        self.children = [self._start(place) for place in range(self.processes)]
-        with _stop_signals() as stop:
+        with _Stop(at_once=self._kill) as stop:
+            self.children = [self._start(place) for place in range(self.processes)]
             while not stop.wait(_POLL_S) and not self._is_hopeless():
                 for place, child in enumerate(self.children):
-                    if child.exitcode is not None:
+                    self.was_ready = child.has_been_ready() or self.was_ready
+                    if child.process.exitcode is not None:
                         self._replace(place, child, stop)
-        return self._drain()
+            return self._drain()
 
     def _is_hopeless(self) -> bool:
-        """A child found what another one would find too: a wrong setting, a missing capability."""
-        return any(child.exitcode in _LASTING for child in self.children)
+        """A child found what another one would find too: a wrong setting, a missing capability,
+        refused credentials from the start."""
+        lasting = _LASTING if self.was_ready else _LASTING | {ConnectionFailed.exit_code}
+        return any(child.process.exitcode in lasting for child in self.children)
 
-    def _start(self, place: int) -> SpawnProcess:
-        child = multiprocessing.get_context("spawn").Process(target=_child, args=(self.job, place))
-        child.start()
-        return child
+    def _start(self, place: int) -> _Child:
+        # Spawned, not forked: no connection or lock of this process may reach a child.
+        link, its = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(
+            target=_child, args=(self.job, place, its)
+        )
+        resource_tracker.ensure_running()  # or ``start`` does it, and unblocks signals
+        # A signal waits until the child can take it: before that it would end it with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        its.close()
+        return _Child(process, link)
 
-    def _replace(self, place: int, child: SpawnProcess, stop: threading.Event) -> None:
-        log.error("worker process %s ended with %s, starting another", child.pid, child.exitcode)
+    def _replace(self, place: int, child: _Child, stop: _Stop) -> None:
+        process = child.process
+        log.error(
+            "worker process %s ended with %s, starting another", process.pid, process.exitcode
+        )
+        child.link.close()
         if not stop.wait(_RESTART_AFTER_S):
             self.children[place] = self._start(place)
 
     def _drain(self) -> int:
+        log.info("draining %d processes", len(self.children))
         for child in self.children:
-            with contextlib.suppress(ProcessLookupError):
-                if child.pid is not None and child.exitcode is None:
-                    os.kill(child.pid, signal.SIGTERM)
+            child.link.close()
         deadline = time.monotonic() + DRAIN_TIMEOUT_S + 10.0
         for child in self.children:
-            child.join(max(0.1, deadline - time.monotonic()))
-            if child.exitcode is None:
-                child.kill()
-                child.join()
-        codes = [abs(child.exitcode or 0) for child in self.children]
-        # A child that was still starting dies of the signal, which is not what went wrong.
+            child.process.join(max(0.1, deadline - time.monotonic()))
+        self._kill()
+        codes = [abs(child.process.exitcode or 0) for child in self.children]
         return max(_LASTING.intersection(codes) or codes, default=0)
 
-
-def _child(job: _Job, place: int) -> None:
-    _log_to_stderr()
-    try:
-        raise SystemExit(_run_here(job, place))
-    except GearshiftError as error:
-        log.error("%s", error)
-        raise SystemExit(error.exit_code) from None
+    def _kill(self) -> None:
+        for child in self.children:
+            if child.process.exitcode is None:
+                child.process.kill()
+                child.process.join()
 
 
-def _log_to_stderr() -> None:
-    """Gearshift's own lines. Clients' stay silent: their errors reach us as exceptions."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s %(message)s")
-    )
-    ours = logging.getLogger("gearshift")
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    logging.getLogger().addHandler(logging.NullHandler())  # or the last resort would print them
+def _child(job: _Job, place: int, link: Connection) -> None:
+    def tell_ready() -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone, which ``stop`` notices
+            link.send(True)
+
+    with _Stop(link) as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        if job.log_level:
+            logging.getLogger("gearshift").setLevel(job.log_level)
+        try:
+            code = _run_here(job, stop, place=place, on_ready=tell_ready)
+        except GearshiftError as error:
+            logs.to_stderr()  # it may have failed before
+            log.error("%s", error)
+            code = error.exit_code
+    raise SystemExit(code)

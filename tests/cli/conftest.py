@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from gearshift import reconnect
 from gearshift.cli import cli
+from native_brokers.ports import reserve_ports
 
 SETTINGS = """\
 profile = "dev"
@@ -99,9 +99,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return reserve_ports(1)[0]
 
 
 def command_path() -> str:

@@ -63,8 +63,11 @@ def test_dead_letters_come_back(run: Run) -> None:
     assert run("dlq", "redrive", "bills", "--yes").stdout.startswith("redrove 1 ")
     assert run("dlq", "redrive", "bills", "--yes").stdout.startswith("redrove 0 ")
     again = run("peek" if semantics == "queue" else "replay", "bills")
-    record = records(again.stdout)[-1]
-    assert (record["id"], record["value"], record["headers"]) == (delivery.id, {"n": 1}, {"a": "b"})
+    seen = records(again.stdout)
+    # In a log, which all groups read, a copy says whose it is; its own group gets it without.
+    marked = {} if semantics == "queue" else {"redrive-group": delivery.group}
+    assert {(record["id"], record["value"]["n"]) for record in seen} == {(delivery.id, 1)}
+    assert {"a": "b"} | marked in [record["headers"] for record in seen]  # in either partition
 
 
 @pytest.mark.parametrize("profile", ["rabbitmq"], indirect=True)  # that Kafka asks for none

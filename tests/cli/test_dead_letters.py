@@ -129,6 +129,51 @@ def test_redrive_of_one_group(run: Run) -> None:
     assert _waiting("orders.dead") == 1
 
 
+def test_letters_that_hide_behind_others_are_not_forgotten(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are looked at once are of another group: exit code 1 says what is in the way."""
+    monkeypatch.setattr("gearshift.redrive._WINDOW", 2)
+    _kill("orders", 1, 2)
+    with gearshift.open() as bus, bus.consumer("orders", group="audit") as inbox:
+        (delivery,) = inbox.receive(timeout_s=10)
+        delivery.reject()
+    result = run("dlq", "redrive", "orders", "--group", "audit", "--yes")
+    assert result.exit_code == 1
+    assert "2 others stand before" in result.stderr
+
+
+def test_a_letter_of_a_group_that_is_gone_is_left(run: Run) -> None:
+    """Nobody would take its copy out of the queue again; the note says why it stays."""
+    _kill("orders", 1)
+    with gearshift.open() as bus, bus.producer("orders.dead") as producer:
+        producer.send(2, headers={"dead-letter-channel": "orders", "dead-letter-group": "gone"})
+    result = run("dlq", "redrive", "orders", "--yes")
+    assert result.stdout.startswith("redrove 1 ")
+    assert "1 were left" in result.stderr
+    assert "does not have any more" in result.stderr
+
+
+def test_a_letter_that_names_no_group_goes_to_all(run: Run) -> None:
+    """A foreign one tells nothing of its death."""
+    with gearshift.open() as bus, bus.producer("orders.dead", create=True) as producer:
+        producer.send(1)
+    run("dlq", "redrive", "orders", "--yes")
+    for group in ("default", "audit"):
+        with gearshift.open() as bus, bus.consumer("orders", group=group) as inbox:
+            assert inbox.receive(timeout_s=10)[0].value == 1
+
+
+def test_one_who_looks_on_sees_whom_it_was_redriven_to(run: Run) -> None:
+    """The header shows in a replay; only consumers of other groups settle it unseen."""
+    _kill("events", 1)
+    run("dlq", "redrive", "events", "--yes")
+    shown = records(run("replay", "events", "--idle", "0.2").stdout)
+    assert [record["headers"].get("redrive-group") for record in shown] == [None, "default"]
+    with gearshift.open() as bus, bus.consumer("events", group="new") as inbox:
+        assert len(list(inbox.iterate(idle_timeout_s=0.5))) == 1  # the original, not the copy
+
+
 def test_a_stream_is_not_redriven_in_part(run: Run) -> None:
     """Its one position cannot say that some in the middle are still to come."""
     _kill("events", 1)

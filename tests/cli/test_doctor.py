@@ -258,7 +258,7 @@ def test_a_plugin_that_fails_in_its_own_way(broken: Broken) -> None:
 
     broken(endpoints=endpoints)
     check = _failed(list(examine()))
-    assert (check.step, check.exit_code) == ("tcp", 1)
+    assert (check.step, check.exit_code) == ("plugin", 1)
     assert "KeyError" in check.detail
 
 

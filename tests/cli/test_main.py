@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -119,6 +120,33 @@ def test_a_wrong_argument_is_one_error_with_a_hint(
     assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import gearshift\nimport no_such_client\n", ("ModuleNotFoundError", "no_such_client")),
+        ("from gearshift import NoSuch\n", ("ImportError", "NoSuch")),
+        ("import gearshift\napp = = 1\n", ("SyntaxError", "app = = 1")),
+        ("app = 1\nprint(1 / 0)\n", ("ZeroDivisionError", "print(1 / 0)")),
+        ("import sys\nsys.exit(3)\n", ("SystemExit", "sys.exit(3)")),
+    ],
+)
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_module_that_cannot_be_imported_is_the_users_fault(
+    run: Run, project: Path, code: str, words: tuple[str, str], processes: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One error that names it, and as its hint the line of the user's own that raised."""
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (project / "broken_shop.py").write_text(code)
+    result = run("run", "broken_shop:app", "--processes", processes)
+    assert result.exit_code == 2
+    error, hint = result.stderr.splitlines()
+    assert error.startswith(f"error: 'broken_shop' cannot be imported: {words[0]}")
+    assert hint.startswith(f"hint: see {project / 'broken_shop.py'}, line {code.count(chr(10))}: ")
+    assert words[1] in error + hint
+
+
 def test_options_stand_before_or_after_the_command(run: Run) -> None:
     """--profile may be given to the program or to the command; the command's wins."""
     before = run("--profile", "memory", "config", "show", "-o", "jsonl")
@@ -146,7 +174,7 @@ def test_a_broker_that_is_down_ends_it(
     assert f"127.0.0.1:{free_port}" in result.stderr
 
 
-def test_each_attempt_to_connect_is_told_with_v(
+def test_why_there_is_no_connection_yet_is_told_with_v(
     script: Script, project: Path, free_port: int
 ) -> None:
     """So that whoever waits for the deadline can see why."""
@@ -170,6 +198,77 @@ def test_a_broker_that_is_down_is_named(
     assert result.stdout == ""
     assert f"127.0.0.1:{free_port}" in result.stderr
     assert "hint: " in result.stderr
+
+
+@pytest.mark.parametrize("backend", ["rabbitmq", "kafka"])
+@pytest.mark.parametrize("arguments", [("ls",), ("send", "orders"), ("dlq", "list")])
+def test_a_server_that_does_not_answer_is_told_of_while_it_is_waited_for(
+    project: Path, backend: str, arguments: tuple[str, ...]
+) -> None:
+    """On stderr: which server, and for how long; not only at the deadline."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        _unreachable(project, backend, port)
+        process = subprocess.Popen(
+            [command_path(), *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        assert process.stderr is not None
+        with process, process.stderr as stderr:
+            told = stderr.readline().decode()
+            still_waiting = process.poll() is None
+            process.kill()
+        assert f"waiting for 127.0.0.1:{port}, up to 10 s" in told
+        assert still_waiting
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "profile",
+    [
+        'backend = "kafka"\nbootstrap_servers = ["${ADDRESS}"]',
+        'backend = "rabbitmq"\nurl = "amqp://app:${PASSWORD}@${HOST}:${PORT}/"',
+    ],
+)
+def test_host_and_port_are_no_secrets(
+    run: Run, project: Path, free_port: int, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """Though they come out of variables, as the password does, which shows nowhere."""
+    values = {"HOST": "127.0.0.1", "PORT": str(free_port), "PASSWORD": "swordfish"}
+    for name, value in (values | {"ADDRESS": f"127.0.0.1:{free_port}"}).items():
+        monkeypatch.setenv(name, value)
+    (project / "gearshift.toml").write_text(f"[profiles.p]\n{profile}\n[channels.orders]\n")
+    result = run("ls")
+    assert f"127.0.0.1:{free_port}" in result.stderr
+    assert "swordfish" not in result.output
+
+
+def test_what_a_comparison_would_fail_for_at_its_end_is_refused_first(
+    run: Run, project: Path
+) -> None:
+    """A handler or folder that is not there: exit code 2, and nothing ran."""
+    for option, value in (
+        ("--handler", "nope:x"), ("--handler", "json:nope"),
+        ("--out", "missing/folder/x.html"), ("--out", str(project)),
+    ):  # fmt: skip
+        result = run("compare", "--scenario", "ordering", option, value)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "ordering on" not in result.stderr
+    assert run("conformance", "dev", "--report", "missing/x.json").exit_code == 2
+
+
+def test_a_comparison_without_any_result_is_not_called_the_same(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trial ended in an error: exit code 1, and the headline says so."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise PublishRefused("the disk is full")
+
+    monkeypatch.setattr("gearshift.compare.stage.Stage.send", fail)
+    result = run("compare", "--scenario", "ordering", "--messages", "40")
+    assert result.exit_code == 1
+    assert "none of 1 scenarios has a result" in result.stdout
+    assert "same" not in result.stdout
 
 
 def test_what_a_terminal_might_obey_is_escaped(
@@ -386,3 +485,15 @@ def test_run_calls_the_worker(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
         "target": "shop:app", "processes": 3, "config_path": None, "profile": "memory",
         "metrics": "9102",
     }  # fmt: skip
+
+
+def test_a_users_module_may_configure_logging_in_any_command(project: Path, script: Script) -> None:
+    """Its lines come out as it wants them: ``explain`` and ``compare`` load handlers too."""
+    (project / "loud_shop.py").write_text(
+        "import logging, gearshift\napp = gearshift.App()\n"
+        "logging.basicConfig(format='SHOP %(message)s')\nlogging.error('loaded')\n"
+        "@app.handler('orders')\ndef handle(value): ...\n"
+    )
+    result = script("explain", "--app", "loud_shop:app")
+    assert result.returncode == 0, result.stderr
+    assert "SHOP loaded" in result.stderr.splitlines()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+import gearshift
 from gearshift import compare
-from gearshift.compare import Comparison, Options
-from gearshift.compare.ledger import SCENARIOS
+from gearshift.compare import Comparison, Options, workload
+from gearshift.compare.actor import Actor, Role
+from gearshift.compare.columns import brokers_of
+from gearshift.compare.ledger import SCENARIOS, Event
+from gearshift.compare.stage import Stage
+from gearshift.compare.tape import Recorder, Tape
+from gearshift.driver import GroupStatus
 from gearshift.errors import ConfigError, UsageError
 
 pytestmark = pytest.mark.timeout(240)
@@ -88,6 +96,35 @@ def test_a_handler_that_acks_first_shows_lost_messages() -> None:
     assert {o.agrees for o in finding.observations} == {"no"}
 
 
+def test_a_kill_waits_until_the_broker_has_the_acks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ack that was written down and not sent yet is no ack: the broker is asked again."""
+    asked, status = threading.Semaphore(0), Stage.status
+
+    def watched(stage: Stage, group: str) -> GroupStatus | None:
+        asked.release()
+        return status(stage, group)
+
+    monkeypatch.setattr(Stage, "status", watched)
+    queue = brokers_of((), None, tmp_path)[0]
+    orders = workload.make(1, 2, 1)
+    with Stage.set_up(queue, tmp_path, {"groups": ["workers"]}, keyed=True) as stage:
+        stage.send(orders)
+        with stage.bus.consumer(stage.channel, group="workers") as consumer:
+            (delivery,) = consumer.receive()
+            seq = orders[0].order_id
+            stage.recorder.event("settle", "worker", seq=seq, group="workers", what="ack")
+            waiting = threading.Thread(target=stage.wait_acks_heard)
+            waiting.start()
+            assert asked.acquire(timeout=60)
+            assert asked.acquire(timeout=60)  # the first answer was not enough
+            delivery.ack()
+            waiting.join()
+            (left,) = stage.bus.groups(stage.channel)
+    assert (left.ready or 0) + (left.in_flight or 0) == 1
+
+
 def test_without_keys_messages_overtake_each_other() -> None:
     """A producer that gives no keys has no order."""
     keyless = compare.run(scenarios=["ordering"], options=Options(messages=120, keys=0))
@@ -118,6 +155,67 @@ def test_a_handler_of_the_user_is_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert len(mine.calls) == 80
     assert own.ledger.meta.handler == "mine:handle"
+
+
+HANDLER = """
+import asyncio
+import functools
+
+from gearshift.errors import DecodeError
+
+loops = set()
+
+
+def plain(function):
+    @functools.wraps(function)
+    def wrapper(*arguments):
+        return function(*arguments)
+
+    return wrapper
+
+
+@plain
+async def handle(order):
+    loops.add(asyncio.get_running_loop())
+    if order["order_id"] == 1:
+        raise DecodeError("not to be read")
+    if order["order_id"] == 2:
+        raise SystemExit
+"""
+
+
+def test_a_handler_ends_in_a_comparison_as_it_does_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be decoded is given up at once, an exit is a failure, and there is one loop."""
+    (tmp_path / "ending.py").write_text(HANDLER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "gearshift.toml").write_text(
+        '[profiles.p]\nbackend = "memory"\n[channels.tasks]\nmax_attempts = 2\nretry_delay_s = 0\n'
+    )
+    role = Role(
+        name="worker", channel="tasks", group="default", prefetch=1, work_ms=0,
+        handler="ending:handle",
+    )  # fmt: skip
+    stop = threading.Event()
+    with Tape(tmp_path / "tape") as tape, gearshift.open(tmp_path / "gearshift.toml") as bus:
+        recorder = Recorder(tmp_path / "tape", 0)
+        actor = threading.Thread(target=Actor(bus, role, recorder).run, args=(stop,))
+        actor.start()
+        bus.producer("tasks").send_many(workload.make(1, 4, 4))
+        tape.wait(lambda events: len(_settled(events)) == 5, 20, "every message is settled")
+        stop.set()
+        actor.join()
+        recorder.close()
+        settled = _settled(tape.events())
+    import ending  # type: ignore[import-not-found]
+
+    assert sorted(settled) == [(0, "ack"), (1, "reject"), (2, "reject"), (2, "retry"), (3, "ack")]
+    assert len(ending.loops) == 1
+
+
+def _settled(events: Iterable[Event]) -> list[tuple[int | None, str]]:
+    return [(event.seq, event.what) for event in events if event.kind == "settle"]
 
 
 def test_it_runs_in_a_notebooks_cell() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.waiting import ack_all, take
 
 import gearshift
 from gearshift.cli import cli
@@ -49,6 +50,7 @@ semantics = "queue"
 
 HANDLERS = '''\
 import itertools
+import asyncio
 import os
 import threading
 
@@ -83,6 +85,25 @@ def picky(order):
         raise gearshift.Reject("no such customer")
 
 
+loops = set()
+
+
+async def bound(order):
+    """As with a client that belongs to the loop it was made on."""
+    loops.add(asyncio.get_running_loop())
+    assert len(loops) == 1
+    await asyncio.wrap_future(billed.submit({"order": order["n"]}))
+
+
+async def stuck_async(order):
+    await asyncio.Event().wait()
+
+
+def exits(order):
+    if order["n"] == 3:
+        raise SystemExit("as if it were a script")
+
+
 def stuck(order):
     threading.Event().wait()
 '''
@@ -103,8 +124,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 ]
             )
         with bus.consumer("orders", group="billing") as consumer:
-            for delivery in consumer.receive(10, timeout_s=10):
-                delivery.ack()
+            ack_all(take(consumer, 10))
     return tmp_path
 
 
@@ -222,9 +242,26 @@ def test_a_handler_cannot_consume() -> None:
     assert "a rehearsal opens no consumer" in failed.pop()
 
 
-def test_a_handler_that_hangs_is_inconclusive_and_bounded() -> None:
+def test_async_handlers_have_one_loop_as_in_a_worker() -> None:
+    """What one message's handler has opened on it serves the next; its sends are counted as its."""
+    found = rehearse("service:bound")
+    assert shadow.judge(found).verdict == "safe"
+    assert not [e for one in found.performances for e in one.trial.events if e.kind == "failed"]
+    assert [len(one.captured) for one in found.performances] == [MESSAGES] * 3
+    assert all(sent.seq is not None for one in found.performances for sent in one.captured)
+
+
+def test_a_handler_that_exits_has_failed_as_in_a_worker() -> None:
+    """Its message is given up after its attempts; the rehearsal goes on."""
+    result = shadow.judge(rehearse("service:exits"))
+    ended = next(one for one in result.differences if one.aspect == "handler ended")
+    assert ended.old == ended.new == f"{MESSAGES - 1} done, 1 given up"
+
+
+@pytest.mark.parametrize("handler", ["stuck", "stuck_async"])
+def test_a_handler_that_hangs_is_inconclusive_and_bounded(handler: str) -> None:
     """--seconds ends it, on each side."""
-    result = shadow.judge(rehearse("service:stuck", messages=2, seconds=1.0))
+    result = shadow.judge(rehearse(f"service:{handler}", messages=2, seconds=1.0))
     assert result.verdict == "inconclusive"
     assert "not within 1 s" in result.sentence
 

@@ -53,10 +53,9 @@ def channel(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> str:
     return name
 
 
-def made(rabbitmq: RabbitMQ) -> str:
+def made(rabbitmq: RabbitMQ) -> list[str]:
     """Every queue and exchange that a comparison has left."""
-    listed = rabbitmq.ctl("list_queues", "name") + rabbitmq.ctl("list_exchanges", "name")
-    return "\n".join(line for line in listed.splitlines() if "compare_" in line)
+    return [name for name in rabbitmq.names() if "compare_" in name]
 
 
 @contextmanager
@@ -104,7 +103,7 @@ def test_a_live_queue_on_rabbitmq_for_a_stream_on_kafka(channel: str, rabbitmq: 
             waiting.append((delivery.value["n"], delivery.redelivered))
             delivery.ack()
     assert waiting == [(number, False) for number in range(sent[0])]
-    assert made(rabbitmq) == ""
+    assert made(rabbitmq) == []
 
 
 def test_a_message_that_is_too_large_for_kafka_differs(channel: str) -> None:

@@ -23,6 +23,7 @@ from gearshift.driver import (
     Incoming,
     OnOutcomes,
     Outcome,
+    Place,
     Settlement,
     Stored,
     Verdict,
@@ -137,6 +138,41 @@ class SwapsNeighbours(Wrapper):
         return found
 
 
+class CloseCounts(Wrapper):
+    """What its consumer holds when it closes has failed."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.tokens: dict[Any, None] = {}
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+        found: Sequence[Incoming] = self.inner.receive(max_messages, timeout_s)
+        self.tokens |= dict.fromkeys(one.token for one in found)
+        return found
+
+    def settle(self, settlements: Sequence[Settlement]) -> Any:
+        for settlement in settlements:
+            self.tokens.pop(settlement.token, None)
+        return self.inner.settle(settlements)
+
+    def close(self, timeout_s: float) -> None:
+        self.inner.settle([Settlement(token, Verdict.RETRY) for token in self.tokens])
+        self.inner.close(timeout_s)
+
+
+class CloseForgets(Receiving):
+    """Attempts count from one again with each consumer."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.before: dict[str | None, int] = {}
+
+    def alter(self, incoming: Incoming) -> Incoming:
+        attempt = incoming.attempt or 1
+        before = self.before.setdefault(incoming.message.id, attempt - 1)
+        return incoming._replace(attempt=attempt - before)
+
+
 class AttemptNeverRises(Receiving):
     def alter(self, incoming: Incoming) -> Incoming:
         return incoming._replace(attempt=1)
@@ -180,8 +216,9 @@ class CommitsAhead(Wrapper):
             self.read[one.position.partition] = one.position.offset + 1
         return found
 
-    def commit(self, positions: Mapping[int, int]) -> None:
-        self.inner.commit({part: self.read.get(part, to) for part, to in positions.items()})
+    def commit(self, positions: Mapping[int, Place]) -> None:
+        ahead = {p: Place(self.read.get(p, at), at.note) for p, at in positions.items()}
+        self.inner.commit(ahead)
 
 
 class AcksThrough(Wrapper):
@@ -445,7 +482,7 @@ def delivers_after_close() -> Iterator[None]:
 @contextmanager
 def stale_ack_is_believed() -> Iterator[None]:
     """An ack that comes too late is answered as if it counted."""
-    original = Consumer.ack
+    original = Consumer._ack
 
     def ack(self: Any, entry: Any) -> str:
         try:
@@ -453,14 +490,14 @@ def stale_ack_is_believed() -> Iterator[None]:
         except StaleDelivery:
             return "ack"
 
-    with patch.object(Consumer, "ack", ack):
+    with patch.object(Consumer, "_ack", ack):
         yield
 
 
 @contextmanager
 def stale_ack_hits_another() -> Iterator[None]:
     """An ack that comes too late settles what somebody else has in hand."""
-    original, connected = Consumer.ack, Inbox.connected
+    original, connected = Consumer._ack, Inbox.connected
     inboxes: list[Inbox] = []
 
     def connect(self: Inbox, *arguments: Any, **options: Any) -> None:
@@ -476,7 +513,7 @@ def stale_ack_hits_another() -> Iterator[None]:
                     inbox.settle(other, Verdict.ACK)
             raise
 
-    with patch.object(Consumer, "ack", ack), patch.object(Inbox, "connected", connect):
+    with patch.object(Consumer, "_ack", ack), patch.object(Inbox, "connected", connect):
         yield
 
 
@@ -716,6 +753,20 @@ def _mutants() -> Iterator[Mutant]:
         "a_hundred_retries_keep_the_message",
         "lost",
         of(consumer=RetryCapped),
+    )
+    yield Mutant(
+        "close counts as one",
+        QUEUE,
+        "a_close_neither_costs_nor_forgets_attempts",
+        "attempt-count",
+        of(consumer=CloseCounts),
+    )
+    yield Mutant(
+        "attempts reset by close",
+        QUEUE,
+        "a_close_neither_costs_nor_forgets_attempts",
+        "attempt-count",
+        of(consumer=CloseForgets),
     )
     yield Mutant(
         "attempt never rises",

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from conformance.conftest import SERVERS, breakable
+from conformance.conftest import SERVERS, breakable, offered
 
-from gearshift import plugins
 from gearshift.conformance import Harness
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
-OFFERED = [
-    (name, semantics)
-    for name, server in SERVERS.items()
-    for semantics in plugins.load(server.backend).capabilities
-]
 
-
-@pytest.fixture(scope="module", params=OFFERED, ids=lambda offered: "-".join(offered))
+@pytest.fixture(scope="module", params=offered(SERVERS), ids="-".join)
 def gearshift_backend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Harness]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conformance.conftest import embedded
+from support.waiting import PATIENCE_S
 
 from gearshift.conformance import Area, Needs, Status, execute_together
 from gearshift.conformance.behaviour import Behaviour, behaviour
@@ -21,7 +22,9 @@ COPIES = 10
 @pytest.mark.timeout(600)
 def test_ten_runs_at_once_find_nothing(tmp_path: Path) -> None:
     """One bus knows nothing of another's channels, groups and positions, however busy it is."""
-    here = embedded("memory", Semantics.STREAM, tmp_path, pace=0.1, lease_s=2.0, patience_s=60.0)
+    here = embedded(
+        "memory", Semantics.STREAM, tmp_path, pace=0.1, lease_s=2.0, patience_s=PATIENCE_S
+    )
     results = list(execute_together(SUITE, here, COPIES))
     assert len(results) == COPIES * sum(behaviour.needs is None for behaviour in SUITE)
     assert [result for result in results if result.status.is_failure] == []

@@ -61,7 +61,7 @@ BAD_PROFILES = [
     (SERVERS + 'tls_ca_file = "ca.pem"', "tls_ca_file", "without tls = true"),
     (SERVERS + 'tls = true\ntls_ca_file = "no.pem"', "tls_ca_file", "cannot be read"),
     # numbers
-    (RABBIT + "heartbeat_s = 0", "heartbeat_s", "use 1 to 30 seconds"),
+    (RABBIT + "heartbeat_s = 0", "heartbeat_s", "use 1 to 300 seconds"),
     (RABBIT + "connect_timeout_s = nan", "connect_timeout_s", "use seconds over 0"),
     (RABBIT + "connect_timeout_s = inf", "connect_timeout_s", "use seconds over 0"),
     (RABBIT + "connect_timeout_s = -1", "connect_timeout_s", "use seconds over 0"),
@@ -164,10 +164,8 @@ BAD_MESSAGES: list[tuple[str, Any, dict[str, Any], type[Exception], str]] = [
     ("orders", bytes(64 * 2**20 + 1), {}, errors.MessageTooLarge, "67108865 bytes"),
     ("orders", bytes(64 * 2**20 + 1), {}, errors.MessageTooLarge, "the limit is 67108864"),
     ("orders", Message("text"), {}, errors.InvalidMessage, "Message.body must be bytes, got str"),  # type: ignore[arg-type]
-    ("orders", 1, {"key": ""}, errors.InvalidMessage, "key is empty"),
-    ("orders", 1, {"key": 5}, errors.InvalidMessage, "key must be str or None, got int"),
-    ("orders", 1, {"key": LONG}, errors.InvalidMessage, "key is 300 bytes of UTF-8"),
-    ("orders", 1, {"key": "a\0"}, errors.InvalidMessage, "contains NUL"),
+    ("orders", 1, {"key": 5}, errors.InvalidMessage, "key must be str, bytes or None, got int"),
+    ("orders", 1, {"key": "\ud800"}, errors.InvalidMessage, "not valid Unicode"),
     ("orders", 1, {"headers": {5: "x"}}, errors.InvalidMessage, "header name must be str, got 5"),
     ("orders", 1, {"headers": {"": "x"}}, errors.InvalidMessage, "header name '' is not valid"),
     ("orders", 1, {"headers": {"a\0": "x"}}, errors.InvalidMessage, r"'a\x00' is not valid"),
@@ -251,7 +249,7 @@ BAD_BODIES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "content_type", "target", "words"), BAD_BODIES, ids=str)
+@pytest.mark.parametrize(("body", "content_type", "target", "words"), BAD_BODIES)
 def test_a_body_that_does_not_decode(
     body: bytes, content_type: str, target: Any, words: str
 ) -> None:

@@ -274,3 +274,43 @@ def test_what_the_server_gives_is_what_counts_once_connected(
     bus.producer("orders").send(bytes(declared + len("orders") - message.size))
     with pytest.raises(errors.MessageTooLarge, match=str(declared + len("orders"))):
         bus.producer("orders").send(bytes(declared + len("orders") + 1))
+
+
+@pytest.mark.parametrize("question", ["groups", "exists", "server", "capabilities"])
+def test_a_question_is_asked_again_while_the_broker_is_not_ready(
+    open_bus: Open, backend: str, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """As a Kafka whose coordinator has only just started is: it answers, "not yet"."""
+    admin = {"memory": MemoryAdmin, "sqlite": SqliteAdmin}[backend]
+    answer, refusals = getattr(admin, question), [errors.ConnectionFailed("not coordinator")] * 2
+
+    def not_ready(*arguments: object) -> object:
+        if refusals:
+            raise refusals.pop()
+        return answer(*arguments)
+
+    bus = open_bus(CHANNELS)
+    bus.declare("orders")
+    monkeypatch.setattr(admin, question, not_ready)
+    ask = {
+        "groups": lambda: bus.groups("orders"),
+        "exists": lambda: bus.exists("orders"),
+        "server": bus.server,
+        "capabilities": lambda: bus.capabilities("orders", live=True),
+    }[question]
+    assert ask()
+    assert not refusals
+
+
+def test_a_consumer_is_iterated_and_settles(bus: gearshift.Bus) -> None:
+    """As people know it from other clients: a loop over it, and ``consumer.ack(delivery)``."""
+    consumer = bus.consumer("orders", group="billing")
+    bus.producer("orders").send_many(["ack", "retry", "reject"])
+    outcomes: list[str | None] = []
+    for delivery in consumer:
+        verb = "ack" if delivery.attempt > 1 else delivery.value
+        getattr(consumer, verb)(delivery)
+        outcomes.append(delivery.outcome)
+        if len(outcomes) == 4:
+            break
+    assert sorted(map(str, outcomes)) == ["ack", "ack", "reject", "retry"]

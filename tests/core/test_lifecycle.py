@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 import gearshift
 from gearshift import errors
@@ -59,13 +58,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def drained(channel: str) -> list[int]:
     with gearshift.open() as bus, bus.consumer(channel) as consumer:
         consumer.ready()
@@ -99,7 +91,7 @@ def test_closing_a_bus_gives_every_submission_its_end(bus: gearshift.Bus) -> Non
 
     sender = threading.Thread(target=send)
     sender.start()
-    eventually(lambda: len(futures) > 100)
+    assert until(lambda: len(futures) > 100)
     bus.close()
     assert refused.wait(20)
     sender.join()
@@ -131,7 +123,7 @@ def test_a_slow_key_holds_back_itself_alone(bus: gearshift.Bus, channel: str) ->
     worker = Worker(app, bus)
     worker.start()
     bus.producer(channel).send_many(range(40), key=lambda n: "quick" if n % 2 else "slow")
-    eventually(lambda: worker.report.acked == 40)
+    assert until(lambda: worker.report.acked == 40)
     report = worker.stop()
     assert (report.retried, report.rejected, overlapping) == (0, 0, [])
     assert order == {"slow": list(range(0, 40, 2)), "quick": list(range(1, 40, 2))}
@@ -153,7 +145,7 @@ def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
         [program, "run", "service:app", "--processes", "2"], stderr=subprocess.PIPE, text=True
     ) as worker:
         try:
-            eventually(lambda: len(list(folder.glob("begun-*"))) >= 3)  # so both processes
+            assert until(lambda: len(list(folder.glob("begun-*"))) >= 3)  # so both processes
             worker.send_signal(signal.SIGTERM)
             (folder / "release").touch()
             _, said = worker.communicate(timeout=60)
@@ -200,7 +192,7 @@ def test_a_bus_that_is_dropped_warns_sends_what_it_has_and_stops_its_threads(
     del bus, consumer
     with pytest.warns(ResourceWarning, match="unclosed <Bus"):
         del producer
-    eventually(lambda: not any(thread.is_alive() for thread in mine))
+    assert until(lambda: not any(thread.is_alive() for thread in mine))
     assert all(future.result(0) for future in futures)
     assert sorted(drained(channel)) == list(range(300))
 

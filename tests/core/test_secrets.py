@@ -12,16 +12,18 @@ import pickle
 import socket
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 import gearshift
 from gearshift import plugins
 from gearshift.config import load
 from gearshift.doctor import examine
-from gearshift.errors import ConfigError
+from gearshift.errors import ConfigError, GearshiftError
 from gearshift.secret import Secret
 from native_brokers import Kafka, RabbitMQ
 
@@ -70,6 +72,14 @@ MISTAKES = [
     'backend = "kafka"\nbootstrap_servers = ["h:1"]\nsasl_pasword = "' + CANARY + '"',
     'backend = "sqlite"\npassword = "' + CANARY + '"',
 ]
+
+
+#: Each kind of setting that a channel has.
+CHANNEL = {
+    "semantics": "queue", "groups": ["a"], "max_attempts": 5, "dead_letter": "orders.dead",
+    "requires": ["redelivery"], "rate_limit": "5/s", "codec": "auto",
+    "native": {"rabbitmq": {"exchange": "x"}, "kafka": {"topic": "t"}, "redis": {"stream": "s"}},
+}  # fmt: skip
 
 
 class Seen:
@@ -157,6 +167,51 @@ def test_a_secret_in_the_wrong_place(seen: Seen, tmp_path: Path, profile: str) -
     seen.add(caught.value, *examine())
     config = load()
     seen.add(config, config.rows(plugins.load(config.backend)))
+
+
+def _shown(settings: Mapping[str, Any]) -> object:
+    return load(settings=settings).rows()
+
+
+def _misplaced(settings: Any, secret: str) -> Iterator[Any]:
+    """Copies of ``settings`` with ``secret`` instead of one value or name, for each of them."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield {k: secret if k == key else v for k, v in settings.items()}
+            yield {secret if k == key else k: v for k, v in settings.items()}
+            yield from (settings | {key: inner} for inner in _misplaced(value, secret))
+    elif isinstance(settings, list):
+        yield [secret, *settings[1:]]
+
+
+@pytest.mark.parametrize("backend", ["rabbitmq", "kafka", "redis", "sqlite", "memory"])
+@pytest.mark.parametrize(
+    "secret",
+    ["${SECRET}", "${OTHER}", f"amqp://app:{QUOTED}@h/v", "amqp://app:canary", f"app:{CANARY}@h:1",
+     "amqp://h/?password=canary"],
+)  # fmt: skip
+def test_a_secret_in_any_wrong_place(
+    seen: Seen, backend: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a value or as a name, of whatever: a variable's content, or a URL with a password."""
+    monkeypatch.setenv("OTHER", CANARY)
+    profile: dict[str, Any] = {"backend": backend}
+    if backend == "kafka":
+        profile["bootstrap_servers"] = ["h:1"]
+    base = {"profile": "p", "profiles": {"p": profile}, "channels": {"orders": CHANNEL}}
+    wrong = [
+        base | {"profiles": {"p": profile | {field.encode_name: value}}}
+        for field in msgspec.structs.fields(plugins.load(backend).settings)
+        for value in (secret, [secret], {"linger.ms": secret})
+    ]
+    if backend == "memory":  # what is not of the backend, once
+        wrong = [*_misplaced(base, secret)]
+    for settings in wrong:
+        for call in (gearshift.open, _shown):
+            try:
+                seen.add(call(settings))
+            except GearshiftError as error:  # and no other
+                seen.add(error)
 
 
 @pytest.mark.broker

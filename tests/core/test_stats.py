@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -46,10 +47,26 @@ def test_a_send_that_failed_is_counted_by_its_error(
 ) -> None:
     producer = bus.producer("orders")
     refused = errors.BackpressureError("full")
-    monkeypatch.setattr(Outbox, "_obstacle", lambda self, batch: refused)
+    monkeypatch.setattr(Outbox, "_obstacle", lambda self, batch, waits: refused)
     with pytest.raises(errors.BackpressureError):
         producer.send({}, timeout_s=0.01)
     assert sending(bus, "orders").failed == {"BackpressureError": 1}
+
+
+def test_submitting_in_an_event_loop_never_blocks_it(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would have to wait is refused at once, however much time there was (faststream#1579)."""
+    producer = bus.producer("orders")
+
+    async def submit() -> None:
+        producer.submit({}, timeout_s=3600.0)
+
+    asyncio.run(submit())
+    refused = errors.BackpressureError("full")
+    monkeypatch.setattr(Outbox, "_obstacle", lambda self, batch, waits: refused)
+    with pytest.raises(errors.BackpressureError):
+        asyncio.run(submit())
 
 
 @pytest.mark.parametrize(("channel", "group"), [("orders", "billing"), ("events", "g")])

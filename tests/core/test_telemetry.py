@@ -9,21 +9,25 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.waiting import until
 
 import gearshift
 from gearshift import App, errors
+from gearshift.stats import ReceiveStats, SendStats, Stats
 from gearshift.telemetry import health
 from gearshift.telemetry.prometheus import BusCollector
 from gearshift.telemetry.server import TelemetryServer, parse_address
 from gearshift.worker import Worker
+from native_brokers.ports import reserve_ports
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -94,11 +98,67 @@ def test_lag_is_told_of_configured_channels(bus: gearshift.Bus) -> None:
                 time.sleep(0.05)
 
 
+def depths(collector: BusCollector) -> dict[str, float]:
+    """What a scrape says of the broker: of a channel's groups the sum of what waits."""
+    found: dict[str, float] = {}
+    for family in collector.collect():
+        for sample in family.samples:
+            if sample.name in ("gearshift_broker_up", "gearshift_ready_messages"):
+                place = sample.labels.get("channel", "up")
+                found[place] = found.get(place, 0) + sample.value
+            if sample.name == "gearshift_depth_age_seconds":
+                found[f"age of {sample.labels['channel']}"] = sample.value
+    return found
+
+
+def test_a_broker_that_does_not_answer_holds_up_no_scrape(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once at a time; meanwhile there is what it told last, and how old that is."""
+    bus.producer("orders").send(1)
+    bus.declare("events")
+    collector = BusCollector(bus, depth_of=["orders", "events"], timeout_s=0.05)
+    assert until(lambda: depths(collector)["up"] == 1)
+    asked, answers, groups = [], threading.Event(), bus.groups
+
+    def hanging(channel: str, *, timeout_s: float) -> object:
+        asked.append(channel)
+        answers.wait(60)
+        return groups(channel, timeout_s=timeout_s)
+
+    monkeypatch.setattr(bus, "groups", hanging)
+    first, second = depths(collector), depths(collector)
+    assert asked == ["orders"]
+    assert (first["up"], second["up"]) == (0, 0)
+    assert first["orders"] == second["orders"] > 0
+    assert second["age of orders"] > first["age of orders"] > 0
+    answers.set()
+    assert until(lambda: depths(collector)["up"] == 1)
+
+
+def test_a_broker_that_is_down_is_asked_about_one_channel(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are on the same broker; nothing is told of what was never known."""
+    asked = []
+
+    def down(channel: str, *, timeout_s: float) -> object:
+        asked.append(channel)
+        raise errors.ConnectionFailed("down")
+
+    monkeypatch.setattr(bus, "groups", down)
+    assert depths(BusCollector(bus, depth_of=["orders", "events"])) == {"up": 0}
+    assert asked == ["orders"]
+
+
 def test_health_is_a_status_and_says_why(
     bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TelemetryServer(bus, "127.0.0.1", 0) as server:
-        assert get(server.port, "/healthz") == (200, '{"healthy": true, "problems": []}')
+        assert get(server.port, "/healthz") == (
+            200,
+            '{"healthy": true, "problems": [], "degraded": []}',
+        )
         monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
         bus.producer("orders").send(1)
         consumer = bus.consumer("orders", group="billing", prefetch=1)
@@ -108,6 +168,25 @@ def test_health_is_a_status_and_says_why(
         assert status == 503
         assert "in hand" in json.loads(text)["problems"][0]
         assert get(server.port, "/")[0] == 404
+
+
+@pytest.mark.parametrize("side", ["sending", "receiving"])
+def test_a_broker_that_says_nothing_is_told_before_20_s(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """With the reason, where there is one; not after one heartbeat that is late."""
+
+    def told(silent_s: float) -> list[str]:
+        heard = {"silent_s": silent_s, "disconnected": "refused"}
+        sending = SendStats(channel="c", **(heard if side == "sending" else {}))
+        receiving = ReceiveStats(channel="c", group="g", **(heard if side == "receiving" else {}))
+        stats = Stats(sending=(sending,), receiving=(receiving,))
+        monkeypatch.setattr(bus, "stats", lambda: stats)
+        return health.problems(bus)
+
+    assert told(15.0) == []
+    (problem,) = told(19.0)
+    assert "nothing was heard from the broker for 19 s: refused" in problem
 
 
 def test_an_address_that_is_taken_is_a_clear_error(bus: gearshift.Bus) -> None:
@@ -138,26 +217,6 @@ def test_without_the_library_it_says_what_to_install(
     assert "gearshift[prometheus]" in str(caught.value.hint)
 
 
-def free_ports(count: int) -> int:
-    """The first of ``count`` free ports in a row."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = first.getsockname()[1]
-        try:
-            for number in range(port, port + count):
-                socket.create_server(("127.0.0.1", number)).close()
-        except OSError:
-            continue
-        return int(port)
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
     """The next port is the next process's; one that was replaced has its port again."""
     (tmp_path / "shop.py").write_text(
@@ -168,7 +227,7 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
     (tmp_path / "gearshift.toml").write_text(
         '[profiles.p]\nbackend = "sqlite"\npath = "q.db"\n[channels.orders]\n'
     )
-    port = free_ports(2)
+    port, _ = reserve_ports(2)
     run = [str(Path(sys.executable).with_name("gearshift")), "run", "shop:app", "--processes", "2"]
     process = subprocess.Popen(
         [*run, "--metrics", str(port)],
@@ -180,19 +239,19 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
     def serving(number: int) -> bool:
         try:
             return get(number, "/healthz")[0] == 200
-        except OSError:
+        except (OSError, HTTPException):  # the latter in the middle of an answer, as it ends
             return False
 
     def consumers(number: int) -> float:
         return scraped(number).get(("gearshift_consumers", "orders", "default"), 0)
 
     try:
-        eventually(lambda: serving(port) and serving(port + 1))
-        eventually(lambda: consumers(port) == consumers(port + 1) == 1)
+        assert until(lambda: serving(port) and serving(port + 1))
+        assert until(lambda: consumers(port) == consumers(port + 1) == 1)
         with gearshift.open(tmp_path / "gearshift.toml") as bus:
             bus.producer("orders").send("die")
-            eventually(lambda: not (serving(port) and serving(port + 1)))
-            eventually(lambda: serving(port) and serving(port + 1))
+            assert until(lambda: not (serving(port) and serving(port + 1)))
+            assert until(lambda: serving(port) and serving(port + 1))
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

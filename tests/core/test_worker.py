@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from support.waiting import until
 
 import gearshift
 from gearshift import errors
@@ -20,13 +22,6 @@ from gearshift.worker import Worker
 
 class Order(msgspec.Struct):
     n: int
-
-
-def wait_until(condition, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("channel", ["orders", "events"])
@@ -49,7 +44,7 @@ def test_every_outcome_of_a_handler(bus: gearshift.Bus, channel: str) -> None:
     worker.start()
     worker.ready()
     bus.producer(channel).send_many([{"n": n} for n in range(5)] + [{"bad": 1}])
-    wait_until(lambda: worker.report.acked == 3 and worker.report.rejected == 3)
+    assert until(lambda: worker.report.acked == 3 and worker.report.rejected == 3)
     report = worker.stop()
     assert (report.acked, report.retried, report.rejected) == (3, 3, 3)
     assert report.unfinished == []
@@ -82,7 +77,7 @@ def test_async_handlers_share_one_event_loop(bus: gearshift.Bus) -> None:
     worker = Worker(app, bus)
     worker.start()
     bus.producer("orders").send_many({"n": n} for n in range(40))
-    wait_until(lambda: worker.report.acked == 40)
+    assert until(lambda: worker.report.acked == 40)
     worker.stop()
     assert len(loops) == 1
     assert 1 < most <= 4
@@ -109,10 +104,110 @@ def test_stop_drains_and_names_what_it_could_not_finish(bus: gearshift.Bus) -> N
     release.set()
 
 
-LOUD = """
-import logging, gearshift
+def leave(order: Order) -> None:
+    sys.exit("as celery handlers do")
+
+
+def be_cancelled(order: Order) -> None:
+    raise asyncio.CancelledError
+
+
+async def leave_async(order: Order) -> None:
+    await asyncio.sleep(0)
+    sys.exit(1)
+
+
+@pytest.mark.parametrize("ending", [leave, be_cancelled, leave_async])
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_a_handler_that_exits_has_failed_and_the_worker_works_on(
+    bus: gearshift.Bus, channel: str, ending: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its message is tried again and then dead-lettered, with a line each time; others go on."""
+    app = gearshift.App()
+
+    @app.handler(channel, group="audit")
+    def handle(order: Order) -> Any:
+        return ending(order) if order.n == 0 else None
+
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer(channel).send_many([{"n": n} for n in range(3)])
+    assert until(lambda: worker.report.acked == 2 and worker.report.rejected == 1)
+    report = worker.stop()
+    assert (report.retried, report.rejected) == (2, 1)
+    assert worker.error is None
+    failures = [record for record in caplog.records if "failed on message" in record.message]
+    assert len(failures) == 3
+
+
+def test_a_decorated_async_handler_has_run_when_its_message_is_acked(bus: gearshift.Bus) -> None:
+    """Nothing but its result tells that it is async; until it is done nothing is settled."""
+    app = gearshift.App()
+    release, begun = asyncio.Event(), threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def slow(order: Order) -> None:
+        loops.append(asyncio.get_running_loop())
+        begun.set()
+        await release.wait()
+
+    @app.handler("orders", group="audit")
+    @functools.wraps(slow)
+    def handle(*arguments: Any) -> Any:
+        return slow(*arguments)
+
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("orders").send({"n": 1})
+    assert begun.wait(10)
+    assert worker.report.acked == 0
+    loops[0].call_soon_threadsafe(release.set)
+    assert until(lambda: worker.report.acked == 1)
+    worker.stop()
+
+
+def test_a_tombstone_for_a_handler_of_orders_is_rejected(bus: gearshift.Bus) -> None:
+    """At once and with the reason: no number of attempts would give it a body."""
+    app = gearshift.App()
+
+    @app.handler("events", group="audit")
+    def handle(order: Order) -> None:
+        raise AssertionError("it must not be called")
+
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("events").send(None, key="ada")
+    assert until(lambda: worker.report.rejected == 1)
+    assert worker.stop().retried == 0
+    with bus.consumer("events.dead") as dead:
+        letter = dead.receive(timeout_s=10)[0]
+        assert "tombstone" in str(letter.headers["dead-letter-reason"])
+
+
+def test_a_worker_whose_thread_ends_has_failed(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not look healthy and consume nothing: ``failed`` is set and ``error`` says why."""
+    app = gearshift.App()
+
+    @app.handler("orders", group="audit")
+    def handle(order: Order) -> None: ...
+
+    def broken(*_: object) -> None:
+        raise SystemExit
+
+    worker = Worker(app, bus)
+    monkeypatch.setattr(worker, "_handle", broken)
+    worker.start()
+    bus.producer("orders").send({"n": 1})
+    assert worker.failed.wait(10)
+    assert isinstance(worker.error, SystemExit)
+    worker.stop()
+
+
+NEEDY = """
+import gearshift
 app = gearshift.App()
-logging.getLogger("some.client").error("password=canary")
 
 @app.handler("orders", requires=["replay"])
 def handle(value): ...
@@ -121,8 +216,8 @@ def handle(value): ...
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_what_no_other_process_would_be_spared_ends_it(tmp_path: Path, processes: str) -> None:
-    """A missing capability is told and ends the run, children too; clients' logs are not shown."""
-    (tmp_path / "shop.py").write_text(LOUD)
+    """A missing capability is told and ends the run, children too."""
+    (tmp_path / "shop.py").write_text(NEEDY)
     done = subprocess.run(
         [Path(sys.executable).with_name("gearshift"), "run", "shop:app", "--processes", processes],
         cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=60,
@@ -130,4 +225,3 @@ def test_what_no_other_process_would_be_spared_ends_it(tmp_path: Path, processes
     assert done.returncode == errors.NotSupported.exit_code == 4
     assert "requires replay" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "canary" not in done.stderr

@@ -100,6 +100,19 @@ def test_the_first_example_prints_what_it_was_sent(tmp_path: Path) -> None:
     assert done.stdout == "processing 123\n"
 
 
+def test_the_first_example_runs_with_the_first_settings(tmp_path: Path) -> None:
+    """Whoever copies both from the README sees the same."""
+    program, settings = (
+        next(s for s in _snippets(language) if s.place.startswith("README.md")).text
+        for language in ("python", "toml")
+    )
+    (tmp_path / "gearshift.toml").write_text(settings)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("processing 123\n", "")
+
+
 @pytest.mark.parametrize("snippet", _snippets("toml"), ids=_id)
 def test_settings_are_valid(snippet: Snippet, tmp_path: Path) -> None:
     """Each profile and channel, with its backend's own checks; other TOML files at least parse."""

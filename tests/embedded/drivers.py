@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gearshift.driver import Backend, ChannelSpec, ConsumerSpec, Incoming, Settlement, Verdict
+from gearshift.driver import (
+    Backend,
+    ChannelSpec,
+    ConsumerSpec,
+    Incoming,
+    Place,
+    Settlement,
+    Verdict,
+)
 from gearshift.embedded.memory.backend import MemoryBackend, MemorySettings
 from gearshift.embedded.sqlite.backend import SqliteBackend
 from gearshift.embedded.sqlite.settings import SqliteSettings
@@ -27,15 +35,19 @@ class Clock:
         return self.now
 
 
-def sqlite_backend(path: Path, clock: Clock) -> SqliteBackend:
+def sqlite_backend(path: Path, clock: Clock, uptime: Clock | None = None) -> SqliteBackend:
+    """On ``clock``, by which leases are judged too unless there is an ``uptime``."""
     settings = SqliteSettings(path=path, lease_s=LEASE_S)
     backend = SqliteBackend(settings)
-    backend._store = Store(settings, clock)
+    backend._store = Store(settings, clock, uptime or clock)
     return backend
 
 
-def memory_backend(clock: Clock, max_messages: int = 1000) -> MemoryBackend:
-    return MemoryBackend(MemorySettings(max_messages=max_messages), clock)
+def memory_backend(
+    clock: Clock, max_messages: int = 1000, uptime: Clock | None = None
+) -> MemoryBackend:
+    """On ``clock``, which is the ``uptime`` too unless there is another."""
+    return MemoryBackend(MemorySettings(max_messages=max_messages), clock, uptime or clock)
 
 
 def declared(backend: Backend, semantics: Semantics, **settings: Any) -> ChannelSpec:
@@ -75,14 +87,19 @@ class Events:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, tuple[int, ...]]] = []
-        self.positions: dict[int, int] = {}
+        self.positions: dict[int, Place] = {}
 
-    def assigned(self, partitions: Iterable[int]) -> None:
+    def assigned(
+        self, partitions: Iterable[int], places: Mapping[int, Place] | None = None
+    ) -> None:
         self.told.append(("assigned", tuple(partitions)))
 
-    def revoked(self, partitions: Iterable[int]) -> dict[int, int]:
+    def revoked(self, partitions: Iterable[int]) -> dict[int, Place]:
         self.told.append(("revoked", tuple(partitions)))
         return {p: self.positions[p] for p in partitions if p in self.positions}
 
     def lost(self, partitions: Iterable[int]) -> None:
         self.told.append(("lost", tuple(partitions)))
+
+    def skipped(self, partition: int, count: int) -> None:
+        self.told.append(("skipped", (partition, count)))

@@ -57,6 +57,28 @@ def test_a_full_stream_has_room_again_when_retention_is_over() -> None:
     assert bodies(reader.receive(10, 10)) == ["young"]
 
 
+def test_what_retention_has_taken_from_a_reader_is_told() -> None:
+    """How many it has not read, when it reads on; not what it had read before."""
+    clock = Clock()
+    backend = memory_backend(clock)
+    spec = declared(backend, Semantics.STREAM, partitions=1, retention_s=60.0)
+    publish(backend, spec, "abc", key="k")
+    events = Events()
+    reader = backend.log_consumer(consumer_spec(spec), events)
+    assert bodies(reader.receive(1, 10)) == ["a"]
+    clock.now += 61
+    publish(backend, spec, "d", key="k")
+    assert bodies(reader.receive(10, 10)) == ["d"]
+    reader.close(0)
+    late = Events()
+    reader = backend.log_consumer(consumer_spec(spec), late)
+    assert bodies(reader.receive(10, 10)) == ["d"]
+    assert [told for told in events.told + late.told if told[0] == "skipped"] == [
+        ("skipped", (0, 2)),  # b and c
+        ("skipped", (0, 3)),  # by what the group has committed, which is nothing
+    ]
+
+
 def test_the_driver_itself_never_exceeds_prefetch() -> None:
     """Asked for more than prefetch allows, it hands out what is left of it."""
     backend = memory_backend(Clock())
@@ -69,6 +91,23 @@ def test_the_driver_itself_never_exceeds_prefetch() -> None:
     assert consumer.receive(10, 0) == []
     consumer.settle([ack(held[0])])
     assert bodies(consumer.receive(10, 10)) == ["c"]
+
+
+def test_a_wall_clock_that_jumps_moves_no_retry() -> None:
+    """Forwards it does not come sooner, backwards not later."""
+    clock, uptime = Clock(), Clock()
+    backend = memory_backend(clock, uptime=uptime)
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, ["m"], key=None)
+    consumer = backend.queue_consumer(consumer_spec(spec))
+    (first,) = consumer.receive(1, 0)
+    consumer.settle([Settlement(first.token, Verdict.RETRY, 60.0)])
+    clock.now += 3600
+    assert consumer.receive(1, 0) == []
+    clock.now -= 7200
+    uptime.now += 61
+    assert bodies(consumer.receive(1, 0)) == ["m"]
+    consumer.close(0)
 
 
 def test_a_delayed_message_comes_when_it_is_due() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import gearshift
 from gearshift import errors
-from gearshift.embedded.sqlite.schema import APPLICATION_ID
+from gearshift.embedded.sqlite.schema import APPLICATION_ID, prepare
 from gearshift.embedded.sqlite.settings import SqliteSettings
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Call, Tx
@@ -28,6 +28,110 @@ def store(database: Path) -> Iterator[Store]:
     opened = Store(SqliteSettings(path=database))
     yield opened
     opened.close()
+
+
+# ── files of earlier versions ──
+
+#: The tables of version 1, whose version 2 added two columns.
+_VERSION_1 = """
+CREATE TABLE channel (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
+    semantics TEXT NOT NULL, partitions INTEGER NOT NULL, retention_s REAL);
+CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER NOT NULL,
+    partition INTEGER NOT NULL, next INTEGER NOT NULL DEFAULT 0, at_ms INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (channel, partition));
+CREATE TABLE message (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, key TEXT, body BLOB,
+    meta BLOB);
+CREATE TABLE consumer_group (id INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER NOT NULL,
+    name TEXT NOT NULL, session TEXT, UNIQUE (channel, name));
+CREATE TABLE position (grp INTEGER NOT NULL, log INTEGER NOT NULL, partition INTEGER NOT NULL,
+    next INTEGER NOT NULL, wanted INTEGER, owner INTEGER, PRIMARY KEY (grp, log)) WITHOUT ROWID;
+CREATE TABLE member (id INTEGER PRIMARY KEY AUTOINCREMENT, grp INTEGER NOT NULL,
+    name TEXT NOT NULL, session TEXT NOT NULL, lease_until REAL NOT NULL);
+CREATE INDEX member_of ON member (grp);
+CREATE TABLE work (grp INTEGER NOT NULL, id INTEGER NOT NULL, key TEXT,
+    member INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0, handed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (grp, id)
+    ) WITHOUT ROWID;
+CREATE INDEX work_held ON work (grp, member, key) WHERE member > 0;
+CREATE INDEX work_delayed ON work (grp, due, key) WHERE due > 0;
+INSERT INTO channel VALUES (1, 'work', 'queue', 1, NULL);
+INSERT INTO log VALUES (1, 1, 0, 3, 0);
+INSERT INTO consumer_group VALUES (1, 1, 'workers', NULL);
+INSERT INTO message VALUES (1 << 40, 0, 'a', x'68656c64', x'9790c0c0c0c0c0c0');
+INSERT INTO message VALUES ((1 << 40) + 1, 0, 'b', x'647565', x'9790c0c0c0c0c0c0');
+INSERT INTO message VALUES ((1 << 40) + 2, 0, 'c', x'7265616479', x'9790c0c0c0c0c0c0');
+"""
+
+#: A consumer that died with 'held', and a retry whose time has come; in both versions.
+_USED = """
+INSERT INTO member VALUES (7, 1, 'dead', 'dead', 1e10);
+UPDATE work SET member = 7, handed = 1 WHERE key = 'a';
+UPDATE work SET due = 1.0, attempt = 1, handed = 1 WHERE key = 'b';
+"""
+
+
+#: What version 4 has made of it.
+_BACK_TO_VERSION_3 = """
+DROP INDEX work_ready;
+DROP INDEX work_aside;
+ALTER TABLE work DROP COLUMN aside;
+CREATE INDEX work_ready ON work (grp, id, key, member, due) WHERE member = 0 AND due = 0;
+PRAGMA user_version = 3;
+"""
+
+#: And version 3 before it.
+_BACK_TO_VERSION_2 = f"""
+{_BACK_TO_VERSION_3}
+ALTER TABLE position DROP COLUMN note;
+ALTER TABLE member RENAME COLUMN renewed_at TO lease_until;
+ALTER TABLE member DROP COLUMN lease_s;
+DROP INDEX work_ready;
+DROP INDEX work_held;
+DROP INDEX work_delayed_key;
+DROP INDEX work_due;
+CREATE INDEX work_held ON work (grp, member, key) WHERE member > 0;
+CREATE INDEX work_delayed ON work (grp, due, key) WHERE due > 0;
+PRAGMA user_version = 2;
+"""
+
+
+def _layout(path: Path) -> dict[str, object]:
+    """Columns of the tables, and the statements that made the indexes."""
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        return {
+            name: sql if kind == "index" else db.execute(f"PRAGMA table_xinfo({name})").fetchall()
+            for kind, name, sql in db.execute(query).fetchall()
+        }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_earlier_version_is_used_as_it_is(
+    config: Path, database: Path, tmp_path: Path, version: int
+) -> None:
+    """Its messages come with their attempts; it has the layout of a new file then."""
+    with closing(sqlite3.connect(database)) as db:
+        db.executescript(_VERSION_1)
+        db.execute("INSERT INTO work (grp, id, key) SELECT 1, id, key FROM message")
+        if version == 2:
+            db.execute("ALTER TABLE work ADD COLUMN lost INTEGER NOT NULL DEFAULT 0")
+            db.execute("ALTER TABLE work ADD COLUMN in_hand INTEGER NOT NULL DEFAULT 0")
+        db.executescript(_USED)
+        if version == 1:  # counted an attempt when a message was handed out
+            db.execute("UPDATE work SET attempt = 1 WHERE member > 0")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+    attempts = {}
+    with gearshift.open(config) as bus, bus.consumer("work", group="workers") as consumer:
+        for _ in range(3):
+            (delivery,) = consumer.receive(timeout_s=10)
+            attempts[delivery.body] = delivery.attempt
+            delivery.ack()
+    assert attempts == {b"held": 2, b"due": 2, b"ready": 1}
+    new = tmp_path / "new.db"
+    prepare(str(new), timeout_s=1)
+    assert _layout(database) == _layout(new)
 
 
 # ── what cannot be used ──
@@ -63,7 +167,7 @@ def _folder_is_a_file(path: Path) -> None:
     [
         (_foreign, "is the database of another program"),
         (_foreign_with_a_mark, "is the database of another program"),
-        (_newer, "has schema 99, this Gearshift knows schema 1"),
+        (_newer, "has schema 99, this Gearshift knows schema 4"),
         (_text, "is not an SQLite database"),
         (_folder_is_a_file, "path: cannot be used"),
     ],
@@ -85,24 +189,42 @@ def test_a_file_that_is_not_ours_is_refused_and_left_alone(
         assert (folder / "shared.db").read_bytes() == before
 
 
+@pytest.mark.parametrize("way_back", [_BACK_TO_VERSION_2, _BACK_TO_VERSION_3])
+def test_a_file_of_the_release_before_is_used_as_it_is(
+    config: Path, database: Path, tmp_path: Path, way_back: str
+) -> None:
+    """It gets what it lacks, once; messages and positions stay."""
+    with gearshift.open(config) as bus:
+        producer = bus.producer("log")
+        for value in ("first", "second"):
+            producer.send(value, key="k")
+        with bus.consumer("log") as consumer:
+            consumer.receive(1, timeout_s=30)[0].ack()
+    with closing(sqlite3.connect(database)) as db:
+        db.executescript(way_back)
+    for _ in range(2):
+        with gearshift.open(config) as bus, bus.consumer("log") as consumer:
+            (delivery,) = consumer.receive(10, timeout_s=30)
+            assert (delivery.value, delivery.attempt) == ("second", 1)
+    prepare(str(tmp_path / "new.db"), timeout_s=1)
+    assert _layout(database) == _layout(tmp_path / "new.db")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 def test_a_folder_that_may_not_be_written_is_refused(config: Path, database: Path) -> None:
     """A read-only folder is a ConfigError that names it, for an ordinary user."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
         config.write_text(config.read_text().replace(str(database), f"{folder}/shared.db"))
-        settings = gearshift.config.load(config)
-        was = os.geteuid()
-        if was == 0:  # whom no mode stops
-            os.seteuid(65534)
-        try:
-            with (
-                gearshift.open(config=settings) as bus,
-                pytest.raises(errors.ConfigError, match="cannot be opened for writing"),
-            ):
-                bus.producer("work")
-        finally:
-            os.seteuid(was)
+        with gearshift.open(config) as bus:  # as root, who alone may read where backends are
+            was = os.geteuid()
+            if was == 0:  # whom no mode stops
+                os.seteuid(65534)
+            try:
+                with pytest.raises(errors.ConfigError, match="cannot be opened for writing"):
+                    bus.producer("work")
+            finally:
+                os.seteuid(was)
 
 
 def test_a_damaged_file_is_told_apart_from_a_broken_connection(

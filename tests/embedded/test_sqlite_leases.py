@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from gearshift.driver import QueueDriver, Settlement, Start, StartAt, Verdict
+from gearshift.driver import (
+    ChannelSpec,
+    ConsumerSpec,
+    Incoming,
+    LogDriver,
+    Place,
+    QueueDriver,
+    Settlement,
+    Start,
+    StartAt,
+    Verdict,
+)
+from gearshift.embedded.sqlite import queue
 from gearshift.embedded.sqlite.backend import SqliteBackend
 from gearshift.errors import ConnectionFailed, StaleDelivery
-from gearshift.message import Semantics
+from gearshift.message import Message, Semantics
 
 from .drivers import (
     LEASE_S,
@@ -38,7 +52,7 @@ def backend(database: Path, clock: Clock) -> Iterator[SqliteBackend]:
     made.close()
 
 
-def serve(driver: QueueDriver, until: Callable[[], object]) -> None:
+def serve(driver: QueueDriver | LogDriver, until: Callable[[], object]) -> None:
     """What the pump does while handlers are slow: serve the connection and fetch nothing."""
     deadline = time.monotonic() + 30
     while not until():
@@ -48,7 +62,7 @@ def serve(driver: QueueDriver, until: Callable[[], object]) -> None:
 
 def lease_until(backend: SqliteBackend) -> float:
     row = backend._store.write(
-        lambda tx: tx.db.execute("SELECT MAX(lease_until) FROM member").fetchone()
+        lambda tx: tx.db.execute("SELECT MAX(renewed_at + lease_s) FROM member").fetchone()
     )
     return float(row[0])
 
@@ -94,6 +108,66 @@ def test_what_was_held_past_its_lease_is_stale_and_settles_nothing(
     assert isinstance(backend.classify(caught.value), ConnectionFailed)
     silent.close(0)
     other.close(0)
+
+
+def test_a_lease_that_nobody_else_has_ended_goes_on(backend: SqliteBackend, clock: Clock) -> None:
+    """A consumer that could not renew it in time keeps its work: it puts itself out no more."""
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, ["slow"], key=None)
+    slow = backend.queue_consumer(consumer_spec(spec, "slow"))
+    (held,) = slow.receive(1, 10)
+    clock.now += LEASE_S + 1
+    serve(slow, lambda: lease_until(backend) == clock.now + LEASE_S)
+    assert slow.settle([ack(held)]) == []
+    slow.close(0)
+
+
+def test_partitions_that_nobody_else_has_taken_stay(backend: SqliteBackend, clock: Clock) -> None:
+    """The same for a member of a stream's group."""
+    spec, events = declared(backend, Semantics.STREAM), Events()
+    slow = backend.log_consumer(consumer_spec(spec, "slow"), events)
+    serve(slow, lambda: events.told)
+    clock.now += LEASE_S + 1
+    serve(slow, lambda: lease_until(backend) == clock.now + LEASE_S)
+    assert [what for what, _ in events.told] == ["assigned"]
+    slow.close(0)
+
+
+def test_a_wall_clock_that_jumps_ends_no_lease(database: Path) -> None:
+    """Forwards by an hour and back by two, a live consumer keeps its message and its partitions."""
+    clock, uptime = Clock(), Clock()
+    backend = sqlite_backend(database, clock, uptime)
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, ["m"], key=None)
+    slow = backend.queue_consumer(consumer_spec(spec, "slow"))
+    (held,) = slow.receive(1, 10)
+    for jump_s in (3600, -7200):
+        clock.now += jump_s
+        other = backend.queue_consumer(consumer_spec(spec, "other"))
+        assert other.receive(1, 0) == ()
+        other.close(0)
+    uptime.now += LEASE_S + 1
+    other = backend.queue_consumer(consumer_spec(spec, "other"))
+    assert bodies(other.receive(1, 10)) == ["m"]
+    assert len(slow.settle([ack(held)])) == 1
+    slow.close(0)
+    other.close(0)
+    backend.close()
+
+
+def test_a_lease_from_before_the_machine_started_is_over(
+    backend: SqliteBackend, clock: Clock
+) -> None:
+    """The uptime begins again: who renewed a lease later than now is not of this start."""
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, ["m"], key=None)
+    before = backend.queue_consumer(consumer_spec(spec, "before"))
+    assert bodies(before.receive(1, 10)) == ["m"]
+    clock.now = 10.0
+    after = backend.queue_consumer(consumer_spec(spec, "after"))
+    assert bodies(after.receive(1, 10)) == ["m"]
+    before.close(0)
+    after.close(0)
 
 
 def test_one_token_settles_one_handing_out(backend: SqliteBackend) -> None:
@@ -143,6 +217,181 @@ def test_a_key_waits_for_its_retry(backend: SqliteBackend, clock: Clock) -> None
     consumer.close(0)
 
 
+def steps_for_ten(backend: SqliteBackend, spec: ChannelSpec, consumer: QueueDriver) -> int:
+    """How many steps SQLite takes to hand out and settle ten messages that are ready."""
+    publish(backend, spec, [str(n) for n in range(10)], key="ready")
+    with counted(backend, consumer) as counter:
+        found = consumer.receive(10, 10)
+        consumer.settle([ack(one) for one in found])
+    assert bodies(found) == [str(n) for n in range(10)]
+    return len(counter)
+
+
+def test_what_is_not_due_yet_costs_a_claim_nothing(backend: SqliteBackend, clock: Clock) -> None:
+    """SQLite takes the same steps for ten messages behind 20 delayed retries as behind 3,000."""
+    spec = declared(backend, Semantics.QUEUE)
+    consumer = backend.queue_consumer(consumer_spec(spec))
+    steps: list[int] = []
+    for count in (20, 2980):
+        producer = backend.producer(spec)
+        producer.submit([Message(b"later", f"{count}-{n}") for n in range(count)], lambda _: None)
+        producer.close(30)
+        failed = [
+            incoming for _ in range(0, count, 1000) for incoming in consumer.receive(1000, 10)
+        ]
+        consumer.settle([Settlement(one.token, Verdict.RETRY, 3600.0) for one in failed])
+        steps.append(steps_for_ten(backend, spec, consumer))
+    assert steps[1] < steps[0] * 1.5
+    clock.now += 3601
+    assert len(consumer.receive(1000, 10)) == 1000
+    consumer.close(0)
+
+
+@pytest.mark.parametrize("waits_for", ["a retry", "another consumer"])
+def test_what_stands_behind_a_waiting_message_costs_a_claim_nothing(
+    backend: SqliteBackend, waits_for: str
+) -> None:
+    """SQLite takes the same steps for ten messages behind 20 of such a key as behind 3,000."""
+    spec = declared(backend, Semantics.QUEUE)
+    publish(backend, spec, ["0"], key="waits")
+    holder = backend.queue_consumer(consumer_spec(spec, "holder"))
+    (first,) = holder.receive(1, 10)
+    if waits_for == "a retry":
+        holder.settle([Settlement(first.token, Verdict.RETRY, 3600.0)])
+    consumer = backend.queue_consumer(consumer_spec(spec))
+    steps: list[int] = []
+    for count in (20, 2980):
+        publish(backend, spec, [str(n) for n in range(count)], key="waits")
+        assert consumer.receive(10, 0) == ()
+        steps.append(steps_for_ten(backend, spec, consumer))
+    assert steps[1] < steps[0] * 1.5
+    consumer.close(0)
+    holder.close(0)
+
+
+@pytest.mark.parametrize("name", ["_READY", "_ANYTHING", "_DUE", "_BRING_BACK"])
+def test_a_claim_reads_indexes_only(backend: SqliteBackend, name: str) -> None:
+    """No statement of it looks through the table or sorts."""
+    statement = getattr(queue, name)
+    parameters = dict.fromkeys(["1", "2", "3"], 1) if "?1" in statement else (1, 1.0)
+    plan = backend._store.write(
+        lambda tx: tx.db.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+    )
+    steps = [str(row[-1]) for row in plan]
+    assert any(" work_" in step for step in steps)
+    assert not [step for step in steps if "TEMP B-TREE" in step]
+    reads = [step for step in steps if "work" in step or "other" in step]
+    searched = ("COVERING INDEX work_", "PRIMARY KEY (grp=? AND id=?)")
+    assert [step for step in reads if not any(how in step for how in searched)] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_keys_keep_their_order_whatever_happens_to_their_messages(
+    database: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Nothing passes an unsettled message of its key, and what may be claimed is found."""
+    clock = Clock()
+    backend = sqlite_backend(database, clock, uptime=Clock())
+    monkeypatch.setattr(queue, "_LEFT_READY", 2)
+    monkeypatch.setattr(queue, "_MOST_ASIDE", 3)
+    spec = declared(backend, Semantics.QUEUE)
+    model = _Model(random.Random(seed), clock)
+    consumers = {name: backend.queue_consumer(consumer_spec(spec, name)) for name in "xyz"}
+    for _ in range(400):
+        name = model.random.choice("xyz")
+        match model.random.choice(["send", "claim", "claim", "settle", "wait", "restart"]):
+            case "send":
+                key = model.random.choice("abc")
+                publish(backend, spec, model.sent(key, model.random.randrange(1, 8)), key=key)
+            case "claim":
+                model.claimed(name, consumers[name].receive(model.random.randrange(1, 6), 0))
+            case "settle":
+                ways = ["keep", "ack", "ack", "release", "retry"]
+                consumers[name].settle(model.settlements(name, ways))
+            case "wait":
+                clock.now += model.random.choice([1.0, 10.0])
+            case "restart" if model.random.random() < 0.3:
+                consumers[name].close(0)
+                model.settlements(name, ["release"])
+                consumers[name] = backend.queue_consumer(consumer_spec(spec, name))
+    while model.left:
+        clock.now += 100.0
+        for name in "xyz":
+            model.claimed(name, consumers[name].receive(100, 0))
+            consumers[name].settle(model.settlements(name, ["ack"]))
+    for consumer in consumers.values():
+        consumer.close(0)
+    backend.close()
+
+
+class _Model:
+    """What is left, in order: who has it (None: nobody), and when it is due."""
+
+    def __init__(self, random: random.Random, clock: Clock) -> None:
+        self.random = random
+        self.left: dict[str, tuple[str | None, float]] = {}
+        self._clock = clock
+        self._held: dict[str, list[Incoming]] = {name: [] for name in "xyz"}
+        self._sent = 0
+
+    def sent(self, key: str, count: int) -> list[str]:
+        names = [f"{key}{self._sent + n}" for n in range(count)]
+        self._sent += count
+        self.left.update(dict.fromkeys(names, (None, 0.0)))
+        return names
+
+    def claimed(self, name: str, found: Sequence[Incoming]) -> None:
+        """Each was the next of its key; none is only right if none might have come."""
+        if not found:
+            assert [one for one in self.left if self._may_come(one, name)] == []
+        for one in found:
+            (body,) = bodies([one])
+            assert self._may_come(body, name)
+            self.left[body] = (name, 0.0)
+            self._held[name].append(one)
+
+    def settlements(self, name: str, ways: Sequence[str]) -> list[Settlement]:
+        """Of what it holds, each in one of these ways."""
+        held, self._held[name] = self._held[name], []
+        settled = []
+        for one in held:
+            (body,) = bodies([one])
+            match self.random.choice(ways):
+                case "keep":
+                    self._held[name].append(one)
+                case "ack":
+                    settled.append(ack(one))
+                    del self.left[body]
+                case "release":
+                    settled.append(Settlement(one.token, Verdict.RELEASE))
+                    self.left[body] = (None, 0.0)
+                case "retry":
+                    settled.append(Settlement(one.token, Verdict.RETRY, 5.0))
+                    self.left[body] = (None, self._clock.now + 5.0)
+        return settled
+
+    def _may_come(self, body: str, name: str) -> bool:
+        mates = [mate for mate in self.left if mate[0] == body[0]]
+        return (
+            self.left[body][0] is None
+            and all(self.left[mate][0] in (None, name) for mate in mates)
+            and all(self.left[mate][1] <= self._clock.now for mate in mates)
+            and all(self.left[mate][0] == name for mate in mates[: mates.index(body)])
+        )
+
+
+@contextlib.contextmanager
+def counted(backend: SqliteBackend, consumer: QueueDriver) -> Iterator[list[None]]:
+    """An element for every ten instructions that SQLite executes meanwhile."""
+    counter: list[None] = []
+    databases = [backend._store.write(lambda tx: tx.db), consumer._db]  # type: ignore[attr-defined]
+    for db in databases:
+        db.set_progress_handler(lambda: counter.append(None), 10)
+    yield counter
+    for db in databases:
+        db.set_progress_handler(None, 0)
+
+
 def test_a_consumer_that_could_not_say_goodbye_is_put_out_all_the_same(
     backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,12 +423,12 @@ def test_a_silent_owner_loses_its_partitions_and_is_told(
     events = Events()
     silent = backend.log_consumer(consumer_spec(spec, "silent"), events)
     assert bodies(silent.receive(3, 10)) == ["0", "1", "2"]
-    silent.commit({0: 1})
+    silent.commit({0: Place(1)})
     clock.now += LEASE_S + 1
     other = backend.log_consumer(consumer_spec(spec, "other"), Events())
     assert bodies(other.receive(10, 10)) == ["1", "2", "3"]
-    other.commit({0: 2})
-    silent.commit({0: 4})
+    other.commit({0: Place(2)})
+    silent.commit({0: Place(4)})
     silent.receive(0, 0)
     assert events.told == [("assigned", (0,)), ("lost", (0,))]
     (status,) = backend.admin().groups(spec)
@@ -199,7 +448,8 @@ def test_a_partition_is_handed_over_with_its_position(backend: SqliteBackend) ->
     assert len(got) == 8
     assert events.told == [("assigned", (0, 1))]
     events.positions = {
-        p: 1 + max(position.offset for position in got if position.partition == p) for p in (0, 1)
+        p: Place(1 + max(position.offset for position in got if position.partition == p))
+        for p in (0, 1)
     }
     second_events = Events()
     second = backend.log_consumer(consumer_spec(spec, "second"), second_events)
@@ -216,8 +466,10 @@ def test_a_partition_is_handed_over_with_its_position(backend: SqliteBackend) ->
 def test_retention_drops_what_is_too_old_and_nothing_else(
     backend: SqliteBackend, clock: Clock
 ) -> None:
-    """A reader at the start begins with the first message that is young enough."""
+    """A reader at the start begins with the first message that is young enough, and is told."""
     spec = declared(backend, Semantics.STREAM, partitions=1, retention_s=60.0)
+    late = ConsumerSpec(channel=spec, group="late", member="m", prefetch=9)
+    backend.log_consumer(late, Events()).close(0)
     publish(backend, spec, ["old"], key="k")
     clock.now += 50
     publish(backend, spec, ["young"], key="k")
@@ -231,4 +483,9 @@ def test_retention_drops_what_is_too_old_and_nothing_else(
         first = bodies(reader.receive(10, 0.05))[0]
     assert first == "young"
     assert reader._store.resolve(Start(StartAt.EARLIEST), 0) == 1  # type: ignore[attr-defined]
+    reader.close(0)
+    events = Events()
+    reader = backend.log_consumer(late, events)
+    assert bodies(reader.receive(10, 10)) == ["young"]
+    assert events.told == [("assigned", (0,)), ("skipped", (0, 1))]
     reader.close(0)

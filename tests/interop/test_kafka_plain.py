@@ -75,11 +75,12 @@ def adopting(kafka: Kafka, folder: Path, topic: str, group: str | None = None) -
     return gearshift.open(file)
 
 
-def test_what_a_plain_producer_sends_is_received_as_it_is(kafka: Kafka, tmp_path: Path) -> None:
+def test_what_a_plain_producer_sends_is_received_as_it_is(
+    kafka: Kafka, tmp_path: Path, name: str
+) -> None:
     """Key, JSON value, equal header names, bytes over 0x7f, tombstone; no header of ours needed."""
-    topic = f"plain-in-{os.getpid()}"
-    plain(_PRODUCES, kafka.url, topic)
-    with adopting(kafka, tmp_path, topic) as bus, bus.consumer("events") as consumer:
+    plain(_PRODUCES, kafka.url, name)
+    with adopting(kafka, tmp_path, name) as bus, bus.consumer("events") as consumer:
         deliveries = []
         while len(deliveries) < 6:
             deliveries += consumer.receive(6, timeout_s=30)
@@ -91,13 +92,12 @@ def test_what_a_plain_producer_sends_is_received_as_it_is(kafka: Kafka, tmp_path
             delivery.ack()
 
 
-def test_what_gearshift_sends_is_plain_to_others(kafka: Kafka, tmp_path: Path) -> None:
+def test_what_gearshift_sends_is_plain_to_others(kafka: Kafka, tmp_path: Path, name: str) -> None:
     """A plain consumer reads JSON, key and headers, and finds no header that is only ours."""
-    topic = f"plain-out-{os.getpid()}"
-    plain(_PRODUCES, kafka.url, topic)
-    with adopting(kafka, tmp_path, topic) as bus, bus.producer("events") as producer:
+    plain(_PRODUCES, kafka.url, name)
+    with adopting(kafka, tmp_path, name) as bus, bus.producer("events") as producer:
         producer.send({"n": 5}, key="k5", headers={"trace": "abc"}, id="m5")
-    record = json.loads(plain(_CONSUMES, kafka.url, topic, f"{topic}-plain", "7"))[-1]
+    record = json.loads(plain(_CONSUMES, kafka.url, name, f"{name}-plain", "7"))[-1]
     assert record["key"] == "k5"
     assert record["value"] == {"n": 5}
     headers = {name: bytes.fromhex(value).decode() for name, value in record["headers"]}
@@ -107,10 +107,10 @@ def test_what_gearshift_sends_is_plain_to_others(kafka: Kafka, tmp_path: Path) -
 
 
 def test_a_plain_groups_positions_are_taken_over_and_given_back(
-    kafka: Kafka, tmp_path: Path
+    kafka: Kafka, tmp_path: Path, name: str
 ) -> None:
     """A plain member read two; Gearshift goes on with the third; then a plain one after those."""
-    topic, group = f"plain-group-{os.getpid()}", f"billing-{os.getpid()}"
+    topic, group = name, f"billing-{name}"
     plain(_PRODUCES, kafka.url, topic)
     plain(_CONSUMES, kafka.url, topic, group, "2")
     with adopting(kafka, tmp_path, topic, group) as bus, bus.consumer("events") as consumer:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +21,6 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 PLAIN = Path(__file__).with_name("plain_pika.py")
 COUNT = 20
 ORDERS = [{"task": "process_order", "order_id": 123 + n} for n in range(COUNT)]
-_numbers = itertools.count()
 
 
 @pytest.fixture(params=["rabbitmq", "rabbitmq4"], ids=["3", "4"])
@@ -34,9 +31,11 @@ def broker(request: pytest.FixtureRequest) -> RabbitMQ:
 
 
 @pytest.fixture
-def queue() -> str:
-    """A queue that no other test has."""
-    return f"task_queue-{os.getpid()}-{next(_numbers)}"
+def queue(broker: RabbitMQ, name: str) -> Iterator[str]:
+    """A queue that no other test has, deleted in the end: the plain service declares it."""
+    yield name
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        connection.channel().queue_delete(name)
 
 
 def plain(verb: str, broker: RabbitMQ, *arguments: object) -> subprocess.Popen[str]:

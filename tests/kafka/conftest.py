@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from support.settings import profile_of, write_settings
 
 import gearshift
+from gearshift.driver import Place
 from native_brokers import Kafka
-
-_numbers = itertools.count()
 
 
 class OpenBus(Protocol):
@@ -25,10 +23,19 @@ class OpenBus(Protocol):
         """``channels`` and ``profile`` are TOML; ``url`` is another broker or a proxy."""
 
 
-@pytest.fixture
-def name() -> str:
-    """A channel name that no other test has."""
-    return f"t{os.getpid()}-{next(_numbers)}"
+class NoEvents:
+    """LogEvents for a driver without core."""
+
+    def assigned(
+        self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+    ) -> None: ...
+
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
+        return {}
+
+    def lost(self, partitions: Sequence[int]) -> None: ...
+
+    def skipped(self, partition: int, count: int) -> None: ...
 
 
 @pytest.fixture
@@ -37,11 +44,8 @@ def open_bus(kafka: Kafka, tmp_path: Path) -> Iterator[OpenBus]:
     with contextlib.ExitStack() as stack:
 
         def make(channels: str = "", *, profile: str = "", url: str = "") -> gearshift.Bus:
-            file = tmp_path / f"{next(_numbers)}.toml"
-            file.write_text(
-                f'profile = "p"\n[profiles.p]\nbackend = "kafka"\n'
-                f'bootstrap_servers = ["{url or kafka.url}"]\n{profile}\n{channels}\n'
-            )
+            lines = f"{profile_of(kafka, url)}\n{profile}"
+            file = write_settings(tmp_path, lines, channels)
             return stack.enter_context(gearshift.open(file))
 
         yield make

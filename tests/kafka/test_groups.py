@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions
-from kafka.conftest import OpenBus
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
+from kafka.conftest import NoEvents, OpenBus
+from support.settings import profile_of, write_settings
+from support.waiting import until
 
 import gearshift
-from gearshift.driver import ChannelSpec, ConsumerSpec, Start, StartAt
+from gearshift.driver import ChannelSpec, ConsumerSpec, Place, Start, StartAt
 from gearshift.errors import ConfigError, StaleDelivery, UnknownChannel
+from gearshift.stats import ReceiveStats
 from gearshift_kafka.backend import KafkaBackend
 from gearshift_kafka.settings import KafkaChannel, KafkaSettings
+from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker
 
 
 def one_partition(name: str) -> str:
     return f"[channels.{name}]\npartitions = 1"
+
+
+def add_partitions(admin: AdminClient, topic: str) -> None:
+    """Four in all. The broker's answer comes before it tells clients of them."""
+    admin.create_partitions([NewPartitions(topic, 4)])[topic].result(20)
+    assert until(lambda: len(admin.list_topics(topic, timeout=5).topics[topic].partitions) == 4)
 
 
 def drain(consumer: gearshift.Consumer, count: int) -> list[object]:
@@ -33,15 +57,6 @@ def drain(consumer: gearshift.Consumer, count: int) -> list[object]:
     return values
 
 
-class _NoEvents:
-    def assigned(self, partitions: object) -> None: ...
-
-    def revoked(self, partitions: object) -> dict[int, int]:
-        return {}
-
-    def lost(self, partitions: object) -> None: ...
-
-
 def test_a_blank_group_is_refused_before_there_is_a_client() -> None:
     """librdkafka aborts the process for it."""
     backend = KafkaBackend(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)))
@@ -50,7 +65,7 @@ def test_a_blank_group_is_refused_before_there_is_a_client() -> None:
     )
     spec = ConsumerSpec(channel=channel, group=" ", member=" ", prefetch=1, ephemeral=True)
     with pytest.raises(ConfigError, match="blank"):
-        backend.log_consumer(spec, _NoEvents())
+        backend.log_consumer(spec, NoEvents())
 
 
 def test_a_misspelt_channel_is_an_error_and_creates_no_topic(
@@ -156,14 +171,15 @@ def test_seek_continues_where_it_was_told(open_bus: OpenBus, name: str, where: s
     """The beginning, an offset, a moment and the end."""
     bus = open_bus(one_partition(name))
     producer = bus.producer(name)
+    began_ms = int(time.time() * 1000) - 60_000
     for number in range(5):
-        producer.send(number, timestamp_ms=1_700_000_000_000 + number * 1000)
+        producer.send(number, timestamp_ms=began_ms + number * 1000)
     consumer = bus.consumer(name, group="g")
     assert drain(consumer, 5) == [0, 1, 2, 3, 4]
     start = {
         "earliest": Start(),
         "offset": Start(StartAt.OFFSET, {0: 3}),
-        "time": Start(StartAt.TIME, time_ms=1_700_000_001_500),
+        "time": Start(StartAt.TIME, time_ms=began_ms + 1500),
         "end": Start(StartAt.LATEST),
     }[where]
     consumer.seek(start)
@@ -183,7 +199,7 @@ def test_partitions_that_are_added_are_read(
     maker.producer(name).send("old")
     consumer = bus.consumer("c", group="g")
     assert drain(consumer, 1) == ["old"]
-    raw_admin.create_partitions([NewPartitions(name, 4)])[name].result(20)
+    add_partitions(raw_admin, name)
     with bus.producer("c") as producer:
         receipts = producer.send_many(range(40), key=str)
     assert {receipt.position.partition for receipt in receipts} == {0, 1, 2, 3}
@@ -199,3 +215,145 @@ def test_two_buses_in_one_process_do_not_meet(open_bus: OpenBus, name: str) -> N
     one.close()
     other.producer(name).send("b")
     assert drain(consumer, 1) == ["b"]
+
+
+@pytest.mark.parametrize("start", ["latest", "time"])
+def test_a_partition_that_a_group_does_not_know_begins_at_its_start(
+    open_bus: OpenBus, name: str, raw_admin: AdminClient, start: str
+) -> None:
+    """What was sent before anybody noticed it is received, wherever a new group would begin."""
+    where = Start(StartAt.LATEST if start == "latest" else StartAt.TIME, time_ms=2**42)
+    bus = open_bus(one_partition(name))
+    bus.producer(name).send("skipped, as told")
+    with bus.consumer(name, group="g", start=where) as consumer:
+        consumer.ready()
+        bus.producer(name).send("old")
+        assert drain(consumer, 1) == ["old"]
+    add_partitions(raw_admin, name)
+    bus = open_bus(f'[channels.c]\nnative.kafka = {{ topic = "{name}", group = "{name}.g" }}')
+    with bus.producer("c") as producer:
+        receipts = producer.send_many(range(20), key=str)
+    assert {receipt.position.partition for receipt in receipts} == {0, 1, 2, 3}
+    with bus.consumer("c", start=where) as consumer:
+        assert set(drain(consumer, 20)) == set(range(20))
+
+
+def test_an_ephemeral_consumer_reads_partitions_that_are_added(
+    open_bus: OpenBus, name: str, raw_admin: AdminClient
+) -> None:
+    """From their beginning, although it began at the end of the others."""
+    refresh = 'native.consumer = {"topic.metadata.refresh.interval.ms" = 200}'
+    bus = open_bus(one_partition(name), profile=refresh)
+    bus.producer(name).send("before")
+    tail = bus.consumer(name, ephemeral=True, start=Start(StartAt.LATEST))
+    tail.ready()
+    add_partitions(raw_admin, name)
+    with open_bus(f'[channels.c]\nnative.kafka.topic = "{name}"').producer("c") as producer:
+        receipts = producer.send_many(range(20), key=str)
+    assert {receipt.position.partition for receipt in receipts} == {0, 1, 2, 3}
+    assert set(drain(tail, 20)) == set(range(20))
+    assert tail.partitions == {0, 1, 2, 3}
+
+
+def test_what_retention_has_taken_from_a_group_is_told_and_counted(
+    open_bus: OpenBus, name: str, raw_admin: AdminClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning with channel, group, partition and number; reading goes on with the oldest."""
+    bus = open_bus(one_partition(name))
+    bus.producer(name).send_many(range(10))
+    with bus.consumer(name, group="g") as consumer:
+        consumer.receive(timeout_s=30)[0].ack()
+    oldest = TopicPartition(name, 0, 7)
+    raw_admin.delete_records([oldest])[oldest].result(20)
+    with bus.consumer(name, group="g") as consumer:
+        assert drain(consumer, 3) == [7, 8, 9]
+    (stats,) = [each for each in bus.stats().receiving if each.group == "g"]
+    assert stats.skipped == 6
+    (warning,) = [line for line in caplog.messages if "retention" in line]
+    assert f"{name!r}, group 'g', partition 0: 6 messages" in warning
+
+
+_MEMBER = """
+import gearshift, sys
+consumer = gearshift.open(sys.argv[1]).consumer(sys.argv[2], group="g")
+(delivery,) = consumer.receive(timeout_s=30)
+print("received", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_member_that_is_leaving_takes_nothing_more(kafka: Kafka, name: str) -> None:
+    """What it is given while its last commits are on their way, another gets in a moment."""
+    told: list[int] = []
+
+    class Events(NoEvents):
+        def assigned(
+            self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+        ) -> None:
+            told.extend(partitions)
+
+    backend = KafkaBackend(KafkaSettings(bootstrap_servers=(kafka.url,)))
+    channel = ChannelSpec(
+        name=name, semantics=gearshift.Semantics.STREAM, groups=(), native=KafkaChannel()
+    )
+    backend.admin().declare(channel)
+    spec = ConsumerSpec(channel=channel, group="g", member="m", prefetch=1)
+    driver: Any = backend.log_consumer(spec, Events())
+    driver._finish = lambda _: driver._on_assign(driver._consumer, [TopicPartition(name, 0)])
+    driver.close(1.0)
+    driver._consumer.close()
+    assert told == []
+    backend.admin().delete(channel)
+
+
+def test_a_second_process_with_the_id_of_a_static_member_stands_by(
+    kafka: Kafka, open_bus: OpenBus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so once, naming the id, however often it asks; it goes on when the first has left."""
+    caplog.set_level(logging.INFO, "gearshift")
+    profile = 'group_instance_id = "one"'
+    bus, other = (open_bus(one_partition(name), profile=profile) for _ in range(2))
+    bus.producer(name).send_many(["first", "second"])
+    first = bus.consumer(name, group="g", prefetch=1)
+    assert drain(first, 1) == ["first"]
+    assert first.flush()
+    second = other.consumer(name, group="g")
+
+    def stats() -> ReceiveStats:
+        return other.stats().receiving[0]
+
+    assert until(lambda: stats().reconnects >= 3)
+    assert until(lambda: "group_instance_id 'one'" in str(stats().disconnected))
+    ours = [one for one in caplog.records if one.name == "gearshift.consumer"]
+    (warning,) = [one for one in ours if one.levelno >= logging.WARNING]
+    assert "group_instance_id 'one': another consumer" in warning.getMessage()
+    assert ": connected again" not in caplog.text
+    first.close()
+    assert drain(second, 1) == ["second"]
+    assert ": connected again" in caplog.text
+
+
+def test_a_static_member_that_was_killed_is_succeeded_by_its_next_process(
+    kafka: Kafka, tmp_path: Path, name: str, raw_admin: AdminClient
+) -> None:
+    """The broker keeps the killed one's place until its session is over; the next one waits."""
+    times = {"consumer.session.timeout.ms": "2000", "consumer.heartbeat.interval.ms": "500"}
+    entries = [
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+        for key, value in times.items()
+    ]
+    group = ConfigResource(ResourceType.GROUP, f"{name}.g", incremental_configs=entries)
+    raw_admin.incremental_alter_configs([group])[group].result(20)
+    profile = f'{profile_of(kafka)}\ngroup_instance_id = "one"'
+    file = write_settings(tmp_path, profile, one_partition(name))
+    with gearshift.open(file) as bus:
+        bus.producer(name).send("first")
+        killed = subprocess.Popen(
+            [sys.executable, "-c", _MEMBER, str(file), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        with killed:
+            assert killed.stdout is not None
+            assert killed.stdout.readline() == b"received\n"
+            killed.kill()
+        assert drain(bus.consumer(name, group="g"), 1) == ["first"]

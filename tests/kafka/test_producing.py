@@ -40,6 +40,13 @@ sys.exit(code)
 """
 
 
+def test_a_message_that_is_sent_alone_does_not_linger(open_bus: OpenBus, name: str) -> None:
+    """Nobody comes whom it could travel with: its sender waits, and sends no other meanwhile."""
+    producer = open_bus(f"[channels.{name}]", profile="linger_s = 10").producer(name)
+    for number in range(5):
+        producer.send(number, timeout_s=8)
+
+
 @contextlib.contextmanager
 def frozen(broker: Kafka) -> Iterator[None]:
     """SIGSTOP; the sockets stay open and nothing answers. SIGCONT at the end."""

@@ -15,12 +15,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from support.waiting import until
 
 import gearshift
 from gearshift.doctor import Status, examine
 from gearshift.errors import AuthenticationFailed, ConnectionFailed
 from native_brokers import Kafka
-from native_brokers.ports import free_ports
+from native_brokers.ports import reserve_ports
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -38,6 +39,14 @@ class Secured:
     tls_plain: int
     scram: int
 
+    def set_scram_password(self, password: str) -> None:
+        """The password of ``app`` from now on."""
+        credentials = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        user = UserScramCredentialUpsertion("app", credentials, password.encode())
+        admin = AdminClient({"bootstrap.servers": self.broker.url})
+        for change in admin.alter_user_scram_credentials([user]).values():
+            change.result(20)
+
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
@@ -45,8 +54,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = make_certificates(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
     keystore = folder / "keystore.pem"
     keystore.write_text((folder / "server.key").read_text() + (folder / "server.pem").read_text())
-    tls, tls_plain, scram = free_ports(3)
-    Kafka.install()
+    tls, tls_plain, scram = reserve_ports(3)
     broker = Kafka(
         listeners={"SSL": tls, "SASL_SSL": tls_plain, "SASL_PLAINTEXT": scram},
         settings={
@@ -60,15 +68,14 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
             "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": (
                 f"{JAAS}.scram.ScramLoginModule required;"
             ),
+            # Who stays connected must show the password again, so often.
+            "listener.name.sasl_plaintext.scram-sha-256.connections.max.reauth.ms": "1000",
         },
     )
     with broker:
-        credentials = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-        user = UserScramCredentialUpsertion("app", credentials, SECRET.encode())
-        admin = AdminClient({"bootstrap.servers": broker.url})
-        for change in admin.alter_user_scram_credentials([user]).values():
-            change.result(20)
-        yield Secured(broker, folder, tls, tls_plain, scram)
+        yielded = Secured(broker, folder, tls, tls_plain, scram)
+        yielded.set_scram_password(SECRET)
+        yield yielded
 
 
 def write(port: int, profile: str, host: str = "127.0.0.1") -> Path:
@@ -174,6 +181,28 @@ def test_a_mechanism_that_is_not_offered_is_told_as_such(secured: Secured) -> No
     error = refusal(write(secured.tls_plain, trusting(secured) + login("SCRAM-SHA-256")))
     assert "PLAIN" in str(error)
     assert "sasl_mechanism" in str(error.hint)
+
+
+def test_a_password_that_is_wrong_for_a_while_is_waited_for(secured: Secured) -> None:
+    """A consumer that has been at work says why it hears nothing, and goes on by itself."""
+    with gearshift.open(write(secured.scram, login("SCRAM-SHA-256"))) as bus:
+        bus.producer("secured").send("before")
+        with bus.consumer("secured", group="waits") as consumer:
+            consumer.ready()
+            secured.set_scram_password("another")
+            try:
+                stats = bus.stats
+                assert until(
+                    lambda: "refused the credentials" in (stats().receiving[0].disconnected or "")
+                )
+            finally:
+                secured.set_scram_password(SECRET)
+            bus.producer("secured", timeout_s=60).send("after", timeout_s=60)
+            for delivery in consumer.iterate(idle_timeout_s=60):
+                delivery.ack()
+                if delivery.value == "after":
+                    return
+    pytest.fail("it did not come")
 
 
 def test_a_broker_that_is_down_for_a_while_is_no_wrong_setting(secured: Secured) -> None:

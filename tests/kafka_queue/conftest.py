@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from support.leftovers import kept_empty
+from support.settings import profile_of, write_settings
 
 import gearshift
 from native_brokers import Kafka
 
 Settings: TypeAlias = Callable[..., Path]
-
-_numbers = itertools.count()
 
 #: Of the hasty Kafka, in seconds.
 LOCK_S = 4.0
@@ -29,27 +27,17 @@ def hasty_kafka(kafka: Kafka) -> Iterator[Kafka]:
         "group.share.min.record.lock.duration.ms": "1000",
         "group.share.record.lock.duration.ms": lock_ms,
     }
-    with Kafka(settings=settings) as broker:
+    with Kafka(settings=settings) as broker, kept_empty(broker):
         yield broker
 
 
 @pytest.fixture
-def name() -> str:
-    """A channel that no other test uses."""
-    return f"orders-{os.getpid()}-{next(_numbers)}"
-
-
-@pytest.fixture
 def settings(kafka: Kafka, name: str, tmp_path: Path) -> Settings:
-    """Writes a gearshift.toml with the queue ``name`` in it; returns its path."""
+    """Writes a settings file with the queue ``name`` in it; returns its path."""
 
-    def write(more: str = "", *, url: str = kafka.url, group: str = "g") -> Path:
-        file = tmp_path / "gearshift.toml"
-        file.write_text(
-            f'profile = "p"\n[profiles.p]\nbackend = "kafka"\nbootstrap_servers = ["{url}"]\n'
-            f'[channels.{name}]\nsemantics = "queue"\ngroups = ["{group}"]\n{more}\n'
-        )
-        return file
+    def write(more: str = "", *, url: str = "", group: str = "g") -> Path:
+        channel = f'[channels.{name}]\nsemantics = "queue"\ngroups = ["{group}"]\n{more}'
+        return write_settings(tmp_path, profile_of(kafka, url), channel)
 
     return write
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import signal
 import subprocess
@@ -12,22 +13,35 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+from support.waiting import PATIENCE_S, ack_all, take
 
 import gearshift
-from gearshift import errors
+from gearshift import doctor, errors
+from gearshift_kafka.share.mover import Mover
 from native_brokers import Kafka
 
 from .conftest import LOCK_S, Settings
-from .test_queue import PATIENCE_S, ack_all, drain, take
+from .test_queue import drain
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+_LONGER_THAN_IT_WAITS_S = 3.0
 
 HOLDS = """
 import sys, time
 import gearshift
 bus = gearshift.open(sys.argv[1])
 consumer = bus.consumer(sys.argv[2], group="g")
-print("has", consumer.receive(timeout_s=60)[0].value, flush=True)
+print("has", repr(consumer.receive(timeout_s=60)[0].value), flush=True)
 time.sleep(600)
 """
 
@@ -46,12 +60,12 @@ os._exit(0)
 """
 
 
-def killed_worker(settings_file: Path, name: str) -> int:
+def killed_worker(settings_file: Path, name: str) -> object:
     """Another process takes a message and is killed with it in hand; which one it was."""
     command = [sys.executable, "-c", HOLDS, str(settings_file), name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        held = int(child.stdout.readline().removeprefix("has "))
+        held = ast.literal_eval(child.stdout.readline().removeprefix("has "))
         child.kill()
     assert child.returncode == -signal.SIGKILL
     return held
@@ -101,6 +115,30 @@ def test_what_waits_in_hand_past_its_lock_is_not_handed_out(
         assert set(handled.values()) == {1}
 
 
+def test_a_retry_that_cannot_be_stored_is_kept_and_counted(
+    bus: gearshift.Bus, kafka: Kafka, name: str
+) -> None:
+    """The topic that retries wait in takes nothing of its size: it comes again all the same."""
+    with bus.consumer(name, group="g") as consumer:
+        admin = AdminClient({"bootstrap.servers": kafka.url})
+        entry = ConfigEntry("max.message.bytes", "1", incremental_operation=AlterConfigOpType.SET)
+        topic = f"{name}.g.delay"
+        refusing = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        admin.incremental_alter_configs([refusing])[refusing].result(20)
+        bus.producer(name).send("kept")
+        for attempt in (1, 2, 3):
+            (delivery,) = take(consumer, 1)
+            assert (delivery.value, delivery.attempt) == ("kept", attempt)
+            if attempt < 3:
+                delivery.retry()
+        (stats,) = bus.stats().receiving
+        assert stats.unstored == 1
+        assert "max.message.bytes" in str(stats.obstacle)
+        delivery.ack()
+        assert consumer.flush()
+        assert bus.stats().receiving[0].unstored == 0
+
+
 def test_max_processing_s_sets_the_lock(settings: Settings, hasty_kafka: Kafka, name: str) -> None:
     """A handler that needs longer than the broker's own lock may, where the channel says so."""
     with gearshift.open(settings("max_processing_s = 20", url=hasty_kafka.url)) as bus:
@@ -127,16 +165,22 @@ def test_a_killed_worker_loses_nothing(settings: Settings, name: str) -> None:
             assert sorted(ack_all(deliveries)) == [0, 1, 2]
 
 
-def test_ten_returns_are_one_attempt(settings: Settings, name: str) -> None:
+def test_a_close_costs_nothing_and_the_second_death_counts_both(
+    settings: Settings, name: str
+) -> None:
     """Kafka drops a message at its fifth delivery in silence, worked on or not. This one survives
-    nine consumers that close with it in hand, and the death of the tenth is its one attempt."""
-    file = settings("prefetch = 1\nmax_attempts = 1")
+    nine consumers that close with it in hand, and one that dies; the next death ends it."""
+    file = settings("prefetch = 1\nmax_attempts = 2")
     with gearshift.open(file) as bus:
         bus.producer(name).send(666)
         for earlier in range(9):
             with bus.consumer(name, group="g") as closing:
                 (delivery,) = take(closing, 1)
                 assert (delivery.attempt, delivery.redelivered) == (1, earlier > 0)
+        assert killed_worker(file, name) == 666
+        with bus.consumer(name, group="g") as closing:
+            (delivery,) = take(closing, 1)
+            assert (delivery.attempt, delivery.redelivered) == (1, True)
         assert killed_worker(file, name) == 666
         with bus.consumer(name, group="g") as consumer, bus.consumer(f"{name}.dead") as dead:
             letters: list[gearshift.Delivery] = []
@@ -146,6 +190,30 @@ def test_ten_returns_are_one_attempt(settings: Settings, name: str) -> None:
             (letter,) = letters
             letter.ack()
             assert (letter.value, letter.headers["dead-letter-attempts"]) == (666, 2)
+
+
+def test_a_suspect_is_not_kept_by_a_consumer_that_is_busy(
+    settings: Settings, hasty_kafka: Kafka, name: str
+) -> None:
+    """Its client has asked for one ever since a look in vain, and gets it while another message is
+    in hand. It goes on to somebody else, and that costs no attempt."""
+    file = settings("prefetch = 1\nmax_processing_s = 20", url=hasty_kafka.url)
+    with gearshift.open(file) as bus:
+        producer = bus.producer(name)
+        producer.send("first")
+        assert killed_worker(file, name) == "first"
+        with bus.consumer(name, group="g") as busy:
+            assert ack_all(take(busy, 1)) == ["first"]
+            assert busy.receive(timeout_s=2.0) == []
+            producer.send("long")
+            (long,) = take(busy, 1)
+            producer.send("second")
+            assert killed_worker(file, name) == "second"
+            with bus.consumer(name, group="g") as other:
+                (again,) = take(other, 1)
+                assert (again.value, again.attempt, again.redelivered) == ("second", 1, True)
+                again.ack()
+            long.ack()
 
 
 def test_a_stopped_worker_never_settles_what_others_have(
@@ -176,6 +244,29 @@ def test_a_stopped_worker_never_settles_what_others_have(
                 again.ack()
         finally:
             child.kill()
+
+
+def test_a_broker_that_stops_answering_as_partitions_are_assigned_stops_no_retry(
+    settings: Settings, hasty_kafka: Kafka, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP inside the client's callback, where an error would end the thread."""
+    assign = Mover._on_assign
+    thaw = threading.Timer(_LONGER_THAN_IT_WAITS_S, hasty_kafka.resume)
+
+    def stopped(mover: Mover, client: Consumer, places: list[TopicPartition]) -> None:
+        if places and not thaw.ident:
+            hasty_kafka.pause()
+            thaw.start()
+        assign(mover, client, places)  # no finally: it would make a true exception of the error
+
+    monkeypatch.setattr(Mover, "_on_assign", stopped)
+    file = settings("retry_delay_s = 0.1", url=hasty_kafka.url)
+    with gearshift.open(file) as bus, bus.consumer(name, group="g") as consumer:
+        bus.producer(name).send(7)
+        (delivery,) = take(consumer, 1)
+        delivery.retry()
+        assert ack_all(take(consumer, 1)) == [7]
+        thaw.join()
 
 
 def test_a_killed_broker_loses_nothing(settings: Settings, name: str) -> None:
@@ -258,10 +349,27 @@ def test_a_deleted_topic_is_declared_again(
 
 
 def test_a_broker_without_share_groups_is_refused_in_words(settings: Settings, name: str) -> None:
-    """Queues need them; streams on the same broker do not."""
-    with (
-        Kafka(features={"share.version": 0}) as broker,
-        gearshift.open(settings(url=broker.url)) as bus,
-        pytest.raises(errors.NotSupported, match="share groups"),
-    ):
-        bus.consumer(name, group="g")
+    """Also to whoever only sends, into a topic that is there: nobody could read it."""
+    with Kafka(features={"share.version": 0}) as broker:
+        file = settings(url=broker.url)
+
+        def examined() -> tuple[doctor.Status, str]:
+            found = {check.step: check for check in doctor.examine(file, round_trip=False)}
+            return found["topology"].status, found["topology"].detail
+
+        refusal = (
+            doctor.Status.FAILED,
+            f"{name}: the broker refuses share groups, which queues on Kafka need",
+        )
+        assert examined() == refusal
+        with gearshift.open(file) as bus:
+            with pytest.raises(errors.NotSupported, match="refuses share groups"):
+                bus.consumer(name, group="g")
+            with pytest.raises(errors.NotSupported, match="refuses share groups"):
+                bus.producer(name)
+            assert not bus.exists(name)
+            client = AdminClient({"bootstrap.servers": broker.url})
+            client.create_topics([NewTopic(name)])[name].result(20)
+            with pytest.raises(errors.NotSupported, match="refuses share groups"):
+                bus.producer(name, create=False)
+            assert examined() == refusal

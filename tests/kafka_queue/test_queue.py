@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
 
 import pytest
 from confluent_kafka import Producer
+from support.waiting import PATIENCE_S, ack_all, take
 
 import gearshift
 from gearshift import errors
@@ -18,31 +18,10 @@ from .conftest import Settings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
-PATIENCE_S = 60.0
-
-
-def take(consumer: gearshift.Consumer, count: int) -> list[gearshift.Delivery]:
-    """The next ``count`` deliveries."""
-    deliveries: list[gearshift.Delivery] = []
-    deadline = time.monotonic() + PATIENCE_S
-    while len(deliveries) < count and time.monotonic() < deadline:
-        deliveries += consumer.receive(count - len(deliveries), timeout_s=1.0)
-    assert len(deliveries) == count
-    return deliveries
-
 
 def drain(consumer: gearshift.Consumer, count: int) -> list[object]:
     """Receive and ack ``count`` messages one by one; their values, sorted."""
     return sorted(ack_all(take(consumer, 1))[0] for _ in range(count))
-
-
-def ack_all(deliveries: Iterable[gearshift.Delivery]) -> list[object]:
-    """Ack them; their values."""
-    values = []
-    for delivery in deliveries:
-        delivery.ack()
-        values.append(delivery.value)
-    return values
 
 
 def nothing_is_left(bus: gearshift.Bus, name: str, group: str) -> None:
@@ -264,3 +243,20 @@ def test_a_processing_time_over_the_brokers_lock_is_refused(settings: Settings, 
         caught.value
     )
     assert "group.share.max.record.lock.duration.ms" in str(caught.value.hint)
+
+
+def test_messages_larger_than_prefetch_bytes_come_all_the_same(
+    settings: Settings, name: str
+) -> None:
+    """There is never room for all that a poll may bring: one is made when nothing is held."""
+    with (
+        gearshift.open(settings("prefetch_bytes = 10_000")) as bus,
+        bus.consumer(name, group="g") as consumer,
+    ):
+        bus.producer(name).send_many([bytes([n]) * 20_000 for n in range(5)])
+        found = []
+        for _ in range(5):
+            (one,) = take(consumer, 1)
+            found.append(one.body)
+            one.ack()
+        assert sorted(found) == [bytes([n]) * 20_000 for n in range(5)]

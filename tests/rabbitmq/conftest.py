@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -14,18 +11,20 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
+from support.settings import profile_of, write_settings
+from support.waiting import until
 
 import gearshift
 from native_brokers import RabbitMQ
-
-_numbers = itertools.count()
 
 
 class OpenBus(Protocol):
     """Opens a bus on the broker; closed when the test ends."""
 
-    def __call__(self, channels: str = "", *, profile: str = "", port: int = 0) -> gearshift.Bus:
-        """``channels`` and ``profile`` are TOML; ``port`` is that of a proxy."""
+    def __call__(
+        self, channels: str = "", *, profile: str = "", port: int = 0, url: str = ""
+    ) -> gearshift.Bus:
+        """``channels`` and ``profile`` are TOML; ``port`` is a proxy's; ``url`` replaces both."""
 
 
 @pytest.fixture(scope="session", params=["rabbitmq", "rabbitmq4"], ids=["3", "4"])
@@ -36,42 +35,34 @@ def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
 
 
 @pytest.fixture
-def name() -> str:
-    """A channel name that no other test has."""
-    return f"t{os.getpid()}-{next(_numbers)}"
-
-
-@pytest.fixture
 def open_bus(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[OpenBus]:
     """See OpenBus. Each call is a bus of its own."""
     with contextlib.ExitStack() as stack:
 
-        def make(channels: str = "", *, profile: str = "", port: int = 0) -> gearshift.Bus:
-            url = rabbitmq.url.replace(f":{rabbitmq.port}/", f":{port or rabbitmq.port}/")
-            file = tmp_path / f"{next(_numbers)}.toml"
-            url_line = "" if profile.startswith("url") else f'url = "{url}"'
-            file.write_text(
-                f'profile = "p"\n[profiles.p]\nbackend = "rabbitmq"\n{url_line}\n{profile}\n'
-                f"{channels}\n"
-            )
+        def make(
+            channels: str = "", *, profile: str = "", port: int = 0, url: str = ""
+        ) -> gearshift.Bus:
+            there = rabbitmq.url.replace(f":{rabbitmq.port}/", f":{port or rabbitmq.port}/")
+            lines = f"{profile_of(rabbitmq, url or there)}\n{profile}"
+            file = write_settings(tmp_path, lines, channels)
             return stack.enter_context(gearshift.open(file))
 
         yield make
 
 
 @pytest.fixture
-def hasty(rabbitmq: RabbitMQ) -> Iterator[float]:
+def hasty(request: pytest.FixtureRequest, rabbitmq: RabbitMQ) -> Iterator[float]:
     """The broker takes back what is unsettled for longer than this: its consumer_timeout, in s."""
+    limit_s: float = getattr(request, "param", 1.0)
 
     def impose(timeout_ms: int, look_every_ms: int) -> None:
-        for key, value in (
-            ("channel_tick_interval", look_every_ms),
-            ("consumer_timeout", timeout_ms),
-        ):
-            rabbitmq.ctl("eval", f"application:set_env(rabbit, {key}, {value}).")
+        rabbitmq.evaluate(
+            f"application:set_env(rabbit, channel_tick_interval, {look_every_ms}), "
+            f"application:set_env(rabbit, consumer_timeout, {timeout_ms})"
+        )
 
-    impose(1000, 300)
-    yield 1.0
+    impose(round(1000 * limit_s), 300)
+    yield limit_s
     impose(1_800_000, 60_000)
 
 
@@ -82,16 +73,6 @@ def raw(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
     yield connection.channel()
     with contextlib.suppress(AMQPError):
         connection.close()
-
-
-def until(condition: Callable[[], object], timeout_s: float = 30.0) -> bool:
-    """Wait until ``condition`` holds; False if it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def ready_in(raw: BlockingChannel, queue: str) -> int:
@@ -105,7 +86,7 @@ def ready_in(raw: BlockingChannel, queue: str) -> int:
     return count
 
 
-def take(raw: BlockingChannel, queue: str) -> tuple[pika.BasicProperties, bytes]:
+def take_raw(raw: BlockingChannel, queue: str) -> tuple[pika.BasicProperties, bytes]:
     """Take the next message of ``queue``, waiting for it."""
     found: list[tuple[pika.BasicProperties, bytes]] = []
 

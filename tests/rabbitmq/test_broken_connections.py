@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPConnectionError
+from pika.exceptions import AMQPConnectionError, AMQPError
+from support.waiting import until
 
 import gearshift
 from gearshift.conformance.proxy import Proxy
 from gearshift.errors import OutcomeUnknown, StaleDelivery, UnknownChannel
+from gearshift_rabbitmq.connection import Link
+from gearshift_rabbitmq.settings import RabbitSettings
 from native_brokers import RabbitMQ
-from native_brokers.ports import free_ports
+from native_brokers.ports import reserve_ports
 
-from .conftest import OpenBus, ready_in, until
+from .conftest import OpenBus, ready_in
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -94,11 +100,16 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_both_sides_heal(
         with ThreadPoolExecutor(1) as pool:
             sending = pool.submit(producer.send, {"n": 1}, timeout_s=90)
             both = {"gearshift.producer", "gearshift.consumer"}
+            assert until(lambda: bus.stats().receiving[0].disconnected)
+            silent_s = bus.stats().receiving[0].silent_s
+            assert until(lambda: bus.stats().sending[0].disconnected)
+            sender_silent_s = bus.stats().sending[0].silent_s
             assert until(lambda: lost(caplog) == both), caplog.text
             rabbitmq.resume()
             receipt = sending.result(100)
     finally:
         rabbitmq.resume()
+    assert min(silent_s, sender_silent_s) >= 3.0  # since its last word, not our last look
     with pytest.raises(StaleDelivery):
         before.ack()
     ids = set()
@@ -107,6 +118,52 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_both_sides_heal(
             ids.add(delivery.id)
             delivery.ack()
     assert "has sent nothing for" in caplog.text
+
+
+def test_a_producer_with_nothing_to_send_connects_again(
+    open_bus: OpenBus, proxy: Proxy, name: str
+) -> None:
+    """So that it is as healthy as its broker, and the next message need not wait."""
+    bus = open_bus(port=proxy.port)
+    producer = bus.producer(name)
+    producer.send(1)
+    proxy.cut()
+    assert until(lambda: bus.stats().sending[0].reconnects == 1)
+    assert until(lambda: bus.stats().sending[0].silent_s < 1.0)
+
+
+def test_a_silence_that_heartbeat_s_allows_says_nothing(open_bus: OpenBus, name: str) -> None:
+    """Heartbeats that are minutes apart make nobody unhealthy between two of them."""
+    bus = open_bus(profile="heartbeat_s = 300")
+    producer, consumer = bus.producer(name), bus.consumer(name)
+    producer.send(1)
+    (delivery,) = received(consumer)
+    delivery.ack()
+    consumer.receive(timeout_s=0.5)
+    stats = bus.stats()
+    assert [one.silent_s for one in (*stats.sending, *stats.receiving)] == [0.0, 0.0]
+
+
+def test_a_server_that_hangs_up_while_pika_looks_is_no_surprise(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pika asks a new socket for its peer, and takes one that has none for a mistake of ours."""
+
+    class HungUp(socket.socket):
+        def getpeername(self) -> Any:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(socket, "socket", HungUp)
+    with pytest.raises(ConnectionResetError):
+        Link(RabbitSettings(url=rabbitmq.url), "test")
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_no_surprise() -> None:
+    """What pika asserts while a handshake is broken off would end a consumer for good."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"amqp://u:p@127.0.0.1:{mute.getsockname()[1]}/"
+        with pytest.raises((TimeoutError, AMQPError)):
+            Link(RabbitSettings(url=url, connect_timeout_s=1), "test")
 
 
 def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(
@@ -206,7 +263,6 @@ def test_a_killed_broker_is_told_once_by_each_side_and_without_a_traceback(
     """Pika's own errors, some for every attempt to connect, are kept for whoever asks at DEBUG."""
     caplog.set_level(logging.INFO)
     file = tmp_path / "gearshift.toml"
-    RabbitMQ.install()
     with RabbitMQ() as broker:
         file.write_text(
             f'profile = "p"\n[profiles.p]\nbackend = "rabbitmq"\nurl = "{broker.url}"\n'
@@ -234,7 +290,7 @@ def test_other_users_of_pika_keep_its_log_lines(
 ) -> None:
     """Only what our own connections log is taken away, also in the same process."""
     open_bus().producer(name).send("x")
-    (port,) = free_ports(1)
+    (port,) = reserve_ports(1)
     with pytest.raises(AMQPConnectionError):
         pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port))
     assert [each for each in caplog.records if each.name.startswith("pika")]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from support.waiting import ack_all, take, until
 
 import gearshift
 from gearshift.errors import (
@@ -15,11 +16,12 @@ from gearshift.errors import (
     MessageTooLarge,
     OutcomeUnknown,
     PublishRefused,
+    UnknownChannel,
     Unroutable,
 )
 from native_brokers import RabbitMQ
 
-from .conftest import OpenBus, take, until
+from .conftest import OpenBus, take_raw
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -88,14 +90,16 @@ def test_close_does_not_hang_under_a_memory_alarm(
 def test_a_message_that_no_queue_takes_is_unroutable(
     open_bus: OpenBus, raw: BlockingChannel, name: str
 ) -> None:
-    """The broker acknowledges it all the same; it is an error here, and the next one is not."""
-    bus = open_bus()
-    producer = bus.producer(name)
-    raw.queue_unbind(f"{name}.default", name, "")
-    with pytest.raises(Unroutable) as caught:
-        producer.send({})
+    """The broker acknowledges it all the same; behind an exchange of others it is an error that
+    says where it was sent, and the next one is not."""
+    raw.exchange_declare(name, "fanout", durable=True)
+    raw.queue_declare(f"{name}-queue")
+    bus = open_bus(f'[channels.c]\nnative.rabbitmq.exchange = "{name}"')
+    producer = bus.producer("c")
+    with pytest.raises(Unroutable, match=f"NO_ROUTE from exchange '{name}' by 'key'") as caught:
+        producer.send({}, key="key")
     assert not caught.value.retryable
-    raw.queue_bind(f"{name}.default", name, "")
+    raw.queue_bind(f"{name}-queue", name, "")
     producer.send({})
 
 
@@ -130,24 +134,144 @@ def test_a_full_queue_is_a_refusal_that_may_pass(
     with pytest.raises(PublishRefused) as caught:
         producer.send({"n": 2})
     assert caught.value.retryable
-    assert take(raw, name)[0].message_id == first.id
+    assert take_raw(raw, name)[0].message_id == first.id
     producer.send({"n": 3})
-    assert take(raw, name)[1] == b'{"n":3}'
+    assert take_raw(raw, name)[1] == b'{"n":3}'
 
 
-def test_a_message_that_the_channel_is_closed_over_fails_alone(
+def test_what_one_of_several_queues_refuses_is_unknown(
     open_bus: OpenBus, raw: BlockingChannel, name: str
 ) -> None:
-    """An exchange deleted meanwhile closes the AMQP channel; the producer outlives that."""
+    """The broker says no more than that, and another group has it."""
+    bus = open_bus(f'[channels.{name}]\ngroups = ["g"]')
+    producer = bus.producer(name)
+    full = raw.queue_declare(
+        "", exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+    ).method.queue
+    raw.queue_bind(full, name)
+    with pytest.raises(OutcomeUnknown):
+        producer.send(1)
+    (delivery,) = bus.consumer(name, group="g").receive(timeout_s=20)
+    assert delivery.value == 1
+
+
+@pytest.mark.parametrize("semantics", ["queue", "stream"])
+def test_an_exchange_deleted_under_a_producer_is_declared_again(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, semantics: str
+) -> None:
+    """The send that meets it waits for that, and reaches the channel's group."""
+    bus = open_bus(f'[channels.{name}]\nsemantics = "{semantics}"\ngroups = ["g"]')
+    producer, consumer = bus.producer(name), bus.consumer(name, group="g")
+    producer.send(1)
+    raw.exchange_delete(name)
+    producer.send(2)
+    assert sorted(one.value for one in take(consumer, 2)) == [1, 2]
+
+
+@pytest.mark.parametrize("semantics", ["queue", "stream"])
+def test_queues_deleted_under_a_producer_are_declared_again(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, semantics: str
+) -> None:
+    """The broker took the message as the exchange is there, and returned it; it is sent again."""
+    bus = open_bus(
+        f'[channels.{name}]\nsemantics = "{semantics}"\ngroups = ["g", "h"]\n'
+        + ("partitions = 1" if semantics == "stream" else "")
+    )
+    producer = bus.producer(name)
+    producer.send_many(range(5))
+    for queue in (f"{name}.g", f"{name}.h", f"{name}:0"):
+        raw.queue_delete(queue)
+    receipts = producer.send_many(range(5, 50))
+    assert len(receipts) == 45
+    for group in ("g", "h"):
+        with bus.consumer(name, group=group) as consumer:
+            assert [one.value for one in take(consumer, 45)] == list(range(5, 50))
+
+
+@pytest.mark.parametrize("is_away", [True, False], ids=["away", "reading"])
+def test_a_group_reads_a_partition_that_was_made_anew_from_its_beginning(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, is_away: bool
+) -> None:
+    """Its position in the deleted one says nothing of the new one; the other partition's stands."""
+    bus = open_bus(f'[channels.{name}]\nsemantics = "stream"\ngroups = ["g"]\npartitions = 2')
+    producer = bus.producer(name)
+    consumer = bus.consumer(name, group="g")
+    producer.send_many(range(10))  # in turn
+    ack_all(take(consumer, 10))
+    assert consumer.flush()
+    if is_away:
+        consumer.close()
+    raw.queue_delete(f"{name}:0")
+    producer.send_many(range(10, 16))
+    if is_away:
+        consumer = bus.consumer(name, group="g")
+    found: set[object] = set()
+    while len(found) < 6:  # what the other partition got may be sent to it twice
+        found.update(ack_all(take(consumer, 1)))
+    assert found == set(range(10, 16))
+
+
+def test_a_queue_that_was_unbound_under_a_producer_is_bound_again(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """With what waited in it before."""
     bus = open_bus()
     producer = bus.producer(name)
-    producer.send({})
-    raw.exchange_delete(name)
-    with pytest.raises(gearshift.errors.UnknownChannel, match=name):
-        producer.send({})
-    raw.exchange_declare(name, "fanout", durable=True)
-    raw.queue_bind(f"{name}.default", name, "")
-    producer.send({})
+    producer.send(1)
+    raw.queue_unbind(f"{name}.default", name, "")
+    producer.send(2)
+    with bus.consumer(name) as consumer:
+        assert [one.value for one in take(consumer, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["classic", "stream"])
+def test_an_adopted_queue_that_is_gone_is_waited_for(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, kind: str
+) -> None:
+    """It is not made: a send fails at its deadline and names it; once it is back they go on."""
+    queue = f"{name}-theirs"
+    semantics = "stream" if kind == "stream" else "queue"
+
+    def make() -> None:
+        raw.queue_declare(queue, durable=True, arguments={"x-queue-type": kind})
+
+    make()
+    bus = open_bus(
+        f'[channels.{name}]\nsemantics = "{semantics}"\nnative.rabbitmq = {{ queue = "{queue}" }}'
+    )
+    producer = bus.producer(name)
+    raw.queue_delete(queue)
+    with pytest.raises(UnknownChannel, match=queue):
+        producer.send(1, timeout_s=2.0)
+    make()
+    producer.send(3)
+    with bus.consumer(name) as consumer:
+        assert [one.value for one in take(consumer, 1)] == [3]
+
+
+def test_an_adopted_exchange_that_is_gone_is_waited_for(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """It is not made: a send fails at its deadline and says why; once it is back they go on."""
+    exchange, queue = f"{name}-theirs", f"{name}-queue"
+    raw.queue_declare(queue)
+
+    def make() -> None:
+        raw.exchange_declare(exchange, "fanout", durable=True)
+        raw.queue_bind(queue, exchange)
+
+    make()
+    bus = open_bus(f'[channels.{name}]\nnative.rabbitmq = {{ exchange = "{exchange}" }}')
+    producer = bus.producer(name)
+    raw.exchange_delete(exchange)
+    with pytest.raises(UnknownChannel, match=exchange):
+        producer.send(1, timeout_s=2.0)
+    with pytest.raises(UnknownChannel, match=exchange):  # met while it is being looked for
+        producer.send(2, timeout_s=0.3)
+    assert bus.stats().sending[0].silent_s > 0
+    make()
+    producer.send(3)
+    assert take_raw(raw, queue)[1] == b"3"
 
 
 @pytest.mark.parametrize("semantics", ["queue", "stream"])

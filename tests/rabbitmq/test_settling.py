@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from support.waiting import take, until
 
 import gearshift
 from gearshift.driver import ChannelSpec, ConsumerSpec, Incoming, Settlement, Verdict
@@ -19,7 +21,7 @@ from gearshift_rabbitmq.consumer import Consumer
 from gearshift_rabbitmq.settings import RabbitSettings
 from native_brokers import RabbitMQ
 
-from .conftest import OpenBus, ready_in, take, until
+from .conftest import OpenBus, ready_in, take_raw
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -37,21 +39,24 @@ class Driver:
         admin = self.backend.admin()
         admin.declare(self.spec)
         admin.close()
-        producer = self.backend.producer(self.spec)
-        producer.submit([Message(b"%d" % n, id=str(n)) for n in range(messages)], lambda _: None)
-        assert producer.flush(20)
-        producer.close(5)
+        self.publish(messages)
         self.retries_may_connect = threading.Event()
         self.consumer = self.another(self._connect)
         self.received = self.receive(self.consumer, messages)
+
+    def publish(self, count: int) -> None:
+        producer = self.backend.producer(self.spec)
+        producer.submit([Message(b"%d" % n, id=str(n)) for n in range(count)], lambda _: None)
+        assert producer.flush(20)
+        producer.close(5)
 
     def another(self, connect: Callable[[str], Link] | None = None) -> Consumer:
         wanted = ConsumerSpec(channel=self.spec, group="g", member="", prefetch=100)
         return Consumer(connect or (lambda purpose: Link(self.settings, purpose)), wanted)
 
-    def receive(self, consumer: Consumer, count: int) -> list[Incoming]:
+    def receive(self, consumer: Consumer, count: int, at_once: int = 100) -> list[Incoming]:
         found: list[Incoming] = []
-        assert until(lambda: found.extend(consumer.receive(100, 0.2)) or len(found) >= count)
+        assert until(lambda: found.extend(consumer.receive(at_once, 0.2)) or len(found) >= count)
         return found
 
     def retry(self, number: int, delay_s: float) -> Settlement:
@@ -153,21 +158,104 @@ def test_a_short_delay_does_not_wait_behind_a_long_one(open_bus: OpenBus, name: 
     again.ack()
 
 
-def test_late_acks_after_the_broker_took_the_message_back_are_stale(
+def _one_soon_late(
+    producer: gearshift.Producer, consumer: gearshift.Consumer, limit_s: float
+) -> list[gearshift.Delivery]:
+    """Two deliveries in hand, the first of which has been held for half of the limit."""
+    producer.send("late")
+    (late,) = consumer.receive(timeout_s=20)
+    assert consumer.receive(timeout_s=limit_s / 2) == []
+    producer.send("other")
+    return [late, *consumer.receive(timeout_s=20)]
+
+
+@pytest.mark.parametrize("hasty", [3.0], indirect=True, ids=["3 s"])
+def test_only_what_is_held_for_too_long_is_stale_and_comes_again(
+    open_bus: OpenBus,
+    raw: BlockingChannel,
+    name: str,
+    hasty: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Past the broker's consumer_timeout one comes again, and what else is in hand still counts."""
+    bus = open_bus(profile=f"consumer_timeout_s = {hasty}")
+    producer, consumer = bus.producer(name), bus.consumer(name)
+    late, other = _one_soon_late(producer, consumer, hasty)
+    assert until(lambda: "not settled within 3 s" in caplog.text)
+    other.ack()
+    with pytest.raises(StaleDelivery):
+        late.ack()
+    (again,) = consumer.receive(timeout_s=60)
+    assert (again.value, again.redelivered) == ("late", True)
+    again.ack()
+    assert consumer.flush()
+    assert bus.stats().receiving[0].reconnects == 0
+    bus.close()
+    assert ready_in(raw, f"{name}.default") + ready_in(raw, f"{name}.default:suspects") == 0
+
+
+@pytest.mark.parametrize("hasty", [3.0], indirect=True, ids=["3 s"])
+def test_what_waits_behind_slow_work_is_called_once(
     open_bus: OpenBus, name: str, hasty: float
 ) -> None:
-    """Past the broker's consumer_timeout it comes again; the old delivery settles nothing."""
+    """The buffer goes back before it is held for too long: in order, and without an attempt.
+
+    Long enough for a busy machine to settle in time what it works on.
+    """
+    bus = open_bus(profile=f"consumer_timeout_s = {hasty}")
+    consumer = bus.consumer(name, prefetch=500)
+    bus.producer(name).send_many(range(8))
+    calls = []
+    while len(calls) < 8:
+        (delivery,) = take(consumer, 1)
+        time.sleep(hasty / 6)  # the work
+        calls.append((delivery.value, delivery.attempt))
+        delivery.ack()
+    assert calls == [(number, 1) for number in range(8)]
+    assert consumer.flush()
+    assert consumer.receive(timeout_s=0.1) == []
+    assert bus.stats().receiving[0].reconnects == 0
+
+
+@pytest.mark.parametrize("rabbitmq", ["rabbitmq4"], indirect=True)
+def test_the_broker_is_told_how_long_a_message_may_be_held(
+    open_bus: OpenBus, name: str, hasty: float
+) -> None:
+    """RabbitMQ 4.3 keeps to the consumer's own time, whatever its consumer_timeout is."""
     bus = open_bus()
     consumer = bus.consumer(name)
     bus.producer(name).send({})
-    (late,) = consumer.receive(timeout_s=20)
+    (delivery,) = consumer.receive(timeout_s=20)
+    assert consumer.receive(timeout_s=1.5 * hasty) == []
+    delivery.ack()
+    assert consumer.flush()
+
+
+@pytest.mark.parametrize("rabbitmq", ["rabbitmq4"], indirect=True)
+def test_what_the_broker_takes_back_alone_costs_the_others_nothing(
+    open_bus: OpenBus,
+    raw: BlockingChannel,
+    name: str,
+    hasty: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It also ends the subscription, as if the queue were gone: that is told, and healed."""
+    raw.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+    bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
+    producer, consumer = bus.producer("c"), bus.consumer("c")
+    late, other = _one_soon_late(producer, consumer, hasty)
+    assert until(lambda: "not settled within" in caplog.text)
+    other.ack()
+    assert consumer.flush()
     (again,) = consumer.receive(timeout_s=60)
-    assert again.id == late.id
-    assert again.redelivered
-    with pytest.raises(StaleDelivery):
-        late.ack()
+    assert (again.value, again.redelivered) == ("late", True)
     again.ack()
     assert consumer.flush()
+    with pytest.raises(StaleDelivery):
+        late.ack()
+    assert "longer than its consumer_timeout" in caplog.text
+    bus.close()
+    assert ready_in(raw, name) == 0
 
 
 def test_processing_longer_than_the_consumer_timeout_is_refused(
@@ -200,17 +288,15 @@ def test_a_dead_letter_that_is_refused_leaves_the_original_unsettled(
     bus = open_bus(REFUSING_DEAD_LETTERS.format(name=name))
     consumer = bus.consumer(name)
     receipt = bus.producer(name).send({"n": 1})
-    for attempt in (1, 2):
-        (delivery,) = consumer.receive(timeout_s=20)
-        assert (delivery.id, delivery.attempt) == (receipt.id, attempt)
-        delivery.reject("no good")
     (delivery,) = consumer.receive(timeout_s=20)
-    raw.queue_purge(queue)
     delivery.reject("no good")
-    properties, body = take(raw, queue)
+    assert until(lambda: bus.stats().receiving[0].unstored == 1)
+    raw.queue_purge(queue)
+    assert until(lambda: consumer.receive(timeout_s=0.1) or ready_in(raw, queue))
+    properties, body = take_raw(raw, queue)
     assert (properties.message_id, body) == (receipt.id, b'{"n":1}')
     assert properties.headers["dead-letter-reason"] == "no good"
-    assert properties.headers["dead-letter-attempts"] == 3
+    assert properties.headers["dead-letter-attempts"] == 1
     assert until(lambda: _nothing_left(bus, name))
 
 
@@ -237,3 +323,69 @@ ENDS = ("", ":undeliverable")
 def _nothing_left(bus: gearshift.Bus, name: str) -> bool:
     (status,) = bus.groups(name)
     return status.ready == 0
+
+
+def test_a_subscription_gives_way_to_a_smaller_one_when_all_it_allows_is_here(
+    rabbitmq: RabbitMQ, raw: BlockingChannel, name: str
+) -> None:
+    """It goes by what core has room for; every message comes once, in order."""
+    driver = Driver(rabbitmq, name, 0)
+    consumer, queue = driver.consumer, f"{name}.g"
+    driver.publish(40)
+    found: list[Incoming] = []
+
+    assert until(lambda: found.extend(consumer.receive(8 - len(found), 0.2)) or len(found) == 8)
+    assert until(lambda: ready_in(raw, queue) == 32)  # before anything is known of their size
+    consumer.settle([Settlement(one.token, Verdict.ACK) for one in found[:6]])
+    # Two are in hand and no more wanted; six more came, and one to the next subscription.
+    assert until(lambda: consumer.receive(0, 0.1) or ready_in(raw, queue) == 25)
+    consumer.settle([Settlement(one.token, Verdict.ACK) for one in found[6:]])
+    while len(found) < 40:
+        (one,) = driver.receive(consumer, 1, at_once=1)
+        consumer.settle([Settlement(one.token, Verdict.ACK)])
+        found.append(one)
+    assert bodies(found) == [b"%d" % n for n in range(40)]
+    assert not any(one.redelivered for one in found)
+    driver.close()
+
+
+def test_large_messages_stay_with_the_broker(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """With one in hand the consumer holds few, whatever ``prefetch`` is; it gets all of them."""
+    bus = open_bus(f"[channels.{name}]\nprefetch_bytes = 65536")
+    bus.producer(name).send_many([bytes([n]) * 16384 for n in range(40)])
+    with bus.consumer(name) as consumer:
+        (first,) = take(consumer, 1)
+        assert until(lambda: ready_in(raw, f"{name}.default") == 32)
+        found = [first.body]
+        first.ack()
+        while len(found) < 40:
+            (one,) = take(consumer, 1)
+            found.append(one.body)
+            one.ack()
+        assert found == [bytes([n]) * 16384 for n in range(40)]
+
+
+def test_small_messages_come_in_numbers(open_bus: OpenBus, raw: BlockingChannel, name: str) -> None:
+    """Once their size is known, the consumer holds all that prefetch allows."""
+    bus = open_bus()
+    bus.producer(name).send_many(range(150))
+    with bus.consumer(name) as consumer:
+        assert consumer.receive(timeout_s=20)
+        assert until(lambda: ready_in(raw, f"{name}.default") == 50)
+
+
+def test_order_is_kept_while_the_size_of_messages_changes(open_bus: OpenBus, name: str) -> None:
+    """One subscription gives way to another again and again, and none takes anything back."""
+    bus = open_bus(f"[channels.{name}]\nprefetch_bytes = 262144")
+    sizes = itertools.cycle([10] * 200 + [60_000] * 20)
+    bodies = [b"%d " % n + bytes(next(sizes)) for n in range(2_000)]
+    bus.producer(name).send_many(bodies)
+    with bus.consumer(name) as consumer:
+        found: list[tuple[bytes | None, bool | None]] = []
+        while len(found) < len(bodies):
+            for delivery in take(consumer, 1):
+                found.append((delivery.body, delivery.redelivered))
+                delivery.ack()
+    assert found == [(body, False) for body in bodies]

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import zlib
 from collections.abc import Sequence
+from typing import cast
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
+from support.waiting import ack_all, take, until
 
 import gearshift
+from gearshift import Start, StartAt
 from gearshift.errors import TopologyConflict
 
-from .conftest import OpenBus, ready_in, until
+from .conftest import OpenBus, ready_in
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
 
 def stream(name: str, more: str = "partitions = 2") -> str:
     return f'[channels.{name}]\nsemantics = "stream"\ngroups = ["g"]\n{more}\n'
-
-
-def take(consumer: gearshift.Consumer, count: int) -> list[gearshift.Delivery]:
-    deliveries: list[gearshift.Delivery] = []
-    assert until(lambda: deliveries.extend(consumer.receive(count, timeout_s=0.5)) or (
-        len(deliveries) >= count
-    ))  # fmt: skip
-    return deliveries
-
-
-def ack_all(deliveries: Sequence[gearshift.Delivery]) -> list[object]:
-    for delivery in deliveries:
-        delivery.ack()
-    return [delivery.value for delivery in deliveries]
 
 
 def read_raw(raw: BlockingChannel, queue: str, count: int) -> list[bytes]:
@@ -50,6 +40,15 @@ def read_raw(raw: BlockingChannel, queue: str, count: int) -> list[bytes]:
             break
     raw.cancel()
     return bodies
+
+
+def has_exchange(raw: BlockingChannel, exchange: str) -> bool:
+    """Whether the broker has it."""
+    try:
+        raw.connection.channel().exchange_declare(exchange, passive=True)
+    except ChannelClosedByBroker:
+        return False
+    return True
 
 
 def position_of(raw: BlockingChannel, queue: str) -> bytes | None:
@@ -105,6 +104,25 @@ def test_a_position_never_passes_what_is_unsettled(
         assert ack_all(take(again, 4)) == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("position", [b"0", b"time:0"], ids=["offset", "time"])
+def test_a_position_keeps_the_note_of_a_death(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, position: bytes
+) -> None:
+    """Also where no offset is known yet; a close in between changes neither."""
+    bus = open_bus(stream(name, "partitions = 1"))
+    bus.producer(name).send_many(["killer", "other"])
+    with bus.consumer(name, group="g") as consumer:
+        consumer.ready()
+    note = {"gearshift-note": "gearshift ab 2 0 1 1"}  # "ab" has died with the message at 0
+    queue = f"{name}:0:g"
+    raw.basic_publish("", queue, position, pika.BasicProperties(delivery_mode=2, headers=note))
+    for _ in range(2):
+        with bus.consumer(name, group="g") as consumer:
+            (delivery,) = consumer.receive(5, timeout_s=30)
+            assert (delivery.value, delivery.attempt) == ("killer", 3)
+        assert position_of(raw, queue) == position
+
+
 def test_partitions_have_one_owner_each_and_go_to_who_is_left(open_bus: OpenBus, name: str) -> None:
     """Two members share four partitions; when one closes, the other has them all."""
     bus = open_bus(stream(name, "partitions = 4"))
@@ -115,6 +133,18 @@ def test_partitions_have_one_owner_each_and_go_to_who_is_left(open_bus: OpenBus,
     assert until(lambda: first.partitions == {0, 1, 2, 3})
     bus.producer(name).send_many(range(8))
     assert sorted(ack_all(take(first, 8))) == list(range(8))
+
+
+def test_a_stream_that_was_left_half_made_is_completed(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """Whoever began it died with one partition of two there; the next makes the other."""
+    raw.exchange_declare(name, "direct", durable=True)
+    raw.queue_declare(f"{name}:0", durable=True, arguments={"x-queue-type": "stream"})
+    bus = open_bus(stream(name))
+    bus.producer(name).send_many(range(4))
+    with bus.consumer(name, group="g") as consumer:
+        assert sorted(ack_all(take(consumer, 4))) == [0, 1, 2, 3]
 
 
 def test_work_longer_than_the_brokers_limit_keeps_its_partition(
@@ -169,6 +199,18 @@ def test_a_deleted_stream_takes_its_positions_along(
         assert ack_all(take(consumer, 1)) == ["new"]
 
 
+def test_a_deleted_stream_takes_a_group_along_that_has_no_position_yet(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """Its only member left as soon as it had come."""
+    bus = open_bus(stream(name))
+    bus.producer(name)
+    with bus.consumer(name, group="unlisted", create=True):
+        assert until(lambda: has_exchange(raw, f"{name}:unlisted:members"))
+    bus.delete(name)
+    assert not has_exchange(raw, f"{name}:unlisted:members")
+
+
 def test_retention_is_the_queues_own(open_bus: OpenBus, raw: BlockingChannel, name: str) -> None:
     """The broker is told age, size and segment: declaring with the same is no conflict, and
     another age is."""
@@ -189,6 +231,101 @@ def test_retention_is_the_queues_own(open_bus: OpenBus, raw: BlockingChannel, na
     )
     with pytest.raises(TopologyConflict, match="another 'x-max-"):
         open_bus(stream(name, "partitions = 1\nretention_s = 60")).producer(name)
+
+
+def short_stream(name: str) -> str:
+    """One partition that keeps about ten messages of 100 bytes."""
+    return stream(
+        name,
+        "partitions = 1\n"
+        "native.rabbitmq = { stream_max_bytes = 3000, stream_segment_bytes = 1000 }",
+    )
+
+
+def send_one_by_one(bus: gearshift.Bus, name: str, count: int) -> None:
+    """A segment ends between chunks only, and what is sent together may be one chunk."""
+    producer = bus.producer(name)
+    for number in range(count):
+        producer.send({"n": number, "fill": "x" * 80})
+
+
+def oldest(raw: BlockingChannel, queue: str) -> int:
+    """The offset of the first message that is still there."""
+    looking = raw.connection.channel()
+    looking.basic_qos(prefetch_count=1)
+    found: list[int] = []
+
+    def note(_: object, __: object, properties: pika.BasicProperties, ___: bytes) -> None:
+        found.append(cast(dict[str, int], properties.headers)["x-stream-offset"])
+
+    looking.basic_consume(queue, note, arguments={"x-stream-offset": "first"})
+    while not found:
+        raw.connection.process_data_events(1.0)
+    looking.close()
+    return found[0]
+
+
+def numbers(deliveries: Sequence[gearshift.Delivery]) -> list[int]:
+    """Ack them; what they were numbered."""
+    return [cast(dict[str, int], value)["n"] for value in ack_all(deliveries)]
+
+
+def told_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings of messages that retention has deleted."""
+    return [line for line in caplog.messages if "deleted by retention" in line]
+
+
+@pytest.mark.parametrize("reopened", [True, False], ids=["away", "reading"])
+def test_what_retention_has_taken_from_a_group_is_told_and_counted(
+    open_bus: OpenBus,
+    raw: BlockingChannel,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+    reopened: bool,
+) -> None:
+    """One warning and the number of offsets, whether the group was away or too slow; offsets that
+    the broker uses for itself between messages are no loss."""
+    bus = open_bus(short_stream(name))
+    consumer = bus.consumer(name, group="g", prefetch=1)
+    send_one_by_one(bus, name, 1)
+    (before,) = take(consumer, 1)
+    if reopened:
+        before.ack()
+        assert consumer.flush()
+        consumer.close()
+    send_one_by_one(bus, name, 200)
+    assert until(lambda: oldest(raw, f"{name}:0") > 150)
+    if reopened:
+        consumer = bus.consumer(name, group="g", prefetch=1)
+    else:
+        before.ack()
+    found = take(consumer, 1)
+    while numbers(found[-1:]) != [199]:
+        found += take(consumer, 1)
+    skipped = [
+        after.position.offset - one.position.offset - 1
+        for one, after in itertools.pairwise([before, *found])
+        if one.position and after.position
+    ]
+    (stats,) = bus.stats().receiving
+    assert stats.skipped == max(skipped)
+    assert sum(gap > 0 for gap in skipped) > 1  # one is the loss; the broker's own make the others
+    (warning,) = told_of(caplog)
+    assert f"{name!r}, group 'g', partition 0: {stats.skipped} messages" in warning
+
+
+def test_a_new_group_of_a_stream_that_was_cut_has_lost_nothing(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asked for what is there; so does one that goes back to the beginning."""
+    bus = open_bus(short_stream(name))
+    send_one_by_one(bus, name, 100)
+    assert until(lambda: oldest(raw, f"{name}:0") > 50)
+    with bus.consumer(name, group="g") as consumer:
+        first = numbers(take(consumer, 1))
+        consumer.seek(Start(StartAt.OFFSET, {0: 0}))
+        assert numbers(take(consumer, 1)) == first != [0]
+    assert told_of(caplog) == []
 
 
 def test_the_number_of_partitions_cannot_change(open_bus: OpenBus, name: str) -> None:

@@ -15,7 +15,7 @@ import gearshift
 from gearshift.doctor import Status, examine
 from gearshift.errors import AuthenticationFailed, ConfigError, ConnectionFailed
 from native_brokers import RabbitMQ
-from native_brokers.ports import free_ports
+from native_brokers.ports import reserve_ports
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -34,7 +34,7 @@ def certificates() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def tls_port() -> int:
     """Where the broker speaks TLS."""
-    return free_ports(1)[0]
+    return reserve_ports(1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,6 @@ def broker(certificates: Path, tls_port: int) -> Iterator[RabbitMQ]:
         "ssl_options.certfile": str(certificates / "server.pem"),
         "ssl_options.keyfile": str(certificates / "server.key"),
     }
-    RabbitMQ.install()
     with RabbitMQ(settings=settings) as started:
         yield started
 

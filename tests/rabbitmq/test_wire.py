@@ -11,7 +11,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from gearshift.errors import InvalidMessage, NotSupported
 
-from .conftest import OpenBus, take
+from .conftest import OpenBus, take_raw
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -33,7 +33,7 @@ def test_a_plain_client_finds_everything_under_its_standard_name(
         reply_to="answers",
         type="order.created",
     )
-    properties, body = take(raw, f"{name}.default")
+    properties, body = take_raw(raw, f"{name}.default")
     assert body == b'{"n":1}'
     assert properties.message_id == "id-1"
     assert properties.content_type == "application/json"
@@ -124,7 +124,7 @@ def test_what_the_broker_adds_is_neither_shown_nor_sent_on(
     (delivery,) = consumer.receive(timeout_s=20)
     assert delivery.headers.pairs == (("own", "kept"),)
     bus.close()
-    properties, _ = take(raw, f"{name}.default")
+    properties, _ = take_raw(raw, f"{name}.default")
     deaths = properties.headers.get("x-death", [])
     assert [death["queue"] for death in deaths] == [f"{name}.default:retry-1s"]
 

@@ -6,13 +6,14 @@ import logging
 
 import pytest
 from redis import Redis as Client
+from support.waiting import ack_all, take, until
 
 import gearshift
 from gearshift import errors
 from gearshift_redis.settings import RedisChannel, RedisSettings
 from native_brokers import Redis
 
-from .conftest import OpenBus, ack_all, take
+from .conftest import OpenBus
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -49,6 +50,33 @@ def test_a_full_server_refuses_and_nothing_is_half_stored(open_bus: OpenBus, nam
         raw.config_set("maxmemory", "0")
         producer.send("after")
         assert ack_all(take(bus.consumer(name, group="g"), 2)) == ["before", "after"]
+
+
+def test_a_full_server_keeps_consumers_at_work(open_bus: OpenBus, name: str) -> None:
+    """What waits is handled; a retry that cannot be stored is kept and counted, and comes again."""
+    with Redis() as full, Client.from_url(full.url) as raw:
+        bus = open_bus("retry_delay_s = 0.05", url=full.url)
+        bus.producer(name).send_many(["bad", "good"])
+        consumer = bus.consumer(name, group="g")
+        raw.config_set("maxmemory", "1mb")
+        for attempt in (1, 2):
+            bad = next(d for d in consumer.iterate(idle_timeout_s=20) if not acked_good(d))
+            assert (bad.value, bad.attempt) == ("bad", attempt)
+            bad.retry()
+        assert until(lambda: "memory is full" in (bus.stats().receiving[0].obstacle or ""))
+        raw.config_set("maxmemory", "0")
+        (bad,) = consumer.receive(timeout_s=20)
+        assert (bad.value, bad.attempt) == ("bad", 3)
+        bad.ack()
+        assert consumer.flush()
+        assert bus.stats().receiving[0].reconnects == 0
+
+
+def acked_good(delivery: gearshift.Delivery[str]) -> bool:
+    """Ack it if it is the good one."""
+    if delivery.value == "good":
+        delivery.ack()
+    return delivery.outcome == "ack"
 
 
 def test_a_wrong_password_is_told_without_it(
@@ -106,6 +134,25 @@ def test_wrong_settings_are_refused_by_name(settings: dict[str, object], reason:
         RedisSettings(**settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="stream: is empty"):
         RedisChannel(stream="")
+
+
+def test_a_frozen_server_is_silent_for_a_sender_too(
+    redis: Redis, open_bus: OpenBus, name: str
+) -> None:
+    """From its last word on, not from when the client gave up waiting; then they heal."""
+    bus = open_bus(profile="timeout_s = 1.0")
+    producer = bus.producer(name)
+    producer.send(1)
+    redis.pause()
+    try:
+        sending = producer.submit(2, timeout_s=60)
+        assert until(lambda: bus.stats().sending[0].disconnected)
+        silent_s = bus.stats().sending[0].silent_s
+    finally:
+        redis.resume()
+    assert silent_s >= 1.0
+    assert sending.result(90)
+    assert until(lambda: bus.stats().sending[0].silent_s == 0.0)
 
 
 def test_a_killed_server_brings_every_retry_back(open_bus: OpenBus, name: str) -> None:

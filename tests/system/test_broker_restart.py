@@ -110,8 +110,7 @@ def test_a_killed_broker_loses_nothing_and_both_sides_go_on(broker: Broker, tmp_
 def test_an_unreachable_broker_is_one_clear_error(broker: Broker, tmp_path: Path) -> None:
     """A broker that is down is named by host and port, and the error says that waiting may help."""
     file = settings(broker, tmp_path)
-    broker.start()
-    broker.stop()
+    broker.kill()
     with gearshift.open(file) as bus, pytest.raises(gearshift.errors.ConnectionFailed) as caught:
         bus.producer("orders", timeout_s=2.0)
     assert f"127.0.0.1:{broker.port}" in str(caught.value)

@@ -19,7 +19,9 @@ def test_every_order_is_accounted_for(
 ) -> None:
     """GEARSHIFT_PROFILE alone chooses the broker; both groups process every order at least once."""
     if profile == "rabbit":
-        monkeypatch.setenv("RABBITMQ_URL", request.getfixturevalue("rabbitmq").url)
+        rabbitmq = request.getfixturevalue("rabbitmq")
+        monkeypatch.setenv("RABBITMQ_URL", rabbitmq.url)
+        before = rabbitmq.names()
     if profile == "kafka":
         monkeypatch.setenv("KAFKA_BOOTSTRAP", request.getfixturevalue("kafka").url)
     run = subprocess.run(
@@ -30,3 +32,5 @@ def test_every_order_is_accounted_for(
     assert "billing    9999 processed" in run.stdout  # all but the poison order
     assert run.stdout.count(" 0 lost") == 2
     assert "dead       order 13: gave up after 3 attempts" in run.stdout
+    if profile == "rabbit":
+        assert rabbitmq.names() == before

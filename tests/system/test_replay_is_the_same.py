@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift.driver import Start, StartAt
 from native_brokers import Broker, Kafka, RabbitMQ
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+# The brokers, of which three may have to start, have limits of their own.
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(180, func_only=True)]
 
 #: Per key, what came in the order in which it came.
 Ledger: TypeAlias = dict[str, list[tuple[int, str]]]
 
 MESSAGES = 600
-PATIENCE_S = 60.0
 
 
 def workload(seed: int) -> list[tuple[str, str]]:

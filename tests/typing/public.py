@@ -57,7 +57,7 @@ def receiving(bus: Bus) -> None:
             assert_type(delivery, Delivery[Order])
             assert_type(delivery.value, Order)
             assert_type(delivery.headers, Headers)
-            assert_type(delivery.key, str | None)
+            assert_type(delivery.key, str | bytes | None)
             assert_type(delivery.redelivered, bool | None)
             assert_type(delivery.position, Position | None)
             delivery.retry(delay_s=1.0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +142,20 @@ def test_json_that_is_too_deep_is_refused(brackets: tuple[bytes, bytes]) -> None
         JSON.encode(value)
 
 
+@pytest.mark.parametrize("innermost", [1, None, "[{", '"[\\"{', "[" * 600, "]" * 600])
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {'"[': value}])
+def test_the_depth_of_json_has_one_limit(wrap: Callable[[Any], Any], innermost: Any) -> None:
+    """The same on both ways and on every Python; brackets in texts and keys do not count."""
+    value: Any = innermost
+    for _ in range(codecs.MAX_JSON_DEPTH):
+        value = wrap(value)
+    assert decode(JSON, JSON.encode(value)[0], None) == value
+    with pytest.raises(EncodeError, match="nested too deeply for JSON; the limit is 500 levels"):
+        JSON.encode(wrap(value))
+    with pytest.raises(DecodeError, match="nested too deeply; the limit is 500 levels"):
+        decode(JSON, msgspec.json.encode(wrap(value)), None)
+
+
 def test_json_over_the_limit_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text has both sizes; other bodies of that size are fine."""
     monkeypatch.setattr(codecs, "MAX_JSON_BYTES", 10)
@@ -156,3 +173,51 @@ def test_a_foreign_body_without_content_type_is_what_the_codec_says(
 ) -> None:
     """The default guesses nothing: it stays bytes until the channel names its codec."""
     assert decode(codec_named(codec), b'{"n": 1}', None) == value
+
+
+GZIPPED = gzip.compress(b'{"n": 1}', mtime=0)
+
+
+@pytest.mark.parametrize("codec", [AUTO, JSON, TEXT])
+@pytest.mark.parametrize(
+    ("body", "content_encoding", "said"),
+    [
+        (GZIPPED, "gzip", r"content_encoding 'gzip'.*gzip\.decompress"),
+        (zlib.compress(b"{}"), "Deflate", r"content_encoding 'Deflate'.*zlib\.decompress"),
+        ('"ü"'.encode("latin-1"), "latin-1", r"content_encoding 'latin-1'.*decode\('latin-1'\)"),
+        ('"ü"'.encode("utf-16"), "utf-16", r"content_encoding 'utf-16'"),
+        (GZIPPED, None, "begins like gzip"),
+        (b'\0\0\0\1\2{"n": 1}\xff', None, r"schema id 258.*schema registry.*body\[5:\]"),
+    ],
+)
+def test_a_packed_body_is_not_unpacked_and_the_error_says_what_it_is(
+    codec: codecs.Codec, body: bytes, content_encoding: str | None, said: str
+) -> None:
+    """Each with the next step."""
+    target = str if codec is TEXT else Struct
+    with pytest.raises(DecodeError, match=said):
+        decode(codec, body, None, target, content_encoding)
+
+
+def test_json_behind_a_schema_registrys_prefix_is_named() -> None:
+    """Whatever its content type says."""
+    with pytest.raises(DecodeError, match="schema registry"):
+        decode(AUTO, b'\0\0\0\0\7{"n": 1}', "application/json")
+
+
+def test_text_of_another_charset_does_not_pass_for_utf_8() -> None:
+    """UTF-16 of plain letters is valid UTF-8, with NULs between them."""
+    with pytest.raises(DecodeError, match="utf-16-le"):
+        decode(TEXT, "ab".encode("utf-16-le"), "text/plain", Any, "utf-16-le")
+
+
+@pytest.mark.parametrize("content_encoding", ["utf-8", "UTF8", "binary", "identity", "latin-1"])
+def test_a_content_encoding_that_changes_nothing_is_no_obstacle(content_encoding: str) -> None:
+    """Celery writes utf-8 and binary, and ASCII is ASCII in any charset."""
+    assert decode(AUTO, b'{"n":1}', "application/json", Any, content_encoding) == {"n": 1}
+
+
+def test_who_asks_for_bytes_gets_a_packed_body_as_it_is() -> None:
+    """So that it can be unpacked."""
+    assert decode(BYTES, GZIPPED, "application/json", Any, "gzip") == GZIPPED
+    assert decode(AUTO, GZIPPED, "text/plain", bytes, "gzip") == GZIPPED

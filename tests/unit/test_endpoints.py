@@ -162,3 +162,21 @@ def test_first_remote_names_the_first_host_that_is_elsewhere() -> None:
     assert first_remote([("localhost", 1), ("a", 2), ("b", 3)]) == "a"
     assert first_remote([("localhost", 1)]) is None
     assert first_remote([]) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("amqp://h?heartbeat=10", "use heartbeat_s for heartbeat"),
+        (f"amqp://u:{CANARY}@h/v?x=1&HEARTBEAT=9", "use heartbeat_s for heartbeat"),
+        ("amqp://h/v?x=1", "use the settings beside it"),
+        ("amqp://a,b/v", "put the others into hosts"),
+        (f"amqp://u:{CANARY}@a:1,b:2", "put the others into hosts"),
+        (f"amqp://u:{CANARY}@a:1/,amqp://b:2/", "put the others into hosts"),
+    ],
+)
+def test_what_other_clients_read_in_a_url_is_a_setting_here(url: str, says: str) -> None:
+    """It is not taken for a part of the path, and the error names the setting to use."""
+    with pytest.raises(ValueError, match=says) as caught:
+        parse_url(url, schemes=SCHEMES, parameters={"heartbeat": "heartbeat_s"}, more_hosts="hosts")
+    assert CANARY not in str(caught.value)

@@ -196,3 +196,26 @@ def test_settings_are_checked_all_the_same(tmp_path: Path) -> None:
     _add(tmp_path, '[profiles.bad]\nbackend = "kafka"\nbootstrap_servers = []\n')
     with pytest.raises(ConfigError, match="bootstrap_servers"):
         explain(load_profile(None, "bad"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'backend = "rabbitmq"\nurl = "${RABBITMQ_URL}"',
+        'backend = "rabbitmq"\nurl = "${RABBITMQ_URL}"\ntls_ca_file = "${CA_FILE}"',
+        'backend = "kafka"\nbootstrap_servers = ["${KAFKA_BOOTSTRAP}"]\ntls = true',
+        'backend = "redis"\nurl = "redis://app:${PASSWORD}@${HOST}"\npassword = "${P}"',
+    ],
+)
+def test_no_variable_need_be_set(tmp_path: Path, table: str) -> None:
+    """Also where one is the whole of a setting: it explains from what is known."""
+    _add(tmp_path, f"[profiles.unset]\n{table}\n")
+    result = _run("dev", "unset")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_variable_that_is_not_set_hides_no_refusal(tmp_path: Path) -> None:
+    """What the backend refuses whatever its address is, it refuses."""
+    _add(tmp_path, '[profiles.unset]\nbackend = "rabbitmq"\nurl = "${RABBITMQ_URL}"\n')
+    _add(tmp_path, "[channels.slow]\nmax_processing_s = 3600\n")
+    assert "consumer_timeout" in _run("unset").stdout

@@ -12,6 +12,7 @@ from gearshift.driver import Incoming, Verdict
 from gearshift.inbox import IDLE_INTERVAL_S, SETTLE_INTERVAL_S, SPAN_FACTOR, Inbox
 from gearshift.ledger import Entry, Fate, LogLedger, QueueLedger
 from gearshift.message import Message, Position
+from gearshift.stats import ReceiveStats
 
 
 class Clock:
@@ -85,6 +86,22 @@ def test_on_a_log_work_goes_on_behind_an_unsettled_message_only_so_far() -> None
         world.read(offset)
         world.inbox.settle(world.take()[0], Verdict.ACK)
     assert world.inbox.room() == 0
+
+
+def test_what_nobody_takes_in_time_goes_back_and_all_behind_it_too() -> None:
+    """So their order stays; what is in hand is settled as ever."""
+    world = World()
+    world.inbox.add([Incoming(Message(b"m"), n, return_at=10.0 + n) for n in range(3)])
+    (first,) = world.take(1)
+    world.clock.now = 10.5  # of the first alone, which is in hand
+    assert world.inbox.take() == []
+    world.clock.now = 11.0
+    told = [(each.token, each.verdict) for each in world.inbox.take()]
+    assert told == [(1, Verdict.RELEASE), (2, Verdict.RELEASE)]
+    assert world.take() == []
+    assert world.inbox.room() == 3
+    world.inbox.settle(first, Verdict.ACK)
+    assert [(each.token, each.verdict) for each in world.inbox.take()] == [(0, Verdict.ACK)]
 
 
 def test_waiting_users_get_what_arrives() -> None:
@@ -211,17 +228,6 @@ def test_flush_waits_until_the_driver_was_told() -> None:
     assert world.inbox.stats.stale == 1
 
 
-def test_what_was_never_handed_out_is_released() -> None:
-    """At the end: buffered and held entries go back, what is in hand stays with its user."""
-    world = World()
-    world.arrive(1, 2, 3)
-    entries = world.take(2)
-    world.inbox.hold(entries[1], 60.0)
-    world.inbox.release_buffered()
-    told = {settlement.token: settlement.verdict for settlement in world.inbox.take()}
-    assert told == {2: Verdict.RELEASE, 3: Verdict.RELEASE}
-
-
 # ── partitions ──
 
 
@@ -268,6 +274,29 @@ def test_a_lost_partition_commits_nothing() -> None:
 # ── the end ──
 
 
+def test_forgotten_settlements_are_told_and_not_too_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also to one that polls: who gets nothing, how many it has not settled and since when."""
+    world = World(prefetch=2, stats=ReceiveStats(channel="orders", group="billing"))
+    world.arrive(1, 2)
+    held = world.take()
+    told = []
+    for now in (5.0, 12.0, 13.0, 60.0, 73.0):
+        world.clock.now = now
+        assert world.take() == []
+        told.append([record.getMessage() for record in caplog.records])
+        caplog.clear()
+    assert [len(lines) for lines in told] == [0, 1, 0, 0, 1]
+    assert "channel 'orders', group 'billing'" in told[1][0]
+    assert "2 are unsettled and none was settled for 12 s" in told[1][0]
+    assert world.inbox.snapshot().stalled_s == 73.0
+    world.inbox.settle(held[0], Verdict.ACK)
+    world.clock.now = 200.0
+    assert world.take() == []
+    assert caplog.records == []
+
+
 def test_closing_ends_every_waiting_call() -> None:
     """Closed, also for the next ones; what is in hand can still be settled."""
     world = World()
@@ -312,3 +341,42 @@ def test_ready_means_assigned() -> None:
     assert world.inbox.wait_ready(0.0)
     world.inbox.disconnected()
     assert not world.inbox.wait_ready(0.0)
+
+
+# ── bytes ──
+
+
+def test_the_window_closes_when_its_bodies_are_too_many_bytes() -> None:
+    """Few at first; then as many as fit by their size, and it opens again as they are settled."""
+    world = World(prefetch=100, prefetch_bytes=1000)
+    assert world.inbox.room() == 8
+    world.inbox.add([Incoming(Message(b"x" * 100), n) for n in range(8)])
+    assert world.inbox.room() == 2
+    world.inbox.add([Incoming(Message(b"x" * 100), n) for n in (8, 9)])
+    assert world.inbox.room() == 0
+    entries = world.take()
+    assert len(entries) == 10
+    woken = world.woken
+    world.inbox.settle(entries[0], Verdict.ACK)
+    assert (world.inbox.room(), world.woken) == (1, woken + 1)
+    for entry in entries[1:]:
+        world.inbox.settle(entry, Verdict.ACK)
+    assert world.inbox.room() == 10
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_one_message_is_taken_however_large(log: bool) -> None:
+    """Nothing is received beside it; what was lost with a connection takes no room."""
+    world = World(prefetch=100, prefetch_bytes=1000, log=log)
+    position = Position(0, 7) if log else None
+    for _ in range(3):
+        world.inbox.add([Incoming(Message(b"x" * 5000), position, position)])
+        assert world.inbox.room() == 0
+        world.inbox.disconnected()
+        world.connect(log=log)
+        assert world.inbox.room() == 1
+    for _ in range(200):
+        world.inbox.add([Incoming(Message(b"x"), position, position)])
+        world.inbox.disconnected()
+        world.connect(log=log)
+    assert world.inbox.room() == 100

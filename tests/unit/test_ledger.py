@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,23 @@ def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
     ]
     assert not ledger.has_news()
     assert ledger.unsettled == 2
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_what_is_settled_behind_an_unsettled_message_is_let_go(cumulative: bool) -> None:
+    """One slow handler does not keep in memory all that others have settled meanwhile."""
+    ledger = QueueLedger(cumulative)
+    ledger.add(queue_entry(0))
+    kept: weakref.WeakSet[Any] = weakref.WeakSet()
+    for _ in range(1000):
+        token = type("Token", (), {})()
+        kept.add(token)
+        entry = Entry(Message(b"m"), token, None, None, None)
+        ledger.add(entry)
+        ledger.settle(entry, Verdict.ACK, 0.0)
+        assert len(ledger.take()) == 1
+    assert len(kept) < 100
+    assert [entry.token for entry in ledger.entries()] == [0]
 
 
 def test_a_run_never_covers_another_verdict() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.waiting import until
 
 from gearshift import errors
 from gearshift.driver import OnOutcomes, Outcome, Stored
@@ -24,6 +24,10 @@ class Lost(Exception):
     """The broker's client: the connection is gone."""
 
 
+class Gone(Exception):
+    """The broker's client: there is no such channel."""
+
+
 class Nacked(Exception):
     """The broker's client: the broker said no."""
 
@@ -34,6 +38,8 @@ class Backend:
     def classify(self, error: Exception) -> errors.GearshiftError | None:
         if isinstance(error, Lost):
             return errors.ConnectionFailed(f"lost: {error}")
+        if isinstance(error, Gone):
+            return errors.UnknownChannel("gone")
         if isinstance(error, Nacked):
             return errors.PublishRefused("nacked")
         return None
@@ -47,6 +53,8 @@ class Driver:
     reason: str | None = None
     closed: bool = False
     open: int = 0
+    heard_at: float | None = None
+    ended: Exception | None = None
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         for number, message in enumerate(messages):
@@ -105,7 +113,7 @@ class World:
 
     def reconnected(self, times: int = 1) -> Driver:
         """Wait for the driver after ``times`` reconnects to have been given what was open."""
-        eventually(lambda: len(self.drivers) > times)
+        assert until(lambda: len(self.drivers) > times)
         return self.drivers[times]
 
 
@@ -120,13 +128,6 @@ def outbox(world: World) -> Iterator[Outbox]:
     yield made
     world.refusing = None
     made.close(0.0)
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
 
 
 def batch(*bodies: str, deadline: float = 100.0, on_done: Any = None) -> Batch:
@@ -191,7 +192,31 @@ def test_an_outcome_after_the_deadline_changes_nothing(world: World, outbox: Out
     assert isinstance(outbox.wait(again)[0], Receipt)
 
 
-# ── a lost connection ──
+# ── a lost connection, a channel that is gone ──
+
+
+def test_a_channel_that_is_gone_is_made_sure_of_before_the_message_is_sent_again(
+    world: World,
+) -> None:
+    """While that fails, a send ends at its deadline with what is missing; nothing is stored."""
+    there = threading.Event()
+
+    def declare() -> None:
+        if not there.is_set():
+            raise Gone
+
+    outbox = world.outbox(on_reconnect=declare)
+    early, late = put(outbox, "early", deadline=10.0), put(outbox, "late")
+    world.driver.report_all(Stored.NO, Gone())
+    world.now = 10.0
+    (result,) = outbox.wait(early)
+    assert isinstance(result, errors.UnknownChannel)
+    there.set()
+    renewed = world.reconnected()
+    assert until(lambda: renewed.bodies() == [b"late"])
+    renewed.report(0)
+    assert outbox.wait(late) == [Receipt("id-late", "c", Position(0, 0))]
+    outbox.close(0.0)
 
 
 def test_what_is_unconfirmed_is_sent_again_in_order_under_the_same_ids(
@@ -203,7 +228,7 @@ def test_what_is_unconfirmed_is_sent_again_in_order_under_the_same_ids(
     world.driver.report(3, Stored.NO, Nacked())
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     renewed = world.reconnected()
-    eventually(lambda: len(renewed.taken) == 3)
+    assert until(lambda: len(renewed.taken) == 3)
     assert renewed.bodies() == [b"a", b"c", b"e"]
     assert [message.id for message, _, _ in renewed.taken] == ["id-a", "id-c", "id-e"]
     assert world.drivers[0].closed
@@ -220,7 +245,7 @@ def test_what_was_certainly_not_stored_is_not_called_resent(world: World, outbox
     sent = put(outbox, "a")
     world.driver.report(0, Stored.NO, Lost("refused before it was sent"))
     renewed = world.reconnected()
-    eventually(lambda: renewed.taken)
+    assert until(lambda: renewed.taken)
     renewed.report(0)
     assert outbox.wait(sent)[0] == Receipt("id-a", "c", Position(0, 0), resent=False)
 
@@ -237,7 +262,7 @@ def test_what_comes_during_the_outage_waits_and_follows(world: World, outbox: Ou
     world.refusing = None
     sender.join(20)
     renewed = world.reconnected()
-    eventually(lambda: len(renewed.taken) == 2)
+    assert until(lambda: len(renewed.taken) == 2)
     assert renewed.bodies() == [b"before", b"later"]
     renewed.report_all()
     assert all(isinstance(outbox.wait(each)[0], Receipt) for each in (before, later))
@@ -289,7 +314,7 @@ def test_a_refusal_of_what_was_sent_before_is_no_proof(world: World, outbox: Out
     sent = put(outbox, "a")
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     renewed = world.reconnected()
-    eventually(lambda: renewed.taken)
+    assert until(lambda: renewed.taken)
     renewed.report(0, Stored.NO, Nacked())
     assert isinstance(outbox.wait(sent)[0], errors.OutcomeUnknown)
 
@@ -299,7 +324,7 @@ def test_a_doubt_outlives_the_driver_that_raised_it(world: World, outbox: Outbox
     sent = put(outbox, "a", deadline=10.0)
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     renewed = world.reconnected()
-    eventually(lambda: renewed.taken)
+    assert until(lambda: renewed.taken)
     world.refusing = Lost("down")
     renewed.report(0, Stored.NO, Lost("no route"))
     world.now = 10.0
@@ -311,7 +336,33 @@ def test_a_driver_that_reports_nothing_for_long_is_replaced(world: World, outbox
     put(outbox, "a", deadline=1000.0)
     world.now = 46.0
     renewed = world.reconnected()
-    eventually(lambda: renewed.taken)
+    assert until(lambda: renewed.taken)
+    assert renewed.bodies() == [b"a"]
+
+
+def test_a_silence_is_counted_from_the_brokers_last_word(world: World, outbox: Outbox) -> None:
+    """Not from when it was noticed, and over the loss of the connection."""
+    put(outbox, "a")
+    world.driver.heard_at = 1.0
+    world.now = 5.0
+    assert outbox.stats().silent_s == 4.0
+    world.refusing = Lost("still away")
+    world.driver.report_all(Stored.UNKNOWN, Lost("away"))
+    assert until(lambda: "still away" in (outbox.stats().disconnected or ""))
+    world.now = 20.0
+    assert outbox.stats().silent_s == 19.0
+    world.refusing = None
+    world.reconnected().heard_at = 20.0
+    assert until(lambda: outbox.stats().silent_s == 0.0)
+    assert outbox.stats().disconnected is None
+
+
+def test_a_driver_that_ended_with_nothing_in_hand_is_replaced(world: World, outbox: Outbox) -> None:
+    """Before the next message comes, which so need not wait for a connection."""
+    world.driver.ended = Lost("while nobody sent")
+    renewed = world.reconnected()
+    assert until(lambda: outbox.stats().disconnected is None)
+    put(outbox, "a")
     assert renewed.bodies() == [b"a"]
 
 
@@ -356,6 +407,28 @@ def test_a_blocked_broker_is_given_nothing_and_says_why(world: World, outbox: Ou
     world.driver.reason = None
     waiting.join(20)
     assert world.driver.bodies() == [b"b"]
+
+
+def test_what_may_not_wait_is_taken_in_an_outage_and_refused_without_room(world: World) -> None:
+    """As in an event loop: nothing blocks, whatever the deadline."""
+    outbox = world.outbox(max_in_flight=2)
+    world.driver.reason = "memory alarm"
+    with pytest.raises(errors.BackpressureError, match="memory alarm"):
+        outbox.put(batch("refused"), waits=False)
+    world.driver.reason = None
+    put(outbox, "before")
+    world.refusing = Lost("down")
+    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
+    later = batch("later")
+    outbox.put(later, waits=False)
+    with pytest.raises(errors.BackpressureError, match="2 messages"):
+        outbox.put(batch("too much"), waits=False)
+    world.refusing = None
+    renewed = world.reconnected()
+    assert until(lambda: len(renewed.taken) == 2)
+    renewed.report_all()
+    assert isinstance(outbox.wait(later)[0], Receipt)
+    outbox.close(0.0)
 
 
 # ── the end ──
@@ -471,7 +544,7 @@ class Machine(RuleBasedStateMachine):
             case "unknown":
                 self._report(index, Stored.UNKNOWN, Lost("cut"))
         if verdict in ("no", "unknown") and alive:
-            eventually(lambda: self.outbox.stats().reconnects > reconnects)
+            assert until(lambda: self.outbox.stats().reconnects > reconnects)
 
     def _unresolved(self) -> list[str | None]:
         return [each.messages[n].id for each in self.batches for n in each.unresolved()]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gearshift.conformance.proxy import Proxy
+from native_brokers.ports import reserve_ports
 
 
 @pytest.fixture
@@ -63,7 +64,6 @@ def test_bytes_pass_until_they_are_held(target: socket.socket) -> None:
 
 def test_a_target_that_is_down_closes_its_clients() -> None:
     """As soon as it is known."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        address = gone.getsockname()
+    address = ("127.0.0.1", *reserve_ports(1))
     with Proxy(address) as proxy, socket.create_connection(("127.0.0.1", proxy.port)) as client:
         assert is_closed(client)

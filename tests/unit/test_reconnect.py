@@ -9,7 +9,7 @@ import pytest
 
 from gearshift import errors
 from gearshift.failures import Failures
-from gearshift.reconnect import connect_until, never, unless_missing, unless_missing_for
+from gearshift.reconnect import Pauses, connect_until, is_lasting, is_lasting_after, never
 
 
 class Backend:
@@ -91,20 +91,52 @@ def test_a_producer_that_was_open_gives_up_on_nothing(
     assert connect_until(connect, FAILURES, stop=stop, give_up_on=never) == "driver"
 
 
-def test_a_consumer_that_was_open_gives_up_on_all_but_a_missing_channel(
-    stop: threading.Event,
+@pytest.mark.parametrize(
+    "passing",
+    [
+        errors.AuthenticationFailed("a new password"),
+        errors.ConnectionFailed("a certificate", retryable=False),
+        errors.PermissionDenied("an ACL"),
+        errors.PublishRefused("a full disk", retryable=True),
+        errors.UnknownChannel("deleted"),
+    ],
+)
+def test_a_consumer_that_was_open_waits_for_what_somebody_is_changing(
+    stop: threading.Event, passing: errors.GearshiftError
 ) -> None:
-    """That is declared again; wrong credentials are not waited for."""
-    connect = failing(LookupError(), "driver")
-    assert connect_until(connect, FAILURES, stop=stop, give_up_on=unless_missing) == "driver"
-    with pytest.raises(errors.AuthenticationFailed):
-        connect_until(failing(PermissionError()), FAILURES, stop=stop, give_up_on=unless_missing)
+    """It was right once; a channel that is missing is declared again."""
+    connect = failing(passing, passing, "driver")
+    assert connect_until(connect, FAILURES, stop=stop, give_up_on=is_lasting) == "driver"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [errors.ConfigError, errors.NotSupported, errors.TopologyConflict, errors.BackendFailure],
+)
+def test_a_consumer_that_was_open_gives_up_on_the_rest(
+    stop: threading.Event, kind: type[errors.GearshiftError]
+) -> None:
+    """Only another program, setting or channel would help."""
+    with pytest.raises(kind):
+        connect_until(failing(kind("no")), FAILURES, stop=stop, give_up_on=is_lasting)
+
+
+def test_connections_that_break_as_soon_as_they_come_are_made_ever_more_slowly() -> None:
+    """Up to 2 s; one that has lasted is replaced at once."""
+    now = [0.0]
+    pauses = Pauses(clock=lambda: now[0])
+    waits = [pauses.next_s() for _ in range(8)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (0.05, 2.0)
+    pauses.made()
+    now[0] += 10.0
+    assert pauses.next_s() == 0.0
 
 
 def test_a_missing_channel_is_waited_for_and_then_given_up() -> None:
     """Only as long as it is missing without a break."""
     now = [0.0]
-    give_up = unless_missing_for(30.0, clock=lambda: now[0])
+    give_up = is_lasting_after(30.0, clock=lambda: now[0])
     missing = errors.UnknownChannel("gone")
     assert not give_up(missing)
     now[0] = 29.0

@@ -4,7 +4,8 @@
 
 Sends the orders, starts the service under its supervisor, kills a worker process half-way with
 SIGKILL, waits until both groups are done, and accounts for every order from the journal. Ends with
-exit code 1 if one is missing. Without RABBITMQ_URL or KAFKA_BOOTSTRAP it starts that broker itself.
+exit code 1 if one is missing, and deletes its channels in any case. Without RABBITMQ_URL or
+KAFKA_BOOTSTRAP it starts that broker itself.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gearshift
+from gearshift.cleanup import delete_channels
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "gearshift.toml"
@@ -153,7 +155,6 @@ def broker(profile: str) -> Iterator[None]:
 
     kind = {"rabbit": RabbitMQ, "kafka": Kafka, "redis": Redis}[profile]
     print(f"starting {kind.__name__} (set {variable} to use your own)", flush=True)
-    kind.install()
     with kind() as server:
         os.environ[variable] = server.url
         yield
@@ -197,8 +198,13 @@ def main(profile: str = "embedded", orders: str = "5000") -> int:
         os.environ["GEARSHIFT_PROFILE"] = profile
         with gearshift.open(SETTINGS) as bus:
             print(f"profile    {profile}: {bus.server()}, orders are a {bus.semantics('orders')}")
-        sent_s = send(count)
-        killed, worked_s, letters = run_service(data, count, data / "service.log")
+        try:
+            sent_s = send(count)
+            killed, worked_s, letters = run_service(data, count, data / "service.log")
+        finally:
+            with gearshift.open(SETTINGS) as bus:
+                for problem in delete_channels(bus, "orders"):
+                    print(problem, file=sys.stderr)
         if report(count, killed, sent_s, worked_s, letters, data):
             return 0
         print((data / "service.log").read_text()[-4000:], file=sys.stderr)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, cast
 import rich_click as click
 from click.core import ParameterSource
 
+from gearshift.cleanup import sigterm_raises
 from gearshift.cli import shadow as shadowing
 from gearshift.cli.context import common_options, complete_channel, note, session_of
-from gearshift.cli.output import cell, emit, new_table, output_option, show
+from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, show
 from gearshift.cli.progress import progress_bar
 from gearshift.cli.replay import start_option
 from gearshift.driver import Start
@@ -55,7 +56,7 @@ _COLOURS = {"same": "green", "differs": "cyan", "unsupported": "dim", "inconclus
     "--ack-first", is_flag=True, help="Sabotage: ack before the work, to see what it costs."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the report, or a .json ledger, there."
+    "--out", type=NewFile(), metavar="FILE", help="Write the report, or a .json ledger, there."
 )
 @click.option(
     "--from", "source", type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -83,6 +84,7 @@ _COLOURS = {"same": "green", "differs": "cyan", "unsupported": "dim", "inconclus
 @output_option
 @common_options
 @click.pass_context
+@sigterm_raises()
 def command(
     ctx: click.Context,
     columns: tuple[str, ...],
@@ -108,7 +110,7 @@ def command(
     Without columns: a queue and a stream of the embedded broker, no server needed. With them:
     profiles of gearshift.toml, such as rabbit kafka, or rabbit:queue kafka:queue.
     Channels called compare_* are made for it and deleted again. The exit code is 5 if something
-    was seen otherwise than declared.
+    was seen otherwise than declared, 1 if no scenario has a result.
 
     [bold]compare --shadow OLD NEW --channel NAME --handler MODULE:FUNCTION[/bold] rehearses a
     switch. It looks at the live channel on OLD with a reader of its own, which takes nothing from
@@ -168,7 +170,9 @@ def command(
         emit(_records(comparison), output, lambda: "")
     if out is not None:
         note(f"written to {out}")
-    return 5 if any(_is_broken(finding) for finding in comparison.findings) else 0
+    if any(_is_broken(finding) for finding in comparison.findings):
+        return 5
+    return int(all(finding.verdict == "inconclusive" for finding in comparison.findings))
 
 
 def _refuse(ctx: click.Context, names: Mapping[str, str], why: str) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from gearshift.cleanup import sigterm_raises
 from gearshift.cli.context import common_options, note, session_of
-from gearshift.cli.output import cell, emit, new_table, output_option, terminal
+from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, terminal
 from gearshift.message import Semantics
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ FAILED = 5
     show_default=True,
     help="So many runs at once, each in an order of its own.",
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Also write results as JSON.")
+@click.option("--report", type=NewFile(), metavar="FILE", help="Also write results as JSON.")
 @click.option("--patience", default=30.0, show_default=True, help="Seconds to wait for anything.")
 @output_option
 @common_options
 @click.pass_context
+@sigterm_raises()
 def command(
     ctx: click.Context,
     tested: str | None,

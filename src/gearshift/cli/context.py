@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 from click.shell_completion import CompletionItem
 
+from gearshift.cleanup import Terminated
 from gearshift.cli.output import is_plain, printable
 from gearshift.errors import ConnectionFailed, GearshiftError, TopologyConflict
 
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+TERMINATED = 143  # 128 + SIGTERM
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -55,6 +57,7 @@ class Session:
         self.config_path: str | None = None
         self.profile: str | None = None
         self.verbose = 0
+        self.logs = contextlib.ExitStack()
         self._config: Config | None = None
 
     def config(self) -> Config:
@@ -66,12 +69,20 @@ class Session:
         return self._config
 
     @contextlib.contextmanager
-    def bus(self) -> Iterator[Bus]:
-        """The broker that the configuration selects, closed afterwards."""
+    def bus(self, profile: str | None = None) -> Iterator[Bus]:
+        """The broker that the configuration selects, or that of ``profile``; closed afterwards."""
         from gearshift.bus import open_bus
+        from gearshift.config import load
 
-        with open_bus(config=self.config()) as bus:
+        other = load(self.config_path, profile=profile) if profile else None
+        with open_bus(config=other or self.config()) as bus:
             yield bus
+
+    def leave_logs_alone(self) -> None:
+        """Undo what was done to logging: this command runs an application, whose affair it is."""
+        self.logs.close()
+        if self.verbose:
+            logging.getLogger("gearshift").setLevel(logging.DEBUG)
 
     def masked(self, text: str) -> str:
         """``text`` without the secrets of the configuration."""
@@ -155,11 +166,12 @@ def note(text: str) -> None:
 def guarded(session: Session, call: Callable[[], Any]) -> int:
     """The exit code of ``call``, whose errors become ``error:`` and ``hint:`` lines on stderr."""
     try:
-        with _logs_on_stderr(session):
+        with session.logs:
+            session.logs.enter_context(_logs_on_stderr(session))
             code = call()
             return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as end:
+        return TERMINATED if isinstance(end.__context__, Terminated) else INTERRUPTED
     except Exception as error:
         print_error(error, session)
         return _exit_code(error)
@@ -228,11 +240,11 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 def _logs_on_stderr(session: Session) -> Iterator[None]:
     """Show the library's warnings, with -v and -vv more. Clients' own logs stay silent: their
     errors reach us as exceptions, and their texts may hold secrets."""
-    handler, silence = _StderrHandler(session), logging.NullHandler()
-    ours, root = logging.getLogger("gearshift"), logging.getLogger()
-    level, propagate = ours.level, ours.propagate
+    handler, ours = _StderrHandler(session), logging.getLogger("gearshift")
+    level, propagate, last_resort = ours.level, ours.propagate, logging.lastResort
     ours.addHandler(handler)
-    root.addHandler(silence)  # or logging's last resort would print to stderr
+    # Not a handler on the root logger: a module of the user's may want to configure that.
+    logging.lastResort = logging.NullHandler()
     ours.setLevel(logging.DEBUG)
     ours.propagate = False
     try:
@@ -241,7 +253,7 @@ def _logs_on_stderr(session: Session) -> Iterator[None]:
         ours.setLevel(level)
         ours.propagate = propagate
         ours.removeHandler(handler)
-        root.removeHandler(silence)
+        logging.lastResort = last_resort
 
 
 class _StderrHandler(logging.Handler):

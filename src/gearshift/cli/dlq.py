@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -22,6 +23,7 @@ from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.cli.peek import waiting
 from gearshift.cli.purge import purge_group
 from gearshift.cli.record import record_of
+from gearshift.crossing import Crossing
 from gearshift.delivery import Delivery
 from gearshift.errors import UnknownChannel
 from gearshift.handling.dead_letters import Death
@@ -35,6 +37,9 @@ __all__ = ["command"]
 
 #: Longest wait for one more letter, in seconds.
 _IDLE_S = 2.0
+
+#: How many letters a dry run looks at for what another broker does not take.
+_LOOKED_AT = 1000
 
 _group_option = click.option(
     "--group", metavar="NAME", help="Only what died in this group; else in any."
@@ -111,29 +116,50 @@ def show(ctx: click.Context, channel: str, group: str | None, most: int, output:
 @click.argument("channel", shell_complete=complete_channel)
 @_group_option
 @click.option("--max", "most", type=click.IntRange(1), metavar="N", help="How many at most.")
+@click.option(
+    "--to", "target", metavar="PROFILE",
+    help="To the channel of that name on this profile's broker, after a switch.",
+)  # fmt: skip
 @yes_option
 @common_options
 @click.pass_context
 def redrive_(
-    ctx: click.Context, channel: str, group: str | None, most: int | None, yes: bool
+    ctx: click.Context,
+    channel: str,
+    group: str | None,
+    most: int | None,
+    target: str | None,
+    yes: bool,
 ) -> None:
-    """Send dead letters to their channel again, for every group of it.
+    """Send dead letters to their channel again, each for the group in which it died.
 
-    They keep id, key, body and headers. Each is settled once it is stored there, so a failure loses
-    none. Without --yes it only says what would go.
+    They keep id, key, body and headers. Each is settled once it is stored there: after a failure
+    run it again, and nothing is lost. Without --yes it only says what would go, and with --to what
+    of the first 1,000 the other broker does not take.
     """
-    with session_of(ctx).bus() as bus:
+    session = session_of(ctx)
+    with session.bus() as bus, session.bus(target) if target else nullcontext() as into:
         source = _existing(bus, channel)
+        where = f"{channel!r} on {target}" if target else repr(channel)
         if not yes:
             count = _waiting(bus, source)
             some = "dead letters" if count is None else f"up to {min(count, most or count):,}"
-            click.echo(f"would send {some} of {source!r} to {channel!r} again")
+            click.echo(f"would send {some} of {source!r} to {where} again")
+            if into is not None:
+                crossing = Crossing(into.backend)
+                for letter in _letters(bus, source, min(most or _LOOKED_AT, _LOOKED_AT)):
+                    crossing.add(letter.message)
+                for line in crossing.lines():
+                    click.echo(line)
             end_dry_run("nothing was redriven")
             return
-        done = redrive(bus, channel, group=group, most=most, idle_timeout_s=_IDLE_S)
-    click.echo(f"redrove {done.moved:,} of {source!r} to {channel!r}")
+        done = redrive(bus, channel, into=into, group=group, most=most, idle_timeout_s=_IDLE_S)
+    click.echo(f"redrove {done.moved:,} of {source!r} to {where}")
     if done.left:
-        note(f"{done.left:,} were left: of another channel or group, or newer than this command")
+        note(
+            f"{done.left:,} were left: of another channel or group, of a group that the queue does "
+            "not have any more, or newer than this command"
+        )
 
 
 @command.command("purge")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import rich_click as click
 
+from gearshift.cleanup import sigterm_raises
 from gearshift.cli.context import common_options, complete_channel, session_of
 from gearshift.cli.output import cell, emit, output_option, show
 from gearshift.doctor import Check, Status, examine
@@ -30,6 +31,7 @@ _STYLES = {
 @output_option
 @common_options
 @click.pass_context
+@sigterm_raises()
 def command(ctx: click.Context, channels: tuple[str, ...], no_round_trip: bool, output: str) -> int:
     """Check everything from the settings to a round trip.
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.shell_completion import CompletionItem
 
+from gearshift import plugins
 from gearshift.cli.context import common_options, note, session_of
 from gearshift.cli.output import cell, emit, new_table, output_option
+from gearshift.crossing import between
 from gearshift.errors import GearshiftError
 from gearshift.explain import (
     SEMANTICS,
@@ -53,7 +55,8 @@ def command(
 ) -> int:
     """Say in plain words what each channel guarantees on a profile.
 
-    With a second PROFILE: what would get worse, better or just different on switching to it. No
+    With a second PROFILE: what would get worse, better or just different on switching to it, and
+    what of a message does not get there. No
     connection is made and no secret is needed. The exit code is 4 if a profile lacks what the
     configuration or a handler requires.
     """
@@ -69,8 +72,17 @@ def command(
         return _exit_code(before)
     after = explain(load_profile(session.config_path, second), app)
     found = changes(before, after)
-    emit(_records(before, after, found), output, lambda: _compared(before, after, found))
+    lost = _on_the_way(before, after)
+    emit(
+        _records(before, after, found, lost), output, lambda: _compared(before, after, found, lost)
+    )
     return _exit_code([*before, *after])
+
+
+def _on_the_way(before: Sequence[Explanation], after: Sequence[Explanation]) -> list[str]:
+    if not before:
+        return []
+    return between(plugins.load(before[0].backend), plugins.load(after[0].backend))
 
 
 def _exit_code(explanations: Sequence[Explanation]) -> int:
@@ -96,7 +108,10 @@ def _explained(explanations: Sequence[Explanation]) -> RenderableType:
 
 
 def _compared(
-    before: Sequence[Explanation], after: Sequence[Explanation], found: Sequence[Change]
+    before: Sequence[Explanation],
+    after: Sequence[Explanation],
+    found: Sequence[Change],
+    lost: Sequence[str],
 ) -> RenderableType:
     from rich.console import Group
 
@@ -120,6 +135,9 @@ def _compared(
         same = len(mine) - len(differing)
         parts += [cell(f"{same} of {len(mine)} guarantees are the same", "dim")] if mine else []
         parts += [*_refusals(old), *_refusals(new), cell("")]
+    if lost:
+        way = f"a message that goes from {before[0].profile} to {after[0].profile}"
+        parts += [cell(way, "bold"), *map(cell, lost), cell("")]
     return Group(*parts[:-1])
 
 
@@ -139,9 +157,13 @@ def _refusals(one: Explanation) -> list[RenderableType]:
 
 
 def _records(
-    before: Sequence[Explanation], after: Sequence[Explanation], found: Sequence[Change]
+    before: Sequence[Explanation],
+    after: Sequence[Explanation],
+    found: Sequence[Change],
+    lost: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """One per channel: both sides' semantics and refusals, and every fact's change."""
+    """One per channel: both sides' semantics and refusals, every fact's change, and what happens to
+    a message that goes from one to the other."""
     return [
         {
             "channel": old.channel,
@@ -159,6 +181,7 @@ def _records(
                 for change in found
                 if change.channel == old.channel
             ],
+            "on_the_way": list(lost),
         }
         for old, new in zip(before, after, strict=True)
     ]

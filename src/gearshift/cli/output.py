@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import rich_click as click
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
+    "NewFile",
     "Record",
     "cell",
     "emit",
@@ -46,6 +49,22 @@ def output_option(command: Decorated) -> Decorated:
         show_default=True,
         help="Form of the result.",
     )(command)
+
+
+class NewFile(click.Path):
+    """A file to be written at the end: refused at the start if its folder will not take it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises BadParameter."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {str(path.parent)!r}", param, ctx)
+        if not os.access(path.parent, os.W_OK):
+            self.fail(f"the folder {str(path.parent)!r} is not writable", param, ctx)
+        return path
 
 
 def emit(data: Sequence[Record] | Record, output: str, table: Callable[[], RenderableType]) -> None:

@@ -78,6 +78,7 @@ def waiting(bus: Bus, channel: str, group: str | None, most: int) -> Iterator[De
             channel=channel,
         )
     with bus.inspect(channel, group=group, prefetch=most) as inbox:
+        inbox.ready()
         for _ in range(most):
             received = inbox.receive(timeout_s=_IDLE_S)
             if not received:

@@ -7,23 +7,29 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from gearshift.delivery import Delivery
 from gearshift.errors import DecodeError
-from gearshift.message import Headers
+from gearshift.message import Headers, Message
 
 __all__ = ["record_of", "timestamp"]
 
 
 def record_of(delivery: Delivery[Any]) -> dict[str, Any]:
-    """All that travels with a message. ``gearshift send --envelope`` reads it back."""
+    """All that travels with a message. ``gearshift send --envelope`` reads it back.
+
+    What only its broker has a name for is in ``native``: facts to read, and all of it encoded.
+    """
     value, encoding = _value(delivery)
     message, position = delivery.message, delivery.position
     record = {
         "id": message.id,
-        "key": message.key,
+        "key": _wrapped(message.key),
         "headers": _headers(message.headers),
         "timestamp": timestamp(message.timestamp_ms),
         "content_type": message.content_type,
+        **_further(message),
         "value": value,
         "encoding": encoding,
         "position": {"partition": position.partition, "offset": position.offset}
@@ -34,6 +40,22 @@ def record_of(delivery: Delivery[Any]) -> dict[str, Any]:
     if encoding is None:
         del record["encoding"]
     return record
+
+
+def _further(message: Message) -> dict[str, Any]:
+    """Fields that few messages have, only where there is something in them."""
+    names = ("content_encoding", "correlation_id", "reply_to", "type")
+    further = {name: value for name in names if (value := getattr(message, name)) is not None}
+    native = message.native
+    if native is not None:
+        further["native"] = {
+            "backend": native.backend,
+            "properties": {name: _wrapped(value) for name, value in native.properties.items()},
+            "data": _base64(msgspec.msgpack.encode(native.data)),
+            # The value is what its reader makes of it, which has lost its spaces, say.
+            "body": None if message.body is None else _base64(message.body),
+        }
+    return further
 
 
 def _value(delivery: Delivery[Any]) -> tuple[Any, str | None]:
@@ -47,7 +69,7 @@ def _value(delivery: Delivery[Any]) -> tuple[Any, str | None]:
     try:  # plain text of a sender that did not say so
         return value.decode(), None
     except UnicodeDecodeError:
-        return base64.b64encode(value).decode(), "base64"
+        return _base64(value), "base64"
 
 
 def _headers(headers: Headers) -> dict[str, Any]:
@@ -57,11 +79,15 @@ def _headers(headers: Headers) -> dict[str, Any]:
 
 def _grouped(headers: Headers) -> Iterator[tuple[str, list[Any]]]:
     for name in headers:
-        yield name, [_header(value) for value in headers.getall(name)]
+        yield name, [_wrapped(value) for value in headers.getall(name)]
 
 
-def _header(value: object) -> object:
-    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+def _wrapped(value: object) -> object:
+    return {"base64": _base64(value)} if isinstance(value, bytes) else value
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def timestamp(milliseconds: int | None) -> str | None:

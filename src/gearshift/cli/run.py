@@ -30,6 +30,7 @@ def command(ctx: click.Context, target: str, processes: int, metrics: str | None
     from gearshift.worker import run_target
 
     session = session_of(ctx)
+    session.leave_logs_alone()
     return run_target(
         target,
         processes=processes,

@@ -21,6 +21,7 @@ from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
 from gearshift.cli.lines import LineReader
 from gearshift.cli.output import json_line, terminal
 from gearshift.connections import OPEN_TIMEOUT_S
+from gearshift.crossing import Crossing
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Receipt
 from gearshift.outbox import SendResult
@@ -107,6 +108,7 @@ class _Sending:
         self._reader = reader
         self._parse = parse
         self._timeout_s = timeout_s
+        self._crossing = Crossing(producer.backend)
         self._round: list[tuple[int, str | None]] = []
         self._bad_line: Exception | None = None
         self._sent = 0
@@ -118,9 +120,11 @@ class _Sending:
             while not (self._reader.ended or self._bad_line or self._failed):
                 self._send_round(on_result)
         except KeyboardInterrupt:
+            self._say_what_is_left_out()
             unsure = f", up to {len(self._round):,} more may be" if self._round else ""
             note(f"interrupted: {self._sent:,} were sent{unsure}")
             raise
+        self._say_what_is_left_out()
         if self._failed:
             raise CommandFailed(
                 f"{self._failed} of {self._failed + self._sent} messages were not confirmed; "
@@ -151,13 +155,18 @@ class _Sending:
                 return
             try:
                 message = self._parse(line)
-            except (GearshiftError, ValueError, RecursionError) as error:
+            except (GearshiftError, ValueError) as error:
                 self._bad_line = error
                 return
             if message is not None:
+                self._crossing.add(message)
                 size += message.size
                 self._round.append((self._reader.number, message.id))
                 yield message
+
+    def _say_what_is_left_out(self) -> None:
+        for line in self._crossing.lines():
+            note(line)
 
     def _refusal(self, error: Exception) -> CommandFailed:
         ours = isinstance(error, GearshiftError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gearshift.app import Reject, Retry
+from gearshift import dispatch
 from gearshift.bus import Bus
 from gearshift.compare.probe import Probe, call, handler_of, place
 from gearshift.compare.tape import Recorder
@@ -19,6 +20,7 @@ from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import NotSupported
+from gearshift.event_loop import EventLoop
 
 __all__ = ["Actor", "Role"]
 
@@ -54,23 +56,28 @@ class Actor:
         self._bus = bus
         self._role = role
         self._recorder = recorder
+        self._loop = EventLoop()
         self._handler = handler_of(role.handler) if role.handler else None
         self._deliveries = 0
         self._done = 0
         self._owned: frozenset[int] = frozenset()
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then drain and leave."""
-        role = self._role
+        role, self._stop = self._role, stop
         self._note("start")
-        with self._bus.consumer(
-            role.channel,
-            group=role.group,
-            prefetch=role.prefetch,
-            create=role.create_group or None,
-            value_type=self._handler.value_type if self._handler else Any,
-            serial_keys=True,
-        ) as consumer:
+        with (
+            contextlib.closing(self._loop),
+            self._bus.consumer(
+                role.channel,
+                group=role.group,
+                prefetch=role.prefetch,
+                create=role.create_group or None,
+                value_type=self._handler.call.value_type if self._handler else Any,
+                serial_keys=True,
+            ) as consumer,
+        ):
             consumer.ready()
             self._note("ready")
             while not stop.is_set():
@@ -94,34 +101,27 @@ class Actor:
         note = partial(self._note, seq=order.order_id, key=order.customer, attempt=delivery.attempt)
         note("deliver", redelivered=delivery.redelivered, **place(delivery))
         is_last = self._deliveries == self._role.stuck_at
-        probe = Probe(delivery, note, partial(_hang, note, consumer) if is_last else None)
-        try:
-            if self._role.settle == "first":
-                probe.ack()
-            self._work(probe, order)
-        except Reject as verdict:
-            probe.reject(verdict.reason)
-        except Retry as verdict:
-            probe.retry(verdict.delay_s)
-        except Exception as error:
-            note("failed", what=type(error).__name__)
-            if delivery.outcome is None:
-                probe.retry()
-        else:
+        probe = Probe(delivery, note, partial(self._hang, note, consumer) if is_last else None)
+        if self._role.settle == "first":
+            probe.ack()
+        ending = dispatch.run(partial(self._work, probe, order), self._loop.wait)
+        if ending.failed:
+            note("failed", what=type(ending.error).__name__)
+        elif ending.action == "ack":
             if is_last:
-                _hang(note)
+                self._hang(note)
             note("done")
             self._done += 1
-            if delivery.outcome is None:
-                probe.ack()
+        if delivery.outcome is None:
+            ending.settle(probe)
 
-    def _work(self, probe: Probe, order: Order) -> None:
+    def _work(self, probe: Probe, order: Order) -> Any:
         if order.order_id == self._role.poison:
             raise ValueError("poison")
-        if self._handler is None:
-            time.sleep(self._role.work_ms * order.effort / 1000)
-            return
-        call(self._handler, probe)
+        if self._handler is not None:
+            return call(self._handler, probe)
+        time.sleep(self._role.work_ms * order.effort / 1000)
+        return None
 
     def _seek(self, consumer: Consumer[Any]) -> None:
         consumer.flush()
@@ -132,6 +132,17 @@ class Actor:
         else:
             self._note("seek", what="earliest")
 
+    def _hang(self, note: Callable[..., None], acked: Consumer[Any] | None = None) -> None:
+        """Wait to be killed, once the client has been told of what was ``acked``.
+
+        Told to stop instead, it leaves: the broker would keep a place for one that just ends.
+        """
+        if acked is not None:
+            acked.flush()
+        note("stuck")
+        self._stop.wait()
+        raise SystemExit
+
     def _note_assignment(self, consumer: Consumer[Any]) -> None:
         owned = consumer.partitions
         if owned != self._owned:
@@ -140,11 +151,3 @@ class Actor:
 
     def _note(self, kind: Any, **fields: Any) -> None:
         self._recorder.event(kind, self._role.name, group=self._role.group, **fields)
-
-
-def _hang(note: Callable[..., None], acked: Consumer[Any] | None = None) -> None:
-    """Wait to be killed, once the broker has heard of what was ``acked``."""
-    if acked is not None:
-        acked.flush()
-    note("stuck")
-    threading.Event().wait()

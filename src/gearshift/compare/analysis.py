@@ -57,13 +57,16 @@ def headline(ledger: Ledger, findings: Sequence[Finding]) -> str:
     different = [finding.title.lower() for finding in findings if finding.verdict == "differs"]
     broken = sum(o.agrees == "no" for finding in findings for o in finding.observations)
     unclear = sum(o.outcome == UNKNOWN for finding in findings for o in finding.observations)
-    parts = [
-        f"{names} differ in {len(different)} of {len(findings)} scenarios ({', '.join(different)})"
-        if different
-        else f"{names} {'behave' if len(ledger.meta.columns) > 1 else 'behaves'} "
-        f"{'the same in' if len(ledger.meta.columns) > 1 else 'as shown in'} "
-        f"{len(findings)} scenarios"
-    ]
+    judged = [finding for finding in findings if finding.verdict != "inconclusive"]
+    of = f"{len(findings)} scenarios"
+    if different:
+        parts = [f"{names} differ in {len(different)} of {of} ({', '.join(different)})"]
+    elif not judged:
+        parts = [f"{names}: none of {of} has a result"]
+    else:
+        same = "behave the same" if len(ledger.meta.columns) > 1 else "behaves as shown"
+        some = of if len(judged) == len(findings) else f"{len(judged)} of {of}"
+        parts = [f"{names} {same} in {some}"]
     if broken:
         parts.append(f"{broken} observations break what was declared")
     if unclear:

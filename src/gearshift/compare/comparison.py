@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from gearshift import config as configuration
 from gearshift.compare import ledger as ledgers
 from gearshift.compare import workload
 from gearshift.compare.analysis import analyse, headline
 from gearshift.compare.columns import brokers_of, described
 from gearshift.compare.findings import Finding
 from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Meta, Run, Scenario
+from gearshift.compare.probe import handler_of
 from gearshift.compare.scenarios import PLAYS, Options, Play
 from gearshift.compare.stage import Broker
 from gearshift.compare.surroundings import machine, versions
@@ -82,9 +82,12 @@ def run(
     A column is a profile of the settings file ``config`` (None: the nearest), or
     ``profile:semantics``; without semantics it is the backend's natural one. Without columns an
     embedded broker is used, as queue and as stream. Channels are made for it and deleted again.
-    Raises ConfigError, and ConnectionFailed if a broker cannot be reached at all.
+    Raises ConfigError, UsageError for a handler that is not there, and ConnectionFailed if a
+    broker cannot be reached at all.
     """
     wanted = options or Options()
+    if wanted.handler:
+        handler_of(wanted.handler)  # a misspelt one is told before anything runs
     started_at, started = datetime.now(UTC), time.monotonic()
     orders = workload.make(wanted.seed, wanted.messages, max(wanted.keys, 1))
     with tempfile.TemporaryDirectory(prefix="gearshift-compare-") as name:
@@ -153,4 +156,6 @@ def _run(
 
 
 def _masked(broker: Broker, error: GearshiftError) -> str:
-    return configuration.load(broker.config, profile=broker.profile).masked(str(error))
+    bus, _ = broker.open({})  # knows which texts are addresses
+    with bus:
+        return bus.config.masked(str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -22,9 +21,8 @@ def handler_of(target: str) -> Handler:
 
 
 def call(handler: Handler, probe: Probe) -> Any:
-    """What ``handler`` returns, once it is done. Raises what it raises, and DecodeError."""
-    result = handler.function(*handler.arguments(cast(Delivery[Any], probe)))
-    return asyncio.run(result) if handler.is_async else result
+    """Call ``handler`` as a worker would: see ``dispatch.Call``."""
+    return handler.call(cast(Delivery[Any], probe))
 
 
 def place(delivery: Delivery[Any]) -> dict[str, int]:

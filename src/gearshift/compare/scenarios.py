@@ -28,6 +28,9 @@ EARLY_GROUPS, LATE_GROUP = ("billing", "audit"), "late"
 PREFETCH_FOR_RETRIES = 50  # a key that waits must not fill the window of all others
 STUCK_AT = 5
 
+#: A backlog lasts at least so long: a busy broker takes its time to say how large it is.
+SLOW_FOR_MS = 3000.0
+
 #: Scenarios with worker processes: a broker inside this process cannot play them.
 PROCESSES: tuple[Scenario, ...] = ("crash", "slow")
 
@@ -145,6 +148,8 @@ def crash(play: Play) -> None:
         act.stage.wait_ready(2)
         act.stage.send(act.orders)
         act.stage.wait(lambda events: count(events, "stuck") == 1, "the victim at work")
+        if play.options.settle == "first":
+            act.stage.wait_acks_heard()
         act.stage.kill("victim")
         act.stage.wait_done_or_drained(act.orders)
 
@@ -198,7 +203,8 @@ def poison(play: Play) -> None:
 
 def slow(play: Play) -> None:
     """A producer that is several times as quick as the only consumer."""
-    with play.stage(messages=play.options.messages, work_ms=6) as act:
+    messages = play.options.messages
+    with play.stage(messages=messages, work_ms=max(6.0, SLOW_FOR_MS / messages)) as act:
         act.stage.process(act.role("worker"))
         act.stage.wait_ready(1)
         with act.stage.sampled(GROUP):

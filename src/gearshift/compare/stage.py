@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import msgspec
 
 from gearshift import config as configuration
 from gearshift.bus import Bus, open_bus
+from gearshift.cleanup import delete_channels, finish
 from gearshift.compare.actor import Actor, Role
 from gearshift.compare.ledger import Event, Sample
 from gearshift.compare.memory import watch
@@ -32,6 +34,8 @@ from gearshift.producer import Producer
 
 __all__ = ["PARTITIONS", "Broker", "Stage", "WorkerFailed"]
 
+log = logging.getLogger("gearshift.compare")
+
 #: Partitions of every stream, so that all columns have the same.
 PARTITIONS = 4
 
@@ -39,6 +43,7 @@ READY_TIMEOUT_S = 30.0
 DONE_TIMEOUT_S = 90.0
 _SAMPLE_S = 0.1
 _QUIET_S = 1.5
+_STOP_S = 10.0
 
 
 class WorkerFailed(GearshiftError):
@@ -98,6 +103,8 @@ class Stage:
     ) -> Iterator[Stage]:
         """A fresh channel with ``settings``; stopped, deleted, closed at the end in any case.
 
+        What cannot be deleted, because the broker has gone, is logged as a warning.
+
         ``partitions`` is for a stream; None is what the backend takes.
         """
         channel = f"compare_{message_id()[-14:]}"
@@ -117,7 +124,7 @@ class Stage:
                 bus.declare(channel)
                 yield stage
             finally:
-                stage._clear()
+                finish(stage._clear)
                 recorder.close()
                 stage.events, stage.samples = tape.events(), tape.samples()
 
@@ -189,14 +196,18 @@ class Stage:
         """Start ``module`` as a process that is given the name of a file with ``told``."""
         order = self.folder / f"{self.channel}-{name}.json"
         order.write_bytes(msgspec.json.encode(told))
-        with order.with_suffix(".log").open("wb") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, str(order)],
-                env=os.environ | self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+
+        def start() -> None:
+            with order.with_suffix(".log").open("wb") as output:
+                self._processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", module, str(order)],
+                    env=os.environ | self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                )
+
+        finish(start)  # one that was started and is not known here would never be stopped
 
     def kill(self, name: str) -> None:
         """SIGKILL a worker process."""
@@ -276,6 +287,29 @@ class Stage:
             return self._is_drained(group)
 
         self.wait(is_over, f"{len(wanted)} messages done or gone")
+
+    def wait_acks_heard(self, group: str = "workers") -> None:
+        """Until the broker has every ack that is on the tape; at once where it cannot tell.
+
+        Some clients send acks when they like (Kafka's does): killed before, they have not acked.
+        """
+
+        def is_heard(events: list[Event]) -> bool:
+            acked = _acked(events, group)
+            status = self.status(group)
+            if status is None:
+                return False
+            left = status.lag
+            if self.broker.semantics is Semantics.QUEUE:
+                if status.ready is None or status.in_flight is None:
+                    return True
+                left = status.ready + status.in_flight
+            stored = {event.seq for event in events if event.kind == "receipt"}
+            # An ack that came onto the tape meanwhile may or may not be in that number.
+            return left == len(stored - acked) and acked == _acked(self.tape.events(), group)
+
+        if self.bus.capabilities(self.channel).depth:
+            self.wait(is_heard, "the acks at the broker")
 
     def wait_replayed_or_refused(self, messages: int) -> None:
         """After a seek: until so many messages were delivered again, or at once if refused."""
@@ -363,19 +397,20 @@ class Stage:
 
     def _clear(self) -> None:
         """Stop everybody and remove the channel."""
-        self.stop_threads()
+        for thread in self._threads:
+            thread.stop.set()
+        for thread in self._threads:
+            thread.join(_STOP_S)  # one that hangs in a user's handler is left to the process' end
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
             try:
-                process.wait(10)
+                process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for channel in (self.channel, f"{self.channel}.dead"):
-            with contextlib.suppress(GearshiftError):
-                if self.bus.exists(channel):
-                    self.bus.delete(channel)
+        for problem in delete_channels(self.bus, self.channel):
+            log.warning("%s", self.bus.config.masked(problem))
 
 
 class _Thread(threading.Thread):
@@ -404,6 +439,15 @@ def count(events: Sequence[Event], kind: str, who: str | None = None) -> int:
 def done(events: Sequence[Event], group: str) -> set[int | None]:
     """The messages that ``group`` has done."""
     return {event.seq for event in events if event.kind == "done" and event.group == group}
+
+
+def _acked(events: Sequence[Event], group: str) -> set[int | None]:
+    """The messages that ``group`` has acked."""
+    return {
+        event.seq
+        for event in events
+        if event.kind == "settle" and event.what == "ack" and event.group == group
+    }
 
 
 def _is_balanced(events: Sequence[Event], members: int, partitions: int | None) -> bool:

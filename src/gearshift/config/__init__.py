@@ -12,6 +12,7 @@ One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conv
 """
 
 from gearshift.config.channels import ChannelSettings
+from gearshift.config.expansion import Unset
 from gearshift.config.loading import load, rehearsal_file, with_channels
 from gearshift.config.model import Config, Profile, Row
 from gearshift.config.overrides import CONFIG, PROFILE, REHEARSAL
@@ -24,6 +25,7 @@ __all__ = [
     "Config",
     "Profile",
     "Row",
+    "Unset",
     "load",
     "rehearsal_file",
     "with_channels",

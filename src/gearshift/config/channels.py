@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "retention_s": (1, 100 * _YEAR_S),
     "max_attempts": (1, 1000),
     "prefetch": (1, 10_000),
+    "prefetch_bytes": (1_024, 2**40),
     "max_processing_s": (0.1, 7 * 86400),
     "retry_delay_s": (0, 86400),
     "retry_max_delay_s": (0, 7 * 86400),
@@ -35,8 +36,10 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ``semantics`` None takes the backend's natural one; ``partitions`` and ``retention_s`` are for
     streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
     group. ``dead_letter`` None or true is a channel called after this one (see
-    ``dead_letter_name``), false is none, a text is that channel. ``rate_limit`` ("100/s", "30/min",
-    "500/h") bounds what one consumer hands out. Times are seconds. ``codec`` "auto" goes by a
+    ``dead_letter_name``), false is none, a text is that channel. ``prefetch`` and
+    ``prefetch_bytes`` bound what one consumer has received and not settled, by number and by bytes
+    of bodies (about; one message is always taken, however large). ``rate_limit`` ("100/s",
+    "30/min", "500/h") bounds what it hands out. Times are seconds. ``codec`` "auto" goes by a
     message's content type; without one, as services that know nothing of Gearshift often send, the
     body stays bytes: "json", "text" or "bytes" says what to expect instead. ``native`` has one
     table per backend, so that one file serves every profile.
@@ -50,6 +53,7 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     dead_letter: str | bool | None = None
     requires: tuple[Any, ...] = ()  # of Requirement; msgspec would take that dataclass apart
     prefetch: int = 100
+    prefetch_bytes: int = 64 * 1024 * 1024
     rate_limit: str | None = None
     max_processing_s: float | None = None
     retry_delay_s: float = 1.0

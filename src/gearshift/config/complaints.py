@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect as kinds
 
 from gearshift.config.document import Keys
-from gearshift.config.masking import is_secret_key
+from gearshift.config.masking import is_secret_key, mask_url
 from gearshift.errors import GearshiftError
 from gearshift.secret import Secret
 
@@ -61,7 +61,7 @@ class Failure:
 
 def unknown(name: str, known: Iterable[str], what: str) -> tuple[str, str]:
     """Text and hint for a name that is not one of ``known``."""
-    names = list(known)
+    names, name = list(known), mask_url(name)
     close = difflib.get_close_matches(name, names, n=1)
     meant = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {what} {name!r}", f"{meant}Known: {', '.join(names) or 'none'}"

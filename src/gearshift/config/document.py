@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from gearshift.config.masking import is_secret_key, shown
-from gearshift.errors import ConfigError
+from gearshift.config.masking import Redactor, is_secret_key, shown
+from gearshift.errors import ConfigError, GearshiftError
 
-__all__ = ["FILE_NAME", "MISSING", "Document", "Keys", "Override", "dotted", "locate", "read"]
+__all__ = ["FILE_NAME", "MISSING", "Document", "Keys", "Override", "copied", "dotted", "locate",
+           "read"]  # fmt: skip
 
 FILE_NAME = "gearshift.toml"
 
@@ -74,6 +76,21 @@ class Document:
         inside = (over for path, over in self.overrides.items() if path[: len(keys)] == keys)
         return next(inside, None)
 
+    def redactor(self) -> Redactor:
+        """Knows whatever looks like a secret here, wherever it stands: in the wrong place too."""
+        secrets = Redactor()
+        secrets.learn_from(self.tree)
+        return secrets.without_short()
+
+    @contextmanager
+    def masking(self) -> Iterator[None]:
+        """Errors that leave the block hold no secret of these settings."""
+        try:
+            yield
+        except GearshiftError as error:
+            error.rewrite(self.redactor().redact)
+            raise
+
     def problem(
         self, keys: Keys, what: str, *, hint: str | None = None, secret: bool = False
     ) -> ConfigError:
@@ -85,7 +102,9 @@ class Document:
             secret = secret or any(map(is_secret_key, named))
             setting += f" = {shown(value, secret=secret)}"
         parts = [self.origin(keys), setting, what]
-        return ConfigError(": ".join(part for part in parts if part), hint=hint)
+        error = ConfigError(": ".join(part for part in parts if part), hint=hint)
+        error.rewrite(self.redactor().redact)
+        return error
 
 
 def dotted(keys: Keys) -> str:
@@ -125,6 +144,24 @@ def read(file: Path, label: str) -> Document:
     return Document(label=label, folder=folder, file=file, tree=tree, origins=origins)
 
 
+def copied(settings: Mapping[str, Any], left: int = _MAX_DEPTH) -> dict[str, Any]:
+    """``settings`` in the types of TOML, for us to change. Raises ConfigError."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return copied(value, left - 1)
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    if left == 0:
+        raise ConfigError(f"settings: tables are nested over {_MAX_DEPTH} deep")
+    for key in settings:
+        if not isinstance(key, str):
+            raise ConfigError(f"settings: a key is {type(key).__name__}, not a text")
+    return {key: plain(value) for key, value in settings.items()}
+
+
 def _text(file: Path, label: str) -> str:
     try:
         with file.open("rb") as stream:
@@ -134,7 +171,10 @@ def _text(file: Path, label: str) -> str:
             f"{label}: is a directory", hint=f"name the file, such as {label}/{FILE_NAME}"
         ) from None
     except FileNotFoundError:
-        raise ConfigError(f"{label}: no such file", hint="gearshift init writes one") from None
+        hint = "gearshift init writes one"
+        if re.fullmatch(r"[\w-]+", label):
+            hint = f'if that is a profile: gearshift.open(profile="{label}"), or --profile {label}'
+        raise ConfigError(f"{label}: no such file", hint=hint) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(f"{label}: cannot be read: {reason}") from None

@@ -1,7 +1,8 @@
 """``${VAR}`` in the selected profile: replaced from the environment.
 
 - ``$${`` stands for a literal ``${``.
-- A variable that is not set is an error; one that is set to nothing is an empty text.
+- A variable that is not set is an error; one that is set to nothing is an empty text. For whoever
+  connects to nothing, ``Unset`` collects such names instead.
 - In a URL (a text with ``://``) a value in the credentials or in the path is percent-encoded: the
   variable holds the password as it is, ``/`` and ``@`` included, and must not be encoded already.
   In the host, and in a text that is one ``${URL}``, it is inserted unchanged.
@@ -10,14 +11,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from gearshift.config.document import Document, Keys
-from gearshift.config.masking import Redactor
+from gearshift.config.masking import Redactor, is_secret_key
 
-__all__ = ["expand"]
+__all__ = ["Unset", "expand"]
 
 _MARK = re.compile(r"\$\$\{|\$\{(?P<name>[^}]*)\}|\$\{")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -30,16 +31,16 @@ def expand(
 
     Raises ConfigError that names the field and the variable.
     """
+
+    def inside(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        for key, inner in pairs:
+            if not _is_left_out(inner, environ):
+                yield key, expand(inner, (*keys, key), document, environ, secrets)
+
     if isinstance(value, dict):
-        return {
-            key: expand(inner, (*keys, key), document, environ, secrets)
-            for key, inner in value.items()
-        }
+        return dict(inside(value.items()))
     if isinstance(value, list):
-        return [
-            expand(inner, (*keys, index), document, environ, secrets)
-            for index, inner in enumerate(value)
-        ]
+        return [item for _, item in inside(enumerate(value))]
     if isinstance(value, str) and "${" in value:
         problem = _problem(value, environ)
         if problem:
@@ -47,6 +48,43 @@ def expand(
             raise document.problem(keys, what, hint=hint)
         return _expand_text(value, environ, secrets)
     return value
+
+
+class Unset(Mapping[str, str]):
+    """An environment in which every variable is set, for looking at settings without secrets.
+
+    A setting that is nothing but one that is not set is left out; in a longer text "1" stands for
+    it, which a host or a port may be. ``names`` are those that were asked for.
+    """
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._known = known
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        if name in self._known or name.startswith("GEARSHIFT_"):  # those choose, and have defaults
+            return self._known[name]
+        self.names.add(name)
+        return "1"
+
+    def lacks(self, text: str) -> bool:
+        """True if ``text`` is one reference to what is not set."""
+        mark = _MARK.fullmatch(text)
+        name = mark["name"] if mark else None
+        if not name or not _NAME.fullmatch(name) or name in self._known:
+            return False
+        self.names.add(name)
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def _is_left_out(value: Any, environ: Mapping[str, str]) -> bool:
+    return isinstance(environ, Unset) and isinstance(value, str) and environ.lacks(value)
 
 
 def _problem(text: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
@@ -72,8 +110,11 @@ def _expand_text(text: str, environ: Mapping[str, str], secrets: Redactor) -> st
         name = mark["name"]
         if name is None:
             return "${"
-        secrets.learn(environ[name])
         value = environ[name]
+        if is_secret_key(name):
+            secrets.learn(value)
+        else:
+            secrets.suspect(value)
         return quote(value, safe="") if _is_quoted_at(text, mark.start()) else value
 
     return _MARK.sub(replaced, text)

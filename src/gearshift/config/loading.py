@@ -10,12 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from gearshift import plugins
 from gearshift.config import overrides
 from gearshift.config.channels import ChannelSettings
 from gearshift.config.complaints import unknown
 from gearshift.config.conversion import convert
-from gearshift.config.document import MISSING, Document, Keys, locate, read
-from gearshift.config.expansion import expand
+from gearshift.config.document import MISSING, Document, Keys, copied, locate, read
+from gearshift.config.expansion import Unset, expand
 from gearshift.config.masking import Redactor
 from gearshift.config.model import Config, Profile
 from gearshift.errors import ConfigError
@@ -35,6 +36,7 @@ def load(
     path: str | Path | None = None,
     *,
     profile: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Config:
@@ -43,13 +45,19 @@ def load(
     The file is ``path``, else what ``GEARSHIFT_CONFIG`` names, else the nearest ``gearshift.toml``
     in ``directory`` (the current one) or above it, else none: then the profile is ``embedded``, a
     SQLite file in ``.gearshift``. The profile is the argument, else ``GEARSHIFT_PROFILE``, else the
-    file's ``profile``, else its only one. ``environ`` stands for ``os.environ`` in tests.
+    file's ``profile``, else its only one. ``settings``, a mapping of the same form, takes the place
+    of a file. ``environ`` stands for ``os.environ`` in tests.
 
     Raises ConfigError for whatever is wrong, except in the tables of profiles that are not
     selected and in what only a backend can check: that comes with ``Config.settings_for``.
     """
     environ = os.environ if environ is None else environ
-    document = _document(path, environ, directory)
+    document = _document(path, settings, environ, directory)
+    with document.masking():
+        return _loaded(document, profile, environ)
+
+
+def _loaded(document: Document, profile: str | None, environ: Mapping[str, str]) -> Config:
     _check_sections(document)
     in_file = list(document.tree["profiles"])
     _add_built_in(document)
@@ -67,6 +75,7 @@ def load(
         file=document.file,
         profile_origin=origin,
         rehearsal=rehearsal_file(environ),
+        unset=frozenset(environ.names) if isinstance(environ, Unset) else frozenset(),
         _document=document,
         _table=MappingProxyType(table),
         _secrets=secrets,
@@ -94,9 +103,14 @@ def rehearsal_file(environ: Mapping[str, str] | None = None) -> Path | None:
 
 
 def _document(
-    path: str | Path | None, environ: Mapping[str, str], directory: Path | None
+    path: str | Path | None,
+    settings: Mapping[str, Any] | None,
+    environ: Mapping[str, str],
+    directory: Path | None,
 ) -> Document:
     here = (directory or _current()).absolute()
+    if settings is not None:
+        return Document(label="settings", folder=here, tree=copied(settings))
     named = path or environ.get(overrides.CONFIG)  # set to nothing counts as not set
     if named:
         return read(here / named, str(named))
@@ -209,7 +223,13 @@ def _selected(
     table: dict[str, Any] = expand(written, keys, document, environ, secrets)
     secrets.learn_from(table)
     # Apart, because a backend's name is no secret: else it would be cut out of every error.
-    table["backend"] = expand(profile.backend, (*keys, "backend"), document, environ, Redactor())
+    keys = (*keys, "backend")
+    table["backend"] = expand(profile.backend, keys, document, environ, Redactor())
+    if table["backend"] != profile.backend:  # else plugins.load says it, with the name
+        installed = {entry.name for entry in plugins.available()}
+        if table["backend"] not in installed:
+            what = "the variable does not name an installed backend"
+            raise document.problem(keys, what, hint=f"installed: {', '.join(sorted(installed))}")
     return table, secrets
 
 

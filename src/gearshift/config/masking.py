@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
 __all__ = ["MASK", "REFERENCE", "Redactor", "is_secret_key", "mask_url", "shown"]
@@ -31,6 +31,7 @@ _PARAMETER = re.compile(
 _PORT = re.compile(r"\d{1,5}(?![^/,?#])")
 _ADDRESS = re.compile(rf"(?:\[[^\]]*\]|{REFERENCE}|[\w.-])*(?::(?:\d+|{REFERENCE}))?(?![^/,?#\s])")
 _LONGEST = 160
+_SHORTEST = 4
 
 
 def is_secret_key(key: object) -> bool:
@@ -58,43 +59,66 @@ def shown(value: object, *, secret: bool = False) -> str:
 class Redactor:
     """Knows the secrets of one configuration and cuts them out of any text."""
 
-    __slots__ = ("_secrets",)
+    __slots__ = ("_secrets", "_suspects")
 
     def __init__(self) -> None:
         self._secrets: frozenset[str] = frozenset()  # replaced, so that other threads may read
+        self._suspects: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return "Redactor()"
 
     def learn(self, secret: str) -> None:
         """Remember a secret, in every spelling in which a message could repeat it."""
-        for text in (secret, unquote(secret)):
-            spellings = [text, quote(text, safe=""), quote(text), repr(text)[1:-1]]
-            self._secrets |= {spelling for spelling in spellings if spelling}
+        self._secrets |= _spellings(secret)
+
+    def suspect(self, text: str) -> None:
+        """Treat ``text`` as a secret until it turns out to be an address."""
+        self._suspects |= {text}
+
+    def without_short(self) -> Redactor:
+        """One that knows only what a text can lose and still be read."""
+        other = Redactor()
+        other._secrets = frozenset(text for text in self._secrets if len(text) >= _SHORTEST)
+        return other
+
+    def clear(self, endpoints: Iterable[tuple[str, int]]) -> None:
+        """Hosts and ports are no secrets, unless they are known to be one for another reason."""
+        for host, port in endpoints:
+            self._suspects -= {host, str(port), f"{host}:{port}", f"[{host}]:{port}"}
 
     def learn_from(self, value: object, *, secret: bool = False) -> None:
         """Remember what the keys and the form of a setting say is secret."""
         if isinstance(value, Mapping):
             for key, inner in value.items():
+                self.learn_from(key)
                 self.learn_from(inner, secret=secret or is_secret_key(key))
         elif isinstance(value, list):
             for inner in value:
                 self.learn_from(inner, secret=secret)
         elif secret and isinstance(value, str | int | float):
-            self.learn(str(value))
+            if not _ONLY_REFERENCES.fullmatch(str(value)):
+                self.learn(str(value))
         elif isinstance(value, str):
             for start, end in _secret_spans(value):
                 self.learn(value[start:end])
 
     def redact(self, text: str) -> str:
         """``text`` without any known secret, or the beginning of a long one."""
-        if not self._secrets:
+        secrets = self._secrets.union(*map(_spellings, self._suspects))
+        if not secrets:
             return text
-        longest_first = sorted(self._secrets, key=len, reverse=True)
+        longest_first = sorted(secrets, key=len, reverse=True)
         text = re.sub("|".join(map(re.escape, longest_first)), MASK, text)
         for secret in longest_first:
             text = _cut_beginning(text, secret)
         return text
+
+
+def _spellings(secret: str) -> set[str]:
+    texts = (secret, unquote(secret))
+    spelt = [s for t in texts for s in (t, quote(t, safe=""), quote(t), repr(t)[1:-1])]
+    return {text for text in spelt if text}
 
 
 def _cut_beginning(text: str, secret: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +44,9 @@ class Profile:
 class Config:
     """What ``load`` found: the selected profile and every declared channel. Immutable.
 
-    ``file`` is None where there is no file; ``rehearsal`` is set in a rehearsal only. Safe to
-    print: neither ``str`` nor ``rows`` shows a secret. Any thread.
+    ``file`` is None where there is no file; ``rehearsal`` is set in a rehearsal only; ``unset`` are
+    variables that it was loaded without, with ``Unset``. Safe to print: neither ``str`` nor
+    ``rows`` shows a secret. Any thread.
     """
 
     profile: str
@@ -53,13 +55,15 @@ class Config:
     file: Path | None
     profile_origin: str
     rehearsal: Path | None
+    unset: frozenset[str]
     _document: Document
     _table: Mapping[str, Any]  # the selected profile, ${VAR} replaced: never shown
     _secrets: Redactor
 
     def __repr__(self) -> str:
         where = f"file={str(self.file)!r}" if self.file else "file=None"
-        return f"Config(profile={self.profile!r}, backend={self.backend!r}, {where})"
+        text = f"Config(profile={self.profile!r}, backend={self.backend!r}, {where})"
+        return self._document.redactor().redact(text)
 
     @property
     def backend(self) -> str:
@@ -101,7 +105,15 @@ class Config:
 
     def masked(self, text: str) -> str:
         """``text`` without any secret of the selected profile, for what others have written."""
-        return self._secrets.redact(text)
+        return self._document.redactor().redact(self._secrets.redact(text))
+
+    def masking(self) -> AbstractContextManager[None]:
+        """Around what may put a setting into an error: it leaves without what looks secret."""
+        return self._document.masking()
+
+    def clear(self, endpoints: Iterable[tuple[str, int]]) -> None:
+        """Let ``masked`` show hosts and ports that came through ``${VAR}``."""
+        self._secrets.clear(endpoints)
 
     def rows(self, plugin: BackendPlugin | None = None) -> list[Row]:
         """Every effective setting. With ``plugin``, also the defaults of the backend's settings.
@@ -112,7 +124,8 @@ class Config:
         rows += self._profile_rows(plugin)
         for name, settings in self.channels.items():
             rows += self._channel_rows(name, settings)
-        return rows
+        secrets = self._document.redactor()
+        return [row._replace(key=secrets.redact(row.key)) for row in rows]
 
     def _profile_rows(self, plugin: BackendPlugin | None) -> Iterator[Row]:
         keys: Keys = ("profiles", self.profile)

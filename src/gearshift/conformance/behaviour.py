@@ -125,7 +125,10 @@ def behaviour(
 
 
 def execute(behaviour: Behaviour, harness: Harness) -> Result:
-    """Run ``behaviour`` on ``harness``. Blocks; never raises for what the backend does wrong."""
+    """Run ``behaviour`` on ``harness``. Blocks; never raises for what the backend does wrong.
+
+    Its channels are deleted in any case, also when a signal's exception ends it.
+    """
     if (absent := _absent(behaviour.needs, harness.faults)) is not None:
         return _result(behaviour, harness, absent, None)
     kit = Kit(harness)

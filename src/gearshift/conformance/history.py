@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gearshift.message import Headers, Message, Position
+from gearshift.message import Headers, Key, Message, Position
 
-__all__ = ["Event", "History", "Kind", "Phase", "fingerprint", "place"]
+__all__ = ["Event", "History", "Kind", "Phase", "fingerprint", "key_text", "place"]
 
 
 class Kind(StrEnum):
@@ -45,7 +45,7 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One event. ``actor`` is the producer or consumer, of ``partitions`` the driver's member;
-    ``id`` is the message's.
+    ``id`` is the message's, and ``key`` (see ``key_text``).
 
     ``verdict`` is "ack", "retry" or "reject". ``digest`` fingerprints body, key and headers.
     ``at_ns`` is of the monotonic clock, which all processes of a machine share.
@@ -68,6 +68,11 @@ class Event:
     prefetch: int | None = None
     note: str = ""
     at_ns: int = field(default_factory=time.monotonic_ns)
+
+
+def key_text(key: Key | None) -> str | None:
+    """A key as events hold it: a binary one as Python writes it."""
+    return repr(key) if isinstance(key, bytes) else key
 
 
 class History:
@@ -142,6 +147,7 @@ def fingerprint(message: Message) -> str:
         message.correlation_id,
         message.reply_to,
         message.type,
+        message.content_encoding,
     ):
         raw = part if isinstance(part, bytes) else repr(part).encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "big"))

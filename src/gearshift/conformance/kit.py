@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import tempfile
 import time
 import uuid
@@ -14,6 +15,7 @@ from typing import Any
 
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities
+from gearshift.cleanup import delete_channels, finish
 from gearshift.conformance.checkers import View, Violation, check
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.history import Event, History, Kind
@@ -24,6 +26,8 @@ from gearshift.errors import DeadlineExceeded, GearshiftError
 from gearshift.message import Semantics
 
 __all__ = ["Broken", "Kit"]
+
+log = logging.getLogger("gearshift.conformance")
 
 #: Retries in the kit come back this soon unless a behaviour says otherwise. Seconds.
 RETRY_DELAY_S = 0.02
@@ -105,9 +109,11 @@ class Kit:
         self._buses.append(bus)
         return bus
 
-    def producer(self, channel: str, bus: Bus | None = None) -> RecordingProducer:
+    def producer(
+        self, channel: str, bus: Bus | None = None, *, create: bool | None = None
+    ) -> RecordingProducer:
         """A recording producer, by default over a client of its own."""
-        made = (bus or self.connect()).producer(channel)
+        made = (bus or self.connect()).producer(channel, create=create)
         producer = RecordingProducer(made, self.history, f"p{next(self._numbers)}")
         self._made.append(producer)
         return producer
@@ -136,26 +142,27 @@ class Kit:
         work_s: float,
         verdict: str = "ack",
         prefetch: int = 10,
+        killer: str | None = None,
     ) -> WorkerProcess:
         """A consumer in a process of its own; ``adopt`` its events when it is over."""
         number = next(self._numbers)
         config = self.harness.config
-        worker = WorkerProcess(
-            Job(
-                config=str(config.file),
-                profile=config.profile,
-                channels=self._channels,
-                channel=channel,
-                group=group,
-                actor=f"w{number}",
-                prefetch=prefetch,
-                work_s=work_s,
-                verdict=verdict,
-                events=str(Path(self._folder.name, f"w{number}.jsonl")),
-            )
+        job = Job(
+            config=str(config.file),
+            profile=config.profile,
+            channels=self._channels,
+            channel=channel,
+            group=group,
+            actor=f"w{number}",
+            prefetch=prefetch,
+            work_s=work_s,
+            verdict=verdict,
+            events=str(Path(self._folder.name, f"w{number}.jsonl")),
+            killer=killer,
         )
-        self._workers.append(worker)
-        return worker
+        # One that was started and is not known here would never be stopped.
+        finish(lambda: self._workers.append(WorkerProcess(job)))
+        return self._workers[-1]
 
     def adopt(self, worker: WorkerProcess) -> None:
         """Merge what a worker that has ended recorded, and that it is gone."""
@@ -254,12 +261,21 @@ class Kit:
                 if self._is_drained(view, quiet_s):
                     return
 
-    def letters(self, channel: str) -> list[Delivery[Any]]:
-        """All dead letters of ``channel``, acked; waits until there is one."""
+    def letters(
+        self, channel: str, *, asking: RecordingConsumer | None = None
+    ) -> list[Delivery[Any]]:
+        """All dead letters of ``channel``, acked; waits until there is one.
+
+        A message that is not to be handed out any more becomes one when somebody asks for it:
+        ``asking`` does so, and acks what it gets.
+        """
         letters: list[Delivery[Any]] = []
         with self.connect().consumer(f"{channel}.dead", create=True) as consumer:
             deadline = time.monotonic() + self.patience_s
             while time.monotonic() < deadline:
+                if asking is not None:
+                    for delivery in asking.receive(100, timeout_s=_LOOK_S):
+                        asking.ack(delivery)
                 found = consumer.receive(100, timeout_s=0.3)
                 for delivery in found:
                     delivery.ack()
@@ -269,7 +285,13 @@ class Kit:
         return letters
 
     def close(self) -> None:
-        """Close every client and delete every channel. What fails here is not the claim."""
+        """Close every client and delete every channel.
+
+        What cannot be deleted, because the broker has gone, is logged: it is not the claim.
+        """
+        finish(self._close)
+
+    def _close(self) -> None:
         for worker in self._workers:
             worker.close()
         self._folder.cleanup()
@@ -277,11 +299,9 @@ class Kit:
             with contextlib.suppress(GearshiftError):
                 bus.close(5.0)
         self._buses.clear()
-        with contextlib.suppress(GearshiftError), self.connect() as bus:
-            for name in list(self._channels):
-                for channel in (name, f"{name}.dead"):
-                    with contextlib.suppress(GearshiftError):
-                        bus.delete(channel)
+        with self.harness.connect(self._channels) as bus:
+            for problem in delete_channels(bus, *self._channels):
+                log.warning("%s", bus.config.masked(problem))
 
     # ── inside ──
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gearshift.conformance.history import Event, History, Kind
-from gearshift.driver import Backend, ConsumerSpec, LogDriver, LogEvents
+from gearshift.driver import Backend, ConsumerSpec, LogDriver, LogEvents, Place
 
 __all__ = ["observed"]
 
@@ -56,12 +56,14 @@ class _Watch:
         self._events = events
         self._owned: set[int] = set()
 
-    def assigned(self, partitions: Sequence[int]) -> None:
+    def assigned(
+        self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+    ) -> None:
         self._owned.update(partitions)
         self._record(Kind.ASSIGN, partitions)
-        self._events.assigned(partitions)
+        self._events.assigned(partitions, places)
 
-    def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
         positions = self._events.revoked(partitions)
         self._let_go(partitions)
         return positions
@@ -69,6 +71,9 @@ class _Watch:
     def lost(self, partitions: Sequence[int]) -> None:
         self._let_go(partitions)
         self._events.lost(partitions)
+
+    def skipped(self, partition: int, count: int) -> None:
+        self._events.skipped(partition, count)
 
     def closing(self) -> None:
         self._let_go(sorted(self._owned))

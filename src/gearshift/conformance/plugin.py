@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gearshift.cleanup import sigterm_raises
 from gearshift.conformance.behaviour import Behaviour, Result, Status, execute
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.matrix import Column, Manifest, Matrix
@@ -62,7 +63,8 @@ class _ConformanceModule(pytest.Module):
 
 def _test(behaviour: Behaviour) -> Callable[..., None]:
     def test(gearshift_backend: Harness, request: pytest.FixtureRequest) -> None:
-        result = execute(behaviour, gearshift_backend)
+        with sigterm_raises():  # pytest itself would end at once, and leave channels behind
+            result = execute(behaviour, gearshift_backend)
         # Properties travel with the report, also from another process.
         request.node.user_properties.append((_PROPERTY, _record(gearshift_backend, result)))
         if result.status.is_failure:

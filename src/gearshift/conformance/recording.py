@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gearshift.bus import Bus
-from gearshift.conformance.history import Event, History, Kind, Phase, fingerprint, place
+from gearshift.conformance.history import Event, History, Kind, Phase, fingerprint, key_text, place
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import GearshiftError, OutcomeUnknown, StaleDelivery
-from gearshift.message import Message, Receipt
+from gearshift.message import Key, Message, Receipt
 from gearshift.outbox import SendResult
 from gearshift.producer import Producer, SendFailed
 
@@ -36,7 +36,7 @@ class RecordingProducer:
         self._history = history
         self._numbers = itertools.count()
 
-    def message(self, value: Any = ..., *, key: str | None = None, **fields: Any) -> Message:
+    def message(self, value: Any = ..., *, key: Key | None = None, **fields: Any) -> Message:
         """The next message, unsent: ``value`` or a body that holds every byte."""
         number = next(self._numbers)
         body = payload(self.actor, number) if value is ... else value
@@ -45,7 +45,7 @@ class RecordingProducer:
         return message
 
     def send(
-        self, value: Any = ..., *, timeout_s: float = 30.0, key: str | None = None, **fields: Any
+        self, value: Any = ..., *, timeout_s: float = 30.0, key: Key | None = None, **fields: Any
     ) -> Receipt:
         """As Producer.send; what it raises is recorded."""
         message = self.message(value, key=key, **fields)
@@ -99,7 +99,7 @@ class RecordingProducer:
                 actor=self.actor,
                 channel=self.producer.channel,
                 id=message.id,
-                key=message.key,
+                key=key_text(message.key),
                 sequence=number,
                 digest=fingerprint(message),
                 position=position,
@@ -138,7 +138,7 @@ class RecordingConsumer:
             self._record(
                 Kind.DELIVER,
                 id=delivery.id,
-                key=delivery.key,
+                key=key_text(delivery.key),
                 digest=fingerprint(delivery.message),
                 attempt=delivery.attempt,
                 redelivered=delivery.redelivered,

@@ -31,7 +31,7 @@ __all__ = ["Job", "WorkerProcess"]
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is to do: work on each delivery of ``channel`` for ``work_s`` seconds, then
-    settle it with ``verdict``, "ack" or "retry"."""
+    settle it with ``verdict``, "ack" or "retry"; to die of the message with the id ``killer``."""
 
     config: str
     profile: str
@@ -43,6 +43,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     work_s: float
     verdict: str
     events: str
+    killer: str | None = None
 
 
 class WorkerProcess:
@@ -103,6 +104,8 @@ def main() -> None:
         with consumer:
             while not stop.is_set():
                 for delivery in consumer.receive(timeout_s=0.1):
+                    if delivery.id == job.killer:
+                        os.kill(os.getpid(), signal.SIGKILL)
                     time.sleep(job.work_s)
                     try:
                         getattr(consumer, job.verdict)(delivery)

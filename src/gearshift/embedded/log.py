@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gearshift.driver import Incoming, LogEvents, Start
+from gearshift.driver import Incoming, LogEvents, Place, Start
 from gearshift.message import Message, Position
 
 __all__ = ["Bounds", "EmbeddedLog", "LogStore", "Ownership"]
@@ -45,17 +45,18 @@ class LogStore(Protocol):
     def ownership(self) -> Ownership | None:
         """None if this member was put out. Also keeps its membership."""
 
-    def take(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Own the free ones of ``partitions``; the next offset of each one taken."""
+    def take(self, partitions: Collection[int]) -> Mapping[int, Place]:
+        """Own the free ones of ``partitions``; the place of each one taken, whose next message
+        retention may have deleted since."""
 
-    def release(self, partitions: Collection[int], positions: Mapping[int, int]) -> None:
+    def release(self, partitions: Collection[int], positions: Mapping[int, Place]) -> None:
         """Commit ``positions`` and let go of ``partitions``."""
 
-    def commit(self, positions: Mapping[int, int]) -> None:
-        """Store positions of owned partitions; ignore the others."""
+    def commit(self, positions: Mapping[int, Place]) -> None:
+        """Store positions of owned partitions; ignore the others. Waits until they are stored."""
 
     def read(self, partition: int, offset: int, limit: int) -> Sequence[tuple[int, Message]]:
-        """Up to ``limit`` messages from ``offset`` on, with their offsets."""
+        """Up to ``limit`` messages from ``offset`` on, with their offsets, which have no gaps."""
 
     def resolve(self, start: Start, partition: int) -> int | None:
         """The offset that ``start`` means; None if it leaves ``partition`` out."""
@@ -90,10 +91,13 @@ class EmbeddedLog:
             if found or left <= 0 or self._store.wait(left):
                 return found
 
-    def commit(self, positions: Mapping[int, int]) -> None:
-        owned = {part: offset for part, offset in positions.items() if part in self._next}
+    def commit(self, positions: Mapping[int, Place]) -> None:
+        owned = {part: place for part, place in positions.items() if part in self._next}
         if owned:
             self._store.commit(owned)
+
+    def flush(self, timeout_s: float) -> bool:
+        return True  # a commit has waited
 
     def seek(self, start: Start) -> None:
         for partition in self._next:
@@ -137,7 +141,7 @@ class EmbeddedLog:
         self._next.update(taken)
         if taken or not self._announced:
             self._announced = True
-            self._events.assigned(sorted(taken))
+            self._events.assigned(sorted(taken), taken)
 
     def _read(self, max_messages: int) -> list[Incoming]:
         """Share ``max_messages`` among the partitions, starting with another one each time."""
@@ -156,6 +160,8 @@ class EmbeddedLog:
     def _read_partition(self, partition: int, limit: int) -> list[Incoming]:
         rows = self._store.read(partition, self._next[partition], limit)
         if rows:
+            if missing := rows[0][0] - self._next[partition]:
+                self._events.skipped(partition, missing)
             self._next[partition] = rows[-1][0] + 1
         return [_incoming(partition, offset, message) for offset, message in rows]
 

@@ -6,14 +6,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from gearshift.message import Key, key_bytes
+
 __all__ = ["partition_of", "spread"]
 
 Member = TypeVar("Member")
 
 
-def partition_of(key: str, partitions: int) -> int:
+def partition_of(key: Key, partitions: int) -> int:
     """The partition of ``key``: the same in every process and version (CRC-32, not hash())."""
-    return zlib.crc32(key.encode()) % partitions
+    return zlib.crc32(key_bytes(key)) % partitions
 
 
 def spread(

@@ -11,7 +11,7 @@ from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, message_id
 from gearshift.outbox import Batch, Outbox
 
-__all__ = ["DeadLetters", "Death", "revived"]
+__all__ = ["DeadLetters", "Death", "redriven_to", "revived"]
 
 #: Headers that tell a dead letter's story. They replace those of an earlier death.
 REASON, CHANNEL, GROUP, ATTEMPTS, TIME = (
@@ -21,7 +21,10 @@ REASON, CHANNEL, GROUP, ATTEMPTS, TIME = (
     "dead-letter-attempts",
     "dead-letter-time-ms",
 )
-_OURS = frozenset((REASON, CHANNEL, GROUP, ATTEMPTS, TIME))
+#: Header of a redriven message: the one group that it is for. Others settle it unseen, because
+#: neither a log nor Kafka's share groups can store a message for one group.
+REDRIVE_GROUP = "redrive-group"
+_OURS = frozenset((REASON, CHANNEL, GROUP, ATTEMPTS, TIME, REDRIVE_GROUP))
 
 MAX_REASON = 1000
 
@@ -49,10 +52,20 @@ class Death:
         )
 
 
-def revived(message: Message) -> Message:
-    """``message`` as it was before it died: the same id, body, key and all other headers."""
+def revived(message: Message, group: str | None = None) -> Message:
+    """``message`` as it was before it died: the same id, body, key and all other headers.
+
+    With ``group`` it is marked as being for that group alone (see ``redriven_to``).
+    """
     kept = [pair for pair in message.headers.pairs if pair[0] not in _OURS]
-    return replace(message, headers=Headers(kept))
+    if group is not None:
+        kept.append((REDRIVE_GROUP, group))
+    return replace(message, headers=Headers(tuple(kept)))
+
+
+def redriven_to(message: Message) -> str | None:
+    """The one group that ``message`` was redriven to; None if it is for every group."""
+    return _text(message.headers.get(REDRIVE_GROUP))
 
 
 class DeadLetters:
@@ -86,10 +99,13 @@ class DeadLetters:
         Blocks for room at most ``timeout_s``, the first time also for the connection. Raises
         nothing: what goes wrong goes to ``on_done``.
         """
+        native = message.native
         copy = replace(
             message,
-            id=message.id or message_id(),
+            # What came without an id must be able to go back without one.
+            id=message.id if native else message.id or message_id(),
             headers=self._headers(revived(message).headers, reason, attempts),
+            native=native and replace(native, resting=True),
         )
 
         def finished(batch: Batch) -> None:

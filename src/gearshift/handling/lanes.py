@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gearshift.ledger import Entry, Fate
+from gearshift.message import Key
 
 __all__ = ["Lanes"]
 
@@ -36,7 +37,7 @@ class Lanes:
     def _clear(self) -> None:
         self._ready: deque[Entry] = deque()
         self._due: list[tuple[float, int, Entry]] = []
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[Key, _Lane] = {}
 
     def __bool__(self) -> bool:
         """True if something waits here to be handed out."""
@@ -72,14 +73,16 @@ class Lanes:
         True if others may go now.
         """
         key = entry.message.key
-        lane = self._lanes.get(key) if self._lanes and key is not None else None
+        if key is None or not self._lanes:
+            return False
+        lane = self._lanes.get(key)
         if lane is None or entry not in lane.holders:
             return False
         lane.holders.remove(entry)
         if lane.holders:
             return False
         waited = bool(lane.followers)
-        self._advance(str(key), lane)
+        self._advance(key, lane)
         return waited
 
     def next_due(self) -> float | None:
@@ -119,7 +122,7 @@ class Lanes:
         lane.followers.append(entry)
         return False
 
-    def _advance(self, key: str, lane: _Lane) -> None:
+    def _advance(self, key: Key, lane: _Lane) -> None:
         """Nobody holds this key any more: let its followers go, one or all of them."""
         if self._serial_keys and lane.followers:
             lane.holders.append(lane.followers.popleft())

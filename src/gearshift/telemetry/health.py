@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from gearshift.bus import Bus
 from gearshift.stats import ReceiveStats, SendStats
 
-__all__ = ["problems"]
+__all__ = ["degraded", "problems"]
 
-#: Reconnecting takes seconds; a connection that is gone for longer is a problem.
-SILENT_AFTER_S = 15.0
+#: Reconnecting takes seconds, and heartbeats are 5 s apart; a longer silence is a problem. It is
+#: told within 20 s, whoever asks how often.
+SILENT_AFTER_S = 18.0
 
 #: A handler may take so long where the channel sets no ``max_processing_s``.
 STALLED_AFTER_S = 300.0
@@ -19,10 +20,10 @@ STALLED_AFTER_S = 300.0
 def problems(bus: Bus) -> list[str]:
     """What is wrong with ``bus`` now, a sentence each; an empty list if it is healthy.
 
-    A consumer has a problem if it has ended, if its connection has been gone or silent for 15 s, or
-    if nothing was settled for longer than ``max_processing_s`` (or 300 s) while all that prefetch
-    allows is in hand. A producer has one if its connection has been gone for 15 s or the broker
-    takes nothing. Any thread; does not block and asks no broker.
+    A consumer or producer has a problem if its broker has said nothing for 18 s, not even by a
+    heartbeat. A consumer has one too if it has ended, or if nothing was settled for longer than
+    ``max_processing_s`` (or 300 s) while all that prefetch allows is in hand; a producer, if the
+    broker takes nothing. Any thread; does not block and asks no broker.
     """
     stats = bus.stats()
     found = [problem for sending in stats.sending for problem in _of_sending(sending)]
@@ -32,10 +33,25 @@ def problems(bus: Bus) -> list[str]:
     return [bus.config.masked(problem) for problem in found]
 
 
+def degraded(bus: Bus) -> list[str]:
+    """What ``bus`` cannot do at present although it works, a sentence each. As ``problems``.
+
+    A consumer keeps messages whose retry or dead letter the broker does not store: a missing
+    permission, a quota, a full dead-letter queue. A restart would not mend that.
+    """
+    return [
+        bus.config.masked(
+            f"channel {one.channel!r}, group {one.group!r}: {one.unstored} messages wait in this "
+            f"process, because their retry or dead letter cannot be stored: {one.obstacle}"
+        )
+        for one in bus.stats().receiving
+        if one.unstored
+    ]
+
+
 def _of_sending(stats: SendStats) -> Iterator[str]:
     where = f"channel {stats.channel!r}"
-    if stats.disconnected_s > SILENT_AFTER_S:
-        yield f"{where}: no connection for sending since {stats.disconnected_s:.0f} s"
+    yield from _of_silence(f"{where}, sending", stats)
     if stats.blocked is not None:
         yield f"{where}: the broker takes no messages: {stats.blocked}"
 
@@ -44,10 +60,16 @@ def _of_receiving(stats: ReceiveStats, limit_s: float) -> Iterator[str]:
     where = f"channel {stats.channel!r}, group {stats.group!r}"
     if stats.error is not None:
         yield f"{where}: a consumer has ended: {stats.error}"
-    elif stats.silent_s > SILENT_AFTER_S:
-        yield f"{where}: nothing was heard from the broker for {stats.silent_s:.0f} s"
+    else:
+        yield from _of_silence(where, stats)
     if stats.stalled_s > limit_s:
         yield (
             f"{where}: all {stats.unsettled} deliveries that prefetch allows are in hand and none "
             f"was settled for {stats.stalled_s:.0f} s"
         )
+
+
+def _of_silence(where: str, stats: SendStats | ReceiveStats) -> Iterator[str]:
+    if stats.silent_s > SILENT_AFTER_S:
+        reason = f": {stats.disconnected}" if stats.disconnected else ""
+        yield f"{where}: nothing was heard from the broker for {stats.silent_s:.0f} s{reason}"

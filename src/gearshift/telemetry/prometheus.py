@@ -7,6 +7,8 @@ Labels are ``channel`` and ``group``, never a message's id or key. A group of ep
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -19,7 +21,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gearshift.bus import Bus
-from gearshift.errors import GearshiftError
+from gearshift.driver import GroupStatus
+from gearshift.errors import ConnectionFailed, GearshiftError
 from gearshift.stats import BOUNDS_S, ReceiveStats, SendStats, Timings
 
 __all__ = ["BusCollector"]
@@ -42,14 +45,14 @@ class BusCollector(Collector):
     """Register it: ``registry.register(BusCollector(bus))``. Any thread.
 
     With ``depth_of`` the broker is asked, at every scrape, what waits for the groups of these
-    channels, for up to ``timeout_s`` seconds each; ``gearshift_broker_up`` says whether it
-    answered. What a broker does not tell is left out.
+    channels. A scrape waits for all answers together for up to ``timeout_s`` seconds, then gives
+    the last ones: ``gearshift_depth_age_seconds`` says how old they are, ``gearshift_broker_up``
+    whether all are new. What a broker does not tell is left out.
     """
 
     def __init__(self, bus: Bus, *, depth_of: Sequence[str] = (), timeout_s: float = 2.0) -> None:
         self._bus = bus
-        self._depth_of = depth_of
-        self._timeout_s = timeout_s
+        self._depths = _Depths(bus, depth_of, timeout_s)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not scrape."""
@@ -60,26 +63,76 @@ class BusCollector(Collector):
         stats = self._bus.stats()
         yield from _sending(stats.sending)
         yield from _receiving(stats.receiving)
-        if self._depth_of:
-            yield from self._depth()
+        yield from self._depths.collect()
 
-    def _depth(self) -> Iterator[Metric]:
+
+class _Depths:
+    """What waits for the groups of some channels. Any thread.
+
+    The channels are asked in turn on a thread of its own, one round at a time, so that a broker
+    which does not answer holds up no scrape for long, and is asked once however many there are.
+    """
+
+    def __init__(self, bus: Bus, channels: Sequence[str], timeout_s: float) -> None:
+        self._bus = bus
+        self._channels = channels
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._round: threading.Thread | None = None
+        self._answers: dict[str, tuple[float, Sequence[GroupStatus]]] = {}
+        self._is_complete = False  # the last round that has ended
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask, and give the last answers."""
+        if not self._channels:
+            return
+        is_up = self._ask()
         metrics = {
             field: GaugeMetricFamily(name, text, labels=("channel", "group"))
             for field, (name, text) in _DEPTH.items()
         }
-        up = 1.0
-        for channel in self._depth_of:
+        age = GaugeMetricFamily(
+            "gearshift_depth_age_seconds", "Since the broker told this.", labels=("channel",)
+        )
+        for channel, (told_at, statuses) in list(self._answers.items()):
+            age.add_metric((channel,), time.monotonic() - told_at)
+            for status in statuses:
+                for field, metric in metrics.items():
+                    if (value := getattr(status, field)) is not None:
+                        metric.add_metric((channel, status.group), value)
+        yield GaugeMetricFamily(
+            "gearshift_broker_up", "1 if the broker told all depths just now.", float(is_up)
+        )
+        yield age
+        yield from metrics.values()
+
+    def _ask(self) -> bool:
+        """Wait for a round, which may have begun before; True if it has told everything."""
+        with self._lock:
+            if self._round is None or not self._round.is_alive():
+                self._is_complete = False
+                self._round = threading.Thread(
+                    target=self._ask_all, name="gearshift-depths", daemon=True
+                )
+                self._round.start()
+            asking = self._round
+        asking.join(self._timeout_s)
+        return self._is_complete
+
+    def _ask_all(self) -> None:
+        complete = True
+        for channel in self._channels:
             try:
-                for status in self._bus.groups(channel, timeout_s=self._timeout_s):
-                    for field, metric in metrics.items():
-                        if (value := getattr(status, field)) is not None:
-                            metric.add_metric((channel, status.group), value)
+                statuses = self._bus.groups(channel, timeout_s=self._timeout_s)
+                self._answers[channel] = (time.monotonic(), statuses)
+            except ConnectionFailed as error:
+                log.debug("no depths: %s", error)
+                return  # the others are on the same broker
             except GearshiftError as error:
                 log.debug("no depth of %r: %s", channel, error)
-                up = 0.0
-        yield GaugeMetricFamily("gearshift_broker_up", "1 if the broker told all depths.", up)
-        yield from metrics.values()
+                self._answers.pop(channel, None)
+                complete = False
+        self._is_complete = complete
 
 
 def _sending(stats: Sequence[SendStats]) -> Iterator[Metric]:
@@ -102,6 +155,9 @@ def _sending(stats: Sequence[SendStats]) -> Iterator[Metric]:
     reconnects = CounterMetricFamily(
         "gearshift_producer_reconnects", "New connections after a lost one.", labels=labels
     )
+    silent = GaugeMetricFamily(
+        "gearshift_producer_silent_seconds", "Since the broker was last heard.", labels=labels
+    )
     blocked = GaugeMetricFamily(
         "gearshift_producer_blocked", "1 while the broker takes nothing.", labels=labels
     )
@@ -114,8 +170,9 @@ def _sending(stats: Sequence[SendStats]) -> Iterator[Metric]:
         _add_timings(took, where, one.took)
         in_flight.add_metric(where, one.in_flight)
         reconnects.add_metric(where, one.reconnects)
+        silent.add_metric(where, one.silent_s)
         blocked.add_metric(where, float(one.blocked is not None))
-    yield from (stored, resent, failed, took, in_flight, reconnects, blocked)
+    yield from (stored, resent, failed, took, in_flight, reconnects, silent, blocked)
 
 
 def _receiving(stats: Sequence[ReceiveStats]) -> Iterator[Metric]:
@@ -133,6 +190,9 @@ def _receiving(stats: Sequence[ReceiveStats]) -> Iterator[Metric]:
     )
     stale = CounterMetricFamily(
         "gearshift_stale_settlements", "Settlements that came too late.", labels=labels
+    )
+    skipped = CounterMetricFamily(
+        "gearshift_messages_skipped", "Deleted by retention before they were read.", labels=labels
     )
     handled = HistogramMetricFamily(
         "gearshift_handler_seconds", "Time in a handler.", labels=(*labels, "outcome")
@@ -152,6 +212,11 @@ def _receiving(stats: Sequence[ReceiveStats]) -> Iterator[Metric]:
     stalled = GaugeMetricFamily(
         "gearshift_consumer_stalled_seconds", "Window full, nothing settled for.", labels=labels
     )
+    unstored = GaugeMetricFamily(
+        "gearshift_unstored_messages",
+        "Kept by this process: their retry or dead letter cannot be stored.",
+        labels=labels,
+    )
     for one in stats:
         where = (one.channel, one.group or "")
         delivered.add_metric(where, one.delivered)
@@ -159,6 +224,7 @@ def _receiving(stats: Sequence[ReceiveStats]) -> Iterator[Metric]:
         for outcome, count in one.settled.items():
             settled.add_metric((*where, outcome), count)
         stale.add_metric(where, one.stale)
+        skipped.add_metric(where, one.skipped)
         for outcome, timings in one.handled.items():
             _add_timings(handled, (*where, outcome), timings)
         reconnects.add_metric(where, one.reconnects)
@@ -166,8 +232,9 @@ def _receiving(stats: Sequence[ReceiveStats]) -> Iterator[Metric]:
         unsettled.add_metric(where, one.unsettled)
         silent.add_metric(where, one.silent_s)
         stalled.add_metric(where, one.stalled_s)
-    yield from (delivered, redelivered, settled, stale, handled, reconnects)
-    yield from (consumers, unsettled, silent, stalled)
+        unstored.add_metric(where, one.unstored)
+    yield from (delivered, redelivered, settled, stale, skipped, handled, reconnects)
+    yield from (consumers, unsettled, silent, stalled, unstored)
 
 
 def _add_timings(metric: HistogramMetricFamily, labels: Sequence[str], timings: Timings) -> None:

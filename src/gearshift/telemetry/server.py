@@ -27,9 +27,9 @@ def parse_address(text: str) -> tuple[str, int]:
 class TelemetryServer:
     """Serves from when it is made until it is closed. Any thread.
 
-    ``/metrics`` also tells what waits for the groups of the configured channels; ``/healthz`` is
-    200, or 503 with what is wrong. Raises ConfigError if the address cannot be had or
-    prometheus-client is not installed.
+    ``/metrics`` also tells what waits for the groups of the configured channels. ``/healthz`` is
+    200, or 503 with what is wrong; ``degraded``, in either case, is what a restart would not mend.
+    Raises ConfigError if the address cannot be had or prometheus-client is not installed.
     """
 
     def __init__(self, bus: Bus, host: str, port: int) -> None:
@@ -99,7 +99,10 @@ def _handler(bus: Bus) -> type[BaseHTTPRequestHandler]:
             elif path == "/healthz":
                 problems = health.problems(bus)
                 status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
-                text = json.dumps({"healthy": not problems, "problems": problems})
+                degraded = health.degraded(bus)
+                text = json.dumps(
+                    {"healthy": not problems, "problems": problems, "degraded": degraded}
+                )
                 self._answer(status, text.encode(), "application/json")
             else:
                 self._answer(HTTPStatus.NOT_FOUND, b"/metrics or /healthz\n", "text/plain")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -25,13 +30,23 @@ from gearshift.capabilities import Capabilities
 from gearshift.driver import ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift_kafka.asking import REQUEST_S, answer, answers
+from gearshift_kafka.asking import REQUEST_S, answer, answers, describe
+from gearshift_kafka.errors import UNKNOWN_TOPIC
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
 from gearshift_kafka.share.topology import Positions, ShareGroups
 
-__all__ = ["KafkaAdmin", "group_exists"]
+__all__ = ["KafkaAdmin", "group_exists", "lag"]
+
+log = logging.getLogger("gearshift.kafka")
 
 _TIMEOUT_S = 8.0
+
+_LIMIT = "max.message.bytes"
+
+#: Between a topic's limit and ``Message.size``: what a record and our headers need besides.
+_HEADROOM = 48_588
+#: The broker's default for a topic's limit.
+_USUAL_LIMIT = 1_048_588
 
 DEFAULT_PARTITIONS = 4
 
@@ -44,9 +59,25 @@ def group_exists(client: AdminClient, group: str) -> bool:
 class KafkaAdmin:
     """See AdminDriver."""
 
-    def __init__(self, client: AdminClient, *, positions: Positions) -> None:
+    def __init__(
+        self,
+        client: AdminClient,
+        *,
+        positions: Positions,
+        require_share_groups: Callable[[], None],
+        client_bytes: int,
+        sees_uncommitted: bool,
+    ) -> None:
+        """``require_share_groups`` raises if they are switched off. ``client_bytes`` is the largest
+        message that the profile's producers send. Its consumers read up to the first open
+        transaction, unless they ``see_uncommitted``."""
         self._client = client
+        self._client_bytes = client_bytes
         self._positions = positions
+        self._require_share_groups = require_share_groups
+        self._isolation = (
+            IsolationLevel.READ_UNCOMMITTED if sees_uncommitted else IsolationLevel.READ_COMMITTED
+        )
         self._share = ShareGroups(
             client,
             create=self._create_unless_there,
@@ -61,13 +92,20 @@ class KafkaAdmin:
         return f"Apache Kafka cluster {cluster.cluster_id}, {count} broker{'s' * (count != 1)}"
 
     def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        return declared
+        if channel.semantics is Semantics.QUEUE:
+            self._require_share_groups()
+        limit = self._limit(topic_name(channel))
+        if limit is None:
+            return declared
+        largest = min(limit, self._client_bytes) - _HEADROOM
+        return replace(declared, max_message_bytes=max(declared.max_message_bytes, largest))
 
     def exists(self, channel: ChannelSpec) -> bool:
         return bool(topic_partitions(self._client, topic_name(channel), _TIMEOUT_S))
 
     def declare(self, channel: ChannelSpec) -> None:
         if channel.semantics is Semantics.QUEUE:
+            self._require_share_groups()
             self._share.require(channel)
         self._declare_topic(channel)
         for group in channel.groups:
@@ -83,6 +121,9 @@ class KafkaAdmin:
         there = topic_partitions(self._client, topic, _TIMEOUT_S)
         if there:
             self._compare(channel, topic, len(there))
+            room = _room(channel)
+            if room is not None and channel.native.topic is None:
+                self._make_room(topic, room)
         elif channel.native.topic is not None:
             raise UnknownChannel(
                 f"topic {topic!r}, which native.kafka adopts, does not exist",
@@ -95,16 +136,16 @@ class KafkaAdmin:
         if channel.semantics is Semantics.QUEUE:  # of share groups, this client can ask nothing
             return [GroupStatus(group=group) for group in self._share.known(channel)]
         topic = topic_name(channel)
+        names = {group: group_id(channel, group) for group in self._group_names(channel, topic)}
+        # Positions before ends: a group that works meanwhile would be ahead of what was the end.
+        committed = {group: self._committed(name).get(topic, {}) for group, name in names.items()}
         first, end = self._ends(topic)
-        statuses = []
-        for group in self._group_names(channel, topic):
-            name = group_id(channel, group)
-            committed = self._committed(name).get(topic, {})
-            consumers = self._members(name)
-            statuses.append(
-                GroupStatus(group=group, lag=_lag(committed, first, end), consumers=consumers)
+        return [
+            GroupStatus(
+                group=group, lag=lag(committed[group], first, end), consumers=self._members(name)
             )
-        return statuses
+            for group, name in names.items()
+        ]
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         """Move the group to the end of the topic. Only while it has no member: those hold its
@@ -119,7 +160,7 @@ class KafkaAdmin:
                 hint="close them first, or have them seek to the end",
             )
         first, end = self._ends(topic)
-        lag = _lag(self._committed(name).get(topic, {}), first, end)
+        thrown_away = lag(self._committed(name).get(topic, {}), first, end)
         places = [TopicPartition(topic, partition, offset) for partition, offset in end.items()]
         request = ConsumerGroupTopicPartitions(name, places)
         changed = answer(
@@ -130,7 +171,7 @@ class KafkaAdmin:
         for place in changed.topic_partitions:
             if place.error is not None:
                 raise KafkaException(place.error)
-        return lag
+        return thrown_away
 
     def delete(self, channel: ChannelSpec) -> None:
         topic = topic_name(channel)
@@ -138,18 +179,20 @@ class KafkaAdmin:
             raise NotSupported(f"topic {topic!r} was adopted and is not ours to delete")
         is_queue = channel.semantics is Semantics.QUEUE
         topics, groups = (self._queue_parts if is_queue else self._stream_parts)(channel, topic)
-        for name in (topic, *topics):
-            self._delete_topic(name)
+        # Groups first: after its topic a group was found to stay, with nobody in it (measured).
         for group in groups:
             self._delete_group(group)
+        for name in (*topics, topic):
+            self._delete_topic(name)
         self._wait_until(topic, is_there=False)
 
     def _delete_topic(self, topic: str) -> None:
-        answer(lambda: self._client.delete_topics([topic], request_timeout=REQUEST_S)[topic])
+        with _suppressed(UNKNOWN_TOPIC):
+            answer(lambda: self._client.delete_topics([topic], request_timeout=REQUEST_S)[topic])
 
     def _delete_group(self, group: str) -> None:
-        # One that is not there, or still has members, ends by itself.
-        with contextlib.suppress(KafkaException):
+        # With members it cannot be deleted. It ends by itself some minutes after the last of them.
+        with _suppressed({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP}):
             answer(
                 lambda: self._client.delete_consumer_groups([group], request_timeout=REQUEST_S)[
                     group
@@ -189,19 +232,45 @@ class KafkaAdmin:
             )
         if channel.retention_s is None:
             return
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        entries = answer(
-            lambda: self._client.describe_configs([resource], request_timeout=REQUEST_S)[resource]
-        )
-        wanted, has = _retention_ms(channel.retention_s), entries["retention.ms"].value
+        wanted, has = _retention_ms(channel.retention_s), self._setting(topic, "retention.ms")
         if has != wanted:
             raise TopologyConflict(
                 f"topic {topic!r} has retention.ms {has}, the channel says {wanted}",
                 hint="change the topic, or retention_s of the channel",
             )
 
+    def _setting(self, topic: str, name: str) -> Any:
+        return describe(self._client, ResourceType.TOPIC, topic)[name].value
+
+    def _limit(self, topic: str) -> int | None:
+        """The topic's largest message with all that goes with it; None if we may not know."""
+        try:
+            return int(self._setting(topic, _LIMIT))
+        except (KafkaException, KeyError, TypeError, ValueError):
+            return None
+
+    def _make_room(self, topic: str, wanted: int) -> None:
+        """Let a topic of ours take what it must hold. One that we may not change stays as it is:
+        what does not fit is refused when it is sent."""
+        limit = self._limit(topic)
+        if limit is None or limit >= wanted:
+            return
+        entry = ConfigEntry(_LIMIT, str(wanted), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        try:
+            answer(
+                lambda: self._client.incremental_alter_configs(
+                    [resource], request_timeout=REQUEST_S
+                )[resource]
+            )
+        except KafkaException as error:
+            log.warning("topic %r keeps max.message.bytes %d: %s", topic, limit, error)
+
     def _create(self, channel: ChannelSpec, topic: str) -> None:
         config = dict(channel.native.config)
+        room = _room(channel)
+        if room is not None and _LIMIT not in config:
+            config[_LIMIT] = str(room)
         if channel.retention_s is not None:
             config["retention.ms"] = _retention_ms(channel.retention_s)
         # The members of a share group need no partition each, and where there are several the
@@ -218,9 +287,17 @@ class KafkaAdmin:
             there = topic_partitions(self._client, topic, _TIMEOUT_S)
             self._compare(channel, topic, len(there))
 
-    def _create_unless_there(self, new: NewTopic) -> None:
-        if not topic_partitions(self._client, new.topic, _TIMEOUT_S):
-            self._create_topic(new)
+    def _create_unless_there(self, new: NewTopic, source: str) -> None:
+        """Create a topic for copies of what ``source`` holds, with room for the largest of it."""
+        limit = self._limit(source)
+        room = None if limit is None or limit <= _USUAL_LIMIT else limit + _HEADROOM
+        if topic_partitions(self._client, new.topic, _TIMEOUT_S):
+            if room is not None:
+                self._make_room(new.topic, room)
+            return
+        if room is not None:
+            new.config = {**(new.config or {}), _LIMIT: str(room)}
+        self._create_topic(new)
 
     def _create_topic(self, new: NewTopic) -> bool:
         """Create a topic and wait until it can be used; False if it was there already."""
@@ -250,20 +327,27 @@ class KafkaAdmin:
         return all(partition.leader >= 0 for partition in found.partitions.values())
 
     def _ends(self, topic: str) -> tuple[dict[int, int], dict[int, int]]:
-        """First and next offset of every partition."""
+        """First offset of every partition, and the one behind the last that can be read."""
         partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
         first = self._list_offsets(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        return first, self._next_offsets(topic)
+        return first, self._list_offsets(
+            topic,
+            partitions,
+            OffsetSpec.latest(),  # type: ignore[no-untyped-call]
+            isolation_level=self._isolation,
+        )
 
     def _next_offsets(self, topic: str) -> dict[int, int]:
         partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
         return self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
-    def _list_offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
+    def _list_offsets(
+        self, topic: str, partitions: list[int], spec: Any, **how: Any
+    ) -> dict[int, int]:
         if not partitions:
             return {}
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        found = answers(lambda: self._client.list_offsets(wanted, request_timeout=REQUEST_S))
+        found = answers(lambda: self._client.list_offsets(wanted, request_timeout=REQUEST_S, **how))
         return {place.partition: each.offset for place, each in found.items()}
 
     # ── groups ──
@@ -309,19 +393,39 @@ class KafkaAdmin:
         return len(found.members)
 
 
+@contextlib.contextmanager
+def _suppressed(codes: Collection[int]) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        if error.args[0].code() not in codes:
+            raise
+
+
 def _all_groups(client: AdminClient) -> list[str]:
     known = answer(lambda: client.list_consumer_groups(request_timeout=REQUEST_S))
     return sorted(group.group_id for group in known.valid or ())
 
 
-def _lag(committed: dict[int, int], first: dict[int, int], end: dict[int, int]) -> int | None:
+def lag(committed: dict[int, int], first: dict[int, int], end: dict[int, int]) -> int | None:
     """What lies behind a group's positions; None for one that has none, and may start anywhere.
 
-    A partition without position was added later, and is read from its beginning.
+    A partition without position was added later, and is read from its beginning. A log that was cut
+    off or made anew may end before a position. Offsets are counted: what transactions and
+    compaction leave between messages counts too.
     """
     if not committed:
         return None
-    return sum(end[p] - max(first[p], committed.get(p, first[p])) for p in end)
+    return sum(max(0, end[p] - max(first[p], committed.get(p, first[p]))) for p in end)
+
+
+def _room(channel: ChannelSpec) -> int | None:
+    """The ``max.message.bytes`` with which the largest message that must fit does; None where
+    the broker's default will do."""
+    largest = channel.largest_bytes
+    if largest is None or largest + _HEADROOM < _USUAL_LIMIT:
+        return None
+    return largest + 2 * _HEADROOM
 
 
 def _retention_ms(retention_s: float) -> str:

@@ -1,17 +1,25 @@
-"""Waiting for the admin client's answers, so that no question outlives its client."""
+"""Asking with the admin client, and waiting, so that no question outlives its client."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from gearshift_kafka.errors import TRANSIENT
 
-__all__ = ["REQUEST_S", "answer", "answers"]
+__all__ = ["REQUEST_S", "Entries", "answer", "answers", "describe"]
+
+Entries: TypeAlias = dict[str, ConfigEntry]
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -47,3 +55,12 @@ def answers(ask: Callable[[], Mapping[K, Future[T]]]) -> dict[K, T]:
             time.sleep(_AGAIN_S)
         except TimeoutError:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+
+
+def describe(client: AdminClient, kind: ResourceType, name: str) -> Entries:
+    """All settings of a topic, a broker or a group. Blocks as ``answer`` does, and raises so."""
+    resource = ConfigResource(kind, name)
+    entries: Entries = answer(
+        lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource]
+    )
+    return entries

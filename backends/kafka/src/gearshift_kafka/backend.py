@@ -27,16 +27,20 @@ from gearshift_kafka.commits import Commits
 from gearshift_kafka.consumer import KafkaReader, LoneReader
 from gearshift_kafka.errors import LACKS_PROTOCOL, REFUSED_ACCESS, classify, code_of
 from gearshift_kafka.group import GroupReader
+from gearshift_kafka.heard import Heard
 from gearshift_kafka.idle import IdleCheck
 from gearshift_kafka.misfit import misfit
 from gearshift_kafka.names import group_id, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
 from gearshift_kafka.offsets import QUERY_TIMEOUT_S
+from gearshift_kafka.probe import share_version
 from gearshift_kafka.producer import KafkaProducer
 from gearshift_kafka.settings import KafkaSettings
 from gearshift_kafka.share.ephemeral import EphemeralQueue
+from gearshift_kafka.share.limits import no_share_groups
 from gearshift_kafka.share.names import helper_topics
 from gearshift_kafka.share.opening import open_share_queue
+from gearshift_kafka.times import topic_times
 
 __all__ = ["KafkaBackend"]
 
@@ -50,6 +54,7 @@ client_log.propagate = False
 _LONGEST_TOPIC = 249
 _ASK_S = 1.0
 _NOBODY_AFTER_S = 2.0
+_JOIN_AGAIN_S = 2.0
 
 #: A share group hands out whole batches, so a batch of many would make one member wait for
 #: another's work. A profile may choose otherwise: it is quicker to send.
@@ -64,6 +69,7 @@ class _Signals:
 
     recent: deque[KafkaError] = field(default_factory=lambda: deque(maxlen=20))
     failures: deque[Exception] = field(default_factory=deque)
+    heard: Heard = field(default_factory=Heard)
 
     def on_error(self, error: KafkaError) -> None:
         """Runs inside a poll: brokers come and go, which the client heals by itself."""
@@ -84,6 +90,8 @@ class KafkaBackend:
         # Learnt from the first broker that refuses; the same for all consumers from then on.
         self._is_classic = settings.group_protocol == "classic"
         self._has_warned = False
+        self._has_share_groups = False  # as far as is known
+        self._join_at = 0.0  # not before: a static member that was killed has the place
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
         return self._settings.endpoints()
@@ -105,21 +113,33 @@ class KafkaBackend:
         signals = _Signals()
         client = AdminClient(self._conf("admin", signals))
         self._reach(client, None, signals)
-        return KafkaAdmin(client, positions=self._positions)
+        client_bytes = int(self._settings.client("producer")["message.max.bytes"])
+        reader = self._settings.client("reader")
+        return KafkaAdmin(
+            client,
+            positions=self._positions,
+            require_share_groups=self._require_share_groups,
+            client_bytes=client_bytes,
+            sees_uncommitted=reader.get("isolation.level") == "read_uncommitted",
+        )
 
     def producer(self, channel: ChannelSpec) -> KafkaProducer:
         signals = _Signals()
-        conf = self._conf("producer", signals)
+        conf = self._conf("producer", signals) | signals.heard.producer_conf()
         if channel.semantics is Semantics.QUEUE:
             conf = _QUEUE_PRODUCER | conf
         producer = Producer(conf)
         self._require_topic(producer, channel, signals)
-        return KafkaProducer(producer, topic_name(channel))
+        topic = topic_name(channel)
+        times = topic_times(AdminClient(self._conf("admin", signals)), topic)
+        return KafkaProducer(producer, topic, times, signals.heard)
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
         if spec.ephemeral:
             latest = replace(spec, start=Start(StartAt.LATEST))
-            return EphemeralQueue(lambda events: self.log_consumer(latest, events))
+            return EphemeralQueue(
+                spec.channel.name, lambda events: self.log_consumer(latest, events)
+            )
         if not self._has_warned:
             self._has_warned = True
             log.warning(
@@ -134,6 +154,8 @@ class KafkaBackend:
         )
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> KafkaReader:
+        if not spec.ephemeral:
+            time.sleep(max(0.0, self._join_at - time.monotonic()))
         signals, commits = _Signals(), Commits(topic_name(spec.channel))
         conf = self._consumer_conf(spec, signals) | {"on_commit": commits.on_commit}
         consumer = Consumer(conf)
@@ -144,11 +166,18 @@ class KafkaBackend:
             raise
 
     def classify(self, error: Exception) -> GearshiftError | None:
+        if code_of(error) == KafkaError.UNRELEASED_INSTANCE_ID:
+            self._join_at = time.monotonic() + _JOIN_AGAIN_S
         chosen = self._settings.group_protocol != "auto"
         if not chosen and code_of(error) in LACKS_PROTOCOL and not self._is_classic:
             log.warning("%s lacks KIP-848: using the classic group protocol", self._servers)
             self._is_classic = True
-        return classify(error, self._servers, protocol_is_chosen=chosen)
+        return classify(
+            error,
+            self._servers,
+            protocol_is_chosen=chosen,
+            instance_id=self._settings.group_instance_id,
+        )
 
     def close(self) -> None:
         """Nothing is shared between drivers."""
@@ -168,13 +197,28 @@ class KafkaBackend:
         failures = signals.failures
         if spec.ephemeral:
             return LoneReader(
-                consumer, topic, events, failures, start=spec.start, partitions=partitions
+                consumer,
+                topic,
+                events,
+                failures,
+                signals.heard,
+                start=spec.start,
+                partitions=partitions,
+                refresh_s=self._settings.refresh_s("reader"),
             )
         if group == spec.channel.native.group:
             self._require_group(group)
         idle = IdleCheck(lambda: AdminClient(self._conf("admin", _Signals())), group)
         return GroupReader(
-            consumer, topic, events, failures, start=spec.start, commits=commits, idle=idle
+            consumer,
+            topic,
+            events,
+            failures,
+            signals.heard,
+            start=spec.start,
+            partitions=partitions,
+            commits=commits,
+            idle=idle,
         )
 
     def _consumer_conf(self, spec: ConsumerSpec, signals: _Signals) -> dict[str, Any]:
@@ -183,6 +227,7 @@ class KafkaBackend:
         if not group.strip():
             raise ConfigError("group: is blank")
         ours: dict[str, Any] = {"group.id": group, "client.id": spec.member or group}
+        ours["enable.partition.eof"] = not spec.ephemeral
         # One that reads alone joins nothing, and would only be refused by an older broker.
         if self._is_classic or spec.ephemeral:
             ours |= {
@@ -193,7 +238,8 @@ class KafkaBackend:
             ours["group.protocol"] = "consumer"
         if self._settings.group_instance_id is not None and not spec.ephemeral:
             ours["group.instance.id"] = self._settings.group_instance_id
-        return self._conf("reader" if spec.ephemeral else "consumer", signals) | ours
+        conf = self._conf("reader" if spec.ephemeral else "consumer", signals)
+        return conf | signals.heard.conf() | ours
 
     def _require_group(self, group: str) -> None:
         signals = _Signals()
@@ -253,6 +299,20 @@ class KafkaBackend:
                     raise self._misfit() or error from None
                 if now >= deadline:
                     raise
+
+    def _require_share_groups(self) -> None:
+        """Raise NotSupported if they are switched off, where that can be known.
+
+        The client's API is answered as if they were on, and only joining one would show it.
+        """
+        if self._has_share_groups:
+            return
+        tls = self._settings.tls
+        levels = (share_version(each, tls=tls) for each in self._settings.endpoints())
+        level = next((level for level in levels if level is not None), None)
+        if level == 0:
+            raise no_share_groups()
+        self._has_share_groups = bool(level)
 
     def _misfit(self) -> GearshiftError | None:
         """What the servers expect that the profile does not say; only of those that answer."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from gearshift.driver import Place
 from gearshift_kafka.errors import GONE, TRANSIENT
-from gearshift_kafka.offsets import place
+from gearshift_kafka.offsets import to_commit
 
 __all__ = ["Commits"]
 
@@ -29,7 +30,7 @@ class Commits:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._wanted: dict[int, int] = {}
+        self._wanted: dict[int, Place] = {}
         self._unanswered = 0
         self._not_before = 0.0
         self.failure: KafkaException | None = None
@@ -39,7 +40,7 @@ class Commits:
         """True while the broker may not have everything."""
         return bool(self._wanted or self._unanswered)
 
-    def want(self, positions: Mapping[int, int]) -> None:
+    def want(self, positions: Mapping[int, Place]) -> None:
         """Newer positions for partitions that are owned."""
         self._wanted.update(positions)
 
@@ -53,12 +54,12 @@ class Commits:
         if self._wanted and not self._unanswered and time.monotonic() >= self._not_before:
             self.send_now(consumer, self._wanted)
 
-    def send_now(self, consumer: Consumer, positions: Mapping[int, int]) -> None:
+    def send_now(self, consumer: Consumer, positions: Mapping[int, Place]) -> None:
         """Send ``positions``, whatever is under way. Does not wait; results go to on_commit."""
         if not positions:
             return
         try:
-            consumer.commit(offsets=place(self._topic, positions), asynchronous=True)
+            consumer.commit(offsets=to_commit(self._topic, positions), asynchronous=True)
         except KafkaException as error:
             self._failed(error.args[0], sorted(positions))
             return
@@ -69,9 +70,10 @@ class Commits:
         self._unanswered -= 1
         for answered in places:
             failure = answered.error or error
+            wanted = self._wanted.get(answered.partition)
             if failure is not None:
                 self._failed(failure, [answered.partition])
-            elif self._wanted.get(answered.partition) == answered.offset:
+            elif wanted == answered.offset and wanted.note == (answered.metadata or ""):
                 del self._wanted[answered.partition]
 
     def _failed(self, error: KafkaError, partitions: list[int]) -> None:

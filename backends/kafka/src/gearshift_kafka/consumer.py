@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
-from gearshift.driver import Incoming, LogEvents, Start
+from gearshift.driver import Incoming, LogEvents, Place, Start
 from gearshift.errors import UnknownChannel
 from gearshift.message import Position
 from gearshift_kafka.errors import CORRUPT, TRANSIENT, UNKNOWN_TOPIC
+from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import topic_partitions
-from gearshift_kafka.offsets import place, resolve
+from gearshift_kafka.offsets import beginnings, place, resolve
 from gearshift_kafka.wire import decode
 
 __all__ = ["KafkaReader", "LoneReader"]
@@ -26,16 +27,26 @@ log = logging.getLogger("gearshift.kafka")
 #: Longest single poll, so that ``wake`` need not interrupt one. Seconds.
 SLICE_S = 0.1
 
-#: With so many messages polled while none was wanted, partitions are paused. Pausing throws away
-#: what the client has fetched ahead, so short stretches of "nothing wanted" go without.
-_HAND_LIMIT = 16
+#: With so much polled while none was wanted, partitions are paused until it is used up. Pausing
+#: throws away what the client has fetched ahead, up to 16 MiB, so it must not happen often: with
+#: less, a slow handler on a backlog had a hundred messages fetched for each that it got (measured).
+_HAND_LIMIT = 1000
+_HAND_BYTES = 16 * 2**20
+
+#: The more is polled while none is wanted, the less often: a poll takes a message, and a handler of
+#: 0.1 s would have more polled than it takes. At most this long, so that a rebalance is not kept
+#: waiting. Seconds.
+_LONGEST_GAP_S = 1.0
 
 #: The same error for the same partition so often in a row is no passing fault.
 _MAX_FAULTS = 3
 
 _SEEK_TIMEOUT_S = 3.0
 _TOPIC_CHECK_S = 2.0
-_IGNORED = frozenset((KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED))
+#: The partition has no record at the offset to read from, so nothing more of it comes.
+_NOTHING_THERE = frozenset((KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION))
+
+_IGNORED = frozenset((KafkaError._MAX_POLL_EXCEEDED,))
 
 
 class KafkaReader:
@@ -46,21 +57,29 @@ class KafkaReader:
     """
 
     def __init__(
-        self, consumer: Consumer, topic: str, events: LogEvents, failures: deque[Exception]
+        self,
+        consumer: Consumer,
+        topic: str,
+        events: LogEvents,
+        failures: deque[Exception],
+        heard: Heard,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._events = events
         self._failures = failures
+        self._heard = heard
         self._next: dict[int, int] = {}  # every partition that is owned: the next offset to take
         self._hand: deque[Incoming] = deque()  # taken while nothing was wanted
         self._paused = False
+        self._poll_at = 0.0  # while none is wanted: not before
         self._faults: dict[int, int] = {}
         self._woken = threading.Event()
         self._closed = False
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
         self._raise_failure()
+        self._heard.watch(self._topic)
         deadline = time.monotonic() + timeout_s
         incoming: list[Incoming] = []
         if max_messages == 0:
@@ -70,7 +89,10 @@ class KafkaReader:
         self._woken.clear()
         return incoming
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
+        raise NotImplementedError
+
+    def flush(self, timeout_s: float) -> bool:
         raise NotImplementedError
 
     def seek(self, start: Start) -> None:
@@ -79,6 +101,11 @@ class KafkaReader:
         targets = resolve(self._consumer, self._topic, sorted(self._next), start)
         self._hand = deque(i for i in self._hand if i.token.partition not in targets)
         self._move(targets)
+
+    @property
+    def heard_at(self) -> float:
+        """When the broker last said anything, on the clock of ``time.monotonic``."""
+        return self._heard.at
 
     def wake(self) -> None:
         self._woken.set()
@@ -98,14 +125,17 @@ class KafkaReader:
     def _after_poll(self) -> None:
         """Work that is due between polls."""
 
+    def _passed(self, partition: int, offset: int, end: int) -> None:
+        """The log ends with no record from ``offset`` to ``end``, which is the next one now."""
+
     # ── taking messages ──
 
     def _take(self, max_messages: int, deadline: float) -> list[Incoming]:
+        if self._hand:
+            count = min(max_messages, len(self._hand))
+            return [self._hand.popleft() for _ in range(count)]
         self._resume()
         while True:
-            if self._hand:
-                count = min(max_messages, len(self._hand))
-                return [self._hand.popleft() for _ in range(count)]
             left = deadline - time.monotonic()
             incoming = self._poll(max_messages, min(SLICE_S, left))
             if incoming or left <= 0 or self._woken.is_set():
@@ -115,16 +145,26 @@ class KafkaReader:
     def _rest(self, deadline: float) -> None:
         """Serve the client and take no messages, or few: those stay in the hand."""
         while True:
-            if not self._paused and len(self._hand) >= _HAND_LIMIT:
+            if not self._paused and self._is_hand_full():
                 self._pause()
-            nap = min(SLICE_S, deadline - time.monotonic())
-            polled = self._poll(1, nap)
-            self._hand.extend(polled)
+            now = time.monotonic()
+            rests = not self._paused and now < self._poll_at
+            if rests:
+                self._after_poll()
+            elif polled := self._poll(1, min(SLICE_S, deadline - now)):
+                # The next message is there already, and asking for it soon would fill the hand.
+                self._hand.extend(polled)
+                rests = True
+                self._poll_at = now + min(SLICE_S * len(self._hand), _LONGEST_GAP_S)
             left = deadline - time.monotonic()
-            # The next message is there already, and asking for it at once would fill the hand.
-            if left <= 0 or self._woken.wait(min(SLICE_S, left) if polled else 0):
+            if left <= 0 or self._woken.wait(min(SLICE_S, left) if rests else 0):
                 return
             self._raise_failure()
+
+    def _is_hand_full(self) -> bool:
+        if len(self._hand) >= _HAND_LIMIT:
+            return True
+        return sum(one.message.size for one in self._hand) >= _HAND_BYTES
 
     def _poll(self, max_messages: int, timeout_s: float) -> list[Incoming]:
         """What is there, or the first that comes within ``timeout_s``; runs callbacks."""
@@ -164,8 +204,12 @@ class KafkaReader:
     def _note_fault(self, error: KafkaError, record: Record) -> None:
         """Decide about an error that came instead of a message; raised by the next receive."""
         code = error.code()
-        if code in _IGNORED or (code in TRANSIENT and not error.fatal()):
+        if code == KafkaError._PARTITION_EOF:
+            self._note_end(record.partition(), record.offset())
+        elif code in _IGNORED or (code in TRANSIENT and not error.fatal()):
             log.info("topic %r: %s", self._topic, error.str())
+        elif code in _NOTHING_THERE:
+            self._go_on_with_the_oldest(record.partition())
         elif code in UNKNOWN_TOPIC:
             self._note_missing_topic()
         elif code in CORRUPT and not self._is_lasting(record.partition()):
@@ -188,7 +232,41 @@ class KafkaReader:
             gone = UnknownChannel(f"topic {self._topic!r} does not exist any more")
             self._failures.append(gone)
 
+    def _note_end(self, partition: int | None, end: int | None) -> None:
+        # The last offsets of a log may hold no record: a transaction ends with a marker.
+        if partition in self._next and partition is not None and end is not None:
+            offset = self._next[partition]
+            if end > offset:
+                self._next[partition] = end
+                self._passed(partition, offset, end)
+
+    def _go_on_with_the_oldest(self, partition: int | None) -> None:
+        """The broker has no record at the next offset: retention has overtaken this consumer."""
+        if partition is None or partition not in self._next:
+            return
+        expected = self._next[partition]
+        oldest = resolve(self._consumer, self._topic, [partition], Start())
+        # The client has stopped fetching the partition, so it cannot be moved, only taken anew.
+        self._consumer.incremental_unassign(place(self._topic, oldest))
+        self._take_on(oldest)
+        if oldest[partition] > expected:
+            self._events.skipped(partition, oldest[partition] - expected)
+        else:
+            log.warning(
+                "topic %r, partition %d ends before position %d, so it was cut off or made anew: "
+                "going on with its oldest message, %d",
+                self._topic, partition, expected, oldest[partition],
+            )  # fmt: skip
+
     # ── pausing and moving ──
+
+    def _take_on(self, offsets: Mapping[int, int]) -> None:
+        """Read further partitions as well, from these offsets on."""
+        targets = place(self._topic, offsets)
+        self._consumer.incremental_assign(targets)
+        self._next.update(offsets)
+        if self._paused:
+            self._consumer.pause(targets)
 
     def _pause(self) -> None:
         self._consumer.pause(place(self._topic, self._next))
@@ -222,7 +300,10 @@ class KafkaReader:
 
 
 class LoneReader(KafkaReader):
-    """Reads every partition for itself; commits nothing, so no group is left behind."""
+    """Reads every partition for itself; commits nothing, so no group is left behind.
+
+    What is added to the topic later it reads from its beginning.
+    """
 
     def __init__(
         self,
@@ -230,17 +311,21 @@ class LoneReader(KafkaReader):
         topic: str,
         events: LogEvents,
         failures: deque[Exception],
+        heard: Heard,
         *,
         start: Start,
         partitions: Sequence[int],
+        refresh_s: float,
     ) -> None:
-        """Stands at ``start`` when it has been made. Blocks; raises KafkaException."""
-        super().__init__(consumer, topic, events, failures)
+        """Stands at ``start`` when it has been made. Blocks; raises KafkaException.
+
+        Looks for further partitions every ``refresh_s`` seconds.
+        """
+        super().__init__(consumer, topic, events, failures, heard)
         self._told = False
-        found = resolve(consumer, topic, partitions, start)
-        rest = [partition for partition in partitions if partition not in found]
-        self._next = found | resolve(consumer, topic, rest, Start())
-        consumer.assign(place(topic, self._next))
+        self._refresh_s = refresh_s
+        self._refresh_at = time.monotonic() + refresh_s
+        self._take_on(beginnings(consumer, topic, partitions, start))
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
         if not self._told:
@@ -248,5 +333,24 @@ class LoneReader(KafkaReader):
             self._events.assigned(sorted(self._next))
         return super().receive(max_messages, timeout_s)
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         """A lone reader has no position to keep."""
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
+
+    def _after_poll(self) -> None:
+        if self._paused:  # it asks for nothing, and has no coordinator that says something
+            self._heard.at = time.monotonic()
+        if time.monotonic() < self._refresh_at:
+            return
+        self._refresh_at = time.monotonic() + self._refresh_s
+        try:
+            there = topic_partitions(self._consumer, self._topic, _TOPIC_CHECK_S)
+            added = [partition for partition in there if partition not in self._next]
+            self._take_on(beginnings(self._consumer, self._topic, added, Start()))
+        except KafkaException as error:
+            log.info("topic %r: looking for new partitions: %s", self._topic, error)
+            return
+        if added:
+            self._events.assigned(added)

@@ -15,6 +15,7 @@ from gearshift.errors import (
     MessageTooLarge,
     NotSupported,
     OutcomeUnknown,
+    PermissionDenied,
     PublishRefused,
     TopologyConflict,
     UnknownChannel,
@@ -69,6 +70,9 @@ CORRUPT = frozenset((_E._BAD_MSG, _E._BAD_COMPRESSION, _E._UNDERFLOW, _E.INVALID
 #: How a broker without KIP-848, or with it turned off, answers a member that uses it.
 LACKS_PROTOCOL = frozenset((_E.UNSUPPORTED_VERSION, _E._UNSUPPORTED_FEATURE))
 
+#: What ends a member's client. It tells only that something did, with the text of these.
+_FATAL_TO_MEMBERS = (_E.UNRELEASED_INSTANCE_ID, _E.FENCED_INSTANCE_ID)
+
 _FORBIDDEN = frozenset((
     _E.TOPIC_AUTHORIZATION_FAILED, _E.GROUP_AUTHORIZATION_FAILED,
     _E.CLUSTER_AUTHORIZATION_FAILED,
@@ -105,9 +109,13 @@ def stored(error: KafkaError) -> Stored:
 
 
 def classify(
-    error: Exception, servers: str, *, protocol_is_chosen: bool = True
+    error: Exception,
+    servers: str,
+    *,
+    protocol_is_chosen: bool = True,
+    instance_id: str | None = None,
 ) -> GearshiftError | None:
-    """See Backend.classify. ``servers`` is host:port, for texts.
+    """See Backend.classify. ``servers`` is host:port, for texts, as is ``instance_id``.
 
     Without ``protocol_is_chosen`` a broker that lacks KIP-848 is no end: the next driver does
     without it.
@@ -117,13 +125,40 @@ def classify(
     inner = _inner(error)
     if inner is None:
         return None
-    return _of_access(inner, servers, protocol_is_chosen) or _of_message(inner, servers)
+    return (
+        _of_membership(inner, instance_id)
+        or _of_access(inner, servers, protocol_is_chosen)
+        or _of_message(inner, servers)
+    )
 
 
 def _inner(error: object) -> KafkaError | None:
     if isinstance(error, KafkaException) and error.args:
         error = error.args[0]
-    return error if isinstance(error, KafkaError) else None
+    if not isinstance(error, KafkaError):
+        return None
+    if error.code() == _E._FATAL:
+        for code in _FATAL_TO_MEMBERS:
+            if KafkaError(code).str() in error.str():
+                return KafkaError(code, error.str())
+    return error
+
+
+def _of_membership(error: KafkaError, instance_id: str | None) -> GearshiftError | None:
+    """Errors of two members that are called the same."""
+    if error.code() == _E.UNRELEASED_INSTANCE_ID:
+        return ConnectionFailed(
+            f"group_instance_id {instance_id!r}: another consumer of the group uses it, or one "
+            "that was killed, whose session is not over yet",
+            hint="it is waited for; give each process its own",
+        )
+    if error.code() == _E.FENCED_INSTANCE_ID:
+        return ConfigError(
+            f"group_instance_id {instance_id!r}: another consumer of the group uses it: "
+            f"{error.str()}",
+            hint="give each process its own",
+        )
+    return None
 
 
 def _of_access(error: KafkaError, servers: str, protocol_is_chosen: bool) -> GearshiftError | None:
@@ -136,13 +171,10 @@ def _of_access(error: KafkaError, servers: str, protocol_is_chosen: bool) -> Gea
             f"{servers} lacks the group protocol of KIP-848: {text}",
             hint='set group_protocol = "classic" in the profile',
         )
-    if code in (_E.FENCED_INSTANCE_ID, _E.UNRELEASED_INSTANCE_ID):
-        return ConfigError(
-            f"group_instance_id: another consumer of the group uses it: {text}",
-            hint="give each process its own",
-        )
     if code in _FORBIDDEN:
-        return NotSupported(f"the broker's ACLs forbid it: {text}", hint="ask for the permission")
+        return PermissionDenied(
+            f"the broker's ACLs forbid it: {text}", hint="ask for the permission"
+        )
     if code in TRANSIENT | GONE | _PURGED | LACKS_PROTOCOL or error.fatal():
         return ConnectionFailed(f"no connection to {servers}: {text}", hint="is the broker up?")
     return None
@@ -180,7 +212,8 @@ def _of_message(error: KafkaError, servers: str) -> GearshiftError:
     if code in _TOO_LARGE:
         return MessageTooLarge(
             f"the message is over the topic's max.message.bytes: {text}",
-            hint="raise max.message.bytes of the topic, or store the body elsewhere",
+            hint="raise max.message.bytes of the topic, and message.max.bytes in native.producer "
+            "of the profile if you set it; or store the body elsewhere",
         )
     if code == _E._MSG_TIMED_OUT:
         return OutcomeUnknown(f"not confirmed within delivery_timeout_s: {text}")

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from gearshift.driver import LogEvents, Start
+from gearshift.driver import LogEvents, Place, Start, StartAt
 from gearshift_kafka.commits import Commits
 from gearshift_kafka.consumer import KafkaReader
+from gearshift_kafka.heard import Heard
 from gearshift_kafka.idle import IdleCheck
-from gearshift_kafka.offsets import committed_offsets, place, resolve
+from gearshift_kafka.offsets import beginnings, committed_places, place
 
 __all__ = ["GroupReader"]
 
@@ -22,13 +23,19 @@ log = logging.getLogger("gearshift.kafka")
 
 _LEAST_CLOSE_S = 2.0
 
+#: The client does not end a poll when a commit is answered.
+_FLUSH_SLICE_S = 0.01
+
 
 class GroupReader(KafkaReader):
     """A member of a group. Positions are committed as core gives them, and never otherwise.
 
-    One exception: a partition in which the group has no position yet is given one, where the
-    group starts, before its first message is read. Else a group that starts at the end, and dies
-    before its first commit, would skip what it had received.
+    One exception: partitions in which the group has no position yet are given one before the first
+    message is read. Else a group that starts at the end, and dies before its first commit, would
+    skip what it had received. A position before the markers of transactions with which a log ends
+    is committed as the one behind them, so that a group that has read everything has no lag. A new
+    group is given one in every partition, so that one without was
+    added later: from that nothing may be skipped, and it is read from its beginning.
     """
 
     def __init__(
@@ -37,23 +44,53 @@ class GroupReader(KafkaReader):
         topic: str,
         events: LogEvents,
         failures: deque[Exception],
+        heard: Heard,
         *,
         start: Start,
+        partitions: Sequence[int],
         commits: Commits,
         idle: IdleCheck,
     ) -> None:
-        super().__init__(consumer, topic, events, failures)
+        super().__init__(consumer, topic, events, failures, heard)
         self._start = start
+        self._there = partitions  # asking in a callback which there are aborts the process
         self._commits = commits
+        self._committed: dict[int, Place] = {}  # positions that are committed, or on their way
+        self._markers: dict[int, tuple[int, int]] = {}  # per partition: from, to; no record there
         self._idle: IdleCheck | None = idle  # until this member knows what it owns
         consumer.subscribe(
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         self._raise_failure()
-        self._commits.want({p: o for p, o in positions.items() if p in self._next})
+        self._commits.want(self._behind_markers(positions))
         self._commits.send(self._consumer)
+
+    def flush(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self._commits.pending and time.monotonic() < deadline:
+            self._poll_at = 0.0  # answers to commits come with polls
+            self._rest(min(deadline, time.monotonic() + _FLUSH_SLICE_S))
+            self._raise_failure()
+        return not self._commits.pending
+
+    def _passed(self, partition: int, offset: int, end: int) -> None:
+        first, last = self._markers.get(partition, (offset, offset))
+        self._markers[partition] = (first if last == offset else offset, end)
+        committed = self._committed.get(partition)
+        if committed == offset:
+            self._commits.want(self._behind_markers({partition: committed}))
+
+    def _behind_markers(self, positions: Mapping[int, Place]) -> dict[int, Place]:
+        """Those of partitions that are owned, each as far on as no record lies between."""
+        found = {}
+        for partition, at in positions.items():
+            if partition in self._next:
+                first, last = self._markers.get(partition, (at, at))
+                found[partition] = Place(last, at.note) if first <= at < last else at
+        self._committed |= found
+        return found
 
     def _after_poll(self) -> None:
         self._commits.send(self._consumer)
@@ -61,32 +98,32 @@ class GroupReader(KafkaReader):
             self._failures.append(self._commits.failure)
             self._commits.failure = None
         if self._idle is not None and self._idle.owns_nothing(self._consumer):
-            self._tell_assigned([])
+            self._tell_assigned({})
 
-    def _tell_assigned(self, partitions: Sequence[int]) -> None:
+    def _tell_assigned(self, places: Mapping[int, Place]) -> None:
         if self._idle is not None:
             self._idle.close()
             self._idle = None
-        self._events.assigned(partitions)
+        self._events.assigned(list(places), places)
 
-    # ── callbacks of the client, inside a poll ──
+    # ── callbacks of the client, inside a poll. A KafkaException that one raises comes out of the
+    #    poll as a KafkaError, which is no exception: nothing can catch it. ──
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        if self._closed:
+            return  # it is leaving, and they will be another's in a moment
         partitions = [assigned.partition for assigned in places]
         try:
-            offsets = self._first_offsets(partitions)
+            first = self._first_places(partitions)
+            self._take_on(first)
         except KafkaException as error:
             # The client takes the assignment up by itself; nothing of it is handed on, and core
             # makes a new driver.
             self._failures.append(error)
             return
-        targets = place(self._topic, offsets)
-        consumer.incremental_assign(targets)
-        self._next.update(offsets)
-        if self._paused:
-            consumer.pause(targets)
+        self._committed |= first
         if partitions or self._idle is not None:
-            self._tell_assigned(partitions)
+            self._tell_assigned(first)
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = [revoked.partition for revoked in places]
@@ -94,8 +131,7 @@ class GroupReader(KafkaReader):
             owned = [partition for partition in partitions if partition in self._next]
             if owned and not self._closed:
                 positions = self._events.revoked(owned)
-                mine = {p: offset for p, offset in positions.items() if p in self._next}
-                self._commits.send_now(consumer, mine)
+                self._commits.send_now(consumer, self._behind_markers(positions))
         finally:
             self._let_go(consumer, places)
 
@@ -107,24 +143,33 @@ class GroupReader(KafkaReader):
         finally:
             self._let_go(consumer, places)
 
-    def _first_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+    def _first_places(self, partitions: Sequence[int]) -> dict[int, Place]:
         if not partitions:
             return {}
-        known = committed_offsets(self._consumer, self._topic, partitions)
-        fresh = [partition for partition in partitions if partition not in known]
-        found = resolve(self._consumer, self._topic, fresh, self._start)
-        rest = [partition for partition in fresh if partition not in found]
-        found |= resolve(self._consumer, self._topic, rest, Start())
-        self._commits.send_now(self._consumer, found)
-        return known | found
+        known = committed_places(self._consumer, self._topic, partitions)
+        if len(known) < len(partitions):
+            every = sorted({*self._there, *partitions})
+            known = committed_places(self._consumer, self._topic, every)
+            fresh = [partition for partition in every if partition not in known]
+            is_new = not known or self._start.at is StartAt.OFFSET
+            start = self._start if is_new else Start()
+            begun = beginnings(self._consumer, self._topic, fresh, start)
+            found = {partition: Place(offset) for partition, offset in begun.items()}
+            self._commits.send_now(self._consumer, found)
+            known |= found
+        return {partition: known[partition] for partition in partitions}
 
     def _let_go(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         gone = {revoked.partition for revoked in places}
         for partition in gone:
             self._next.pop(partition, None)
+            self._committed.pop(partition, None)
         self._hand = deque(i for i in self._hand if i.token.partition not in gone)
         self._commits.drop(gone)
-        consumer.incremental_unassign(places)
+        try:
+            consumer.incremental_unassign(places)
+        except KafkaException as error:
+            self._failures.append(error)
 
     # ── the end ──
 

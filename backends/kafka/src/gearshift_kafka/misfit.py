@@ -7,16 +7,12 @@ that are older than any broker in use.
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import ssl
 import struct
 
 from gearshift.errors import ConnectionFailed
+from gearshift_kafka.probe import ask
 
 __all__ = ["misfit"]
-
-_TIMEOUT_S = 1.0
 
 #: Requests: api key, version, correlation id, no client id, and for Metadata a list of no topics.
 _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)
@@ -50,18 +46,4 @@ def _lasting(text: str, hint: str) -> ConnectionFailed:
 
 
 def _answers(endpoint: tuple[str, int], request: bytes, *, tls: bool) -> bool:
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        plain = stack.enter_context(socket.create_connection(endpoint, timeout=_TIMEOUT_S))
-        connection = stack.enter_context(_unverified().wrap_socket(plain)) if tls else plain
-        connection.sendall(struct.pack(">i", len(request)) + request)
-        answer = connection.recv(8)
-        return len(answer) == 8 and answer[4:] == struct.pack(">i", 1)
-    return False
-
-
-def _unverified() -> ssl.SSLContext:
-    """Nothing is sent that a stranger must not see."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    return ask(endpoint, request, tls=tls) is not None

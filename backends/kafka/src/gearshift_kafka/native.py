@@ -51,7 +51,8 @@ _OURS = {
     "auto.commit.interval.ms": _POSITIONS,
     "enable.auto.offset.store": _POSITIONS,
     "auto.offset.reset": "use start of the consumer",
-    "enable.partition.eof": "the end of a partition is not an event here",
+    "statistics.interval.ms": "health is measured by the client's statistics",
+    "enable.partition.eof": "positions are committed behind the markers of transactions",
     "allow.auto.create.topics": "a misspelt name would become a topic",
     "acks": _PROMISED,
     "request.required.acks": _PROMISED,
@@ -105,7 +106,7 @@ _KNOWN = frozenset((
     "socket.nagle.disable", "socket.receive.buffer.bytes", "socket.send.buffer.bytes",
     "socket.timeout.ms", "ssl.ca.location", "ssl.certificate.location", "ssl.cipher.suites",
     "ssl.crl.location", "ssl.endpoint.identification.algorithm", "ssl.key.location",
-    "statistics.interval.ms", "sticky.partitioning.linger.ms",
+    "sticky.partitioning.linger.ms",
     "topic.metadata.propagation.max.ms", "topic.metadata.refresh.interval.ms",
 ))  # fmt: skip
 

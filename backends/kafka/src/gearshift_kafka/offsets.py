@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
-from gearshift.driver import Start, StartAt
+from gearshift.driver import Place, Start, StartAt
 
-__all__ = ["QUERY_TIMEOUT_S", "committed_offsets", "place", "resolve"]
+__all__ = ["QUERY_TIMEOUT_S", "beginnings", "committed_places", "place", "resolve", "to_commit"]
 
 QUERY_TIMEOUT_S = 4.0
 
@@ -16,6 +16,11 @@ QUERY_TIMEOUT_S = 4.0
 def place(topic: str, offsets: Mapping[int, int]) -> list[TopicPartition]:
     """The client's way to say offset per partition."""
     return [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+
+
+def to_commit(topic: str, places: Mapping[int, Place]) -> list[TopicPartition]:
+    """The client's way to say offset and note per partition: a note is an offset's metadata."""
+    return [TopicPartition(topic, p, int(at), metadata=at.note) for p, at in places.items()]
 
 
 def resolve(
@@ -43,11 +48,22 @@ def resolve(
     return {p: min(max(start.positions[p], low[p]), high[p]) for p in named}
 
 
-def committed_offsets(consumer: Consumer, topic: str, partitions: Sequence[int]) -> dict[int, int]:
-    """The group's position in each partition where it has one. Blocks; raises KafkaException."""
+def beginnings(
+    consumer: Consumer, topic: str, partitions: Sequence[int], start: Start
+) -> dict[int, int]:
+    """As ``resolve``; a partition that ``start`` says nothing of begins with its oldest message."""
+    found = resolve(consumer, topic, partitions, start)
+    rest = [partition for partition in partitions if partition not in found]
+    return found | resolve(consumer, topic, rest, Start())
+
+
+def committed_places(consumer: Consumer, topic: str, partitions: Sequence[int]) -> dict[int, Place]:
+    """The group's place in each partition where it has one. Blocks; raises KafkaException."""
     asked = [TopicPartition(topic, partition) for partition in partitions]
-    answers = consumer.committed(asked, timeout=QUERY_TIMEOUT_S)
-    return {p: offset for p, offset in _offsets(answers).items() if offset >= 0}
+    answers = _checked(consumer.committed(asked, timeout=QUERY_TIMEOUT_S))
+    return {
+        one.partition: Place(one.offset, one.metadata or "") for one in answers if one.offset >= 0
+    }
 
 
 def _at_time(
@@ -62,11 +78,12 @@ def _lookup(consumer: Consumer, topic: str, partitions: Sequence[int], when: int
     # The broker's ListOffsets knows the ends of a log as the "times" -1 and -2, which are also
     # the values of OFFSET_END and OFFSET_BEGINNING: one request for all partitions.
     asked = [TopicPartition(topic, partition, when) for partition in partitions]
-    return _offsets(consumer.offsets_for_times(asked, timeout=QUERY_TIMEOUT_S))
+    answers = _checked(consumer.offsets_for_times(asked, timeout=QUERY_TIMEOUT_S))
+    return {answer.partition: answer.offset for answer in answers}
 
 
-def _offsets(answers: Sequence[TopicPartition]) -> dict[int, int]:
+def _checked(answers: Sequence[TopicPartition]) -> Sequence[TopicPartition]:
     for answer in answers:
         if answer.error is not None:
             raise KafkaException(answer.error)
-    return {answer.partition: answer.offset for answer in answers}
+    return answers

@@ -8,6 +8,7 @@ from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
 from gearshift_kafka.backend import KafkaBackend
 from gearshift_kafka.settings import KafkaChannel, KafkaSettings
+from gearshift_kafka.wire import ONLY_HERE
 
 __all__ = ["QUEUE", "STREAM", "gearshift_backend"]
 
@@ -74,4 +75,7 @@ def gearshift_backend() -> BackendPlugin:
         capabilities={Semantics.STREAM: STREAM, Semantics.QUEUE: QUEUE},
         natural=Semantics.STREAM,
         connect=KafkaBackend,
+        url_schemes={"kafka": lambda url: {"bootstrap_servers": url[len("kafka://") :].split(",")}},
+        only_here=ONLY_HERE,
+        on_arrival=("headers: bytes to other programs, so numbers and true or false are text",),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -14,6 +14,8 @@ from confluent_kafka import Message as Record
 from gearshift.driver import OnOutcomes, Outcome, Stored
 from gearshift.message import Message, Position
 from gearshift_kafka.errors import stored
+from gearshift_kafka.heard import Heard
+from gearshift_kafka.times import RecordTimes
 from gearshift_kafka.wire import encode_headers, encode_key
 
 __all__ = ["KafkaProducer"]
@@ -22,6 +24,12 @@ log = logging.getLogger("gearshift.kafka")
 
 _SERVE_S = 0.1
 
+#: Up to so many messages on their way, none waits for company: nobody else would come in time.
+_FEW = 4
+
+#: How long the client is kept from gathering before it is seen how many there are now.
+_HURRY_S = 0.01
+
 #: How long a purge may take to report. It answers from memory, in milliseconds.
 _PURGE_S = 2.0
 
@@ -29,23 +37,25 @@ _PURGE_S = 2.0
 class _Batch:
     """A submitted batch: what was reported and not yet told to core, and what is still open."""
 
-    __slots__ = ("_fresh", "_on_outcomes", "open", "reports")
+    __slots__ = ("_on_outcomes", "_report", "left", "open", "reports")
 
-    def __init__(self, size: int, on_outcomes: OnOutcomes, fresh: list[_Batch]) -> None:
+    def __init__(
+        self, size: int, on_outcomes: OnOutcomes, report: Callable[[_Batch], None]
+    ) -> None:
         self.open = bytearray(b"\1" * size)
+        self.left = size
         self.reports: list[Outcome] = []
         self._on_outcomes = on_outcomes
-        self._fresh = fresh
+        self._report = report
 
     def on_report(self, number: int, error: KafkaError | None, record: Record) -> None:
         """One delivery report. Runs inside poll(): it must not call the client."""
-        if not self.reports:
-            self._fresh.append(self)
         if error is None:
             position = Position(record.partition(), record.offset())  # type: ignore[arg-type]
             self.reports.append(Outcome(number, Stored.YES, position))
         else:
             self.reports.append(Outcome(number, stored(error), None, KafkaException(error)))
+        self._report(self)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Give outcomes to core in one call."""
@@ -63,14 +73,17 @@ class KafkaProducer:
     Brokers that come and go are the client's business: a report comes when it has given up.
     """
 
-    def __init__(self, producer: Producer, topic: str) -> None:
+    def __init__(self, producer: Producer, topic: str, times: RecordTimes, heard: Heard) -> None:
         self._producer = producer
         self._topic = topic
+        self._times = times
+        self._heard = heard
         self._lock = threading.Lock()
         self._all_reported = threading.Condition(self._lock)
         self._batches: dict[int, _Batch] = {}  # those with open messages, by identity
         self._open = 0
-        self._fresh: list[_Batch] = []  # with reports to tell; only the serving thread uses it
+        self._partly: list[_Batch] = []  # with reports to tell; only the serving thread uses it
+        self._submitted = threading.Event()
         self._stop = threading.Event()
         self._closed = False
         # A daemon: a program that forgets to close must be able to end all the same.
@@ -79,29 +92,38 @@ class KafkaProducer:
         )
         self._server.start()
 
+    @property
+    def heard_at(self) -> float:
+        """See ProducerDriver."""
+        return self._heard.at
+
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         if not messages:
             return
-        batch = _Batch(len(messages), on_outcomes, self._fresh)
+        batch = _Batch(len(messages), on_outcomes, self._collect)
         with self._lock:
             self._batches[id(batch)] = batch
             self._open += len(messages)
         refused: list[Outcome] = []
         produce, topic, report = self._producer.produce, self._topic, batch.on_report
+        earliest, latest = self._times.limits(time.time())
         for number, message in enumerate(messages):
+            time_ms = message.timestamp_ms
+            is_own = time_ms is None or earliest <= time_ms <= latest
             try:
                 produce(
                     topic,
                     message.body,
                     encode_key(message.key),
                     on_delivery=partial(report, number),
-                    timestamp=message.timestamp_ms or 0,
-                    headers=encode_headers(message),
+                    timestamp=(time_ms or 0) if is_own else 0,  # 0 is now
+                    headers=encode_headers(message, with_time=not is_own),
                 )
             except Exception as error:  # whatever it is, nothing was queued
                 refused.append(Outcome(number, Stored.NO, None, error))
+        self._submitted.set()
         if refused:
-            self._report(batch, refused)
+            self._tell(batch, refused)
 
     def blocked(self) -> str | None:
         return None  # Kafka does not announce pressure; the window fills and callers wait
@@ -123,25 +145,48 @@ class KafkaProducer:
         self._give_up()
 
     def _serve(self) -> None:
+        is_slow = False  # what was to be stored at once is not
         while not self._stop.is_set():
-            self._producer.poll(_SERVE_S)
-            self._tell()
-        self._tell()
+            self._submitted.clear()
+            open_now = self._open
+            if not open_now:
+                self._producer.poll(0)  # serves error_cb
+                self._submitted.wait(_SERVE_S)
+            elif open_now > _FEW or is_slow:
+                self._producer.poll(_SERVE_S)
+                is_slow = False
+            else:
+                is_slow = self._producer.flush(_HURRY_S) > 0  # polls, and nothing lingers
+            self._tell_parts()
+        self._producer.poll(0)
+        self._tell_parts()
 
-    def _tell(self) -> None:
-        fresh = self._fresh[:]
-        self._fresh.clear()
-        for batch in fresh:
-            outcomes, batch.reports = batch.reports, []
-            self._report(batch, outcomes)
-        if fresh:
+    def _collect(self, batch: _Batch) -> None:
+        """A report of ``batch`` is in: tell core at once if it was the last, else with others."""
+        if len(batch.reports) == batch.left:
+            self._tell_reports(batch)
+        elif len(batch.reports) == 1:
+            self._partly.append(batch)
+
+    def _tell_parts(self) -> None:
+        partly = self._partly[:]
+        self._partly.clear()
+        for batch in partly:
+            self._tell_reports(batch)
+        if partly:
             time.sleep(0)  # let the threads that were just answered run
 
-    def _report(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+    def _tell_reports(self, batch: _Batch) -> None:
+        outcomes, batch.reports = batch.reports, []
+        if outcomes:
+            self._tell(batch, outcomes)
+
+    def _tell(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
         batch.tell(outcomes)
         with self._lock:
             self._open -= len(outcomes)
-            if 1 not in batch.open:
+            batch.left -= len(outcomes)
+            if not batch.left:
                 self._batches.pop(id(batch), None)
             if not self._open:
                 self._all_reported.notify_all()
@@ -151,4 +196,4 @@ class KafkaProducer:
         for batch in list(self._batches.values()):
             gone = KafkaException(KafkaError(KafkaError._PURGE_INFLIGHT))
             left = [number for number, is_open in enumerate(batch.open) if is_open]
-            self._report(batch, [Outcome(n, Stored.UNKNOWN, None, gone) for n in left])
+            self._tell(batch, [Outcome(n, Stored.UNKNOWN, None, gone) for n in left])

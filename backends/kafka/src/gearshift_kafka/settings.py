@@ -32,10 +32,9 @@ _COMMON = {
 _CONSUMER = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    # Where a group begins is decided by us, with absolute offsets. This is for positions that
-    # retention has overtaken: go on with the oldest message there is.
-    "auto.offset.reset": "earliest",
-    "enable.partition.eof": False,
+    # Where reading begins is decided by us, with absolute offsets. This is for positions that the
+    # broker has no record for, because retention has overtaken them: the reader is told.
+    "auto.offset.reset": "error",
     # Memory: what is fetched ahead, for all partitions together.
     "queued.max.messages.kbytes": 16_384,
     "fetch.max.bytes": 16_777_216,
@@ -68,11 +67,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     ``delivery_timeout_s`` is how long the client itself tries to get a message stored; it ends in
     OutcomeUnknown, so it is above the usual deadlines of ``send``. ``linger_s`` is how long a
-    message may wait for others to travel with. ``group_protocol`` "consumer" is KIP-848 (Kafka
-    4.0 and newer), "classic" the older one; "auto" turns to it when a broker refuses the newer.
-    ``group_instance_id`` makes the consumers of this process static members: it must be another
-    one in every process. ``secrets`` are librdkafka settings whose values are secret, for every
-    client; ``native`` those that are not.
+    message may wait for others to travel with; one that is sent alone waits for nobody.
+    ``group_protocol`` "consumer" is KIP-848 (Kafka 4.0 and newer), "classic" the older one; "auto"
+    turns to it when a broker refuses the newer. ``group_instance_id`` makes the consumers of this
+    process static members: it must be another one in every process. ``secrets`` are librdkafka
+    settings whose values are secret, for every client; ``native`` those that are not.
     """
 
     bootstrap_servers: tuple[str, ...]
@@ -89,7 +88,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     group_protocol: Literal["auto", "consumer", "classic"] = "auto"
     group_instance_id: str | None = None
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
-    linger_s: float = 0.005
+    linger_s: float = 0.001
     delivery_timeout_s: float = 60.0
     connect_timeout_s: float = 8.0
     native: NativeSettings = NativeSettings()
@@ -133,6 +132,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         conf["client.id"] = self.client_id
         return conf | self._security()
 
+    def refresh_s(self, kind: ClientKind) -> float:
+        """How often a client looks for changed topics. Seconds; infinite where that is off."""
+        milliseconds = float(self.client(kind)["topic.metadata.refresh.interval.ms"])
+        return milliseconds / 1000 if milliseconds > 0 else math.inf
+
     def _producer(self) -> dict[str, Any]:
         return {
             "acks": "all",
@@ -143,8 +147,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "partitioner": "murmur2_random",  # a key lands where Java clients put it
             # A topic is checked before it is used, so that one which is missing later is gone.
             "topic.metadata.propagation.max.ms": 3000,
-            # A message of the largest size that we declare, and our headers, fit a default broker.
-            "message.max.bytes": 1_048_576,
+            # The topic decides what is too large: its limit may be above the client's usual one.
+            # What brokers take of a request, by default, bounds it all the same.
+            "message.max.bytes": 100_000_000,
             # Core bounds what is in flight well below these, so produce() finds room.
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 1_048_576,

@@ -1,41 +1,71 @@
 """Message <-> Kafka record: key, value, timestamp and headers, exactly, both ways.
 
-The key is the record's key in UTF-8, the body its value, ``None`` a tombstone. The fields
-``content_type``, ``id``, ``correlation_id``, ``reply_to`` and ``type`` travel as the headers
-``content-type``, ``message-id``, ``correlation-id``, ``reply-to`` and ``type``, the user's headers
-after them in their order. Kafka headers are bytes; ``str`` values go as UTF-8, ``int`` and
-``bool`` as text. What that loses is kept in one more header, only where there is something to
-keep: ``gearshift-header-types`` lists ``index:letter`` for headers whose value is not a ``str``
-(``b`` bytes, ``i`` int, ``t`` bool) or whose name is one of the five above although it is the
-user's own (``s`` str). The index counts the record's headers from 0. A record from elsewhere has
-no such list: there the first text under one of the five names is the field. Headers that begin
-with ``gearshift-`` are not shown.
+The key is the record's key, the body its value, ``None`` a tombstone. The fields ``content_type``,
+``id``, ``correlation_id``, ``reply_to``, ``type`` and ``content_encoding`` travel as the headers
+``content-type``, ``message-id``, ``correlation-id``, ``reply-to``, ``type`` and
+``content-encoding``, the user's headers after them in their order. Kafka headers are bytes; ``str``
+values go as UTF-8, ``int`` and ``bool`` as text. What that loses is kept in one more header, only
+where there is something to keep: ``gearshift-header-types`` lists ``index:letter`` for headers
+whose value is not a ``str`` (``b`` bytes, ``i`` int, ``t`` bool) or whose name is one of those
+above although it is the user's own (``s`` str). The index counts the record's headers from 0. A
+record from elsewhere has no such list: there the first text under one of these names is the field.
+Headers that begin with ``gearshift-`` are not shown.
+
+The timestamp is the record's. Where the record needs another (see ``times``), the message's own is
+in the header ``gearshift-timestamp-ms``, and is read from there.
+
+A record that Gearshift would have written otherwise keeps its headers in the message's ``native``
+part. Sent to a Kafka channel again, those that still say the same leave as they came, in their
+order: also those without value, which are shown as ``""``, and names that we refuse from callers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from confluent_kafka import Message as Record
 
-from gearshift.message import NO_HEADERS, RESERVED_PREFIX, Headers, HeaderValue, Message
+from gearshift.errors import InvalidMessage
+from gearshift.message import (
+    NO_HEADERS,
+    RESERVED_PREFIX,
+    Headers,
+    HeaderValue,
+    Key,
+    Message,
+    Native,
+    as_key,
+    is_plain_name,
+    key_bytes,
+)
 
 __all__ = [
+    "BACKEND",
+    "ONLY_HERE",
+    "TIME_HEADER",
     "RecordHeaders",
     "decode",
     "decode_headers",
     "encode_headers",
     "encode_key",
     "headers_of",
+    "number_in",
 ]
+
+BACKEND: Final = "kafka"
 
 RecordHeaders: TypeAlias = list[tuple[str, str | bytes | None]]
 
 TYPES_HEADER: Final = "gearshift-header-types"
-#: Kafka clients read timestamp 0 as "now"; this header carries the one moment that they cannot.
-EPOCH_HEADER: Final = "gearshift-epoch"
+#: The message's timestamp, where it is not the record's.
+TIME_HEADER: Final = "gearshift-timestamp-ms"
+
+#: Names in Native.properties, and what becomes of what they name on another broker.
+RESERVED: Final = "reserved_headers"
+EMPTY: Final = "headers_without_value"
+ONLY_HERE: Final = {RESERVED: "left out", EMPTY: "as empty text"}
 
 _FIELDS: Final = {
     "content-type": "content_type",
@@ -43,16 +73,36 @@ _FIELDS: Final = {
     "correlation-id": "correlation_id",
     "reply-to": "reply_to",
     "type": "type",
+    "content-encoding": "content_encoding",
 }
 
+#: What we write besides, here and in ``share.delays``.
+_OURS: Final = frozenset((
+    TYPES_HEADER, TIME_HEADER, "gearshift-attempts", "gearshift-lost", "gearshift-due-ms",
+))  # fmt: skip
 
-def encode_key(key: str | None) -> bytes | None:
-    """The record key. A foreign key that was not UTF-8 becomes the same bytes again."""
-    return None if key is None else key.encode("utf-8", "surrogateescape")
+
+def encode_key(key: Key | None) -> bytes | None:
+    """The record key."""
+    return None if key is None else key_bytes(key)
 
 
-def encode_headers(message: Message) -> RecordHeaders:
-    """The record's headers; never raises for a message that core has validated."""
+def encode_headers(message: Message, *, with_time: bool = False) -> RecordHeaders:
+    """The record's headers, ``with_time`` the message's timestamp among them.
+
+    Raises InvalidMessage for a native part that is not Kafka's.
+    """
+    native = message.native
+    if native is not None and native.backend == BACKEND:
+        headers = _as_they_came(message, native)
+    else:
+        headers = _as_ours(message)
+    if with_time and message.timestamp_ms is not None:
+        headers.append((TIME_HEADER, str(message.timestamp_ms)))
+    return headers
+
+
+def _as_ours(message: Message) -> RecordHeaders:
     headers: RecordHeaders = []
     add = headers.append
     if message.content_type is not None:
@@ -65,10 +115,38 @@ def encode_headers(message: Message) -> RecordHeaders:
         add(("reply-to", message.reply_to))
     if message.type is not None:
         add(("type", message.type))
+    if message.content_encoding is not None:
+        add(("content-encoding", message.content_encoding))
     if message.headers.pairs:
         _add_user_headers(headers, message.headers.pairs)
-    if message.timestamp_ms == 0:
-        add((EPOCH_HEADER, ""))
+    return headers
+
+
+def _as_they_came(message: Message, native: Native) -> RecordHeaders:
+    """The headers that a foreign record came with, where they still say the same, then others."""
+    headers: RecordHeaders = []
+    try:
+        came: RecordHeaders = [(name, value) for name, value in native.data]
+        fields = {name: getattr(message, field) for name, field in _FIELDS.items()}
+        wanted = list(message.headers.pairs)
+        for name, data, value, is_field in _read(came):
+            if name in _OURS:
+                continue
+            if is_field:
+                if fields.get(name) == value:
+                    headers.append((name, data))
+                    del fields[name]
+            elif value is None:
+                headers.append((name, data))
+            elif (name, value) in wanted:
+                wanted.remove((name, value))
+                headers.append((name, data))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InvalidMessage(
+            f"the message's native part is not Kafka's: {error!r}", hint="leave it out"
+        ) from None
+    headers += [(name, value) for name, value in fields.items() if value is not None]
+    _add_user_headers(headers, wanted)
     return headers
 
 
@@ -98,36 +176,61 @@ def _encode_value(value: bytes | int) -> tuple[str, str | bytes]:
 def decode(record: Record) -> Message:
     """The message in a record, whoever wrote it; never raises.
 
-    Bytes that are not UTF-8 stay bytes in headers and are escaped in the key
-    (``surrogateescape``); a header without value becomes ``""``.
+    Bytes that are not UTF-8 stay bytes, in headers and as the key; a header without value becomes
+    ``""``.
     """
     key = record.key()
     value = record.value()
-    fields, headers, epoch = decode_headers(headers_of(record))
+    came = headers_of(record)
+    fields, headers = decode_headers(came)
+    own_time_ms = number_in(came, TIME_HEADER)
     return Message(
         body=value if value is None or isinstance(value, bytes) else value.encode(),
-        key=key.decode("utf-8", "surrogateescape") if isinstance(key, bytes) else key,
+        key=as_key(key) if isinstance(key, bytes) else key,
         headers=headers,
         id=fields.get("id"),
         content_type=fields.get("content_type"),
-        timestamp_ms=0 if epoch else _timestamp(record),
+        timestamp_ms=_timestamp(record) if own_time_ms is None else own_time_ms,
         correlation_id=fields.get("correlation_id"),
         reply_to=fields.get("reply_to"),
         type=fields.get("type"),
+        content_encoding=fields.get("content_encoding"),
+        native=None if _is_ours(came, fields) else Native(BACKEND, came, _odd_headers(came)),
     )
 
 
-def decode_headers(
-    pairs: RecordHeaders,
-) -> tuple[dict[str, str], Headers, bool]:
-    """Message fields, the user's headers, and whether the timestamp is 0."""
-    types = _types(pairs)
+def decode_headers(pairs: RecordHeaders) -> tuple[dict[str, str], Headers]:
+    """Message fields and the user's headers."""
     fields: dict[str, str] = {}
     user: list[tuple[str, HeaderValue]] = []
-    epoch = False
+    for name, _, value, is_field in _read(pairs):
+        if value is None:
+            continue
+        if is_field:
+            fields[_FIELDS[name]] = str(value)
+        else:
+            user.append((name, value))
+    return fields, Headers(tuple(user)) if user else NO_HEADERS
+
+
+def number_in(pairs: RecordHeaders, name: str) -> int | None:
+    """The whole number in one of our headers; None if it is missing or is not one."""
+    for key, value in pairs:
+        if key == name:
+            text = value.decode("ascii", "replace") if isinstance(value, bytes) else value or ""
+            return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return None
+
+
+def _read(
+    pairs: RecordHeaders,
+) -> Iterator[tuple[str, str | bytes | None, HeaderValue | None, bool]]:
+    """Each header: its name, its data, the value shown or None, and whether it is a field."""
+    types = _types(pairs)
+    found: set[str] = set()
     for index, (name, data) in enumerate(pairs):
         if name.startswith(RESERVED_PREFIX):
-            epoch = epoch or name == EPOCH_HEADER
+            yield name, data, None, False
             continue
         letter = types.get(index)
         value: HeaderValue
@@ -138,12 +241,43 @@ def decode_headers(
                 value = data
         else:
             value = _decode_value(data, letter)
-        field = _FIELDS.get(name)
-        if field and letter is None and value and type(value) is str and field not in fields:
-            fields[field] = value
-        else:
-            user.append((name, value))
-    return fields, Headers(tuple(user)) if user else NO_HEADERS, epoch
+        is_field = (
+            bool(name in _FIELDS and letter is None and value and type(value) is str)
+            and name not in found
+        )
+        if is_field:
+            found.add(name)
+        yield name, data, value, is_field
+
+
+def _odd_headers(pairs: RecordHeaders) -> dict[str, list[str]]:
+    """Names of headers without a value, and of those that are not shown."""
+    odd: dict[str, list[str]] = {}
+    for name, data in pairs:
+        if name.startswith(RESERVED_PREFIX):
+            if name not in _OURS:
+                odd.setdefault(RESERVED, []).append(name)
+        elif data is None:
+            odd.setdefault(EMPTY, []).append(name)
+    return odd
+
+
+def _is_ours(pairs: RecordHeaders, fields: dict[str, str]) -> bool:
+    """Whether a Message has a field for all that a record's headers hold, and for their order."""
+    if "id" not in fields:
+        return False
+    in_fields = True
+    for name, data in pairs:
+        if name.startswith(RESERVED_PREFIX):
+            if name not in _OURS:
+                return False
+        elif data is None or not is_plain_name(name):
+            return False
+        elif name not in _FIELDS:
+            in_fields = False
+        elif not in_fields and not any(pair[0] == TYPES_HEADER for pair in pairs):
+            return False
+    return True
 
 
 def headers_of(record: Record) -> RecordHeaders:

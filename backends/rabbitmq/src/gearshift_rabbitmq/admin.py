@@ -19,6 +19,7 @@ from gearshift_rabbitmq.delay import delay_queues
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.stream import layout as stream
 from gearshift_rabbitmq.stream.layout import Layout
+from gearshift_rabbitmq.stream.positions import Positions
 from gearshift_rabbitmq.topology import Topology
 
 __all__ = ["Admin"]
@@ -62,7 +63,7 @@ class Admin:
     def declare(self, channel: ChannelSpec) -> None:
         """See AdminDriver."""
         if channel.semantics is Semantics.STREAM:
-            stream.declare(self._connected(), Layout.of(channel))
+            _declare_stream(self._connected(), Layout.of(channel))
         else:
             topo.declare(self._connected(), Topology.of(channel), channel.groups)
 
@@ -86,8 +87,10 @@ class Admin:
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         """Throw away what is ready; what is handed out or waits for a delayed retry stays."""
-        answer = Rpc(self._connected())("queue_purge", queue=Topology.of(channel).queue(group))
-        return int(answer.message_count)
+        link = self._connected()
+        topology = Topology.of(channel)
+        queues = {topology.queue(group), topology.suspects(group)}
+        return sum(_purged(link, queue) for queue in queues if topo.waiting(link, queue))
 
     def delete(self, channel: ChannelSpec) -> None:
         """Remove exchange, the queues of ``channel.groups`` and their helpers. Missing is fine."""
@@ -102,7 +105,8 @@ class Admin:
         rpc("exchange_delete", exchange=topology.exchange)
         for group in channel.groups:
             queue = topology.queue(group)
-            for name in (queue, topo.undeliverable(queue), *delay_queues(queue)):
+            helpers = (topo.undeliverable(queue), topo.suspects(queue), *delay_queues(queue))
+            for name in (queue, *helpers):
                 rpc("queue_delete", queue=name)
         rpc.close()
 
@@ -142,6 +146,21 @@ class Admin:
             link = self._link = self._connect()
         self._used_at = time.monotonic()
         return link
+
+
+def _declare_stream(link: Link, layout: Layout) -> None:
+    if lost := stream.lost(link, layout):
+        # Nothing may be in a partition that is made anew before groups begin again in it: what
+        # lies below a position is never read.
+        for group in stream.group_names(link, layout, complete=True):
+            positions = Positions(link, layout, group)
+            for partition in lost:
+                positions.restart(partition)
+    stream.declare(link, layout)
+
+
+def _purged(link: Link, queue: str) -> int:
+    return int(Rpc(link)("queue_purge", queue=queue).message_count)
 
 
 def _not_ours(channel: str, name: str) -> NotSupported:

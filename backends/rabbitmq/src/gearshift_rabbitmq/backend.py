@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents
+from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, Stored
 from gearshift.endpoints import first_remote
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
 from gearshift.message import Semantics
 from gearshift_rabbitmq import errors
 from gearshift_rabbitmq.admin import Admin
+from gearshift_rabbitmq.confirms import Target
 from gearshift_rabbitmq.connection import Link
 from gearshift_rabbitmq.consumer import Consumer
 from gearshift_rabbitmq.delay import delay_queues
@@ -20,7 +21,6 @@ from gearshift_rabbitmq.stream import layout as stream
 from gearshift_rabbitmq.stream.consumer import StreamConsumer
 from gearshift_rabbitmq.stream.layout import Layout
 from gearshift_rabbitmq.topology import DELIVERY_LIMIT, Topology
-from gearshift_rabbitmq.wire import RETURNS_PER_ATTEMPT
 
 __all__ = ["RabbitBackend"]
 
@@ -31,11 +31,12 @@ _MAX_PREFETCH = 65535
 
 
 class RabbitBackend:
-    """A Backend. Every driver has a connection of its own; nothing is shared, so any thread."""
+    """A Backend. Every driver has a connection of its own, so any thread."""
 
     def __init__(self, settings: RabbitSettings) -> None:
         """No I/O. Warns of what is unsafe."""
         self._settings = settings
+        self._survivors: dict[str, set[tuple[str | None, int]]] = {}  # by member
         if settings.tls_insecure_skip_verify:  # on loopback too: that may be a tunnel
             host = settings.endpoints()[0][0]
             logger.warning("tls_insecure_skip_verify: anybody may answer as %r", host)
@@ -59,13 +60,13 @@ class RabbitBackend:
         limit = self._settings.consumer_timeout_s
         if channel.max_processing_s is not None and channel.max_processing_s >= limit:
             raise ConfigError(
-                f"max_processing_s is {channel.max_processing_s:g}, but RabbitMQ closes a consumer "
-                f"that holds a message for {limit:g} s (its consumer_timeout)",
-                hint="lower max_processing_s, or raise consumer_timeout in rabbitmq.conf and "
-                "consumer_timeout_s in the profile",
+                f"max_processing_s is {channel.max_processing_s:g}, but RabbitMQ takes back a "
+                f"message that is held for {limit:g} s (its consumer_timeout)",
+                hint="lower max_processing_s, or raise consumer_timeout_s in the profile, and "
+                "before RabbitMQ 4.3 also consumer_timeout in rabbitmq.conf",
                 channel=channel.name,
             )
-        most = DELIVERY_LIMIT // RETURNS_PER_ATTEMPT // 2
+        most = DELIVERY_LIMIT // 20
         if channel.max_attempts > most:
             raise ConfigError(
                 f"max_attempts is {channel.max_attempts}, over {most}",
@@ -81,17 +82,27 @@ class RabbitBackend:
     def producer(self, channel: ChannelSpec) -> Producer:
         """See Backend. Raises pika's error."""
         if channel.semantics is Semantics.STREAM:
-            encode = stream.encoder(Layout.of(channel))
+            layout = Layout.of(channel)
+            encode = stream.encoder(layout, self._settings.username)
+            target = Target(encode, layout.missing, by_route=True)
         else:
-            encode = encoder(Topology.of(channel))
+            topology = Topology.of(channel)
+            target = Target(
+                encoder(topology, self._settings.username),
+                topology.missing,
+                refused=Stored.UNKNOWN if topology.exchange else Stored.NO,
+            )
         return Producer(
-            lambda: self._link(f"producer {channel.name}"), encode, channel=channel.name
+            lambda: self._link(f"producer {channel.name}"), target, channel=channel.name
         )
 
     def queue_consumer(self, spec: ConsumerSpec) -> Consumer:
         """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
         _check_prefetch(spec)
-        return Consumer(self._link, spec)
+        survivors = self._survivors.setdefault(spec.member, set())
+        return Consumer(
+            self._link, spec, survivors, consumer_timeout_s=self._settings.consumer_timeout_s
+        )
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamConsumer:
         """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""

@@ -1,9 +1,15 @@
-"""Publishing on one AMQP channel in confirm mode, and finding the end of every message.
+"""Publishing over AMQP channels in confirm mode, and finding the end of every message.
 
 The broker numbers publishes from 1 per AMQP channel and answers by number, one or many at a time,
 in any order. An unroutable message is *returned* first and then acknowledged like any other, so
 a return is remembered until its acknowledgement. A return carries no number; as returns keep the
 order of publishing, it belongs to the first message after the last return that looks like it.
+
+What goes to streams needs an AMQP channel for each of them. Before 4.0 the broker numbers a
+channel's messages for each stream, and when the stream's leader changes it sends what the old one
+has not confirmed to the new one, but under the channel's numbers. Where those are higher, the
+stream takes as many later messages for copies: it confirms and drops them. On a channel where
+every publish reached the one stream, both numbers are the same (docs/design/0035).
 """
 
 from __future__ import annotations
@@ -16,10 +22,11 @@ from pika import exceptions
 from pika.spec import Basic, BasicProperties
 
 from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.errors import UnknownChannel
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.errors import PublishNacked, PublishReturned
 
-__all__ = ["Batch", "ConfirmChannel", "Encode", "Publication"]
+__all__ = ["Batch", "Confirms", "Encode", "Publication", "Target"]
 
 logger = logging.getLogger("gearshift.rabbitmq.producer")
 
@@ -30,69 +37,147 @@ class Publication(NamedTuple):
     """One message as AMQP sees it."""
 
     exchange: str
-    routing_key: str
+    routing_key: str | bytes
     properties: BasicProperties
     body: bytes
 
 
 class Batch(Generic[T]):
-    """What one submit brought. ``written`` is how many of ``items`` were handed to pika."""
+    """What one submit brought. ``written`` is how many of ``items`` were handed to pika; ``ahead``
+    is the next one of them, if it was encoded before it could be published."""
 
-    __slots__ = ("items", "on_outcomes", "written")
+    __slots__ = ("ahead", "items", "on_outcomes", "written")
 
     def __init__(self, items: Sequence[T], on_outcomes: OnOutcomes) -> None:
         self.items = items
         self.on_outcomes = on_outcomes
         self.written = 0
+        self.ahead: Publication | None = None
 
 
 Encode = Callable[[T], Publication]
 Report = Callable[[Batch[T], list[Outcome]], None]
 
 
-class ConfirmChannel(Generic[T]):
-    """Not thread-safe: lives on the thread that drives ``link``. ``report`` is called there."""
+class Target(NamedTuple, Generic[T]):
+    """Where items go. ``encode`` turns one into a publication; ``missing`` says what is gone if the
+    broker returns one, where only that can be the cause; ``by_route`` gives each routing key an
+    AMQP channel of its own, as streams need it. ``refused`` is what a nack says of
+    an item: behind an exchange one queue may have taken what another refused."""
 
-    def __init__(self, link: Link, encode: Encode[T], report: Report[T]) -> None:
+    encode: Encode[T]
+    missing: str | None = None
+    by_route: bool = False
+    refused: Stored = Stored.NO
+
+
+class Confirms(Generic[T]):
+    """Publishes to ``target``.
+
+    Not thread-safe: lives on the thread that drives ``link``. ``report`` is called there.
+    """
+
+    def __init__(self, link: Link, target: Target[T], report: Report[T]) -> None:
+        """No I/O: an AMQP channel is opened when something has to go over it."""
+        self._link = link
+        self._target = target
+        self._report = report
+        self._channels: dict[str | bytes, _ConfirmChannel[T]] = {}
+
+    def ready(self, batch: Batch[T]) -> bool:
+        """Open the AMQP channel that ``batch`` waits for; waits for the broker's answers.
+
+        False while confirms of the one before it are awaited, so that the order stays.
+        """
+        if batch.ahead is None:
+            return True
+        route = self._route(batch.ahead)
+        channel = self._channels.get(route)
+        if channel is not None and not channel.takes_more:
+            if channel.unconfirmed:
+                return False
+            channel.close()
+            channel = None
+        if channel is None:
+            self._channels[route] = _ConfirmChannel(self._link, self._target, self._report)
+        return True
+
+    def publish(self, batch: Batch[T], most_messages: int, most_bytes: int) -> tuple[int, int]:
+        """Publish the next of ``batch`` within both limits; how many, and their bytes.
+
+        Stops before one whose AMQP channel has to be opened (see ``ready``).
+        """
+        items, start, size = batch.items, batch.written, 0
+        end = min(len(items), start + most_messages)
+        number = start
+        encode, route, get = self._target.encode, self._route, self._channels.get
+        while number < end and size < most_bytes:
+            try:
+                publication = batch.ahead or encode(items[number])
+                channel = get(route(publication))
+                if channel is None or not channel.takes_more:
+                    batch.ahead = publication
+                    break
+                batch.ahead = None
+                channel.publish(batch, number, publication)
+            except Exception as error:
+                # Nothing of it was written: pika encodes a message before it sends a byte of it.
+                self._report(batch, [Outcome(number, Stored.NO, None, error)])
+            else:
+                size += len(publication.body)
+            number += 1
+        batch.written = number
+        return number - start, size
+
+    def fail(self, error: Exception) -> None:
+        """Report all that is unconfirmed as UNKNOWN."""
+        for channel in self._channels.values():
+            channel.fail(error)
+
+    def _route(self, publication: Publication) -> str | bytes:
+        return publication.routing_key if self._target.by_route else ""
+
+
+class _ConfirmChannel(Generic[T]):
+    """One AMQP channel."""
+
+    def __init__(self, link: Link, target: Target[T], report: Report[T]) -> None:
         """Open the AMQP channel; waits for the broker's answers."""
-        self._encode = encode
+        self._target = target
         self._report = report
         self._pending: dict[int, tuple[Batch[T], int]] = {}
         self._returned: dict[int, Exception] = {}
         self._next = 1
         self._lowest = 1
         self._after_return = 1
+        #: False once another is needed: the broker has closed it, and what was unconfirmed has been
+        #: reported; or a message that reached no stream took a number (see the top of this module);
+        #: or one was refused, as all are until a dead leader's node is back on an AMQP channel that
+        #: met no other leader.
+        self.takes_more = True
         rpc = Rpc(link)
         self._channel = rpc.channel
+        self._publish = rpc.channel.basic_publish
         self._channel.add_on_return_callback(self._on_return)
         self._channel.add_on_close_callback(self._on_close)
         rpc("confirm_delivery", ack_nack_callback=self._on_confirm)
 
     @property
-    def is_open(self) -> bool:
-        """False once the broker has closed it; what was unconfirmed has been reported then."""
-        return bool(self._channel.is_open)
+    def unconfirmed(self) -> bool:
+        """Whether an outcome is awaited."""
+        return bool(self._pending)
 
-    def publish(self, batch: Batch[T], most_messages: int, most_bytes: int) -> tuple[int, int]:
-        """Publish the next of ``batch`` within both limits (at least one); how many, and bytes."""
-        items, start, size = batch.items, batch.written, 0
-        end = min(len(items), start + most_messages)
-        number = start
-        publish, encode, pending = self._channel.basic_publish, self._encode, self._pending
-        while number < end and size < most_bytes:
-            try:
-                exchange, routing_key, properties, body = encode(items[number])
-                publish(exchange, routing_key, body, properties, True)
-            except Exception as error:
-                # Nothing of it was written: pika encodes a message before it sends a byte of it.
-                self._report(batch, [Outcome(number, Stored.NO, None, error)])
-            else:
-                pending[self._next] = (batch, number)
-                self._next += 1
-                size += len(body)
-            number += 1
-        batch.written = number
-        return number - start, size
+    def publish(self, batch: Batch[T], number: int, publication: Publication) -> None:
+        """Publish item ``number`` of ``batch``. Raises what is wrong with it, nothing written."""
+        exchange, routing_key, properties, body = publication
+        self._publish(exchange, routing_key, body, properties, True)
+        self._pending[self._next] = (batch, number)
+        self._next += 1
+
+    def close(self) -> None:
+        """Close it without waiting."""
+        if self._channel.is_open:
+            self._channel.close()
 
     def fail(self, error: Exception) -> None:
         """Report all that is unconfirmed as UNKNOWN."""
@@ -109,7 +194,8 @@ class ConfirmChannel(Generic[T]):
         elif tag == self._lowest:
             self._lowest = tag + 1
         if isinstance(method, Basic.Nack):
-            self._resolve(tags, Stored.NO, PublishNacked("basic.nack"))
+            self.takes_more = False
+            self._resolve(tags, self._target.refused, PublishNacked("basic.nack"))
         else:
             self._resolve(tags, Stored.YES, None)
 
@@ -137,20 +223,29 @@ class ConfirmChannel(Generic[T]):
             entry = self._pending.get(tag)
             if entry is None:
                 continue
-            sent = self._encode(entry[0].items[entry[1]])
+            sent = self._target.encode(entry[0].items[entry[1]])
             if (
-                sent.routing_key == method.routing_key
+                (self._target.by_route or sent.routing_key == method.routing_key)
                 and sent.properties.message_id == properties.message_id
                 and sent.body == body
             ):
                 self._after_return = tag + 1
-                self._returned[tag] = PublishReturned(f"{method.reply_code} {method.reply_text}")
+                self.takes_more = self.takes_more and not self._target.by_route
+                self._returned[tag] = self._why_returned(method)
                 return
         logger.error(
             "the broker returned a message that was not sent here: %r", properties.message_id
         )
 
+    def _why_returned(self, method: Any) -> Exception:
+        if self._target.missing is not None:
+            return UnknownChannel(self._target.missing)
+        return PublishReturned(
+            f"{method.reply_text} from exchange {method.exchange!r} by {method.routing_key!r}"
+        )
+
     def _on_close(self, _: Any, reason: Exception) -> None:
+        self.takes_more = False
         if isinstance(reason, exceptions.ChannelClosedByBroker) and len(self._pending) == 1:
             # It closes the channel over a publish that it refuses; this can be no other.
             self._resolve(list(self._pending), Stored.NO, reason)

@@ -8,11 +8,13 @@ may be called from any thread.
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pika
@@ -25,12 +27,18 @@ from gearshift_rabbitmq.quiet import OURS, hush
 from gearshift_rabbitmq.reading import frames
 from gearshift_rabbitmq.settings import RabbitSettings
 
-__all__ = ["RPC_TIMEOUT_S", "Link", "Rpc"]
+__all__ = ["RPC_TIMEOUT_S", "Link", "Rpc", "unsubscribe"]
 
 logger = logging.getLogger("gearshift.rabbitmq.connection")
 
 #: The longest wait for one answer of the broker.
 RPC_TIMEOUT_S = 5.0
+
+#: With the usual ``heartbeat_s`` a connection is given up after this silence. Seconds.
+_USUAL_SILENCE_S = 15.0
+
+#: A turn of the loop that ends so much too late was not waiting for the broker.
+_STOOD_STILL_S = 0.5
 
 #: Bytes gathered before they become one write.
 _CHUNK = 64 * 1024
@@ -109,7 +117,11 @@ class Link:
         self._gone = False
         self._bytes_heard = 0
         self._heard_at = time.monotonic()
+        self._heartbeat_s = settings.heartbeat_s
         self._silence_s = settings.heartbeat_s * 1.5
+        self._allowed_s = max(0.0, self._silence_s - _USUAL_SILENCE_S)
+        self._turned_at = time.monotonic()
+        self._stood_still_at = -math.inf
         try:
             self._connect(settings, purpose)
         except BaseException:
@@ -137,6 +149,18 @@ class Link:
             if remaining <= 0:
                 raise TimeoutError(f"no answer to {what} within {timeout_s:g} s")
             self.step(remaining)
+
+    @property
+    def heard_at(self) -> float:
+        """When the broker last sent anything; later by what ``heartbeat_s`` allows it to be silent
+        beyond the usual, for that says nothing."""
+        return self._heard_at + self._allowed_s
+
+    @property
+    def stood_still(self) -> bool:
+        """True if this process, or the thread that serves this connection, has just stood still
+        for longer than a heartbeat, so that the loss of the connection may be its own doing."""
+        return time.monotonic() - self._stood_still_at < self._heartbeat_s
 
     def linger(self, seconds: float) -> None:
         """Serve the connection for ``seconds``."""
@@ -224,22 +248,36 @@ class Link:
         self._heard_at = time.monotonic()
         try:
             self.wait(lambda: self._opened, timeout_s, f"connecting to {host}:{port}")
-        except BaseException:
+        except BaseException as error:
             if not self.connection.is_closed:
-                _abandon(self.connection)
-                self._turn(0.0)
-                self._turn(0.0)
+                # Some of pika's assertions do not hold when a handshake is broken off.
+                with suppress(Exception):
+                    _abandon(self.connection)
+                    self._turn(0.0)
+                    self._turn(0.0)
+            if isinstance(error, ValueError):  # pika asks the socket for its peer, which is gone
+                raise ConnectionResetError(errno.ECONNRESET, "it hung up") from error
             raise
 
     def _turn(self, timeout_s: float) -> None:
         timer = self.loop.call_later(max(0.0, timeout_s), _nothing)
+        begun_at = time.monotonic()
+        expected_by = begun_at + max(0.0, timeout_s) + _STOOD_STILL_S
         OURS.inside = True
         try:
             self.loop.poll()
+            if time.monotonic() > expected_by:
+                # This process stood still. Read what came meanwhile before the timers, pika's and
+                # ours, take the time without a byte for a silent broker.
+                self.loop.poll()
             self.loop.process_timeouts()
         finally:
             OURS.inside = False
             self.loop.remove_timeout(timer)
+            late_s = time.monotonic() - expected_by
+            if max(late_s, begun_at - self._turned_at) > self._heartbeat_s:
+                self._stood_still_at = time.monotonic()
+            self._turned_at = time.monotonic()
 
     def _check_silence(self) -> None:
         now = time.monotonic()
@@ -312,6 +350,13 @@ class Rpc:
 
     def _on_close(self, channel: Any, reason: Exception) -> None:
         self._reason = reason
+
+
+def unsubscribe(channel: Any, tag: str) -> None:
+    """End a subscription without waiting. What was on its way still reaches its callback: pika
+    would reject it, and the broker would count that."""
+    channel.basic_cancel(tag, callback=_nothing)
+    channel._cancelled.discard(tag)
 
 
 def _parameters(

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gearshift.driver import OnOutcomes
+from pika.spec import BasicProperties
+
+from gearshift.driver import Incoming, OnOutcomes
 from gearshift.message import Message
-from gearshift_rabbitmq.confirms import Publication
+from gearshift_rabbitmq.confirms import Publication, Target
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.publisher import Publisher
-from gearshift_rabbitmq.topology import dead_letter_to
+from gearshift_rabbitmq.topology import dead_letter_to, limited
 from gearshift_rabbitmq.wire import Token, retried
 
 __all__ = ["Retries", "delay_queues"]
@@ -31,11 +33,14 @@ class Retries:
     """Stores deliveries of ``queue`` again. Connects on the first use, on a thread of its own:
     on the consumer's connection a memory alarm would stop acknowledgements too."""
 
-    def __init__(self, connect: Callable[[], Link], queue: str, *, name: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Link], queue: str, suspects: str, *, name: str
+    ) -> None:
         self._queue = queue
-        self._declared: set[str] = set()
+        self._suspects = suspects
+        self._declared: set[str | bytes] = set()
         self._publisher: Publisher[Publication] = Publisher(
-            connect, _itself, name=name, prepare=self._declare
+            connect, Target(_itself), name=name, prepare=self._declare
         )
 
     @property
@@ -53,9 +58,21 @@ class Retries:
         properties = retried(
             token.properties, key=message.key, failed=failed, expiration_ms=expiration_ms
         )
-        self._publisher.submit(
-            [Publication("", queue, properties, message.body or b"")], on_outcomes
+        self._submit(queue, properties, message, on_outcomes)
+
+    def store_suspect(self, one: Incoming, on_outcomes: OnOutcomes) -> None:
+        """Store a message among the suspects, with what it has lost. Never waits."""
+        token: Token = one.token
+        properties = retried(
+            token.properties, key=one.message.key, failed=token.before, lost=one.lost
         )
+        self._submit(self._suspects, properties, one.message, on_outcomes)
+
+    def _submit(
+        self, queue: str, properties: BasicProperties, message: Message, on_outcomes: OnOutcomes
+    ) -> None:
+        publication = Publication("", queue, properties, message.body or b"")
+        self._publisher.submit([publication], on_outcomes)
 
     def close(self, timeout_s: float) -> None:
         """Wait for confirms, then end; what is unconfirmed is reported as unknown."""
@@ -66,7 +83,8 @@ class Retries:
             if queue == self._queue or queue in self._declared:
                 continue
             rpc = Rpc(link)
-            arguments = dead_letter_to(self._queue)
+            is_delay = queue != self._suspects
+            arguments = dead_letter_to(self._queue) if is_delay else limited(self._queue)
             rpc("queue_declare", queue=queue, durable=True, arguments=arguments)
             rpc.close()
             self._declared.add(queue)

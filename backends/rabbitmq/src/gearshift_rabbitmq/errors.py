@@ -16,6 +16,7 @@ from gearshift.errors import (
     GearshiftError,
     MessageTooLarge,
     NotSupported,
+    PermissionDenied,
     PublishRefused,
     TopologyConflict,
     TopologyError,
@@ -78,11 +79,15 @@ def _channel_closed(code: int, text: str) -> GearshiftError:
     if code == 404:
         return UnknownChannel(f"it is not there: {text}", hint="declare it first, or check native")
     if code == 403:
-        return TopologyError(
+        return PermissionDenied(
             f"not permitted: {text}", hint="check the user's configure, write and read permissions"
         )
     if code == 405:
-        return TopologyError(f"in use exclusively by another connection: {text}")
+        return TopologyError(
+            f"in use exclusively by another connection: {text}",
+            hint="end that one, or wait until it has gone",
+            retryable=True,
+        )
     if code == 406:
         return _precondition_failed(text)
     if code in (311, 501) or "message size" in text:

@@ -7,7 +7,8 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
 from gearshift_rabbitmq.backend import RabbitBackend
-from gearshift_rabbitmq.settings import RabbitChannel, RabbitSettings
+from gearshift_rabbitmq.settings import SCHEMES, RabbitChannel, RabbitSettings
+from gearshift_rabbitmq.wire import ONLY_HERE
 
 __all__ = ["QUEUE", "STREAM", "gearshift_backend"]
 
@@ -72,4 +73,12 @@ def gearshift_backend() -> BackendPlugin:
         capabilities={Semantics.QUEUE: QUEUE, Semantics.STREAM: STREAM},
         natural=Semantics.QUEUE,
         connect=RabbitBackend,
+        url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
+        only_here=ONLY_HERE,
+        on_arrival=(
+            "headers: sorted by name; those of one name keep their order",
+            "key: a header to other programs if it is binary, empty or over 255 bytes",
+            "timestamp: whole seconds to other programs",
+            "refused: header names CC, BCC and x-death; key and headers over 120,000 bytes",
+        ),
     )

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from pika import exceptions
 
 from gearshift.driver import OnOutcomes, Outcome, Stored
-from gearshift_rabbitmq.confirms import Batch, ConfirmChannel, Encode
+from gearshift_rabbitmq.confirms import Batch, Confirms, Target
 from gearshift_rabbitmq.connection import Link
 
 __all__ = ["Publisher"]
@@ -30,27 +30,27 @@ _GOODBYE_S = 1.0
 class Publisher(Generic[T]):
     """Publishes batches with confirms, in order, until its connection ends; then it is finished.
 
-    ``encode`` turns an item into a publication. ``prepare`` is given the items of each batch
-    before they are published, on the publishing thread, and may ask the broker.
+    ``prepare`` is given the items of each batch before they are published, on the publishing
+    thread, and may ask the broker.
     """
 
     def __init__(
         self,
         connect: Callable[[], Link],
-        encode: Encode[T],
+        target: Target[T],
         *,
         name: str,
         prepare: Callable[[Link, Sequence[T]], None] | None = None,
     ) -> None:
         """Start the thread. ``connect`` is called on it; its error ends every batch."""
         self._connect = connect
-        self._encode = encode
+        self._target = target
         self._prepare = prepare
         self._queue: deque[Batch[T]] = deque()
         self._changed = threading.Condition()
         self._unresolved = 0
         self._link: Link | None = None
-        self._confirms: ConfirmChannel[T] | None = None
+        self._confirms: Confirms[T] | None = None
         self._ended: Exception | None = None
         self._stopping = False
         self._awake = False
@@ -63,6 +63,12 @@ class Publisher(Generic[T]):
     def ended(self) -> Exception | None:
         """Why it is finished, or None while it works."""
         return self._ended
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the broker last said anything; None before there is a connection."""
+        link = self._link
+        return None if link is None else link.heard_at
 
     def submit(self, items: Sequence[T], on_outcomes: OnOutcomes) -> None:
         """Queue a batch; never waits and never raises. Outcomes come on the publishing thread,
@@ -127,22 +133,26 @@ class Publisher(Generic[T]):
             return False  # the loop wakes as soon as the socket takes more
         if self._prepare is not None:
             self._prepare_first(link, self._prepare)
-        if self._confirms is None or not self._confirms.is_open:
-            # The broker closes an AMQP channel over one bad publish; the next ones get a new one.
-            self._confirms = ConfirmChannel(link, self._encode, self._report)
+        if not self._queue:
+            return False
+        if self._confirms is None:
+            self._confirms = Confirms(link, self._target, self._report)
+        if not self._confirms.ready(self._queue[0]):
+            return False
         with link.gathered():
             self._publish_turn(self._confirms)
         return bool(self._queue)
 
-    def _publish_turn(self, confirms: ConfirmChannel[T]) -> None:
+    def _publish_turn(self, confirms: Confirms[T]) -> None:
         messages, size = _TURN_MESSAGES, _TURN_BYTES
         while self._queue and messages > 0 and size > 0:
             batch = self._queue[0]
             taken, wrote = confirms.publish(batch, messages, size)
             messages -= taken
             size -= wrote
-            if batch.written == len(batch.items):
-                self._queue.popleft()
+            if batch.written < len(batch.items):
+                break
+            self._queue.popleft()
             if self._prepare is not None:
                 break  # the next batch has to be prepared first
 

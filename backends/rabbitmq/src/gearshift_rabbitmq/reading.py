@@ -1,9 +1,9 @@
-"""Reading frames that pika cannot decode, so that no foreign message can break a connection.
+"""Reading frames so that no foreign message can break a connection.
 
-A header table may hold what pika's decoder raises on: a double that is NaN or infinite, a
-timestamp beyond the year 9999, a field type of a newer client. pika answers by dropping the
-connection; the broker then delivers the same message to the next one, for ever. Here such a
-message arrives without its headers, and a warning says so.
+pika's own decoder raises on some of what a header table may hold, such as a time beyond the year
+9999, and then drops the connection; the broker delivers the same message to the next one, for ever.
+Ours reads all of it but for field types that nobody has heard of yet: such a message arrives
+without its headers, and a warning says so.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from pika import exceptions, spec
+from pika import spec
 from pika.frame import Header, decode_frame
-from pika.spec import BasicProperties
+
+from gearshift_rabbitmq.properties import Properties, without_headers
 
 __all__ = ["read_frame"]
 
@@ -23,25 +24,20 @@ logger = logging.getLogger("gearshift.rabbitmq.wire")
 
 _ENVELOPE = struct.Struct(">BHL")
 _CONTENT = struct.Struct(">HHQ")
-_FLAGS = struct.Struct(">H")
 _LENGTH = struct.Struct(">I")
 
 
 def read_frame(data: bytes) -> Any:
     """As ``pika.frame.decode_frame``: bytes used and the frame, or 0 and None for a part."""
-    try:
+    if len(data) < _ENVELOPE.size or data[0] != spec.FRAME_HEADER:
         return decode_frame(data)
-    except exceptions.InvalidFrameError:
-        raise  # the stream itself is broken, not one value in it
-    except Exception as error:
-        kind, channel, size = _ENVELOPE.unpack_from(data)
-        if kind != spec.FRAME_HEADER:
-            raise
-        payload = data[_ENVELOPE.size : _ENVELOPE.size + size]
-        logger.warning("a message came without its headers, they cannot be decoded: %r", error)
-        _, _, body_size = _CONTENT.unpack_from(payload)
-        properties = _without_headers(payload[_CONTENT.size :])
-        return _ENVELOPE.size + size + spec.FRAME_END_SIZE, Header(channel, body_size, properties)
+    _, channel, size = _ENVELOPE.unpack_from(data)
+    used = _ENVELOPE.size + size + spec.FRAME_END_SIZE
+    if len(data) < used or data[used - 1] != spec.FRAME_END:
+        return decode_frame(data)  # a part, or a broken stream, for which it has its errors
+    payload = data[_ENVELOPE.size : used - spec.FRAME_END_SIZE]
+    _, _, body_size = _CONTENT.unpack_from(payload)
+    return used, Header(channel, body_size, _properties(payload[_CONTENT.size :]))
 
 
 def frames(buffer: bytes) -> Iterator[tuple[int, Any]]:
@@ -57,13 +53,9 @@ def frames(buffer: bytes) -> Iterator[tuple[int, Any]]:
         start = end
 
 
-def _without_headers(encoded: bytes) -> BasicProperties:
-    """The properties in ``encoded``, less their header table."""
-    flags = _FLAGS.unpack_from(encoded)[0]
-    start = _FLAGS.size
-    for flag in (BasicProperties.FLAG_CONTENT_TYPE, BasicProperties.FLAG_CONTENT_ENCODING):
-        if flags & flag:
-            start += 1 + encoded[start]
-    end = start + _LENGTH.size + _LENGTH.unpack_from(encoded, start)[0]
-    kept = _FLAGS.pack(flags & ~BasicProperties.FLAG_HEADERS)
-    return BasicProperties().decode(kept + encoded[_FLAGS.size : start] + encoded[end:])
+def _properties(encoded: bytes) -> Properties:
+    try:
+        return Properties().decode(encoded)
+    except (ValueError, struct.error, IndexError) as error:
+        logger.warning("a message came without its headers, they cannot be decoded: %r", error)
+        return Properties().decode(without_headers(encoded))

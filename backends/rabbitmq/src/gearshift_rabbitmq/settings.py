@@ -16,6 +16,22 @@ __all__ = ["RabbitChannel", "RabbitSettings"]
 
 SCHEMES = {"amqp": 5672, "amqps": 5671}
 
+#: What URLs of pika and other clients have after '?', and the setting to use instead.
+PARAMETERS = {
+    "heartbeat": "heartbeat_s",
+    "connection_timeout": "connect_timeout_s",
+    "socket_timeout": "connect_timeout_s",
+    "stack_timeout": "connect_timeout_s",
+    "blocked_connection_timeout": "connect_timeout_s",
+    "client_properties": "connection_name",
+    "cacertfile": "tls_ca_file",
+    "certfile": "tls_cert_file",
+    "keyfile": "tls_key_file",
+    "ssl_options": "tls_ca_file, tls_cert_file and tls_key_file",
+    "verify": "tls_insecure_skip_verify",
+    "server_name_indication": "tls_server_name",
+}
+
 #: The broker's own default for ``consumer_timeout`` (https://www.rabbitmq.com/docs/consumers).
 CONSUMER_TIMEOUT_S = 1800.0
 
@@ -28,9 +44,13 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shows ``url`` shows a secret. ``hosts`` are further nodes of the same cluster, ``host:port``,
     tried in order when the url's does not answer.
 
-    ``heartbeat_s`` bounds how long a frozen broker goes unnoticed (one and a half times that).
-    ``consumer_timeout_s`` is what the *broker* has for ``consumer_timeout``; change it here only
-    if it was changed there.
+    ``heartbeat_s`` bounds how long a frozen broker goes unnoticed (one and a half times that)
+    and how long this process may stand still, in a C extension that holds the interpreter's lock,
+    say: the broker drops a client that is silent for two of them. Raise it for such handlers; what
+    that costs is the time until a frozen broker, or a network that swallows packets, is noticed.
+    ``consumer_timeout_s`` is how long a message may be held unsettled. RabbitMQ 4.3 and later are
+    told of it for the queues that we make. Of others, and before 4.3, it is what the *broker* has
+    for ``consumer_timeout``; change it here only if it was changed there.
     """
 
     url: str = "amqp://localhost:5672/%2F"
@@ -49,9 +69,9 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def __post_init__(self) -> None:
         self._take_credentials_out_of_url()
-        if not 1 <= self.heartbeat_s <= 30:
+        if not 1 <= self.heartbeat_s <= 300:
             raise ValueError(
-                f"heartbeat_s: {self.heartbeat_s} is out of range, use 1 to 30 seconds "
+                f"heartbeat_s: {self.heartbeat_s} is out of range, use 1 to 300 seconds "
                 "(0 would hide a dead broker for ever)"
             )
         _check_seconds("connect_timeout_s", self.connect_timeout_s, 10.0)
@@ -89,7 +109,9 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return context
 
     def _endpoint(self) -> Endpoint:
-        return parse_url(self.url, schemes=SCHEMES)
+        return parse_url(
+            self.url, schemes=SCHEMES, parameters=PARAMETERS, more_hosts='hosts = ["host:port"]'
+        )
 
     def _take_credentials_out_of_url(self) -> None:
         endpoint = self._endpoint()
@@ -145,6 +167,11 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     binding_key: str | None = None
     stream_max_bytes: int | None = None
     stream_segment_bytes: int | None = None
+
+    @property
+    def others_read(self) -> bool:
+        """True for an adopted exchange: queues that are not ours are bound to it."""
+        return self.exchange is not None
 
     def __post_init__(self) -> None:
         for field in ("queue", "exchange", "routing_key", "binding_key"):

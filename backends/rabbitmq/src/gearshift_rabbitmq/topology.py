@@ -7,6 +7,8 @@ durable fanout exchange ``orders``            where producers send
 durable quorum queue ``orders.billing``       one for each group, bound to it
 durable quorum queue                          what the broker itself gave up on, so that its
 ``orders.billing:undeliverable``              delivery limit never drops anything
+durable quorum queue                          what was lost with a consumer, see ``suspects``;
+``orders.billing:suspects``                   made when it is needed
 durable quorum queues                         where a retry waits, see ``delay``
 ``orders.billing:retry-4s`` ...
 ============================================  ====================================================
@@ -37,11 +39,17 @@ __all__ = ["DELIVERY_LIMIT", "Topology", "declare", "declare_group", "present"]
 DELIVERY_LIMIT = 10_000
 
 _UNDELIVERABLE = ":undeliverable"
+_SUSPECTS = ":suspects"
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names of one channel. ``routing_key`` None: the message's key is the routing key."""
+    """The names of one channel. ``routing_key`` None: the message's key is the routing key.
+
+    ``routes_by_key`` says that it is so for foreign messages too. It is not where one routing key
+    leads to the queue: behind a direct exchange, or in an adopted queue of which nothing more is
+    known, messages share it, and as a key it would have them handled one at a time.
+    """
 
     exchange: str
     exchange_is_ours: bool
@@ -49,6 +57,7 @@ class Topology:
     binding_key: str
     adopted_queue: str | None
     channel: str
+    routes_by_key: bool = True
 
     @staticmethod
     def of(channel: ChannelSpec) -> Topology:
@@ -59,10 +68,25 @@ class Topology:
             if binding is None:
                 binding = "#" if native.exchange_type == "topic" else ""
             key = native.routing_key
-            return Topology(native.exchange, False, key, binding, native.queue, channel.name)
+            by_key = key is None and native.exchange_type != "direct"
+            return Topology(
+                native.exchange, False, key, binding, native.queue, channel.name, by_key
+            )
         if native.queue is not None:
-            return Topology("", False, native.queue, "", native.queue, channel.name)
+            return Topology("", False, native.queue, "", native.queue, channel.name, False)
         return Topology(channel.name, True, None, "", None, channel.name)
+
+    def suspects(self, group: str) -> str:
+        """Where what was lost waits to be taken one by one: nothing is put beside another's queue,
+        so there it is the queue itself."""
+        return self.adopted_queue or suspects(self.queue(group))
+
+    @property
+    def missing(self) -> str | None:
+        """What is gone if no queue takes a message; None where its routing may lead nowhere."""
+        if self.exchange_is_ours:
+            return f"no queue is bound to exchange {self.exchange!r} any more"
+        return None if self.exchange else f"queue {self.adopted_queue!r} does not exist"
 
     def queue(self, group: str) -> str:
         """The queue that ``group`` reads."""
@@ -125,6 +149,17 @@ def declare_ephemeral(rpc: Rpc, topology: Topology) -> str:
     return queue
 
 
+def waiting(link: Link, queue: str) -> int | None:
+    """How many messages wait in ``queue``; None if it is not there."""
+    counts: list[int] = []
+
+    def ask() -> None:
+        answer = Rpc(link)("queue_declare", queue=queue, passive=True)
+        counts.append(int(answer.message_count))
+
+    return counts[0] if _found(ask) else None
+
+
 def present(link: Link, topology: Topology) -> bool:
     """Whether exchange and adopted queue are there. Creates nothing."""
 
@@ -147,6 +182,16 @@ def undeliverable(queue: str) -> str:
     return queue + _UNDELIVERABLE
 
 
+def suspects(queue: str) -> str:
+    """The queue for what was lost with a consumer of ``queue``."""
+    return queue + _SUSPECTS
+
+
+def limited(queue: str) -> dict[str, Any]:
+    """Arguments of ``queue`` and of its suspects': with a limit that drops nothing."""
+    return {**dead_letter_to(undeliverable(queue)), "x-delivery-limit": DELIVERY_LIMIT}
+
+
 def require(link: Link, topology: Topology) -> None:
     """Raise UnknownChannel if what the channel consists of is not there."""
     if not present(link, topology):
@@ -160,10 +205,9 @@ def require(link: Link, topology: Topology) -> None:
 
 def _declare_group(rpc: Rpc, topology: Topology, group: str) -> None:
     queue = topology.queue(group)
-    arguments = {**dead_letter_to(undeliverable(queue)), "x-delivery-limit": DELIVERY_LIMIT}
     quorum = {"x-queue-type": "quorum"}
     rpc("queue_declare", queue=undeliverable(queue), durable=True, arguments=quorum)
-    rpc("queue_declare", queue=queue, durable=True, arguments=arguments)
+    rpc("queue_declare", queue=queue, durable=True, arguments=limited(queue))
     _bind(rpc, topology, queue)
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from redis import Redis
 
-from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
+from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Unstored, Verdict
 from gearshift.errors import StaleDelivery
+from gearshift_redis.errors import may_not_store
 from gearshift_redis.layout import Layout, Source
 from gearshift_redis.scripts import PREFIX, Scripts, add_to, load
-from gearshift_redis.wire import RETURNS_PER_ATTEMPT, attempts_of, fields_of, message_of
+from gearshift_redis.wire import attempts_of, fields_of, message_of
 
 __all__ = ["QueueConsumer"]
 
@@ -41,6 +42,7 @@ class QueueConsumer:
     """See QueueDriver."""
 
     cumulative_ack = False
+    _isolates = True
 
     def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, lease_s: float) -> None:
         self._client = client
@@ -52,6 +54,7 @@ class QueueConsumer:
         self._sources = layout.sources(spec.group)
         self._lease_ms = round(lease_s * 1000)
         self._name = f"{PREFIX}{spec.member}#{uuid.uuid4().hex[:8]}"
+        self._returned: list[Incoming] = []  # whose retries could not be stored
         self._woken = threading.Event()
         self._serve_at = 0.0
         self._take_over_at = 0.0
@@ -60,7 +63,7 @@ class QueueConsumer:
             self._begin_ephemeral()
         alive = layout.alive(spec.group)
         for source in self._sources:  # this member's earlier connections are gone
-            self._scripts.retire([source.stream], [spec.group, f"{PREFIX}{spec.member}#", alive])
+            self._scripts.leave([source.stream], [spec.group, f"{PREFIX}{spec.member}#", alive])
         self._serve()
 
     # ── receiving ──
@@ -70,6 +73,9 @@ class QueueConsumer:
         deadline = time.monotonic() + timeout_s
         while True:
             self._serve()
+            if self._returned:
+                returned, self._returned = self._returned, []
+                return returned
             found = self._next(max_messages, deadline) if max_messages else []
             left = deadline - time.monotonic()
             if found or left <= 0 or self._woken.is_set():
@@ -92,9 +98,13 @@ class QueueConsumer:
 
     def _next(self, max_messages: int, deadline: float) -> list[Incoming]:
         if time.monotonic() >= self._take_over_at:
-            found = [each for source in self._sources for each in self._left(source, max_messages)]
-            if found:  # there may be more, and they are older than what is new
-                return found
+            for source in self._sources:
+                found, must_wait = self._left(source, max_messages)
+                if found:  # there may be more, and they are older than what is new
+                    return found
+                if must_wait:  # also before what is new: else this consumer never has it alone
+                    self._woken.wait(min(_SLICE_S, max(0.001, deadline - time.monotonic())))
+                    return []
             self._take_over_at = time.monotonic() + _TAKE_OVER_EVERY_S
         wait_s = min(_SLICE_S, max(0.001, deadline - time.monotonic()))
         command: list[Any] = ["XREADGROUP", "GROUP", self._group, self._name]
@@ -104,45 +114,53 @@ class QueueConsumer:
         answer = client.execute_command(*command)
         sources = {source.stream.encode(): source for source in self._sources}
         return [
-            self._incoming(sources[stream], id_, entry, 0)
+            self._incoming(sources[stream], id_, entry, 0, False)
             for stream, entries in answer or ()
             for id_, entry in entries
         ][:max_messages]
 
-    def _left(self, source: Source, max_messages: int) -> Iterable[Incoming]:
+    def _left(self, source: Source, max_messages: int) -> tuple[list[Incoming], bool]:
+        """What others have left, and whether more of it has to wait."""
         alive = self._layout.alive(self._group)
         answer: Any = self._scripts.take_over(
-            [source.stream], [self._group, self._name, alive, max_messages]
+            [source.stream],
+            [self._group, self._name, alive, max_messages, int(self._isolates)],
         )
-        return [
-            self._incoming(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), count)
-            for id_, flat, count in answer
+        found = [
+            self._incoming(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), lost, True)
+            for id_, flat, lost in answer[0]
         ]
+        return found, bool(answer[1])
 
     def _incoming(
-        self, source: Source, id_: bytes, entry: Mapping[bytes, bytes], returns: int
+        self, source: Source, id_: bytes, entry: Mapping[bytes, bytes], lost: int, handed: bool
     ) -> Incoming:
-        before = attempts_of(entry)
+        failed = attempts_of(entry)
         return Incoming(
             message_of(entry, self._layout.body_field),
             _Token(source, id_),
             None,
-            before + 1 + returns // RETURNS_PER_ATTEMPT,
-            bool(before or returns),
+            failed + 1 + (lost if lost > 1 else 0),
+            handed or failed > 0,
+            lost=lost,
         )
 
     # ── settling ──
 
+    def isolate(self, wanted: bool) -> None:
+        """See QueueDriver."""
+        self._isolates = wanted
+
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
         """See QueueDriver. One pipeline."""
         pipeline = self._client.pipeline(transaction=False)
-        asked: list[dict[bytes, _Token]] = []
+        asked: list[tuple[dict[bytes, _Token], Settlement]] = []
         for (verdict, source), run in groupby(settlements, key=_how):
             those = list(run)
             if verdict in (Verdict.ACK, Verdict.DISCARD):
                 ids = [each.token.id for each in those]
                 add_to(pipeline, self._scripts.ack, [source.stream], self._who(source, *ids))
-                asked.append({each.token.id: each.token for each in those})
+                asked.append(({each.token.id: each.token for each in those}, those[0]))
                 continue
             for each in those:
                 if verdict is Verdict.RETRY:
@@ -150,9 +168,15 @@ class QueueConsumer:
                 else:
                     who = self._who(source, each.token.id)
                     add_to(pipeline, self._scripts.release, [source.stream], who)
-                asked.append({each.token.id: each.token})
+                asked.append(({each.token.id: each.token}, each))
         failures = []
-        for answer, tokens in zip(pipeline.execute(), asked, strict=True):
+        answers = pipeline.execute(raise_on_error=False)
+        for answer, (tokens, settlement) in zip(answers, asked, strict=True):
+            if isinstance(answer, Exception):
+                if settlement.verdict is not Verdict.RETRY or not may_not_store(answer):
+                    raise answer
+                self._returned.append(_unstored(settlement, answer))
+                continue
             for id_ in answer:
                 gone = StaleDelivery("another consumer has taken it over")
                 failures.append(SettleFailure(tokens[id_], gone))
@@ -185,7 +209,10 @@ class QueueConsumer:
             if self._ephemeral:
                 self._end_ephemeral()
             else:
-                self._client.delete(self._layout.alive(self._group) + self._name)
+                alive = self._layout.alive(self._group)
+                for source in self._sources:
+                    self._scripts.leave([source.stream], [self._group, self._name, alive])
+                self._client.delete(alive + self._name)
         finally:
             self._client.close()
 
@@ -205,6 +232,14 @@ class QueueConsumer:
         if layout.adopted is not None:
             pipeline.xgroup_destroy(layout.adopted, group)
         pipeline.execute()
+
+
+def _unstored(settlement: Settlement, error: Exception) -> Incoming:
+    message, attempt = settlement.message, settlement.attempt
+    assert message is not None, "a RETRY carries its message"
+    assert attempt is not None, "and the attempt that failed"
+    unstored = Unstored(error, settlement.delay_s)
+    return Incoming(message, settlement.token, None, attempt + 1, True, unstored=unstored)
 
 
 def _how(settlement: Settlement) -> tuple[Verdict, Source]:

@@ -9,13 +9,13 @@ from gearshift.errors import (
     ConnectionFailed,
     GearshiftError,
     MessageTooLarge,
+    PermissionDenied,
     PublishRefused,
     TopologyConflict,
     UnknownChannel,
-    Unroutable,
 )
 
-__all__ = ["NoGroup", "classify", "was_refused"]
+__all__ = ["classify", "may_not_store", "was_refused"]
 
 #: The server said so before it did anything.
 _REFUSALS = (
@@ -38,13 +38,20 @@ _LOST = (
 )
 
 
-class NoGroup(Exception):
-    """The channel has no group that would have got the message, or is not there."""
+#: How a server says that a user may not run a command that one of our scripts calls.
+_SCRIPT_FORBIDDEN = "The user executing the script"
 
 
 def was_refused(error: Exception) -> bool:
     """True if the server cannot have stored anything."""
     return isinstance(error, _REFUSALS)
+
+
+def may_not_store(error: Exception) -> bool:
+    """True if the server refuses to store for now, and nothing is wrong with the connection."""
+    return isinstance(error, (exceptions.OutOfMemoryError, exceptions.NoPermissionError)) or (
+        _SCRIPT_FORBIDDEN in str(error)
+    )
 
 
 def classify(error: Exception, address: tuple[str, int]) -> GearshiftError | None:
@@ -53,11 +60,11 @@ def classify(error: Exception, address: tuple[str, int]) -> GearshiftError | Non
     text = str(error)
     if isinstance(error, GearshiftError):
         return error
-    if isinstance(error, NoGroup):
-        return Unroutable("no group would have received it", hint="declare the channel's groups")
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
+    if isinstance(error, exceptions.NoPermissionError) or _SCRIPT_FORBIDDEN in text:
+        return PermissionDenied(f"{where}: {_first_line(text)}", hint="check the user's ACL")
+    if isinstance(error, exceptions.AuthenticationError):
         return AuthenticationFailed(
-            f"{where}: {_first_line(text)}", hint="check username, password and the user's rights"
+            f"{where}: {_first_line(text)}", hint="check username and password"
         )
     if "AUTH" in text and isinstance(error, exceptions.ResponseError):
         return AuthenticationFailed(f"{where}: {_first_line(text)}", hint="give a password")

@@ -7,7 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
 from gearshift_redis.backend import RedisBackend
-from gearshift_redis.settings import RedisChannel, RedisSettings
+from gearshift_redis.settings import SCHEMES, RedisChannel, RedisSettings
 
 __all__ = ["QUEUE", "gearshift_backend"]
 
@@ -48,4 +48,6 @@ def gearshift_backend() -> BackendPlugin:
         capabilities={Semantics.QUEUE: QUEUE},
         natural=Semantics.QUEUE,
         connect=RedisBackend,
+        url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
+        on_arrival=("headers: one field of MessagePack to other programs",),
     )

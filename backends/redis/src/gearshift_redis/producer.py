@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.errors import UnknownChannel
 from gearshift.message import Message
-from gearshift_redis.errors import NoGroup, was_refused
+from gearshift_redis.errors import was_refused
 from gearshift_redis.layout import Layout
 from gearshift_redis.scripts import Scripts, add_to, load
 from gearshift_redis.wire import fields_of
@@ -40,14 +42,22 @@ class Producer:
         self._batches: SimpleQueue[_Batch | None] = SimpleQueue()
         self._lock = threading.Condition()
         self._unanswered = 0
+        self._heard_at = 0.0  # while there is something unanswered
         self._failed: Exception | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="gearshift-redis", daemon=True)
         self._thread.start()
 
+    @property
+    def heard_at(self) -> float | None:
+        """See ProducerDriver. None while no answer is waited for, or has failed to come."""
+        return self._heard_at if self._unanswered or self._failed is not None else None
+
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         """See ProducerDriver."""
         with self._lock:
+            if not self._unanswered:
+                self._heard_at = time.monotonic()
             self._unanswered += len(messages)
         self._batches.put(_Batch(messages, on_outcomes))
 
@@ -82,6 +92,8 @@ class Producer:
                 outcomes = self._send(start, part)
                 batch.on_outcomes(outcomes)
                 with self._lock:
+                    if self._failed is None:
+                        self._heard_at = time.monotonic()
                     self._unanswered -= len(outcomes)
                     self._lock.notify_all()
 
@@ -109,8 +121,9 @@ def _outcome(number: int, answer: object) -> Outcome:
     if isinstance(answer, Exception):
         stored = Stored.NO if was_refused(answer) else Stored.UNKNOWN
         return Outcome(number, stored, error=answer)
-    if not answer:  # no group has it, or the adopted stream is not there
-        return Outcome(number, Stored.NO, error=NoGroup())
+    if not answer:  # a channel is there as long as it has a group
+        gone = UnknownChannel("it does not exist any more", hint="declare it, or check native")
+        return Outcome(number, Stored.NO, error=gone)
     return Outcome(number, Stored.YES)
 
 

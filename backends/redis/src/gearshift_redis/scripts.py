@@ -37,6 +37,12 @@ local function settle(id)
 end
 """
 
+_HOLDS = """
+local function holds(stream, group, consumer)
+  return #redis.call('XPENDING', stream, group, '-', '+', 1, consumer) > 0
+end
+"""
+
 # The consumers of a group whose sign of life is gone, and how many others there are.
 _DEAD = f"""
 local function consumers(stream, group, alive)
@@ -73,49 +79,62 @@ return stored
 """
 
 # KEYS: sign of life, later, own stream. ARGV: lease in ms, lifetime in ms of an ephemeral group or
-# 0. Returns how many retries are due now.
+# 0. Returns how many retries are due now. A server whose memory is full lets no key be set and no
+# entry be added: the sign of life is kept up all the same, and the retries wait.
 _SERVE = (
     _NOW
     + """
-redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+if redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 0 then
+  redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+end
 if ARGV[2] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[2])
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
 end
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)
 for _, packed in ipairs(due) do
-  redis.call('XADD', KEYS[3], '*', unpack(cmsgpack.unpack(packed), 2))
+  local added = redis.pcall('XADD', KEYS[3], '*', unpack(cmsgpack.unpack(packed), 2))
+  if type(added) == 'table' and added.err then break end
   redis.call('ZREM', KEYS[2], packed)
 end
 return #due
 """
 )
 
-# KEYS: stream. ARGV: group, consumer, what signs of life begin with, how many at most. Returns
-# {id, fields, earlier deliveries} of what dead consumers left, oldest first.
+# KEYS: stream. ARGV: group, consumer, what signs of life begin with, how many at most, 1 to take
+# what was lost alone. Returns {id, fields, losses} of what others left, oldest first; and 1 if more
+# has to wait for that. The server's count of an entry's deliveries is its losses and one.
 _TAKE_OVER = (
     _DEAD
-    + """
-local found = {}
+    + _HOLDS
+    + f"""
+local found = {{}}
 for _, one in ipairs(consumers(KEYS[1], ARGV[1], ARGV[3])) do
   if one.pending == 0 then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], one.name)
   else
+    local died = one.name == '{_RELEASED}' and 0 or 1
     for _, entry in ipairs(
       redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], one.name)
     ) do
       local ms, number = string.match(entry[1], '(%d+)-(%d+)')
-      found[#found + 1] = {entry[1], entry[4], tonumber(ms), tonumber(number)}
+      found[#found + 1] = {{entry[1], entry[4] - 1 + died, tonumber(ms), tonumber(number)}}
     end
   end
 end
 table.sort(found, function(a, b) return a[3] < b[3] or (a[3] == b[3] and a[4] < b[4]) end)
-local taken = {}
+local taken = {{}}
 for i = 1, math.min(#found, tonumber(ARGV[4])) do
-  local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, found[i][1])[1]
-  if entry then taken[#taken + 1] = {entry[1], entry[2], found[i][2]} end
+  local lost = found[i][2]
+  local alone = lost > 0 and ARGV[5] == '1'
+  if alone and (i > 1 or holds(KEYS[1], ARGV[1], ARGV[2])) then return {{taken, 1}} end
+  local entry = redis.call(
+    'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, found[i][1], 'RETRYCOUNT', lost + 1
+  )[1]
+  if entry then taken[#taken + 1] = {{entry[1], entry[2], lost}} end
+  if alone then return {{taken, 1}} end
 end
-return taken
+return {{taken, 0}}
 """
 )
 
@@ -158,9 +177,17 @@ return {{}}
 )
 
 # KEYS: stream. ARGV: group, what one consumer's names begin with, what signs of life begin with.
-_RETIRE = """
+# Gives back all that it holds, which is no loss, and lets go.
+_LEAVE = f"""
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  if string.sub(flat[2], 1, #ARGV[2]) == ARGV[2] then redis.call('DEL', ARGV[3] .. flat[2]) end
+  if string.sub(flat[2], 1, #ARGV[2]) == ARGV[2] then
+    for _, entry in ipairs(
+      redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 100000, flat[2])
+    ) do
+      redis.call('XCLAIM', KEYS[1], ARGV[1], '{_RELEASED}', 0, entry[1], 'JUSTID')
+    end
+    redis.call('DEL', ARGV[3] .. flat[2])
+  end
 end
 """
 
@@ -228,7 +255,7 @@ class Scripts:
         self.ack: Script = client.register_script(_ACK)
         self.retry: Script = client.register_script(_RETRY)
         self.release: Script = client.register_script(_RELEASE)
-        self.retire: Script = client.register_script(_RETIRE)
+        self.leave: Script = client.register_script(_LEAVE)
         self.state: Script = client.register_script(_STATE)
         self.purge: Script = client.register_script(_PURGE)
         self.publish: Script = client.register_script(_PUBLISH)

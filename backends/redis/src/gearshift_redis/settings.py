@@ -14,6 +14,17 @@ __all__ = ["RedisChannel", "RedisSettings"]
 
 SCHEMES = {"redis": 6379, "rediss": 6379}
 
+#: What URLs of redis-py have after '?', and what to use instead.
+PARAMETERS = {
+    "db": "the url's path (redis://host/0)",
+    "socket_timeout": "timeout_s",
+    "socket_connect_timeout": "timeout_s",
+    "ssl_ca_certs": "tls_ca_file",
+    "ssl_certfile": "tls_cert_file",
+    "ssl_keyfile": "tls_key_file",
+    "ssl_cert_reqs": "tls_insecure_skip_verify",
+}
+
 
 class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile with ``backend = "redis"``.
@@ -67,7 +78,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self._endpoint().scheme == "rediss"
 
     def _endpoint(self) -> Endpoint:
-        return parse_url(self.url, schemes=SCHEMES)
+        return parse_url(self.url, schemes=SCHEMES, parameters=PARAMETERS)
 
     def _take_credentials_out_of_url(self) -> None:
         endpoint = self._endpoint()
@@ -110,6 +121,11 @@ class RedisChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     stream: str | None = None
     body_field: str = "body"
+
+    @property
+    def others_read(self) -> bool:
+        """True for an adopted stream."""
+        return self.stream is not None
 
     def __post_init__(self) -> None:
         for field in ("stream", "body_field"):

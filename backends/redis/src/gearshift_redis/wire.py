@@ -2,31 +2,42 @@
 
 Fields have the names of a message's; ``gearshift-headers`` is MessagePack, as headers have types
 and an order, and ``gearshift-attempts`` counts the attempts before. Other fields become headers.
+An entry that Gearshift did not write keeps all its fields in the message's ``native`` part: sent
+to a Redis channel again, those that still say the same leave as they came, in their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from gearshift.errors import NotSupported
-from gearshift.message import NO_HEADERS, Headers, HeaderValue, Message
+from gearshift.errors import InvalidMessage, NotSupported
+from gearshift.message import (
+    NO_HEADERS,
+    Headers,
+    HeaderValue,
+    Key,
+    Message,
+    Native,
+    as_key,
+    key_bytes,
+)
 
-__all__ = ["RETURNS_PER_ATTEMPT", "Fields", "attempts_of", "fields_of", "message_of"]
+__all__ = ["BACKEND", "Fields", "attempts_of", "fields_of", "message_of"]
+
+BACKEND = "redis"
 
 Fields = list[str | bytes]
 
-#: A delivery that ended without a word says little of a message: mostly it only lay in the buffer
-#: of a consumer that closed. So many of them are one attempt, and what kills its workers ends too.
-RETURNS_PER_ATTEMPT: Final = 10
-
-_TEXTS = ("key", "id", "content_type", "correlation_id", "reply_to", "type")
+_TEXTS = ("id", "content_type", "correlation_id", "reply_to", "type", "content_encoding")
+_KEY = "key"
 _TIMESTAMP = "timestamp_ms"
 _HEADERS = "gearshift-headers"
 _ATTEMPTS = "gearshift-attempts"
-_KNOWN = frozenset(name.encode() for name in (*_TEXTS, _TIMESTAMP, _HEADERS, _ATTEMPTS))
+_OURS = frozenset((_HEADERS.encode(), _ATTEMPTS.encode()))
+_KNOWN = frozenset(name.encode() for name in (*_TEXTS, _KEY, _TIMESTAMP, _HEADERS, _ATTEMPTS))
 _PAIRS = msgspec.msgpack.Decoder(list[tuple[str, Any]])
 
 
@@ -34,7 +45,12 @@ def fields_of(message: Message, body_field: str, *, attempts: int = 0) -> Fields
     """Names and values in turn, as XADD takes them. Raises NotSupported without a body."""
     if message.body is None:
         raise NotSupported("Redis has no message without a body", hint='send b"" instead of None')
+    native = message.native
+    if native is not None and native.backend == BACKEND:
+        return _as_they_came(message, message.body, native, body_field.encode(), attempts)
     fields: Fields = [body_field, message.body]
+    if message.key is not None:
+        fields += [_KEY, key_bytes(message.key)]
     for name in _TEXTS:
         value = getattr(message, name)
         if value is not None:
@@ -53,7 +69,7 @@ def message_of(entry: Mapping[bytes, bytes], body_field: str) -> Message:
     texts = {name: _text(entry.get(name.encode())) for name in _TEXTS}
     return Message(
         entry.get(body_field.encode(), b""),
-        texts["key"],
+        as_key(entry.get(_KEY.encode())),
         _headers(entry, body_field.encode()),
         texts["id"],
         texts["content_type"],
@@ -61,12 +77,67 @@ def message_of(entry: Mapping[bytes, bytes], body_field: str) -> Message:
         texts["correlation_id"],
         texts["reply_to"],
         texts["type"],
+        texts["content_encoding"],
+        None if _is_ours(entry, body_field.encode()) else Native(BACKEND, list(entry.items())),
     )
 
 
 def attempts_of(entry: Mapping[bytes, bytes]) -> int:
     """How many attempts the message of an entry has had before it was stored again."""
     return _number(entry.get(_ATTEMPTS.encode())) or 0
+
+
+def _as_they_came(
+    message: Message, body: bytes, native: Native, body_field: bytes, attempts: int
+) -> Fields:
+    """The fields that a foreign entry came with, where they still say the same, then others."""
+    wanted = list(message.headers.pairs)
+    fields: dict[bytes, str | bytes] = {}
+    try:
+        came = {bytes(name): bytes(value) for name, value in native.data}
+        for name, value in came.items():
+            if name == body_field:
+                fields[name] = body
+            elif name not in _KNOWN:
+                pair = (_shown(name), _loose(value))
+                if pair in wanted:
+                    wanted.remove(pair)
+                    fields[name] = value
+            elif name not in _OURS and _field(came, name) == _value(message, name):
+                fields[name] = value
+    except (TypeError, ValueError) as error:
+        raise InvalidMessage(
+            f"the message's native part is not Redis's: {error!r}", hint="leave it out"
+        ) from None
+    for name in _KNOWN - _OURS - fields.keys():
+        now = _value(message, name)
+        if now is not None and now != _field(came, name):
+            fields[name] = key_bytes(now) if isinstance(now, str | bytes) else str(now)
+    if body or not fields:
+        fields.setdefault(body_field, body)
+    if wanted:
+        fields[_HEADERS.encode()] = msgspec.msgpack.encode(wanted)
+    if attempts:
+        fields[_ATTEMPTS.encode()] = str(attempts)
+    return [part for pair in fields.items() for part in pair]
+
+
+def _value(message: Message, name: bytes) -> Key | int | None:
+    """What the message says now in the field ``name``."""
+    value: Key | int | None = getattr(message, name.decode())
+    return value
+
+
+def _field(entry: Mapping[bytes, bytes], name: bytes) -> Key | int | None:
+    """What a message says in the field ``name`` that came with ``entry``."""
+    if name == _KEY.encode():
+        return as_key(entry.get(name))
+    return _number(entry.get(name)) if name == _TIMESTAMP.encode() else _text(entry.get(name))
+
+
+def _is_ours(entry: Mapping[bytes, bytes], body_field: bytes) -> bool:
+    """Whether a Message has a field for all that an entry holds."""
+    return b"id" in entry and entry.keys() <= _KNOWN | {body_field}
 
 
 def _headers(entry: Mapping[bytes, bytes], body_field: bytes) -> Headers:
@@ -82,8 +153,12 @@ def _headers(entry: Mapping[bytes, bytes], body_field: bytes) -> Headers:
             pairs.append((_HEADERS, packed))
     for name, value in entry.items():
         if name not in _KNOWN and name != body_field:
-            pairs.append((name.decode(errors="replace"), _loose(value)))
+            pairs.append((_shown(name), _loose(value)))
     return Headers(tuple(pairs)) if pairs else NO_HEADERS
+
+
+def _shown(name: bytes) -> str:
+    return name.decode(errors="replace")
 
 
 def _loose(value: bytes) -> str | bytes:

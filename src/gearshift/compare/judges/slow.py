@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation, Field
@@ -15,29 +17,35 @@ _MIB = 1024 * 1024
 _BROKER = ("ready_messages", "lag_messages")
 
 
+class _Moment(NamedTuple):
+    """The messages that wait when the broker has answered, and those of them that it has."""
+
+    waiting: float
+    at_broker: float
+
+
 def see(trials: Sequence[Trial]) -> Seen:
-    """Find where the backlog was when it was largest."""
+    """Find where the backlog was whenever somebody looked."""
     (trial,) = trials
+    prefetch = float(trial.settings["prefetch"])
     refused = sum(event.kind == "refused" for event in trial.events)
-    largest = max((waiting for _, waiting in measures.backlog(trial.events)), default=0)
-    at_broker = max(
-        (value for name in _BROKER if (value := measures.peak(trial.samples, name)) is not None),
-        default=None,
-    )
-    held = measures.peak(trial.samples, "held_messages", "worker")
-    if at_broker is None and held is not None:
-        at_broker = largest - held  # the broker does not tell; what nobody holds is there
-    if at_broker is None:
-        return Seen(outcome=None, why="nobody tells where the messages wait")
-    if largest <= trial.settings["prefetch"]:  # type: ignore[operator]
+    backlog = measures.backlog(trial.events)
+    if max((waiting for _, waiting in backlog), default=0) <= prefetch:
         return Seen(outcome=None, why="no backlog grew: the consumer was quick enough")
+    moments = [moment for moment in _moments(trial, backlog) if moment.waiting > prefetch]
+    if not moments:
+        return Seen(outcome=None, why="nobody told where the messages wait while they did")
+    # Over all moments: one alone may be of a broker that took its time to answer.
+    share = sum(one.at_broker for one in moments) / sum(one.waiting for one in moments)
+    held = measures.peak(trial.samples, "held_messages", "worker")
+    fullest = max(moments, key=lambda one: one.at_broker)
     return Seen(
-        outcome="producer" if refused else "broker" if at_broker * 2 >= largest else "consumer",
+        outcome="producer" if refused else "broker" if share * 2 >= 1 else "consumer",
         numbers=(
-            ("largest backlog", "messages", largest),
-            ("of it at the broker", "messages", at_broker),
+            ("largest backlog", "messages", fullest.waiting),
+            ("of it at the broker", "messages", fullest.at_broker),
             ("held by the consumer", "messages", held),
-            ("prefetch", "messages", float(trial.settings["prefetch"])),
+            ("prefetch", "messages", prefetch),
             ("sends refused", "messages", refused),
             ("longest confirm", "ms", _longest_confirm_ms(trial)),
             ("producer grew", "MiB", _growth_mib(trial.samples, "producer")),
@@ -45,6 +53,19 @@ def see(trials: Sequence[Trial]) -> Seen:
         ),
         charts=(_chart(trial),),
     )
+
+
+def _moments(trial: Trial, backlog: Sequence[tuple[float, int]]) -> Iterator[_Moment]:
+    """Each answer of the broker; of one that tells nothing, each look into the consumer."""
+    times = [at_ms for at_ms, _ in backlog]
+    tells = any(sample.name in _BROKER for sample in trial.samples)
+    for sample in trial.samples:
+        number = bisect_right(times, sample.at_ms) - 1
+        waiting = float(backlog[number][1] if number >= 0 else 0)
+        if sample.name in _BROKER:
+            yield _Moment(waiting, min(max(sample.value, 0.0), waiting))
+        elif not tells and sample.name == "held_messages" and sample.who == "worker":
+            yield _Moment(waiting, max(waiting - sample.value, 0.0))  # what nobody holds is there
 
 
 def expect(column: Column, _meta: Meta) -> Expectation:

@@ -19,7 +19,7 @@ Variant = Literal["old", "again", "new"]
 
 #: What travels with a message.
 FIELDS = ("payload", "headers", "key", "id", "content type", "timestamp", "correlation id",
-          "reply to", "type")  # fmt: skip
+          "reply to", "type", "content encoding")  # fmt: skip
 
 
 class Original(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,5 +67,5 @@ def digests(message: Message) -> dict[str, str]:
     headers = {name: message.headers.getall(name) for name in sorted(message.headers)}
     values = (message.body, headers, message.key, message.id, message.content_type,
               message.timestamp_ms, message.correlation_id, message.reply_to,
-              message.type)  # fmt: skip
+              message.type, message.content_encoding)  # fmt: skip
     return {name: digest(value) for name, value in zip(FIELDS, values, strict=True)}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from gearshift.app import Handler, Reject, Retry
+from gearshift import dispatch
+from gearshift.app import Handler, Retry
 from gearshift.bus import open_bus
 from gearshift.compare.probe import Probe, call, handler_of, place
 from gearshift.compare.shadow.document import digests
@@ -24,7 +26,7 @@ from gearshift.compare.worker import Site
 from gearshift.config import PROFILE, REHEARSAL
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
-from gearshift.errors import DecodeError
+from gearshift.event_loop import EventLoop
 from gearshift.rehearsal import digest, handling
 
 __all__ = ["MAX_RETRY_DELAY_S", "Part", "main"]
@@ -59,12 +61,13 @@ class Performer:
         self._recorder = recorder
         self._owned: frozenset[int] = frozenset()
         self._stopping = self._is_handling = False
+        self._loop = EventLoop()
 
     def stop(self, *_: object) -> None:
         """End ``run``, from a signal: a handler that hangs is interrupted."""
         self._stopping = True
         if self._is_handling:
-            raise SystemExit
+            raise KeyboardInterrupt
 
     def run(self, handler: Handler, consumer: Consumer[Any]) -> None:
         """Work until ``stop``."""
@@ -89,33 +92,16 @@ class Performer:
             **place(delivery),
         )
         probe = _Copy(delivery, note, self._part.live)
-        settle = self._verdict(probe, seq, note)
-        if delivery.outcome is None:
-            settle()
-
-    def _verdict(self, probe: _Copy, seq: int, note: Callable[..., None]) -> Callable[[], None]:
-        """Run the handler, and settle as a service's worker would."""
-        try:
-            returned = self._call(probe, seq)
-        except Retry as verdict:
-            note("failed", what="Retry")
-            return partial(probe.retry, verdict.delay_s)
-        except (Reject, DecodeError) as error:
-            note("failed", what=_named(error))
-            return partial(probe.reject, str(error))
-        except Exception as error:
-            note("failed", what=_named(error))
-            return probe.retry
-        note("done", digests={"returned": _digest_of(returned)})
-        return probe.ack
-
-    def _call(self, probe: _Copy, seq: int) -> Any:
-        self._is_handling = True
-        try:
-            with handling(seq):
-                return call(self._handler, probe)
-        finally:
+        with handling(seq):
+            self._is_handling = True
+            ending = dispatch.run(partial(call, self._handler, probe), self._loop.wait)
             self._is_handling = False
+        if ending.action == "ack":
+            note("done", digests={"returned": _digest_of(ending.returned)})
+        else:
+            note("failed", what=_named(ending.error))
+        if delivery.outcome is None:
+            ending.settle(probe)
 
     @cached_property
     def _places(self) -> Mapping[str, int]:
@@ -152,13 +138,19 @@ def main(file: str) -> None:
         # From here on, whatever bus the handler opens is a rehearsal's.
         os.environ |= {REHEARSAL: part.captured, PROFILE: part.site.profile}
         handler = handler_of(part.handler)
-        with bus.consumer(
-            part.channel, value_type=handler.value_type, serial_keys=True
-        ) as consumer:
+        with (
+            bus.consumer(
+                part.channel, value_type=handler.call.value_type, serial_keys=True
+            ) as consumer,
+            contextlib.suppress(KeyboardInterrupt),  # ``stop`` in the middle of a handler
+        ):
             performer.run(handler, consumer)
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException | None) -> str:
+    """An asked-for retry is only that: its delay may differ each time."""
+    if isinstance(error, Retry):
+        return "Retry"
     return f"{type(error).__name__}: {error}"[:200]
 
 

@@ -6,22 +6,31 @@ import gc
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Any
 
+from gearshift.capabilities import Known
 from gearshift.conformance.behaviour import Area, Needs, behaviour
 from gearshift.conformance.harness import BrokerProcess, Cable, Faults
 from gearshift.conformance.history import Event, Kind, Phase
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.load import Load
+from gearshift.conformance.recording import RecordingProducer
 from gearshift.conformance.worker import WorkerProcess
 from gearshift.delivery import Delivery
 from gearshift.errors import ConnectionFailed, GearshiftError, StaleDelivery
+from gearshift.message import Receipt
 
 #: Messages before a fault: enough for the broker to have settled down after the declaration.
 _BEFORE = 300
 _AFTER = 100
+
+_DEATHS = 3
+
+#: How often a worker is stopped until others are found to be able to go on.
+_FREEZES = 3
 
 
 @behaviour(Area.FAULTS, capability="survives", needs=Needs.BROKER, deliveries=_BEFORE)
@@ -182,15 +191,46 @@ def a_killed_worker_loses_nothing(kit: Kit) -> None:
     kit.verify(channel)
 
 
+@behaviour(Area.FAULTS, capability="attempt", needs=Needs.WORKERS, deliveries=10)
+def a_message_that_kills_ends_alone(kit: Kit) -> None:
+    """Its third worker's death makes it a dead letter; its neighbours are handled, twice at most.
+
+    Where a queue's attempts are not known, it is only shown that the neighbours come.
+    """
+    channel = kit.channel(max_attempts=_DEATHS)
+    producer = kit.producer(channel)
+    killer = str(producer.send(key="a").id)
+    producer.send_many(10, keys=["b", "c", "d"])
+    counts = kit.is_stream or kit.capabilities.attempt is not Known.NONE
+    for _ in range(_DEATHS if counts else 1):
+        kit.fault("a message kills its worker")
+        worker = kit.worker(channel, work_s=0.0, killer=killer)
+        worker.wait(2 * kit.patience_s + kit.harness.lease_s)
+        kit.adopt(worker)
+    neighbours = frozenset(kit.history.published(channel)) - {killer}
+    if counts:
+        kit.drain(channel, expected=neighbours)
+        with kit.consumer(channel) as consumer:
+            letters = [letter.id for letter in kit.letters(channel, asking=consumer)]
+        kit.require(letters == [killer], "dead-letter", f"dead letters are {letters}")
+        times = Counter(event.id for event in kit.history.delivered(channel, "g"))
+        kit.require(times[killer] == _DEATHS, "attempt-count", f"it came {times[killer]} times")
+        most = max(times[id] for id in neighbours)
+        kit.require(most <= 2, "attempt-count", f"a neighbour came {most} times")
+    else:
+        kit.verify(channel)
+
+
 @behaviour(Area.FAULTS, needs=Needs.WORKERS, deliveries=20)
 def a_frozen_worker_harms_nobody(kit: Kit) -> None:
     """SIGSTOP past the lease: another does its work; what it says when it wakes changes nothing."""
     channel = kit.channel()
-    kit.producer(channel).send_many(20, keys=["a", "b", "c", "d"])
+    producer = kit.producer(channel)
+    producer.send_many(20, keys=["a", "b", "c", "d"])
     worker = kit.worker(channel, work_s=1.0, verdict="retry")
     _until_busy(kit, worker)
     kit.fault("SIGSTOP of a worker")
-    worker.signal(SIGSTOP)
+    _freeze(kit, worker, producer)
     frozen = {event.id for event in _deliveries(worker.events())}
     other = kit.consumer(channel)
     deadline = time.monotonic() + kit.patience_s + kit.harness.lease_s
@@ -292,6 +332,17 @@ def _faults(kit: Kit) -> Faults:
 
 def _until_busy(kit: Kit, worker: WorkerProcess) -> None:
     kit.until(lambda: _deliveries(worker.events()), "the worker got nothing")
+
+
+def _freeze(kit: Kit, worker: WorkerProcess, producer: RecordingProducer) -> None:
+    """Stop it between two writes: one to a file that it shares may hold up all, on any system."""
+    for _ in range(_FREEZES):
+        worker.signal(SIGSTOP)
+        (result,) = producer.send_many(1)
+        if isinstance(result, Receipt):
+            return
+        worker.signal(SIGCONT)
+    kit.require(False, "lost", "nothing can be sent while a worker is stopped")
 
 
 def _deliveries(events: list[Event]) -> list[Event]:

@@ -8,6 +8,7 @@ from gearshift.capabilities import Members, Order
 from gearshift.conformance.behaviour import Area, behaviour
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
+from gearshift.message import Key
 
 
 @behaviour(Area.ORDER, capability="order", deliveries=200)
@@ -36,7 +37,7 @@ def a_retry_keeps_its_key_in_order_on_a_stream(kit: Kit) -> None:
     kit.producer(channel).send_many(40, keys=["a", "b"])
     order = list(kit.history.published(channel))
     failing = {order[0], order[1]}
-    acked: dict[str | None, list[str]] = {"a": [], "b": []}
+    acked: dict[Key | None, list[str]] = {"a": [], "b": []}
     consumer = kit.consumer(channel)
     while len(kit.history.finished(channel, "g")) < 40:
         delivery = kit.take(consumer, 1)[0]

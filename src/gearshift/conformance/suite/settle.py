@@ -202,6 +202,28 @@ def unsettled_work_returns_when_its_consumer_closes(kit: Kit) -> None:
     kit.verify(channel)
 
 
+@behaviour(Area.SETTLE, capability="attempt", deliveries=4)
+def a_close_neither_costs_nor_forgets_attempts(kit: Kit) -> None:
+    """What was retried once is at its second attempt, however often its consumers close."""
+    channel = kit.channel(max_attempts=3)
+    kit.producer(channel).send(key="k")
+    counts = not kit.is_stream and kit.capabilities.attempt is not Known.NONE
+    for number in range(4):
+        consumer = kit.consumer(channel)
+        delivery = kit.take(consumer, 1)[0]
+        if not number:
+            consumer.retry(delivery, 0.0)
+            consumer.flush()
+            delivery = kit.take(consumer, 1)[0]
+        kit.require(
+            delivery.attempt == 2 or not counts,
+            "attempt-count",
+            f"after {number} closes it came with attempt {delivery.attempt}",
+        )
+        consumer.close()
+    kit.verify(channel)
+
+
 @behaviour(Area.SETTLE, deliveries=4)
 def a_stale_settlement_touches_nothing(kit: Kit) -> None:
     """An ack after its consumer was closed raises, and the message comes to the next one."""

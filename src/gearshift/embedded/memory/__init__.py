@@ -28,4 +28,5 @@ def gearshift_backend() -> BackendPlugin:
         capabilities=declared(Survives.NOTHING),
         natural=Semantics.QUEUE,
         connect=MemoryBackend,
+        url_schemes={"memory": lambda url: {}},
     )

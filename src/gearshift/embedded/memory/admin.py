@@ -19,9 +19,10 @@ __all__ = ["Channels", "MemoryAdmin"]
 class Channels:
     """The channels of one Backend by name. Any thread."""
 
-    def __init__(self, max_messages: int, clock: Clock) -> None:
+    def __init__(self, max_messages: int, clock: Clock, uptime: Clock) -> None:
         self._max_messages = max_messages
         self._clock = clock
+        self._uptime = uptime
         self._lock = threading.Lock()
         self._by_name: dict[str, Channel] = {}
 
@@ -44,8 +45,11 @@ class Channels:
         """The channel, new if there was none."""
         with self._lock:
             if spec.name not in self._by_name:
-                kind = QueueChannel if spec.semantics is Semantics.QUEUE else StreamChannel
-                self._by_name[spec.name] = kind(spec, self._max_messages, self._clock)
+                self._by_name[spec.name] = (
+                    QueueChannel(spec, self._max_messages, self._uptime)
+                    if spec.semantics is Semantics.QUEUE
+                    else StreamChannel(spec, self._max_messages, self._clock)
+                )
             return self.get(spec)
 
     def remove(self, name: str) -> Channel | None:

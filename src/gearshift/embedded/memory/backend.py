@@ -30,10 +30,18 @@ class MemorySettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
 
 class MemoryBackend:
-    """Channels that live as long as this object. Any thread."""
+    """Channels that live as long as this object. Any thread.
 
-    def __init__(self, settings: MemorySettings, clock: Clock = time.time) -> None:
-        self._channels = Channels(settings.max_messages, clock)
+    Records of a stream are found by ``clock``; retries are due by ``uptime``, which nobody sets.
+    """
+
+    def __init__(
+        self,
+        settings: MemorySettings,
+        clock: Clock = time.time,
+        uptime: Clock = time.monotonic,
+    ) -> None:
+        self._channels = Channels(settings.max_messages, clock, uptime)
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
         return ()

@@ -18,7 +18,7 @@ from gearshift.embedded.log import Bounds
 from gearshift.embedded.memory.group import Group, Shared
 from gearshift.embedded.partitions import partition_of
 from gearshift.errors import PublishRefused, UnknownChannel, Unroutable
-from gearshift.message import Message, Position, Semantics
+from gearshift.message import Key, Message, Position, Semantics
 
 __all__ = ["Channel", "Partition", "QueueChannel", "Record", "StreamChannel", "StreamGroup"]
 
@@ -201,7 +201,7 @@ class StreamChannel(_Channel):
             before_ms = int((self.now() - self.retention_s) * 1000)
             self._stored -= sum(log.trim(before_ms) for log in self.logs)
 
-    def _partition(self, key: str | None) -> int:
+    def _partition(self, key: Key | None) -> int:
         if key is not None:
             return partition_of(key, self.partitions)
         self._turn += 1

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from gearshift.message import Message
+from gearshift.message import Key, Message
 
 __all__ = ["Entry", "Group", "Hand", "Lease", "Shared"]
 
@@ -95,7 +95,7 @@ class Group:
         self.ephemeral = ephemeral
         self.entries: dict[int, Entry] = {}
         self.hands: list[Hand] = []
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: dict[Key, Lane] = {}
         self.fresh: deque[tuple[int, Entry]] = deque()
         self.again: _Heap = []
         self.delayed: list[tuple[float, int, Entry]] = []
@@ -202,8 +202,8 @@ class Group:
             lane.holder = None
         if lane.waiting:
             self._list_head(lane, now)
-        elif not lane.held:
-            del self.lanes[str(entry.shared.message.key)]
+        elif not lane.held and (key := entry.shared.message.key) is not None:
+            del self.lanes[key]
 
     def leave(self, hand: Hand, now: float) -> None:
         """What ``hand`` holds goes back, uncounted."""

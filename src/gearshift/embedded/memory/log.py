@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, Start, StartAt
+from gearshift.driver import ConsumerSpec, Place, Start, StartAt
 from gearshift.embedded.log import Ownership
 from gearshift.embedded.memory.channel import StreamChannel, StreamGroup
 from gearshift.embedded.partitions import spread
@@ -52,15 +52,15 @@ class MemoryLogStore:
             wanted = frozenset(p for p, member in group.wanted.items() if member is self)
             return Ownership(owned, wanted, wanted - group.owner.keys())
 
-    def take(self, partitions: Collection[int]) -> Mapping[int, int]:
+    def take(self, partitions: Collection[int]) -> Mapping[int, Place]:
         with self._channel.changed:
             group = self._require_group()
             taken = [p for p in partitions if group.wanted.get(p) is self and p not in group.owner]
             group.owner.update(dict.fromkeys(taken, self))
-            bounds = {p: self._channel.logs[p].bounds for p in taken}
-            return {p: bounds[p].clamp(group.positions[p]) for p in taken}
+            ends = {p: self._channel.logs[p].bounds.next for p in taken}
+            return {p: Place(min(group.positions[p], ends[p])) for p in taken}
 
-    def release(self, partitions: Collection[int], positions: Mapping[int, int]) -> None:
+    def release(self, partitions: Collection[int], positions: Mapping[int, Place]) -> None:
         with self._channel.changed:
             self.commit(positions)
             owner = self._require_group().owner
@@ -69,7 +69,7 @@ class MemoryLogStore:
                     del owner[partition]
             self._channel.announce()
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         with self._channel.changed:
             group = self._require_group()
             for partition, offset in positions.items():

@@ -66,6 +66,9 @@ class MemoryQueue:
         due = self._group.next_due()
         return left if due is None else min(left, max(0.001, due - self._channel.now()))
 
+    def isolate(self, wanted: bool) -> None:
+        """Nothing is ever lost here."""
+
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
         failures = []
         with self._channel.changed:

@@ -36,4 +36,5 @@ def gearshift_backend() -> BackendPlugin:
         capabilities=declared(Survives.BROKER_RESTART),
         natural=Semantics.QUEUE,
         connect=SqliteBackend,
+        url_schemes={"sqlite": lambda url: {"path": url[len("sqlite://") :]}},
     )

@@ -43,7 +43,7 @@ def classify(error: Exception) -> GearshiftError | None:
         return ConnectionFailed(str(error), hint="do not delete the file while it is in use")
     if isinstance(error, LeaseOver):
         return ConnectionFailed(
-            str(error), hint="its work went to others; was this process or machine suspended?"
+            str(error), hint="its work went to others; was this process stopped?"
         )
     if isinstance(error, OSError):
         return _system(error)

@@ -5,9 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, Start, StartAt
+from gearshift.driver import ConsumerSpec, Place, Start, StartAt
 from gearshift.embedded.log import Bounds, Ownership
-from gearshift.embedded.sqlite.members import join, leave, put_out_dead, rebalance, renew
+from gearshift.embedded.sqlite.members import (
+    join,
+    leave,
+    needs_care,
+    put_out_dead,
+    rebalance,
+    stay,
+)
 from gearshift.embedded.sqlite.rows import decode, fetch_within
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import Store, Watch, logs_of, require_channel
@@ -33,7 +40,7 @@ class SqliteLogStore:
         self._retention_s = channel.retention_s
         self._group = 0
         self._member = 0
-        self._own: dict[int, int] = {}  # an ephemeral reader's partitions
+        self._own: dict[int, Place] = {}  # an ephemeral reader's partitions
         self._cared_at = 0.0
         self._closed = False
 
@@ -60,17 +67,17 @@ class SqliteLogStore:
             frozenset(p for p, wanted, owner in rows if wanted == self._member and owner is None),
         )
 
-    def take(self, partitions: Collection[int]) -> Mapping[int, int]:
+    def take(self, partitions: Collection[int]) -> Mapping[int, Place]:
         if self._spec.ephemeral:
-            self._own = {p: self._beginning(p) for p in partitions}
+            self._own = {p: Place(self._beginning(p)) for p in partitions}
             return self._own
         taken = self._store.write(lambda tx: self._take(tx, partitions))
-        return {p: self._bounds(p).clamp(offset) for p, offset in taken.items()}
+        return {p: Place(min(at, self._bounds(p).next), at.note) for p, at in taken.items()}
 
-    def release(self, partitions: Collection[int], positions: Mapping[int, int]) -> None:
+    def release(self, partitions: Collection[int], positions: Mapping[int, Place]) -> None:
         self._store.write(lambda tx: self._release(tx, partitions, positions))
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         if not self._spec.ephemeral:
             self._store.write(lambda tx: self._commit(tx, positions))
 
@@ -108,7 +115,7 @@ class SqliteLogStore:
         self._db.close()
         if self._member:
             self._store.depart(
-                self._member, lambda tx: leave(tx, self._group, self._member, uncounted=True)
+                self._member, lambda tx: leave(tx, self._group, self._member, took_leave=True)
             )
 
     # ── in the writer's transaction ──
@@ -132,24 +139,23 @@ class SqliteLogStore:
         return group, join(tx, group, self._spec.member, self._session, self._store.lease_s)
 
     def _stay(self, tx: Tx) -> None:
-        put_out_dead(tx, self._store, self._group)
-        renew(tx, self._member, self._store.lease_s)
+        stay(tx, self._store, self._group, self._member)
         self._drop_expired(tx)
 
-    def _take(self, tx: Tx, partitions: Collection[int]) -> dict[int, int]:
+    def _take(self, tx: Tx, partitions: Collection[int]) -> dict[int, Place]:
         taken = {}
         for partition in partitions:
             row = tx.db.execute(
                 "UPDATE position SET owner = ?1 WHERE grp = ?2 AND partition = ?3 AND wanted = ?1 "
-                "AND owner IS NULL RETURNING next",
+                "AND owner IS NULL RETURNING next, note",
                 (self._member, self._group, partition),
             ).fetchone()
             if row is not None:
-                taken[partition] = row[0]
+                taken[partition] = Place(*row)
         tx.changed = True
         return taken
 
-    def _release(self, tx: Tx, partitions: Collection[int], positions: Mapping[int, int]) -> None:
+    def _release(self, tx: Tx, partitions: Collection[int], positions: Mapping[int, Place]) -> None:
         self._commit(tx, positions)
         tx.db.executemany(
             "UPDATE position SET owner = NULL WHERE grp = ? AND partition = ? AND owner = ?",
@@ -158,10 +164,10 @@ class SqliteLogStore:
         rebalance(tx, self._group)
         tx.changed = True
 
-    def _commit(self, tx: Tx, positions: Mapping[int, int]) -> None:
+    def _commit(self, tx: Tx, positions: Mapping[int, Place]) -> None:
         tx.db.executemany(
-            "UPDATE position SET next = ? WHERE grp = ? AND partition = ? AND owner = ?",
-            [(offset, self._group, p, self._member) for p, offset in positions.items()],
+            "UPDATE position SET next = ?, note = ? WHERE grp = ? AND partition = ? AND owner = ?",
+            [(at, at.note, self._group, p, self._member) for p, at in positions.items()],
         )
 
     def _drop_expired(self, tx: Tx) -> None:
@@ -181,12 +187,8 @@ class SqliteLogStore:
         if now - self._cared_at < _CARE_INTERVAL_S:
             return
         self._cared_at = now
-        rows = self._db.execute(
-            "SELECT id, lease_until FROM member WHERE grp = ?", (self._group,)
-        ).fetchall()
-        half = self._store.clock() + self._store.lease_s / 2
-        alone = len(rows) == 1 and rows[0][0] == self._member
-        if not alone or rows[0][1] < half or self._retention_s is not None:
+        is_needed = needs_care(self._db, self._store, self._group, self._member)
+        if is_needed or self._retention_s is not None:
             self._store.write(self._stay)
 
     def _beginning(self, partition: int) -> int:

@@ -7,6 +7,7 @@ process that wakes up later settles nothing.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 
 from gearshift.embedded.partitions import spread
@@ -14,51 +15,73 @@ from gearshift.embedded.sqlite.alive import is_dead
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Tx
 
-__all__ = ["drop_group", "join", "leave", "put_out_dead", "renew"]
+__all__ = ["drop_group", "join", "leave", "needs_care", "put_out_dead", "stay"]
 
 
 def join(tx: Tx, group: int, name: str, session: str, lease_s: float) -> int:
     """A new member of ``group``; its id."""
     row = tx.db.execute(
-        "INSERT INTO member (grp, name, session, lease_until) VALUES (?, ?, ?, ?) RETURNING id",
-        (group, name, session, tx.now + lease_s),
+        "INSERT INTO member (grp, name, session, renewed_at, lease_s) VALUES (?, ?, ?, ?, ?) "
+        "RETURNING id",
+        (group, name, session, tx.uptime, lease_s),
     ).fetchone()
     tx.changed = True
     rebalance(tx, group)
     return int(row[0])
 
 
-def renew(tx: Tx, member: int, lease_s: float) -> bool:
-    """Keep the lease; False if this member was put out."""
-    changed = tx.db.execute(
-        "UPDATE member SET lease_until = ? WHERE id = ?", (tx.now + lease_s, member)
-    )
+def needs_care(db: sqlite3.Connection, store: Store, group: int, member: int) -> bool:
+    """Reading is cheap and writing is not: is the lease old, or may somebody be gone?"""
+    rows = db.execute("SELECT id, renewed_at FROM member WHERE grp = ?", (group,)).fetchall()
+    if len(rows) != 1 or rows[0][0] != member:
+        return True
+    return bool(store.uptime() - rows[0][1] > store.lease_s / 2)
+
+
+def stay(tx: Tx, store: Store, group: int, member: int) -> bool:
+    """Keep the lease and put out others that are gone; False if this member was put out itself.
+
+    In this order: a member that was only slow, and that nobody has missed, is not gone.
+    """
+    changed = tx.db.execute("UPDATE member SET renewed_at = ? WHERE id = ?", (tx.uptime, member))
+    put_out_dead(tx, store, group)
     return changed.rowcount == 1
 
 
-def leave(tx: Tx, group: int, member: int, *, uncounted: bool) -> None:
-    """Remove a member; what it held goes back, ``uncounted`` where it was no failure."""
+def leave(tx: Tx, group: int, member: int, *, took_leave: bool) -> None:
+    """Remove a member; what it held goes back, and is lost unless it took its leave.
+
+    Messages are handed out in order, so the oldest one was in hand if any was.
+    """
     tx.db.execute("DELETE FROM member WHERE id = ?", (member,))
-    tx.db.execute(
-        "UPDATE work SET member = 0, attempt = attempt - ? "
-        "WHERE grp = ? AND member = ? AND member > 0",
-        (int(uncounted), group, member),
-    )
+    held = "grp = ?1 AND member = ?2 AND member > 0"
+    if not took_leave:
+        tx.db.execute(
+            f"UPDATE work SET in_hand = 1 WHERE {held} AND id = (SELECT min(id) FROM work "
+            f"INDEXED BY work_held WHERE {held})",
+            (group, member),
+        )
+        tx.db.execute(f"UPDATE work SET lost = lost + 1 WHERE {held}", (group, member))
+    tx.db.execute(f"UPDATE work SET member = 0 WHERE {held}", (group, member))
     tx.db.execute("UPDATE position SET owner = NULL WHERE grp = ? AND owner = ?", (group, member))
     rebalance(tx, group)
     tx.changed = True
 
 
 def put_out_dead(tx: Tx, store: Store, group: int) -> None:
-    """Remove members of ``group`` that are dead or silent, and ephemeral groups of the dead."""
+    """Remove members of ``group`` that are dead or silent, and ephemeral groups of the dead.
+
+    A lease that was renewed later than now is from before the machine's restart.
+    """
     rows = tx.db.execute(
-        "SELECT id, session, lease_until FROM member WHERE grp = ?", (group,)
+        "SELECT id, session, ? - renewed_at BETWEEN 0 AND lease_s FROM member WHERE grp = ?",
+        (tx.uptime, group),
     ).fetchall()
-    for member, session, lease_until in rows:
+    for member, session, is_leased in rows:
         if member in store.departed:
-            leave(tx, group, member, uncounted=True)
-        elif lease_until < tx.now or is_dead(store.sessions_folder, session):
-            leave(tx, group, member, uncounted=False)
+            leave(tx, group, member, took_leave=True)
+        elif not is_leased or is_dead(store.sessions_folder, session):
+            leave(tx, group, member, took_leave=False)
     orphans = tx.db.execute(
         "SELECT id, session FROM consumer_group WHERE session IS NOT NULL"
     ).fetchall()

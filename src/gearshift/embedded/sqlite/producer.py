@@ -53,7 +53,7 @@ class SqliteProducer:
         # Every job ends within busy_timeout_s, so this ends too, with every outcome reported.
         self.flush(max(timeout_s, 30.0))
 
-    def ended(self) -> None:
+    def settled(self) -> None:
         """A batch has its outcomes."""
         with self._lock:
             self._open -= 1
@@ -113,4 +113,4 @@ class _Publish:
         else:
             outcomes = [Outcome(n, stored, None, error) for n in range(len(self._messages))]
         self._on_outcomes(outcomes)
-        self._producer.ended()
+        self._producer.settled()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
 from gearshift.embedded.sqlite.faults import LeaseOver
@@ -13,30 +14,64 @@ from gearshift.embedded.sqlite.members import (
     drop_group,
     join,
     leave,
+    needs_care,
     put_out_dead,
-    renew,
+    stay,
 )
 from gearshift.embedded.sqlite.rows import decode, fetch_within
 from gearshift.embedded.sqlite.store import Store, Watch, find_group, require_channel
 from gearshift.embedded.sqlite.writer import Tx
 from gearshift.errors import Closed, StaleDelivery
+from gearshift.message import Key
 
 __all__ = ["SqliteQueue"]
 
 #: How often a consumer renews its lease and looks for dead members. Seconds.
 _CARE_INTERVAL_S = 0.25
 
-#: What may be handed out next, in order. Not while another member works on a message of its key,
-#: or one of its key waits for a retry.
+#: What is ready, in order, and what keeps it from being claimed: one of its key waits for a retry
+#: or was set aside before it; another member works on one of its key. (The table has this order
+#: too: without INDEXED BY, SQLite may read it all.)
 _READY = """
-SELECT work.id, work.key, message.body, message.meta, work.attempt, work.handed
-FROM work JOIN message USING (id)
-WHERE grp = ?1 AND member = 0 AND due <= ?3 AND (work.key IS NULL OR work.key NOT IN (
-    SELECT key FROM work WHERE grp = ?1 AND member > 0 AND member <> ?2 AND key IS NOT NULL
-    UNION
-    SELECT key FROM work WHERE grp = ?1 AND due > 0 AND due > ?3 AND key IS NOT NULL
-)) ORDER BY work.id LIMIT ?4
+SELECT id, key,
+    EXISTS (SELECT 1 FROM work AS other INDEXED BY work_delayed_key
+        WHERE other.grp = ?1 AND other.key = work.key AND other.due > 0)
+    OR EXISTS (SELECT 1 FROM work AS other INDEXED BY work_aside
+        WHERE other.grp = ?1 AND other.key = work.key AND other.id < work.id AND other.aside = 1),
+    EXISTS (SELECT 1 FROM work AS other INDEXED BY work_held
+        WHERE other.grp = ?1 AND other.key = work.key AND other.member > 0 AND other.member <> ?2)
+FROM work INDEXED BY work_ready
+WHERE grp = ?1 AND member = 0 AND due = 0 AND aside = 0 ORDER BY id
 """
+
+#: Retries whose time has come.
+_DUE = "UPDATE work SET due = 0 WHERE grp = ? AND due > 0 AND due <= ? RETURNING key"
+
+#: The first of a key that were set aside are ready again.
+_BRING_BACK = """
+UPDATE work SET aside = 0 WHERE grp = ?1 AND id IN (SELECT id FROM work INDEXED BY work_aside
+    WHERE grp = ?1 AND key = ?2 AND aside = 1 ORDER BY id LIMIT ?3)
+"""
+
+#: How many of a key that another member works on are left ready, for that one to go on with.
+_LEFT_READY = 16
+
+#: How many a claim sets aside at most, so that others get at the file.
+_MOST_ASIDE = 2_000
+
+_ROW = """
+SELECT id, work.key, message.body, message.meta, attempt, handed, lost, in_hand
+FROM work JOIN message USING (id) WHERE grp = ? AND id = ?
+"""
+
+#: Whether a claim may find anything.
+_ANYTHING = """
+SELECT EXISTS (SELECT 1 FROM work INDEXED BY work_ready
+        WHERE grp = ?1 AND member = 0 AND due = 0 AND aside = 0)
+    OR EXISTS (SELECT 1 FROM work WHERE grp = ?1 AND due > 0 AND due <= ?2)
+"""
+
+_KEY, _LOST = 1, 6  # the columns
 
 
 class _Token(NamedTuple):
@@ -51,9 +86,15 @@ class SqliteQueue:
 
     Order per key: a message is not claimed while one of its key is with another consumer or waits
     for its retry. One consumer may hold several of one key, in order.
+
+    However many of such a key stand in front, claims stay as cheap as they are: each message is
+    met by one of them, and set aside. What ends the waiting brings the first few back, and whoever
+    claims some of these brings back as many. A message does not pass one of its key that is aside,
+    so the order does not hang on who brings back what, and when.
     """
 
     cumulative_ack = False
+    _isolates = True
 
     def __init__(self, store: Store, spec: ConsumerSpec) -> None:
         self._store = store
@@ -72,13 +113,18 @@ class SqliteQueue:
         while True:
             self._watch.mark()
             self._care()
+            is_idle = True
             if max_messages > 0 and self._something_is_ready():
-                taken = self._store.write(lambda tx: self._claim(tx, max_messages))
+                taken, is_idle = self._store.write(lambda tx: self._claim(tx, max_messages))
                 if taken:
                     return taken
             left = deadline - time.monotonic()
-            if left <= 0 or self._watch.wait(min(left, self._nap_s())):
+            if is_idle and (left <= 0 or self._watch.wait(min(left, self._nap_s()))):
                 return ()
+
+    def isolate(self, wanted: bool) -> None:
+        """See QueueDriver."""
+        self._isolates = wanted
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
         return self._store.write(lambda tx: self._settle(tx, settlements))
@@ -108,43 +154,83 @@ class SqliteQueue:
         return channel.id, group, member
 
     def _leave(self, tx: Tx) -> None:
-        leave(tx, self._group, self._member, uncounted=True)
+        leave(tx, self._group, self._member, took_leave=True)
         if self._spec.ephemeral:
             drop_group(tx, self._group)
 
     def _stay(self, tx: Tx) -> bool:
-        put_out_dead(tx, self._store, self._group)
-        if renew(tx, self._member, self._store.lease_s):
+        if stay(tx, self._store, self._group, self._member):
             return True
         require_channel(tx.db, self._spec.channel)
         return False
 
-    def _claim(self, tx: Tx, wanted: int) -> list[Incoming]:
-        found = fetch_within(tx.db.execute(_READY, (self._group, self._member, tx.now, wanted)))
+    def _claim(self, tx: Tx, wanted: int) -> tuple[list[Incoming], bool]:
+        """Up to ``wanted`` messages, and whether all that is ready has been looked at for them."""
+        keys = {key for (key,) in tx.db.execute(_DUE, (self._group, tx.now)).fetchall()}
+        self._bring_back(tx, dict.fromkeys(keys, _LEFT_READY))
+        ready, aside = self._look(tx, wanted)
+        tx.db.executemany("UPDATE work SET aside = 1 WHERE grp = ? AND id = ?", aside)
+        rows = (tx.db.execute(_ROW, row).fetchone() for row in ready)
+        found = self._without_suspects(tx, fetch_within(rows))
         tx.db.executemany(
-            "UPDATE work SET member = ?, attempt = attempt + 1, handed = handed + 1, due = 0 "
-            "WHERE grp = ? AND id = ?",
+            "UPDATE work SET member = ?, handed = handed + 1 WHERE grp = ? AND id = ?",
             [(self._member, self._group, row[0]) for row in found],
         )
-        return [_incoming(*row) for row in found]
+        self._bring_back(tx, Counter(row[_KEY] for row in found))
+        return [_incoming(*row) for row in found], len(aside) < _MOST_ASIDE
+
+    def _look(self, tx: Tx, wanted: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The first rows that may be claimed, and those on the way to them to set aside."""
+        ready: list[tuple[int, int]] = []
+        aside: list[tuple[int, int]] = []
+        left_ready: Counter[Key] = Counter()
+        for id_, key, waits, is_others in tx.db.execute(_READY, (self._group, self._member)):
+            if waits or (is_others and left_ready[key] == _LEFT_READY):
+                aside.append((self._group, id_))
+            elif is_others:
+                left_ready[key] += 1
+            else:
+                ready.append((self._group, id_))
+            if len(ready) == wanted or len(aside) == _MOST_ASIDE:
+                break
+        return ready, aside
+
+    def _bring_back(self, tx: Tx, keys: Mapping[Key | None, int]) -> None:
+        """As many of each key as it says."""
+        tx.db.executemany(_BRING_BACK, [(self._group, key, count) for key, count in keys.items()])
+
+    def _without_suspects(self, tx: Tx, found: list[Any]) -> list[Any]:
+        """What comes before the first that was lost; that one alone if it is the first."""
+        if not self._isolates:
+            return found
+        first = next((n for n, row in enumerate(found) if row[_LOST]), len(found))
+        if first or not found:
+            return found[:first]
+        held = "SELECT 1 FROM work WHERE grp = ? AND member = ? AND member > 0 LIMIT 1"
+        return [] if tx.db.execute(held, (self._group, self._member)).fetchone() else found[:1]
 
     def _settle(self, tx: Tx, settlements: Sequence[Settlement]) -> list[SettleFailure]:
         held = self._held(tx, [settlement.token.id for settlement in settlements])
         failures: list[SettleFailure] = []
         finished: list[int] = []
-        returned: list[tuple[float, int, int, int]] = []
-        for token, verdict, delay_s, *_ in settlements:
+        released: list[tuple[int, int]] = []
+        failed: list[tuple[float, int | None, int, int]] = []
+        for token, verdict, delay_s, _, _, attempt, _ in settlements:
             if held.pop(token.id, None) != token.handed:
                 error = StaleDelivery("its lease was over before it was settled")
                 failures.append(SettleFailure(token, error))
             elif verdict in (Verdict.ACK, Verdict.DISCARD):
                 finished.append(token.id)
+            elif verdict is Verdict.RELEASE:
+                released.append((self._group, token.id))
             else:
                 due = tx.now + delay_s if delay_s > 0 else 0.0
-                returned.append((due, verdict is Verdict.RELEASE, self._group, token.id))
+                failed.append((due, attempt, self._group, token.id))
+        tx.db.executemany("UPDATE work SET member = 0 WHERE grp = ? AND id = ?", released)
         tx.db.executemany(
-            "UPDATE work SET member = 0, due = ?, attempt = attempt - ? WHERE grp = ? AND id = ?",
-            returned,
+            "UPDATE work SET member = 0, due = ?, attempt = coalesce(?, attempt + 1), lost = 0, "
+            "in_hand = 0 WHERE grp = ? AND id = ?",
+            failed,
         )
         self._finish(tx, finished)
         tx.changed = True
@@ -169,20 +255,13 @@ class SqliteQueue:
         now = time.monotonic()
         if now - self._cared_at >= _CARE_INTERVAL_S:
             self._cared_at = now
-            if self._needs_care() and not self._store.write(self._stay):
+            is_needed = needs_care(self._db, self._store, self._group, self._member)
+            if is_needed and not self._store.write(self._stay):
                 raise LeaseOver(f"nothing was heard of this consumer for {self._store.lease_s} s")
 
-    def _needs_care(self) -> bool:
-        """Reading is cheap and writing is not: is a lease old, or may somebody be gone?"""
-        rows = self._db.execute(
-            "SELECT id, lease_until FROM member WHERE grp = ?", (self._group,)
-        ).fetchall()
-        half = self._store.clock() + self._store.lease_s / 2
-        return len(rows) != 1 or rows[0][0] != self._member or rows[0][1] < half
-
     def _something_is_ready(self) -> bool:
-        query = "SELECT 1 FROM work WHERE grp = ? AND member = 0 AND due <= ? LIMIT 1"
-        return self._db.execute(query, (self._group, self._store.clock())).fetchone() is not None
+        found = self._db.execute(_ANYTHING, (self._group, self._store.clock())).fetchone()
+        return bool(found[0])
 
     def _nap_s(self) -> float:
         """Until the next delayed message is due, or it is time to care again."""
@@ -193,7 +272,15 @@ class SqliteQueue:
 
 
 def _incoming(
-    id_: int, key: str | None, body: bytes, meta: bytes, attempt: int, handed: int
+    id_: int,
+    key: Key | None,
+    body: bytes,
+    meta: bytes,
+    failed: int,
+    handed: int,
+    lost: int,
+    in_hand: int,
 ) -> Incoming:
     token = _Token(id_, handed + 1)
-    return Incoming(decode(key, body, meta), token, None, attempt + 1, handed > 0)
+    attempt = failed + 1 + (lost if lost > 1 else in_hand)
+    return Incoming(decode(key, body, meta), token, None, attempt, handed > 0, lost=lost)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gearshift.message import NO_HEADERS, Headers, Message
+from gearshift.message import NO_HEADERS, Headers, Key, Message, as_key
 
 __all__ = ["Columns", "decode", "encode", "fetch_within"]
 
@@ -18,7 +18,7 @@ _BATCH_BYTES = 16 * 1024 * 1024
 class Columns(NamedTuple):
     """What is stored of a message beside its id and time."""
 
-    key: str | None
+    key: Key | None
     body: bytes | None
     meta: bytes
 
@@ -33,6 +33,7 @@ class _Meta(msgspec.Struct, array_like=True, gc=False):
     correlation_id: str | None
     reply_to: str | None
     type: str | None
+    content_encoding: str | None = None  # rows of earlier versions end before it
 
 
 _to_bytes = msgspec.msgpack.Encoder().encode
@@ -42,7 +43,9 @@ _to_meta = msgspec.msgpack.Decoder(_Meta).decode
 def encode(message: Message) -> Columns:
     """The columns of ``message``. Raises on texts that are not valid Unicode."""
     key = message.key
-    if key is not None and not key.isascii():
+    if isinstance(key, bytes):
+        key = as_key(key)  # to SQLite a text and a blob of the same bytes are two keys
+    elif key is not None and not key.isascii():
         key.encode()  # a lone surrogate fails here, not inside other callers' transaction
     meta = (  # the fields of _Meta, which is only worth making to have them checked
         message.headers.pairs,
@@ -52,11 +55,12 @@ def encode(message: Message) -> Columns:
         message.correlation_id,
         message.reply_to,
         message.type,
+        message.content_encoding,
     )
     return Columns(key, message.body, _to_bytes(meta))
 
 
-def decode(key: str | None, body: bytes | None, meta: bytes) -> Message:
+def decode(key: Key | None, body: bytes | None, meta: bytes) -> Message:
     """The message that ``encode`` was given."""
     m = _to_meta(meta)
     headers = Headers(m.headers) if m.headers else NO_HEADERS
@@ -70,6 +74,7 @@ def decode(key: str | None, body: bytes | None, meta: bytes) -> Message:
         m.correlation_id,
         m.reply_to,
         m.type,
+        m.content_encoding,
     )
 
 

@@ -17,7 +17,7 @@ from gearshift.errors import ConfigError
 __all__ = ["base_of", "connect", "prepare"]
 
 APPLICATION_ID = 0x47454152  # "GEAR"
-VERSION = 1
+VERSION = 4
 
 _OFFSET_BITS = 40
 
@@ -58,6 +58,7 @@ CREATE TABLE position (
     next INTEGER NOT NULL,
     wanted INTEGER,                     -- the member that should have the partition
     owner INTEGER,                      -- the member that has it
+    note TEXT NOT NULL DEFAULT '',      -- core's, see gearshift.driver.Place
     PRIMARY KEY (grp, log)
 ) WITHOUT ROWID;
 CREATE TABLE member (
@@ -65,7 +66,8 @@ CREATE TABLE member (
     grp INTEGER NOT NULL,
     name TEXT NOT NULL,
     session TEXT NOT NULL,
-    lease_until REAL NOT NULL
+    renewed_at REAL NOT NULL,           -- Tx.uptime
+    lease_s REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX member_of ON member (grp);
 CREATE TABLE work (
@@ -73,14 +75,50 @@ CREATE TABLE work (
     id INTEGER NOT NULL,                -- the message
     key TEXT,
     member INTEGER NOT NULL DEFAULT 0,  -- who holds it, 0: nobody
-    due REAL NOT NULL DEFAULT 0,        -- not before this time
-    attempt INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL DEFAULT 0,        -- waits until this time, 0: for nothing
+    attempt INTEGER NOT NULL DEFAULT 0, -- how many have failed
     handed INTEGER NOT NULL DEFAULT 0,  -- times handed out, counted or not
+    lost INTEGER NOT NULL DEFAULT 0,    -- consumers that died with it since, see gearshift.suspects
+    in_hand INTEGER NOT NULL DEFAULT 0, -- whether the first of them was working on it
+    aside INTEGER NOT NULL DEFAULT 0,   -- not looked at by claims: its key waits, see queue
     PRIMARY KEY (grp, id)
 ) WITHOUT ROWID;
-CREATE INDEX work_held ON work (grp, member, key) WHERE member > 0;
-CREATE INDEX work_delayed ON work (grp, due, key) WHERE due > 0;
 """
+
+#: For a claim, which with these reads nothing that is not due yet, however much that is: the
+#: messages that may be claimed, those set aside, those that keep their key waiting (held, or not
+#: due yet), and when the latter are due. Columns that are not searched by save a look into the
+#: table.
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS work_ready ON work (grp, id, key, member, due, aside)
+    WHERE member = 0 AND due = 0 AND aside = 0;
+CREATE INDEX IF NOT EXISTS work_aside ON work (grp, key, id, aside) WHERE aside = 1;
+CREATE INDEX IF NOT EXISTS work_held ON work (grp, key, member) WHERE member > 0;
+CREATE INDEX IF NOT EXISTS work_delayed_key ON work (grp, key, due) WHERE due > 0;
+CREATE INDEX IF NOT EXISTS work_due ON work (grp, due) WHERE due > 0;
+"""
+
+#: Statements that lead from a version to the next one. Version 1 counted an attempt as soon as a
+#: message was handed out. The leases of version 2 ended at a time of the wall clock, and version 3
+#: takes them for those of an earlier start of the machine: over.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE work ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE work ADD COLUMN in_hand INTEGER NOT NULL DEFAULT 0;
+UPDATE work SET attempt = attempt - 1 WHERE member > 0;
+""",
+    2: """
+ALTER TABLE member RENAME COLUMN lease_until TO renewed_at;
+ALTER TABLE member ADD COLUMN lease_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE position ADD COLUMN note TEXT NOT NULL DEFAULT '';
+DROP INDEX work_held;
+DROP INDEX work_delayed;
+""",
+    3: """
+ALTER TABLE work ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
+DROP INDEX IF EXISTS work_ready;
+""",
+}
 
 
 def base_of(log: int) -> int:
@@ -122,11 +160,14 @@ def prepare(path: str, *, timeout_s: float) -> None:
 
 
 def _is_current(db: sqlite3.Connection, path: str) -> bool:
-    """True if there is nothing to do; False for a new file; ConfigError for what is not ours."""
+    """True if there is nothing to do; False for a new or older file; ConfigError for what is not
+    ours."""
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     application = int(db.execute("PRAGMA application_id").fetchone()[0])
     if application == APPLICATION_ID and version == VERSION:
         return True
+    if application == APPLICATION_ID and version in _MIGRATIONS:
+        return False
     if application == APPLICATION_ID:
         raise ConfigError(
             f"path: {path} has schema {version}, this Gearshift knows schema {VERSION}",
@@ -164,7 +205,9 @@ def _create(db: sqlite3.Connection, path: str) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         if not _is_current(db, path):  # another process may have been quicker
-            for statement in _TABLES.split(";"):
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            steps = [_MIGRATIONS[v] for v in range(version, VERSION)] if version else [_TABLES]
+            for statement in ";".join([*steps, _INDEXES]).split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {VERSION}")

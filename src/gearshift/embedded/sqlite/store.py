@@ -35,12 +35,24 @@ class Channel(NamedTuple):
 
 
 class Store:
-    """Opened by the first driver. Any thread."""
+    """Opened by the first driver. Any thread.
 
-    def __init__(self, settings: SqliteSettings, clock: Callable[[], float] = time.time) -> None:
+    ``clock`` is for times that must survive a restart of the machine: of messages, and of when a
+    retry is due. Leases go by ``uptime``, which nobody sets: ``time.monotonic`` is the same clock
+    in all processes of a machine. It begins again when the machine starts, and stands still while
+    the machine sleeps, as its consumers do.
+    """
+
+    def __init__(
+        self,
+        settings: SqliteSettings,
+        clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = os.path.abspath(settings.path)
         self.lease_s = settings.lease_s
         self.clock = clock
+        self.uptime = uptime
         self.departed: set[int] = set()  # members that left while the file could not be written
         self._busy_timeout_s = settings.busy_timeout_s
         self._lock = threading.Lock()
@@ -66,6 +78,7 @@ class Store:
                     self.path,
                     busy_timeout_s=self._busy_timeout_s,
                     clock=self.clock,
+                    uptime=self.uptime,
                     announce=self.announce,
                 )
             return self._writer

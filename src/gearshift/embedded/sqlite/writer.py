@@ -22,6 +22,7 @@ from gearshift.driver import Stored
 from gearshift.embedded.sqlite.faults import FileReplaced, code_of, is_busy
 from gearshift.embedded.sqlite.schema import base_of, connect
 from gearshift.errors import Closed
+from gearshift.message import Key
 
 __all__ = ["Call", "Job", "Tx", "Writer"]
 
@@ -35,13 +36,17 @@ _COURTESY_S = 0.002
 
 
 class Tx:
-    """One open transaction. ``changed``: others may have something new to do after it."""
+    """One open transaction. ``changed``: others may have something new to do after it.
 
-    def __init__(self, db: sqlite3.Connection, now: float) -> None:
+    ``now`` is the wall clock's time, ``uptime`` that of the machine's monotonic clock.
+    """
+
+    def __init__(self, db: sqlite3.Connection, now: float, uptime: float) -> None:
         self.db = db
         self.now = now
+        self.uptime = uptime
         self.changed = False
-        self._rows: list[tuple[int, int, str | None, bytes | None, bytes]] = []
+        self._rows: list[tuple[int, int, Key | None, bytes | None, bytes]] = []
         self._logs: dict[int, tuple[int, int]] = {}
 
     def reserve(self, log: int, count: int) -> tuple[int, int]:
@@ -54,7 +59,7 @@ class Tx:
         self._logs[log] = (first + count, at_ms)
         return base_of(log) + first, at_ms
 
-    def append(self, row: tuple[int, int, str | None, bytes | None, bytes]) -> None:
+    def append(self, row: tuple[int, int, Key | None, bytes | None, bytes]) -> None:
         """Insert a message, at the latest when ``flush`` is called."""
         self._rows.append(row)
 
@@ -132,11 +137,13 @@ class Writer:
         *,
         busy_timeout_s: float,
         clock: Callable[[], float],
+        uptime: Callable[[], float],
         announce: Callable[[], None],
     ) -> None:
         self._path = path
         self._busy_timeout_s = busy_timeout_s
         self._clock = clock
+        self._uptime = uptime
         self._announce = announce
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._state = threading.Lock()
@@ -202,7 +209,7 @@ class Writer:
         stored = Stored.NO
         try:
             db = self._begin(jobs[0].submitted_at + self._busy_timeout_s)
-            tx = Tx(db, self._clock())
+            tx = Tx(db, self._clock(), self._uptime())
             for job in jobs:
                 try:
                     job.run(tx)

@@ -1,4 +1,4 @@
-"""Storing retries again: a copy that waits in the delay topic, confirmed before the original goes.
+"""Storing messages again: a copy in a topic of the group, confirmed before the original goes.
 
 Kafka has no timers, and a share group's lock is short and cannot be renewed by this client. So a
 message that must wait is stored once more, with the attempts that it has had, and its original
@@ -7,31 +7,38 @@ is accepted only when the copy is confirmed: a crash in between makes a duplicat
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from gearshift.message import Message
-from gearshift_kafka.share.delays import Past, copy_headers, step_of, without_due
+from gearshift_kafka.names import topic_partitions
+from gearshift_kafka.share.delays import Past, copy_headers, step_of, with_due, without_due
 from gearshift_kafka.wire import encode_key
 
 __all__ = ["Copies", "OnStored"]
+
+_CONNECT_S = 1.0
 
 OnStored = Callable[[KafkaError | None], None]
 
 
 class Copies:
-    """The producer of one group's retries; connects on first use. One thread.
+    """The producer of one group's copies; connects on first use. One thread.
 
     Results come from within ``serve``.
     """
 
-    def __init__(self, connect: Callable[[], Producer], *, delay: str, retry: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Producer], *, delay: str, retry: str, suspects: str
+    ) -> None:
         self._connect = connect
         self._delay = delay
         self._retry = retry
+        self._suspects = suspects
         self._producer: Producer | None = None
 
     def store(self, message: Message, past: Past, *, delay_s: float, on_stored: OnStored) -> None:
@@ -41,7 +48,18 @@ class Copies:
             message.body,
             encode_key(message.key),
             partition=step_of(delay_s),
-            headers=copy_headers(message, past, delay_s=delay_s),
+            headers=with_due(copy_headers(message, past), delay_s),
+            on_stored=on_stored,
+        )
+
+    def set_aside(self, message: Message, past: Past, on_stored: OnStored) -> None:
+        """Have ``message`` come again among the suspects."""
+        self._produce(
+            self._suspects,
+            message.body,
+            encode_key(message.key),
+            partition=0,
+            headers=copy_headers(message, past),
             on_stored=on_stored,
         )
 
@@ -72,6 +90,9 @@ class Copies:
     ) -> None:
         if self._producer is None:
             self._producer = self._connect()
+            # An idempotent producer that is not connected yet looks again after half a second.
+            with contextlib.suppress(KafkaException):
+                topic_partitions(self._producer, topic, _CONNECT_S)
 
         def report(error: KafkaError | None, _record: Record) -> None:
             on_stored(error)

@@ -8,16 +8,31 @@ most twice its delay, and whoever moves due ones on needs to look at one record 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from confluent_kafka import Message as Record
 
 from gearshift.message import Message
-from gearshift_kafka.wire import RecordHeaders, decode, encode_headers, headers_of
+from gearshift_kafka.wire import (
+    TIME_HEADER,
+    RecordHeaders,
+    decode,
+    encode_headers,
+    headers_of,
+    number_in,
+)
 
-__all__ = ["STEPS", "Past", "copy_headers", "due_s", "step_of", "unpack", "without_due"]
+__all__ = [
+    "STEPS",
+    "Past",
+    "copy_headers",
+    "due_s",
+    "step_of",
+    "unpack",
+    "with_due",
+    "without_due",
+]
 
 _FIRST_S = 0.1
 
@@ -25,8 +40,7 @@ _FIRST_S = 0.1
 STEPS: Final = 24
 
 _ATTEMPTS = "gearshift-attempts"
-_RETURNS = "gearshift-returns"
-_TIME = "gearshift-timestamp-ms"
+_LOST = "gearshift-lost"
 _DUE = "gearshift-due-ms"
 
 
@@ -38,29 +52,31 @@ def step_of(delay_s: float) -> int:
 class Past(NamedTuple):
     """What a message has had before it was stored again.
 
-    ``returns`` are the deliveries that ended without a word: mostly it only lay in the buffer of a
-    consumer that closed, sometimes its worker died.
+    ``attempts`` failed; ``lost`` are the deliveries since that ended without a word, because a
+    process died or a lock was over.
     """
 
     attempts: int = 0
-    returns: int = 0
+    lost: int = 0
 
 
-def copy_headers(message: Message, past: Past, *, delay_s: float) -> RecordHeaders:
-    """The headers of a message with that ``past`` which is due after ``delay_s``."""
-    headers = encode_headers(message)
+def copy_headers(message: Message, past: Past) -> RecordHeaders:
+    """The headers of a message with that ``past``."""
+    # With its time, for a copy is a record of its own: retention counts from when it was stored.
+    headers = encode_headers(message, with_time=True)
     headers.append((_ATTEMPTS, str(past.attempts)))
-    headers.append((_RETURNS, str(past.returns)))
-    if message.timestamp_ms is not None:
-        # Not in the record's own place: retention would take an old message for an old record.
-        headers.append((_TIME, str(message.timestamp_ms)))
-    headers.append((_DUE, str(round((time.time() + delay_s) * 1000))))
+    headers.append((_LOST, str(past.lost)))
     return headers
+
+
+def with_due(headers: RecordHeaders, delay_s: float) -> RecordHeaders:
+    """These headers for a message that is due after ``delay_s``."""
+    return [*headers, (_DUE, str(round((time.time() + delay_s) * 1000)))]
 
 
 def due_s(record: Record) -> float:
     """When a record of the delay topic is due, in seconds since 1970."""
-    return (_number(headers_of(record), _DUE) or 0) / 1000
+    return (number_in(headers_of(record), _DUE) or 0) / 1000
 
 
 def without_due(record: Record) -> RecordHeaders:
@@ -69,18 +85,10 @@ def without_due(record: Record) -> RecordHeaders:
 
 
 def unpack(record: Record) -> tuple[Message, Past]:
-    """The message of a record of the retry topic, and its past."""
+    """The message of a record that was stored again, and its past."""
     message, headers = decode(record), headers_of(record)
-    attempts = _number(headers, _ATTEMPTS)
+    attempts = number_in(headers, _ATTEMPTS)
     if attempts is None:
         return message, Past()
-    past = Past(attempts, _number(headers, _RETURNS) or 0)
-    return replace(message, timestamp_ms=_number(headers, _TIME)), past
-
-
-def _number(headers: Iterable[tuple[str, str | bytes | None]], name: str) -> int | None:
-    text = next((value for key, value in headers if key == name), None)
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None
+    past = Past(attempts, number_in(headers, _LOST) or 0)
+    return replace(message, timestamp_ms=number_in(headers, TIME_HEADER)), past

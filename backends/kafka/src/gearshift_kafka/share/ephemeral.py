@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from gearshift.driver import Incoming, LogEvents, SettleFailure, Settlement, Verdict
+from gearshift.driver import Incoming, LogEvents, Place, SettleFailure, Settlement, Verdict
 from gearshift_kafka.consumer import KafkaReader
 
 __all__ = ["EphemeralQueue"]
 
+log = logging.getLogger("gearshift.kafka")
 
-class _Deaf:
-    """LogEvents for one who needs to be told nothing."""
 
-    def assigned(self, partitions: Sequence[int]) -> None: ...
+class _Events:
+    """LogEvents for one who needs to be told little."""
 
-    def revoked(self, partitions: Sequence[int]) -> Mapping[int, int]:
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    def assigned(
+        self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+    ) -> None: ...
+
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
         return {}
 
     def lost(self, partitions: Sequence[int]) -> None: ...
+
+    def skipped(self, partition: int, count: int) -> None:
+        log.warning(
+            "channel %r, partition %d: %d messages were deleted by retention before this consumer "
+            "could read them", self._channel, partition, count,
+        )  # fmt: skip
 
 
 class EphemeralQueue:
@@ -32,8 +46,8 @@ class EphemeralQueue:
 
     cumulative_ack = False
 
-    def __init__(self, read: Callable[[LogEvents], KafkaReader]) -> None:
-        self._reader = read(_Deaf())
+    def __init__(self, channel: str, read: Callable[[LogEvents], KafkaReader]) -> None:
+        self._reader = read(_Events(channel))
         self._unsettled: dict[object, Incoming] = {}
         self._due: list[tuple[float, int, Incoming]] = []
         self._tie_breaker = itertools.count()
@@ -50,6 +64,9 @@ class EphemeralQueue:
         self._unsettled |= {one.token: one for one in incoming}
         return incoming
 
+    def isolate(self, wanted: bool) -> None:
+        """Nothing is ever lost here."""
+
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
         for settlement in settlements:
             one = self._unsettled.pop(settlement.token)
@@ -59,6 +76,11 @@ class EphemeralQueue:
                 due = time.monotonic() + settlement.delay_s
                 heapq.heappush(self._due, (due, next(self._tie_breaker), again))
         return ()
+
+    @property
+    def heard_at(self) -> float:
+        """When the broker last said anything, on the clock of ``time.monotonic``."""
+        return self._reader.heard_at
 
     def wake(self) -> None:
         self._reader.wake()

@@ -5,17 +5,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from enum import Enum, auto
 from typing import NamedTuple
 
 from confluent_kafka import AcknowledgeType, KafkaException, ShareConsumer
 from confluent_kafka import Message as Record
 
 from gearshift.driver import SettleFailure
+from gearshift.message import Message
+from gearshift_kafka.share.delays import Past
 
-__all__ = ["Lane", "Membership", "Place"]
+__all__ = ["Lane", "Membership", "Place", "Source"]
 
 #: How long the broker may take to answer a batch of acknowledgements.
 _COMMIT_S = 4.0
+
+#: What nobody has taken goes back after this part of its lock, and whoever takes it has the rest.
+_WAITS = 0.5
+
+
+class Source(Enum):
+    """What a lane reads: the channel's topic, or one of the group's own."""
+
+    CHANNEL = auto()
+    RETRIES = auto()
+    SUSPECTS = auto()
 
 
 class Place(NamedTuple):
@@ -55,25 +69,31 @@ class Lane:
         lock_s: float,
         beginnings: Mapping[int, int],
         membership: Membership,
-        is_retry: bool = False,
+        source: Source,
     ) -> None:
         self.size = size
         self.membership = membership
-        self.is_retry = is_retry
+        self.source = source
         self._consumer = consumer
         self._topic = topic
         self._lock_s = lock_s
         self._beginnings = beginnings
-        self._held: set[tuple[int, int]] = set()
+        self._held: dict[tuple[int, int], tuple[Message, Past] | None] = {}
         self._untold: set[tuple[int, int]] = set()  # acknowledged, and the broker does not know
         self._asked: float | None = None  # when the last poll began, if it brought nothing
         self.locked_until = 0.0  #: when the lock on what was polled last is over
+        self.return_at = 0.0  #: and when it goes back if nobody has taken it
         consumer.subscribe([topic])
 
     @property
     def is_idle(self) -> bool:
         """True if it may be polled."""
         return not self._held
+
+    @property
+    def has_asked(self) -> bool:
+        """True after a poll in vain: what comes later is locked by this lane, polled or not."""
+        return self._asked is not None
 
     def place(self, record: Record) -> Place:
         """What settles ``record``, which this lane has polled."""
@@ -86,12 +106,30 @@ class Lane:
         """True if the message is locked by this lane, as far as it knows."""
         return (place.partition, place.offset) in self._held
 
+    def remember(self, place: Place, message: Message, past: Past) -> None:
+        """Note what a message that this lane holds is, in case that it goes back."""
+        self._held[place.partition, place.offset] = (message, past)
+
+    def recall(self, place: Place) -> tuple[Message, Past] | None:
+        """What was noted of a message, once; None if nothing was, or it is held no more."""
+        where = (place.partition, place.offset)
+        known = self._held.get(where)
+        if known is not None:
+            self._held[where] = None
+        return known
+
+    def places(self) -> list[Place]:
+        """All that this lane holds."""
+        return [Place(self, partition, offset) for partition, offset in self._held]
+
     def poll(self, timeout_s: float) -> list[Record]:
         """What was acquired, and errors that came instead. Only while idle."""
         started = time.monotonic()
         records = list(self._consumer.poll(timeout_s))
         # What a poll in vain has asked for may have come, and be locked, ever since.
-        self.locked_until = (self._asked or started) + self._lock_s
+        since = self._asked or started
+        self.locked_until = since + self._lock_s
+        self.return_at = since + self._lock_s * _WAITS
         self._asked = None if records else started
         return [record for record in records if record.error() or self._take(record)]
 
@@ -131,14 +169,14 @@ class Lane:
     def _take(self, record: Record) -> bool:
         """Note a record as held; False for one from before the group existed."""
         place = self.place(record)
-        self._held.add((place.partition, place.offset))
+        self._held[place.partition, place.offset] = None
         if place.offset >= self._beginnings.get(place.partition, 0):
             return True
         self.acknowledge(place, AcknowledgeType.ACCEPT)
         return False
 
     def _end(self, partition: int, offset: int, how: AcknowledgeType) -> None:
-        self._held.discard((partition, offset))
+        self._held.pop((partition, offset), None)
         self._consumer.acknowledge_offset(self._topic, partition, offset, how)
         self._untold.add((partition, offset))
 

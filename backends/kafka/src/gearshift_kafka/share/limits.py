@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -17,16 +16,22 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from gearshift.errors import NotSupported
-from gearshift_kafka.asking import REQUEST_S, answer
+from gearshift_kafka.asking import REQUEST_S, Entries, answer, describe
 
-__all__ = ["LOCK_MS", "RESET", "GroupSettings", "broker_number", "change", "group_settings"]
+__all__ = [
+    "LOCK_MS",
+    "RESET",
+    "GroupSettings",
+    "broker_number",
+    "change",
+    "group_settings",
+    "no_share_groups",
+]
 
 TIMEOUT_S = 8.0
 
 RESET, LOCK_MS = "share.auto.offset.reset", "share.record.lock.duration.ms"
 _DELIVERIES = "share.delivery.count.limit"
-
-Entries: TypeAlias = dict[str, ConfigEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,7 @@ def group_settings(client: AdminClient, group: str) -> GroupSettings:
     """Ask the broker. Blocks; raises KafkaException, and NotSupported if it has no share groups."""
     entries = _group_entries(client, group)
     if RESET not in entries:
-        raise NotSupported(
-            "this broker has no share groups, which queues on Kafka need",
-            hint='use Kafka 4.2 or newer, or semantics = "stream"',
-        )
+        raise no_share_groups()
     deliveries = entries.get(_DELIVERIES)  # before 4.3 only brokers have it
     return GroupSettings(
         is_declared=_source(entries[RESET]) is ConfigSource.GROUP_CONFIG,
@@ -56,11 +58,19 @@ def group_settings(client: AdminClient, group: str) -> GroupSettings:
     )
 
 
+def no_share_groups() -> NotSupported:
+    """What to raise if the broker has none, or has them switched off."""
+    return NotSupported(
+        "the broker refuses share groups, which queues on Kafka need",
+        hint='use Kafka 4.2 or newer with share.version 1, or semantics = "stream"',
+    )
+
+
 def broker_number(client: AdminClient, name: str, default: int) -> int:
     """A broker's setting; ``default``, Kafka's own, where we may not ask. Blocks."""
     node = next(iter(client.list_topics(timeout=TIMEOUT_S).brokers))
     try:
-        entry = _describe(client, ConfigResource(ResourceType.BROKER, str(node))).get(name)
+        entry = describe(client, ResourceType.BROKER, str(node)).get(name)
     except KafkaException:
         return default
     return default if entry is None or entry.value is None else int(entry.value)
@@ -86,16 +96,9 @@ def _source(entry: ConfigEntry) -> ConfigSource:
 
 def _group_entries(client: AdminClient, group: str) -> Entries:
     try:
-        return _describe(client, ConfigResource(ResourceType.GROUP, group))
+        return describe(client, ResourceType.GROUP, group)
     except KafkaException as error:
         # Before 4.0 there are no settings of groups at all.
         if error.args[0].code() in (KafkaError.INVALID_REQUEST, KafkaError.UNSUPPORTED_VERSION):
             return {}
         raise
-
-
-def _describe(client: AdminClient, resource: ConfigResource) -> Entries:
-    entries: Entries = answer(
-        lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource]
-    )
-    return entries

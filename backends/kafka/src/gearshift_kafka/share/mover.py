@@ -8,6 +8,7 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
+from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import topic_partitions
 from gearshift_kafka.share.copies import Copies
 from gearshift_kafka.share.delays import due_s
@@ -33,16 +34,28 @@ class Mover:
     most. ``step`` never waits.
     """
 
-    def __init__(self, consumer: Consumer, copies: Copies, *, delay: str, retry: str) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        copies: Copies,
+        heard: Heard,
+        *,
+        delay: str,
+        retry: str,
+        suspects: str,
+    ) -> None:
         self._consumer = consumer
+        self.heard = heard
         self._copies = copies
         self._delay = delay
         self._retry = retry
+        self._suspects = suspects
         self._paused: dict[int, tuple[float, int]] = {}  # partition → when and where to go on
         self._moved: dict[int, int] = {}  # partition → next offset, once confirmed
         self._failed: dict[int, int] = {}  # partition → first offset that was not stored
         self._unconfirmed = 0
         self.has_moved = False  #: the retry topic may hold something
+        self.has_suspects = False  #: and the topic of suspects
         consumer.subscribe([delay], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def step(self) -> None:
@@ -62,6 +75,14 @@ class Mover:
             return not topic_partitions(self._consumer, topic, 1.0)
         except KafkaException:
             return False  # it does not answer at present
+
+    def look(self) -> None:
+        """Ask whether the group's own topics hold something. Blocks for a second or two at most."""
+        try:
+            self.has_moved = self.has_moved or self._holds(self._retry)
+            self.has_suspects = self.has_suspects or self._holds(self._suspects)
+        except KafkaException:
+            return  # it does not answer at present
 
     def close(self) -> None:
         """Commit and leave. Blocks while the broker does not answer."""
@@ -120,16 +141,19 @@ class Mover:
             else:
                 del self._paused[partition]
 
+    def _holds(self, topic: str) -> bool:
+        first, end = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=1.0)
+        return end > first
+
     def _place(self, partition: int, offset: int = 0) -> TopicPartition:
         return TopicPartition(self._delay, partition, offset)
 
-    # ── callbacks of the client, inside consume(): nothing is unconfirmed then ──
+    # ── callbacks of the client, inside consume(): nothing is unconfirmed then. What one raises
+    #    comes out of consume() as a KafkaError, which is no exception: nothing can catch it. ──
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        if places and not self.has_moved:
-            retries = TopicPartition(self._retry, 0)
-            _, end = consumer.get_watermark_offsets(retries, timeout=2.0)
-            self.has_moved = end > 0
+        if places:
+            self.look()
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         gone = [place.partition for place in places if place.partition in self._paused]

@@ -1,13 +1,13 @@
-"""What a queue's groups are called on the broker, and the two topics that hold their retries."""
+"""What a queue's groups are called on the broker, and the topics that each has for itself."""
 
 from __future__ import annotations
 
 from gearshift.driver import ChannelSpec
 from gearshift_kafka.names import group_id, group_prefix
 
-__all__ = ["delay_topic", "groups_among", "helper_topics", "retry_topic"]
+__all__ = ["delay_topic", "groups_among", "helper_topics", "retry_topic", "suspects_topic"]
 
-_RETRY, _DELAY = ".retry", ".delay"
+_RETRY, _DELAY, _SUSPECTS = ".retry", ".delay", ".suspects"
 
 
 def retry_topic(channel: ChannelSpec, group: str) -> str:
@@ -20,9 +20,18 @@ def delay_topic(channel: ChannelSpec, group: str) -> str:
     return group_id(channel, group) + _DELAY
 
 
-def helper_topics(channel: ChannelSpec, group: str) -> tuple[str, str]:
-    """Both topics that exist for ``group`` alone."""
-    return retry_topic(channel, group), delay_topic(channel, group)
+def suspects_topic(channel: ChannelSpec, group: str) -> str:
+    """Where messages are that came back after a death. Also the share group that reads it."""
+    return group_id(channel, group) + _SUSPECTS
+
+
+def helper_topics(channel: ChannelSpec, group: str) -> tuple[str, str, str]:
+    """The topics that exist for ``group`` alone."""
+    return (
+        retry_topic(channel, group),
+        delay_topic(channel, group),
+        suspects_topic(channel, group),
+    )
 
 
 def groups_among(channel: ChannelSpec, topics: list[str]) -> list[str]:

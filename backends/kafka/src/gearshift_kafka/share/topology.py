@@ -27,7 +27,13 @@ from gearshift_kafka.share.limits import (
     change,
     group_settings,
 )
-from gearshift_kafka.share.names import delay_topic, groups_among, helper_topics, retry_topic
+from gearshift_kafka.share.names import (
+    delay_topic,
+    groups_among,
+    helper_topics,
+    retry_topic,
+    suspects_topic,
+)
 
 __all__ = ["Positions", "ShareGroups", "beginnings"]
 
@@ -61,7 +67,7 @@ class ShareGroups:
         self,
         client: AdminClient,
         *,
-        create: Callable[[NewTopic], None],
+        create: Callable[[NewTopic, str], None],
         ends: Callable[[str], Mapping[int, int]],
         positions: Positions,
     ) -> None:
@@ -79,31 +85,37 @@ class ShareGroups:
         # Asked for before anything else: nobody has declared the group, and could send to it, by
         # then if it does not exist below.
         ends = self._ends(topic_name(channel))
-        name, retries = group_id(channel, group), retry_topic(channel, group)
-        known = group_settings(self._client, name)
+        name, delay = group_id(channel, group), delay_topic(channel, group)
+        is_declared = group_settings(self._client, name).is_declared
         for topic in helper_topics(channel, group):
-            self._create(_helper(channel, topic, is_delay=topic != retries))
-        values: dict[str, str | None] = {}
-        if not known.is_declared:
+            helper = _helper(channel, topic, is_delay=topic == delay)
+            self._create(helper, topic_name(channel))
+        if not is_declared:
             self._begin_at(channel, group, ends)
-            values[RESET] = "earliest"
-        values |= self._lock(channel, known.lock_s)
-        if values and name != channel.native.group:
-            for target in (retries, name):
+        for target in self._share_groups(channel, group):
+            known = group_settings(self._client, target)
+            values: dict[str, str | None] = {} if known.is_declared else {RESET: "earliest"}
+            values |= self._lock(channel, known.lock_s)
+            if values:
                 change(self._client, target, values)
                 self._wait_until_declared(target)
 
-    def forget(self, channel: ChannelSpec, group: str) -> tuple[str, str]:
+    def forget(self, channel: ChannelSpec, group: str) -> tuple[str, ...]:
         """Take back the settings of ``group``; returns its topics, which the caller deletes."""
-        for name in (group_id(channel, group), retry_topic(channel, group)):
-            if name != channel.native.group:
-                change(self._client, name, {RESET: None, LOCK_MS: None})
+        for name in self._share_groups(channel, group):
+            change(self._client, name, {RESET: None, LOCK_MS: None})
         return helper_topics(channel, group)
 
     def known(self, channel: ChannelSpec) -> list[str]:
         """Groups that were declared for the channel, by whomever."""
         topics = list(self._client.list_topics(timeout=TIMEOUT_S).topics)
         return list(dict.fromkeys([*channel.groups, *groups_among(channel, topics)]))
+
+    def _share_groups(self, channel: ChannelSpec, group: str) -> list[str]:
+        """Those that are ours to set, the channel's own last: it says that all are declared."""
+        helpers = [retry_topic(channel, group), suspects_topic(channel, group)]
+        name = group_id(channel, group)
+        return helpers if name == channel.native.group else [*helpers, name]
 
     def _lock(self, channel: ChannelSpec, lock_s: float) -> dict[str, str | None]:
         wanted_s = channel.max_processing_s

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, Incoming, LogEvents, Start, StartAt
+from gearshift.driver import ConsumerSpec, Incoming, LogEvents, Place, Start, StartAt
 from gearshift_rabbitmq.connection import Link
-from gearshift_rabbitmq.stream.layout import Layout
+from gearshift_rabbitmq.stream.layout import Layout, has_exchange
 from gearshift_rabbitmq.stream.members import Members
 from gearshift_rabbitmq.stream.owners import release, try_own
 from gearshift_rabbitmq.stream.positions import Positions
@@ -57,10 +57,19 @@ class StreamConsumer:
                 return found
             self._link.step(min(left, _ASK_EVERY_S))
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         """See LogDriver. An ephemeral reader has nothing to commit."""
         if self._positions is not None:
             self._positions.commit({p: at for p, at in positions.items() if p in self._readings})
+
+    def flush(self, timeout_s: float) -> bool:
+        """See LogDriver."""
+        try:
+            if self._positions is not None:
+                self._positions.flush(timeout_s)
+        except TimeoutError:
+            return False
+        return True
 
     def seek(self, start: Start) -> None:
         """See LogDriver."""
@@ -68,6 +77,11 @@ class StreamConsumer:
             if start.at is not StartAt.OFFSET or partition in start.positions:
                 self._readings.pop(partition).close()
                 self._readings[partition] = self._open(partition, start)
+
+    @property
+    def heard_at(self) -> float:
+        """See QueueDriver."""
+        return self._link.heard_at
 
     def wake(self) -> None:
         """See LogDriver. Any thread, also after close."""
@@ -97,12 +111,15 @@ class StreamConsumer:
             return
         self._positions = Positions(self._link, self._layout, self._spec.group)
         exchange = self._layout.members(self._spec.group)
+        if not has_exchange(self._link, exchange):  # a new group
+            self._positions.register()
         self._members = Members(self._link, exchange, self._spec.member)
 
     def _follow_members(self) -> None:
         if self._members is None or self._positions is None:
             if not self._announced:
-                self._announce(sorted(self._readings))
+                self._announced = True
+                self._events.assigned(sorted(self._readings))
             return
         self._positions.check()
         if not self._members.settled:
@@ -115,18 +132,22 @@ class StreamConsumer:
             self._asked_at = now
             taken = self._own(wanted - self._readings.keys(), self._positions)
             if taken or not self._announced:
-                self._announce(taken)
+                self._announced = True
+                self._events.assigned(sorted(taken), taken)
 
-    def _own(self, partitions: Collection[int], positions: Positions) -> list[int]:
-        taken = []
+    def _own(self, partitions: Collection[int], positions: Positions) -> dict[int, Place]:
+        taken = {}
         for partition in sorted(partitions):
             if try_own(self._link, self._layout.lock(partition, self._spec.group)):
-                start = positions.read(partition) or self._begin(partition, positions)
-                self._readings[partition] = self._open(partition, start)
-                taken.append(partition)
+                found = positions.read(partition) or self._begin(partition, positions)
+                start, place = found
+                taken[partition] = place
+                # A new group's position is 0, which is wherever the partition begins.
+                position = int(place) if place > 0 else None
+                self._readings[partition] = self._open(partition, start, position)
         return taken
 
-    def _begin(self, partition: int, positions: Positions) -> Start:
+    def _begin(self, partition: int, positions: Positions) -> tuple[Start, Place]:
         """Where the group begins, committed at once: it must not move until something is read."""
         start = self._spec.start
         if start.at is StartAt.LATEST:
@@ -134,8 +155,7 @@ class StreamConsumer:
             start = Start(StartAt.OFFSET, {partition: end})
         elif start.at is not StartAt.TIME:
             start = Start(StartAt.OFFSET, {partition: start.positions.get(partition, 0)})
-        positions.begin(partition, start)
-        return start
+        return start, positions.begin(partition, start)
 
     def _let_go(self, partitions: Sequence[int], positions: Positions) -> None:
         left_at = self._events.revoked(partitions)
@@ -145,17 +165,21 @@ class StreamConsumer:
             self._readings.pop(partition).close()
             release(self._link, self._layout.lock(partition, self._spec.group))
 
-    def _announce(self, partitions: Sequence[int]) -> None:
-        self._announced = True
-        self._events.assigned(partitions)
-
     # ── reading ──────────────────────────────────────────────────────────────────────────────
 
-    def _open(self, partition: int, start: Start) -> Reading:
+    def _open(self, partition: int, start: Start, position: int | None = None) -> Reading:
         queue = self._layout.partition(partition)
         if start.at is StartAt.OFFSET and partition not in start.positions:
             start = Start()
-        return Reading(self._link, queue, partition, start, self._spec.prefetch)
+        return Reading(
+            self._link,
+            queue,
+            partition,
+            start,
+            self._spec.prefetch,
+            position=position,
+            skipped=self._events.skipped,
+        )
 
     def _take(self, max_messages: int) -> list[Incoming]:
         """Share ``max_messages`` among the partitions, beginning with another one each time."""

@@ -12,28 +12,36 @@ fanout exchange ``orders:billing:members``      where members tell that they are
 ==============================================  ==================================================
 
 ``:`` is in no name of a channel or group, so nothing here can be called like a channel.
+
+``orders:groups`` is declared last: where it is there, all the rest is. Several that declare a
+stream at once, or one after another that died in between, so complete it together.
 """
 
 from __future__ import annotations
 
 import itertools
+import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pika import exceptions
+from pika.spec import BasicProperties
 
 from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError, TopologyConflict, UnknownChannel
-from gearshift.message import Message
+from gearshift.message import Message, key_bytes
 from gearshift_rabbitmq.confirms import Encode, Publication
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.connection import RPC_TIMEOUT_S, Link, Rpc
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 from gearshift_rabbitmq.wire import properties_of
 
-__all__ = ["DEFAULT_PARTITIONS", "Layout", "declare", "delete", "encoder", "group_names", "present"]
+__all__ = [
+    "DEFAULT_PARTITIONS", "Layout", "declare", "delete", "encoder", "group_names", "lost",
+    "present",
+]  # fmt: skip
 
 DEFAULT_PARTITIONS = 4
 
@@ -89,6 +97,13 @@ class Layout:
         return f"{self.channel}:{group}:members"
 
     @property
+    def missing(self) -> str:
+        """What is gone if no queue takes a message."""
+        if self.adopted is not None:
+            return f"queue {self.adopted!r} does not exist"
+        return f"a partition of stream {self.channel!r} is gone"
+
+    @property
     def registry(self) -> str:
         """The stream with the names of the groups."""
         return f"{self.channel}:groups"
@@ -113,22 +128,28 @@ def declare(link: Link, layout: Layout) -> None:
     rpc.close()
 
 
+def lost(link: Link, layout: Layout) -> list[int]:
+    """Partitions of ours that are not there although the stream once was complete."""
+    if layout.adopted is not None or not _there(link, layout.registry):
+        return []
+    return [n for n in range(layout.partitions) if not _there(link, layout.partition(n))]
+
+
 def present(link: Link, layout: Layout) -> bool:
     """Whether the stream is there. Creates nothing."""
     if layout.adopted is not None:
         return _there(link, layout.adopted)
-    try:
-        Rpc(link)("exchange_declare", exchange=layout.channel, passive=True)
-    except exceptions.ChannelClosedByBroker as error:
-        if not is_missing(error):
-            raise
-        return False
-    return _there(link, layout.partition(0))
+    return has_exchange(link, layout.channel) and _there(link, layout.registry)
+
+
+def has_exchange(link: Link, exchange: str) -> bool:
+    """Whether the broker has it. Creates nothing."""
+    return _found(link, "exchange_declare", exchange=exchange)
 
 
 def delete(link: Link, layout: Layout) -> None:
     """Remove the stream with the positions of all its groups. Missing is fine."""
-    groups = group_names(link, layout)
+    groups = group_names(link, layout, complete=True)
     rpc = Rpc(link)
     rpc("exchange_delete", exchange=layout.channel)
     for number in range(layout.partitions):
@@ -141,39 +162,51 @@ def delete(link: Link, layout: Layout) -> None:
     rpc.close()
 
 
-def group_names(link: Link, layout: Layout) -> list[str]:
-    """The groups that have ever had a position."""
+def group_names(link: Link, layout: Layout, *, complete: bool = False) -> list[str]:
+    """The groups that have ever had a position; what a slow broker sends late is missed.
+
+    Not if ``complete``: then an empty message is written behind them, and read up to.
+    """
     if not _there(link, layout.registry):
         return []
     found: dict[str, None] = {}
+    is_complete = False
+    end = uuid.uuid4().hex
     rpc = Rpc(link)
 
-    def on_message(_: Any, method: Any, __: Any, body: bytes) -> None:
-        found[body.decode(errors="replace")] = None
+    def on_message(_: Any, method: Any, properties: BasicProperties, body: bytes) -> None:
+        nonlocal is_complete
+        if body:
+            found[body.decode(errors="replace")] = None
+        is_complete = is_complete or properties.message_id == end
         rpc.channel.basic_ack(method.delivery_tag)
 
     rpc("basic_qos", prefetch_count=1000)
+    if complete:
+        rpc.channel.basic_publish("", layout.registry, b"", BasicProperties(message_id=end))
     rpc.consume(layout.registry, on_message, arguments={"x-stream-offset": "first"})
+    if complete:
+        link.wait(lambda: is_complete, RPC_TIMEOUT_S, "the names of the groups")
     seen = -1
-    while len(found) > seen:
+    while not complete and len(found) > seen:
         seen = len(found)
         link.linger(_QUIET_S)
     rpc.close()
     return list(found)
 
 
-def encoder(layout: Layout) -> Encode[Message]:
+def encoder(layout: Layout, user: str | None = None) -> Encode[Message]:
     """How messages become publications: a key's always go to one partition, others in turn."""
     turns: Iterator[int] = itertools.cycle(range(layout.partitions))
     keys = [str(number) for number in range(layout.partitions)]
 
     def encode(message: Message) -> Publication:
-        properties = properties_of(message, key_in_header=True, arrays=False)
+        properties = properties_of(message, key_in_header=True, arrays=False, user=user)
         body = message.body or b""
         if layout.adopted is not None:
             return Publication("", layout.adopted, properties, body)
         key = message.key
-        number = next(turns) if key is None else zlib.crc32(key.encode()) % layout.partitions
+        number = next(turns) if key is None else zlib.crc32(key_bytes(key)) % layout.partitions
         return Publication(layout.channel, keys[number], properties, body)
 
     return encode
@@ -181,8 +214,8 @@ def encoder(layout: Layout) -> Encode[Message]:
 
 def _check_partitions(link: Link, layout: Layout) -> None:
     """The number of partitions cannot change: a key's messages would go elsewhere."""
-    if not present(link, layout):
-        return
+    if not (present(link, layout) and _there(link, layout.partition(0))):
+        return  # or it was deleted since, and is made again
     fewer = not _there(link, layout.partition(layout.partitions - 1))
     if fewer or _there(link, layout.partition(layout.partitions)):
         count = next(n for n in itertools.count(1) if not _there(link, layout.partition(n)))
@@ -193,9 +226,13 @@ def _check_partitions(link: Link, layout: Layout) -> None:
 
 
 def _there(link: Link, queue: str) -> bool:
+    return _found(link, "queue_declare", queue=queue)
+
+
+def _found(link: Link, declare: str, **name: str) -> bool:
     try:
         rpc = Rpc(link)
-        rpc("queue_declare", queue=queue, passive=True)
+        rpc(declare, passive=True, **name)
         rpc.close()
     except exceptions.ChannelClosedByBroker as error:
         if not is_missing(error):

@@ -1,5 +1,7 @@
 """A group's positions: for each partition a quorum queue of one message, the next offset.
 
+Core's note (see ``gearshift.driver.Place``) is in its header ``gearshift-note``.
+
 ``x-max-length: 1`` with ``drop-head`` makes a confirmed publish replace what was there. Only the
 partition's owner reads or writes it (see ``owners``), and it never writes while it has the message
 out to read it: a message that is given back to a full queue would push out the newer one.
@@ -14,7 +16,7 @@ from typing import Any
 from pika import exceptions
 from pika.spec import Basic, BasicProperties
 
-from gearshift.driver import Start, StartAt
+from gearshift.driver import Place, Start, StartAt
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.stream.layout import Layout
@@ -29,8 +31,13 @@ _ARGUMENTS = {
     "x-delivery-limit": 1_000_000,
 }
 
+_NOTE = "gearshift-note"
+
 #: Before a time in milliseconds, which stands where no offset is known yet.
 _TIME = b"time:"
+
+#: The offset of a place that is such a time.
+_UNKNOWN_OFFSET = -1
 
 #: A dead owner's unfinished reading is given back by the broker within this time.
 _GIVEN_BACK_S = 3.0
@@ -46,36 +53,55 @@ class Positions:
         self._failed: Exception | None = None
         self._unconfirmed: set[int] = set()
         self._number = 0
+        self._times: dict[int, bytes] = {}  # where partitions begin whose offset is not known yet
         rpc = Rpc(link)
         self._channel = rpc.channel
         self._channel.add_on_close_callback(self._on_close)
         self._channel.add_on_return_callback(self._on_return)
         rpc("confirm_delivery", ack_nack_callback=self._on_confirm)
 
-    def read(self, partition: int) -> Start | None:
+    def register(self) -> None:
+        """Store the group's name: what it has in a place that nobody knew of would outlive its
+        channel. Waits for the broker."""
+        self._publish(self._layout.registry, self._group.encode())
+        self.flush(5.0)
+
+    def restart(self, partition: int) -> None:
+        """Set it to the beginning of ``partition``, which is made anew. Waits for the broker."""
+        self._ensure(self._layout.position(partition, self._group))
+        self.commit({partition: Place(0)})
+        self.flush(5.0)
+
+    def read(self, partition: int) -> tuple[Start, Place] | None:
         """Where the group is; None if it has never been in that partition."""
         queue = self._layout.position(partition, self._group)
         is_new = self._ensure(queue)
         deadline = time.monotonic() + (0.0 if is_new else _GIVEN_BACK_S)
-        while (body := self._peek(queue)) is None and time.monotonic() < deadline:
+        while (found := self._peek(queue)) is None and time.monotonic() < deadline:
             self._link.linger(0.1)
-        if body is None:
+        if found is None:
             return None
+        body, note = found
         if body.startswith(_TIME):
-            return Start(StartAt.TIME, time_ms=int(body.removeprefix(_TIME)))
-        return Start(StartAt.OFFSET, {partition: int(body)})
+            self._times[partition] = body
+            start = Start(StartAt.TIME, time_ms=int(body.removeprefix(_TIME)))
+            return start, Place(_UNKNOWN_OFFSET, note)
+        return Start(StartAt.OFFSET, {partition: int(body)}), Place(int(body), note)
 
-    def begin(self, partition: int, start: Start) -> None:
+    def begin(self, partition: int, start: Start) -> Place:
         """Commit where a new group starts: an offset, or a time that no message was read from."""
-        body = f"{start.positions.get(partition, 0)}".encode()
+        place = Place(start.positions.get(partition, 0))
         if start.at is StartAt.TIME:
-            body = _TIME + str(start.time_ms or 0).encode()
-        self._publish(self._layout.position(partition, self._group), body)
+            self._times[partition] = _TIME + str(start.time_ms or 0).encode()
+            place = Place(_UNKNOWN_OFFSET)
+        self.commit({partition: place})
+        return place
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Place]) -> None:
         """Write them; does not wait for the broker."""
-        for partition, offset in positions.items():
-            self._publish(self._layout.position(partition, self._group), str(offset).encode())
+        for partition, at in positions.items():
+            body = self._times[partition] if at == _UNKNOWN_OFFSET else str(int(at)).encode()
+            self._publish(self._layout.position(partition, self._group), body, at.note)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the broker has everything. Raises what it refused, TimeoutError."""
@@ -97,34 +123,33 @@ class Positions:
         except exceptions.ChannelClosedByBroker as error:
             if not is_missing(error):
                 raise
-        # First the group's name: a position that nobody knew of would outlive its channel.
-        self._publish(self._layout.registry, self._group.encode())
-        self.flush(5.0)
         rpc = Rpc(self._link)
         rpc("queue_declare", queue=queue, durable=True, arguments=_ARGUMENTS)
         rpc.close()
         return True
 
-    def _peek(self, queue: str) -> bytes | None:
+    def _peek(self, queue: str) -> tuple[bytes, str] | None:
+        """The queue's message and its note."""
         rpc = Rpc(self._link)
-        answers: list[tuple[Any, bytes | None]] = []
-        rpc.channel.add_callback(lambda _: answers.append((None, None)), [Basic.GetEmpty])
-        rpc.channel.basic_get(queue, lambda _, method, __, body: answers.append((method, body)))
-        self._link.wait(lambda: answers or not rpc.channel.is_open, 5.0, "a position")
-        method, body = answers[0] if answers else (None, None)
-        if method is not None:
+        answers: list[tuple[bytes, str] | None] = []
+
+        def on_message(_: Any, method: Any, properties: BasicProperties, body: bytes) -> None:
             rpc.channel.basic_reject(method.delivery_tag, requeue=True)
+            answers.append((body, str((properties.headers or {}).get(_NOTE, ""))))
+
+        rpc.channel.add_callback(lambda _: answers.append(None), [Basic.GetEmpty])
+        rpc.channel.basic_get(queue, on_message)
+        self._link.wait(lambda: answers or not rpc.channel.is_open, 5.0, "a position")
         rpc("queue_declare", queue=queue, passive=True)  # an answer: the rejection has arrived
         rpc.close()
-        return body
+        return answers[0] if answers else None
 
-    def _publish(self, queue: str, body: bytes) -> None:
+    def _publish(self, queue: str, body: bytes, note: str = "") -> None:
         self.check()
         self._number += 1
         self._unconfirmed.add(self._number)
-        self._channel.basic_publish(
-            "", queue, body, BasicProperties(delivery_mode=2), mandatory=True
-        )
+        properties = BasicProperties(delivery_mode=2, headers={_NOTE: note} if note else None)
+        self._channel.basic_publish("", queue, body, properties, mandatory=True)
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from pika import exceptions
 
 from gearshift.driver import Incoming, Start, StartAt
 from gearshift.message import Position
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.connection import RPC_TIMEOUT_S, Link, Rpc
 from gearshift_rabbitmq.errors import is_held_too_long
 from gearshift_rabbitmq.wire import incoming
 
@@ -27,13 +28,28 @@ class Reading:
 
     A stream gives whole chunks, so what lies before the start is left out here. Acknowledgements
     only ask for more: a group's position is not the broker's affair.
+
+    ``position`` is the group's next offset, where it has read before: from there on, and from what
+    is taken here, ``skipped`` is told how many messages were deleted before they came.
     """
 
-    def __init__(self, link: Link, queue: str, partition: int, start: Start, prefetch: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        queue: str,
+        partition: int,
+        start: Start,
+        prefetch: int,
+        *,
+        position: int | None,
+        skipped: Callable[[int, int], None],
+    ) -> None:
         self._link = link
         self._queue = queue
         self._partition = partition
         self._prefetch = prefetch
+        self._next = position
+        self._skipped = skipped
         self._begin(start)
 
     def _begin(self, start: Start) -> None:
@@ -62,6 +78,11 @@ class Reading:
         if taken:
             self._channel.basic_ack(taken[-1][0], multiple=True)
             self._start = self._at(taken[-1][1].token.offset + 1)
+        for _, one in taken:
+            offset = one.token.offset
+            if self._next is not None and offset > self._next:
+                self._note_gap(self._next, offset)
+            self._next = offset + 1
         return [one for _, one in taken]
 
     def close(self) -> None:
@@ -69,6 +90,12 @@ class Reading:
         self._ready.clear()
         if self._channel.is_open:
             self._channel.close()
+
+    def _note_gap(self, expected: int, found: int) -> None:
+        """The broker's own records have offsets as well, so a gap alone is no loss."""
+        oldest = beginning_of(self._link, self._queue)
+        if oldest > expected:
+            self._skipped(self._partition, min(oldest, found) - expected)
 
     def _at(self, offset: int) -> Start:
         return Start(StartAt.OFFSET, {self._partition: offset})
@@ -78,7 +105,7 @@ class Reading:
         if self._from_offset is not None and offset < self._from_offset:
             self._channel.basic_ack(method.delivery_tag)
             return
-        found = incoming(method, properties, body, False, key_from_routing=False)
+        found = incoming(method, properties, body, routed=False)
         if self._from_ms is not None:
             if (found.message.timestamp_ms or 0) < self._from_ms:
                 self._channel.basic_ack(method.delivery_tag)
@@ -94,23 +121,37 @@ class Reading:
         self._ended = self._ended or reason
 
 
+def beginning_of(link: Link, queue: str) -> int:
+    """The offset of the oldest message of ``queue``, which is not empty."""
+    rpc, offsets = _look(link, queue, "first", prefetch=1)
+    link.wait(lambda: offsets or not rpc.channel.is_open, RPC_TIMEOUT_S, "the oldest message")
+    rpc.close()
+    return min(offsets, default=0)
+
+
 def end_of(link: Link, queue: str) -> int:
     """The offset that the next message of ``queue`` gets: one more than the last chunk's last."""
-    offsets = [-1]
+    rpc, offsets = _look(link, queue, "last", prefetch=1000)
+    seen = -1
+    while len(offsets) > seen:
+        seen = len(offsets)
+        link.linger(_QUIET_S)
+    rpc.close()
+    return max(offsets, default=-1) + 1
+
+
+def _look(link: Link, queue: str, where: str, *, prefetch: int) -> tuple[Rpc, list[int]]:
+    """An AMQP channel that reads ``queue`` until it is closed, and the offsets that have come."""
+    offsets: list[int] = []
     rpc = Rpc(link)
 
     def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
         offsets.append(int(properties.headers[OFFSET]))
         rpc.channel.basic_ack(method.delivery_tag)
 
-    rpc("basic_qos", prefetch_count=1000)
-    rpc.consume(queue, on_message, arguments={OFFSET: "last"})
-    seen = 0
-    while len(offsets) > seen:
-        seen = len(offsets)
-        link.linger(_QUIET_S)
-    rpc.close()
-    return max(offsets) + 1
+    rpc("basic_qos", prefetch_count=prefetch)
+    rpc.consume(queue, on_message, arguments={OFFSET: where})
+    return rpc, offsets
 
 
 def _specification(start: Start, partition: int) -> Any:

@@ -1,0 +1,100 @@
+"""One event loop for all async handlers of a worker, on a thread of its own.
+
+Clients that are bound to a loop (database pools, HTTP sessions) live as long as it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["EventLoop"]
+
+log = logging.getLogger("gearshift.worker")
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class EventLoop:
+    """Starts with the first awaitable that is waited for. Any thread but its own.
+
+    If the loop ends before ``close``, every ``wait`` raises why, and ``on_end`` is called with it
+    on the loop's thread.
+    """
+
+    def __init__(self, on_end: Callable[[BaseException], None] = lambda _: None) -> None:
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._waited_for: set[Future[Any]] = set()
+        self._ended_by: Exception | None = None
+        self._closing = False
+
+    def wait(self, awaitable: Awaitable[Any]) -> Any:
+        """Block until ``awaitable`` is done; returns what it returns and raises what it raises."""
+        with self._lock:
+            loop = self._started()
+            future = asyncio.run_coroutine_threadsafe(_ended(awaitable), loop)
+            self._waited_for.add(future)
+        try:
+            result, error = future.result()
+        finally:
+            self._waited_for.discard(future)
+        if error is not None:
+            raise error
+        return result
+
+    def close(self) -> None:
+        """Stop the loop, whatever still runs on it. Blocks for 5 s if that blocks it."""
+        if self._loop is None or self._thread is None:
+            return
+        self._closing = True
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._ended_by is not None:
+            raise self._ended_by
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._loop,), name="gearshift-asyncio", daemon=True
+            )
+            self._thread.start()
+        return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while not self._closing:
+            try:
+                loop.run_forever()
+            except Exception as error:
+                self._end(error)
+                return
+            except BaseException as error:
+                # asyncio ends its loop if a task raises this, and here it is everybody's loop.
+                log.error("a task that a handler left behind raised %r", error)
+
+    def _end(self, error: Exception) -> None:
+        with self._lock:
+            self._ended_by = error
+            waited_for = list(self._waited_for)
+        self._on_end(error)
+        for future in waited_for:
+            future.set_exception(error)
+
+
+async def _ended(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Its result or its error: SystemExit, raised in a task, would end the loop."""
+    try:
+        return await awaitable, None
+    except BaseException as error:
+        return None, error

@@ -1,0 +1,167 @@
+"""What the death of a process says of the messages that it held: decided here, for every broker.
+
+Only what a handler was given is an attempt. A process that dies says nothing, and all that it held
+is *lost*: one message may have killed it, the others only lay there. So a lost message is a
+*suspect*, and a suspect is taken alone: its consumer holds nothing else meanwhile, and fetches it
+only when somebody asks for a message. If it is lost again, that was its own doing.
+
+One loss therefore ends nothing, however many attempts there were before. From the second on every
+loss is an attempt, the first one included: a message that kills whoever takes it ends after
+``max_attempts`` deaths, and takes nobody with it.
+
+Who collects several messages before settling any gets them all the same: a thread that holds a
+suspect and asks for more waits ``INSIST_S``, then suspects are handed out like others until there
+are none. Those share their deaths.
+
+Queues count what is lost, each in its way. On a log core counts, with a note beside a group's
+position in a partition: see ``Mark``.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gearshift.driver import Incoming, Place
+
+__all__ = ["INSIST_S", "Isolation", "Mark", "is_given_up"]
+
+#: A handler that kills at once is told apart in this time from one that collects.
+INSIST_S = 1.0
+
+_WRITTEN = re.compile(r"gearshift (-|[0-9a-f]+) (-?\d+) (\d+) (\d+) (\d+)")
+_NOWHERE = -1
+
+
+def is_given_up(attempts: int, lost: int, max_attempts: int) -> bool:
+    """True if a message is not to be handed out for another of its ``attempts``."""
+    return attempts > max_attempts and lost != 1
+
+
+class Isolation:
+    """Whether one consumer takes its messages one by one, because suspects are among them.
+
+    The inbox locks.
+    """
+
+    def __init__(self) -> None:
+        self.active = False  # a suspect came last
+        self.together = False  # and is handed out like others
+        self.asking = 0  #: users that wait
+        self._polled = False  # one has asked in vain, and will ask again
+        self._holder = 0  # thread that was given the last one
+        self._given_at = 0.0
+
+    def admit(self, arrivals: Sequence[Incoming]) -> bool:
+        """Note what has come. False for a suspect that nobody asked for: it has to go back."""
+        self.active = any(one.lost for one in arrivals)
+        self.together &= self.active
+        return not self.active or self.together or self.room(0) > 0
+
+    def ask(self) -> bool:
+        """A user is about to wait. True if the next message is only fetched for that."""
+        self._polled = True
+        return self.active
+
+    def insist(self, unsettled: int, now: float) -> bool:
+        """A user looks in vain. True if it holds the suspect itself, so that it will get more."""
+        if not self.active or not unsettled or self._holder != threading.get_ident():
+            return False
+        self.together |= now - self._given_at >= INSIST_S
+        return True
+
+    def answered(self, now: float) -> None:
+        """A user got something."""
+        self._polled = False
+        self._holder, self._given_at = threading.get_ident(), now
+
+    def room(self, unsettled: int) -> int:
+        """How many more may be received while ``active`` and not ``together``."""
+        return int((self._polled or self.asking > 0) and not unsettled)
+
+
+class Mark:
+    """Who stands in a partition of a log, and what is suspected there: kept with the position.
+
+    A log counts no deliveries, so the reader of a partition leaves word itself. That it stands
+    there is written once, before the first message is handed out, and unsaid when it leaves in an
+    orderly way. A new owner that finds the word of another knows of a death: the next ``window``
+    messages are suspects. Before a suspect is handed out that is written as well, so a further
+    death is counted for those that were handed out, and for no other.
+    """
+
+    def __init__(self, place: Place, holder: str, window: int) -> None:
+        """What the owner ``holder`` makes of the ``place`` that it has found."""
+        self.position = int(place)
+        self._holder = holder
+        self._window = window
+        self._since = self.position
+        before = _Note.parse(place.note)
+        self._until, self._held = before.until, before.held
+        self._deaths = before.deaths
+        self._begins = False  # the suspects begin with the first message that comes
+        if before.holder not in ("", holder):
+            if self._is_held(self.position):
+                self._deaths += 1
+            elif self.position >= self._until:
+                self._begins = True
+
+    def losses(self, offset: int) -> int:
+        """How many deaths are known of the message at ``offset``; 0 for one that is no suspect."""
+        if offset in self._held:
+            return self._deaths
+        if self._begins:
+            self._begins = False
+            self._since, self._until = offset, offset + self._window
+        return int(self._since <= offset < self._until)
+
+    def hold(self, offset: int, position: int) -> None:
+        """A suspect is about to be handed out, alone unless others from ``position`` on are."""
+        if offset in self._held:
+            return
+        if self._is_held(position):
+            self._held = range(self._held.start, offset + 1)
+        else:
+            self._held, self._deaths = range(offset, offset + 1), 1
+
+    def leave(self) -> None:
+        """Nobody stands here any more."""
+        self._holder = ""
+
+    def note(self, position: int) -> str:
+        """What to store with ``position``; of what lies before it nothing is suspected any more."""
+        if not self._is_held(position):
+            self._held, self._deaths = range(0), 0
+        if position >= self._until:
+            self._until = _NOWHERE
+        return str(_Note(self._holder, self._until, self._held, self._deaths))
+
+    def _is_held(self, position: int) -> bool:
+        """True if a suspect that was handed out is not behind ``position``."""
+        return bool(self._held) and position < self._held.stop
+
+
+class _Note(NamedTuple):
+    """A mark in writing, such as ``gearshift 5f3a09c2 130 117 118 2``: see ``Mark``."""
+
+    holder: str = ""
+    until: int = _NOWHERE
+    held: range = range(0)
+    deaths: int = 0
+
+    @staticmethod
+    def parse(text: str) -> _Note:
+        """Read one; what somebody else has written says nothing."""
+        found = _WRITTEN.fullmatch(text)
+        if found is None:
+            return _Note()
+        holder, (until, first, end, deaths) = found[1], map(int, found.groups()[1:])
+        return _Note("" if holder == "-" else holder, until, range(first, end), deaths)
+
+    def __str__(self) -> str:
+        if self == _Note():
+            return ""
+        first, end = self.held.start, self.held.stop
+        return f"gearshift {self.holder or '-'} {self.until} {first} {end} {self.deaths}"

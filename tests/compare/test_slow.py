@@ -1,0 +1,49 @@
+"""Who has the backlog is asked of the moments at which somebody looked, not of two peaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from gearshift.compare.judges.slow import JUDGE
+from gearshift.compare.ledger import Event, Sample, Trial
+
+MESSAGES = 100
+PREFETCH = 10
+
+
+def trial(*samples: Sample) -> Trial:
+    """A hundred messages are there after 100 ms; one goes every 10 ms."""
+    events = [Event(at_ms=float(n), kind="receipt", who="p", seq=n) for n in range(MESSAGES)]
+    events += [
+        Event(at_ms=100.0 + 10 * n, kind="done", who="worker", seq=n) for n in range(MESSAGES)
+    ]
+    return Trial(repetition=1, channel="c", events=tuple(events), samples=samples,
+                 settings={"prefetch": PREFETCH})  # fmt: skip
+
+
+def lag(at_ms: float, value: float) -> Sample:
+    return Sample(at_ms=at_ms, name="lag_messages", value=value, group="workers")
+
+
+@pytest.mark.parametrize(
+    ("samples", "outcome"),
+    [
+        ([lag(855.0, 20.0)], "broker"),  # asked once only, late: it had 20 of the last 24
+        ([lag(101.0, 0.0), lag(205.0, 85.0), lag(405.0, 66.0)], "broker"),  # slow to answer once
+        ([lag(305.0, 8.0), lag(505.0, 5.0)], "consumer"),
+        ([lag(305.0, -3.0)], "consumer"),
+        ([lag(1095.0, 0.0)], None),  # all but handled when it was asked
+        ([], None),
+    ],
+)
+def test_the_backlog_is_where_it_was_seen(samples: list[Sample], outcome: str | None) -> None:
+    """By time: what the broker said, of what waited just then."""
+    assert JUDGE.see([trial(*samples)]).outcome == outcome
+
+
+def test_what_nobody_holds_is_at_a_broker_that_tells_nothing() -> None:
+    """Seen from the consumer's side."""
+    held = Sample(at_ms=305.0, name="held_messages", value=10.0, who="worker")
+    seen = JUDGE.see([trial(held)])
+    assert seen.outcome == "broker"
+    assert {name: value for name, _, value in seen.numbers}["of it at the broker"] == 69.0

@@ -1,0 +1,46 @@
+"""Checkers accuse nobody wrongly; that they find what is wrong, the mutants show."""
+
+from __future__ import annotations
+
+import pytest
+
+from gearshift import plugins
+from gearshift.conformance.checkers import View, poll_order
+from gearshift.conformance.history import Event, History, Kind
+from gearshift.message import Semantics
+
+
+def view(*given: tuple[str, int]) -> View:
+    """Five stored messages of one partition, given to these consumers by their offsets."""
+    events = [
+        Event(kind=Kind.PUBLISH, actor="p", channel="c", id=str(n), position=(0, n))
+        for n in range(5)
+    ]
+    events += [
+        Event(kind=Kind.DELIVER, actor=actor, channel="c", group="g", id=str(n), position=(0, n))
+        for actor, n in given
+    ]
+    return View(
+        history=History(events),
+        channel="c",
+        group="g",
+        semantics=Semantics.STREAM,
+        capabilities=plugins.load("memory").capabilities[Semantics.STREAM],
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ([("a", 0), ("a", 3)], True),
+        ([("a", 0), ("b", 1), ("b", 2), ("a", 3)], False),  # the partition was there and is back
+        ([("a", 0), ("b", 1), ("a", 3)], True),
+        ([("a", 0), ("a", 3), ("b", 1), ("b", 2)], True),  # too late
+        ([("a", 1), ("a", 2), ("b", 0), ("b", 3)], False),
+    ],
+)
+def test_what_another_was_given_is_not_left_out(
+    given: list[tuple[str, int]], left_out: bool
+) -> None:
+    """Of one consumer's offsets in one partition."""
+    assert bool(list(poll_order(view(*given)))) is left_out

@@ -1,0 +1,112 @@
+"""What a delivery costs on RabbitMQ: closing, standing still, crashing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from attempts import handler
+from pika.adapters.blocking_connection import BlockingChannel
+
+from gearshift.errors import StaleDelivery
+from native_brokers import RabbitMQ
+
+from .conftest import OpenBus, ready_in, until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize("restarts", [1, 6])
+def test_restarts_do_not_add_up_in_the_brokers_count(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, restarts: int
+) -> None:
+    """A close returns the buffer once; what came back is taken alone or not at all."""
+    bus = open_bus()
+    bus.producer(name).send_many(range(20))
+    queues = (f"{name}.default", f"{name}.default:suspects")
+    for restart in range(restarts):
+        with bus.consumer(name) as consumer:
+            consumer.receive(timeout_s=20)[0].ack()
+        left = 19 - restart
+        assert until(lambda n=left: sum(ready_in(raw, queue) for queue in queues) == n)
+    counts = []
+    for queue in queues:
+        for _ in range(ready_in(raw, queue)):
+            _, properties, _ = raw.basic_get(queue, auto_ack=True)
+            counts.append((properties.headers or {}).get("x-delivery-count", 0))
+    assert len(counts) == 20 - restarts
+    assert max(counts) <= 1
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_deaths_end_a_message_of_an_adopted_queue_too(
+    rabbitmq: RabbitMQ,
+    open_bus: OpenBus,
+    raw: BlockingChannel,
+    name: str,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """Also where the broker counts nothing, and no queue is put beside somebody else's."""
+    raw.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
+    config, log = tmp_path / "adopted.toml", tmp_path / "handled"
+    channels = (
+        f'[channels.c]\nmax_attempts = 3\ndead_letter = "{name}-dead"\n'
+        f'native.rabbitmq = {{ queue = "{name}" }}\n'
+    )
+    config.write_text(
+        f'profile = "p"\n[profiles.p]\nbackend = "rabbitmq"\nurl = "{rabbitmq.url}"\n{channels}'
+    )
+    open_bus(channels).producer("c").send_many(range(21))
+    command = [sys.executable, handler.__file__, config, "c", "default", 0, log]
+    codes = [
+        subprocess.run([str(word) for word in command], timeout=100, check=False).returncode
+        for _ in range(4)
+    ]
+    assert codes == [9, 9, 9, 0]
+    handled = Counter(line.split()[0] for line in log.read_text().splitlines())
+    assert handled.pop("0") == 3
+    assert handled.keys() == {str(number) for number in range(1, 21)}
+    assert max(handled.values()) <= 2
+    assert ready_in(raw, f"{name}-dead.default") == 1
+    assert [queue for queue in rabbitmq.names() if queue.startswith(f"{name}:")] == []
+
+
+def test_a_process_that_stood_still_keeps_its_good_connection(
+    open_bus: OpenBus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker's silence is judged once the socket was read: less than two heartbeats is fine."""
+    caplog.set_level(logging.INFO, "gearshift")
+    bus = open_bus(profile="heartbeat_s = 4")
+    bus.producer(name).send("slow")
+    with bus.consumer(name) as consumer:
+        (delivery,) = consumer.receive(timeout_s=20)
+        ctypes.PyDLL(None).sleep(7)  # holds the interpreter's lock, unlike time.sleep
+        assert not consumer.receive(timeout_s=1.0)
+        delivery.ack()
+        assert consumer.flush()
+    assert "connection lost" not in caplog.text
+
+
+def test_a_message_that_keeps_its_process_still_ends(open_bus: OpenBus, name: str) -> None:
+    """Each time the broker drops the connection and gives it again, but no more than twice."""
+    bus = open_bus(f"[channels.{name}]\nmax_attempts = 2", profile="heartbeat_s = 1")
+    bus.producer(name).send("slow")
+    dead = bus.consumer(f"{name}.dead", create=True)
+    calls = 0
+    with bus.consumer(name) as consumer:
+        while not (ended := dead.receive(timeout_s=0.05)):
+            for delivery in consumer.receive(timeout_s=0.2):
+                calls += 1
+                assert calls <= 3
+                ctypes.PyDLL(None).sleep(4)  # holds the interpreter's lock, unlike time.sleep
+                with contextlib.suppress(StaleDelivery):
+                    delivery.ack()
+    assert ended[0].value == "slow"
+    assert calls == 2

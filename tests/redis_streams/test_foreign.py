@@ -1,0 +1,64 @@
+"""Entries of other programs: what Gearshift has no name for leaves as it came, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis as Client
+
+import gearshift
+from gearshift.redrive import redrive
+
+from .conftest import OpenBus
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(60)]
+
+ENTRIES: list[dict[bytes, bytes]] = [
+    {
+        b"z": b"\xff",
+        b"body": b"\0\xff",
+        b"key": b"\xff\x01",
+        b"a": b"",
+        b"\xfe": b"odd",
+        b"id": b"",
+    },
+    {b"task": b"no body at all", b"type": b"\xff"},
+    {b"body": b"{}", b"key": b""},
+]
+
+
+def one(consumer: gearshift.Consumer[Any]) -> gearshift.Delivery[Any]:
+    """The next delivery."""
+    (delivery,) = consumer.receive(timeout_s=20)
+    return delivery
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_redriven_entry_is_the_one_that_came(
+    open_bus: OpenBus, raw: Client, name: str, entry: dict[Any, Any]
+) -> None:
+    """Every field in its order; retried, dead, sent on and redriven."""
+    stream = f"theirs-{name}"
+    raw.xgroup_create(stream, "g", "0", mkstream=True)
+    raw.xadd(stream, entry)
+    bus = open_bus(f'native.redis = {{ stream = "{stream}" }}')
+    with bus.consumer(name, group="g") as consumer:
+        one(consumer).retry(delay_s=0.0)
+        one(consumer).retry(delay_s=0.1)
+        delivery = one(consumer)
+        assert delivery.attempt == 3
+        bus.producer(name).send(delivery.message)
+        delivery.reject("no")
+        one(consumer).ack()
+    assert redrive(bus, name, idle_timeout_s=1.0).moved == 1
+    answer: Any = raw.xrange(stream)
+    assert [list(fields.items()) for _, fields in answer] == [list(entry.items())] * 3
+
+
+@pytest.mark.parametrize("key", [b"\xff\x01", "", "x" * 300], ids=repr)
+def test_any_key_comes_back(open_bus: OpenBus, name: str, key: str | bytes) -> None:
+    """Binary, empty and long ones."""
+    bus = open_bus()
+    bus.producer(name).send(b"m", key=key)
+    assert one(bus.consumer(name, group="g")).key == key

@@ -1,0 +1,103 @@
+"""A delivery in the user's hands: settled once, and only what has succeeded counts."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from gearshift import errors
+from gearshift.delivery import Delivery
+from gearshift.driver import Incoming
+from gearshift.ledger import Entry
+from gearshift.message import Message
+
+
+class Receiver:
+    """A consumer that settles everything, or raises ``error``; it may be held up."""
+
+    channel, group = "orders", "billing"
+
+    def __init__(self) -> None:
+        self.settled: list[str] = []
+        self.error: Exception | None = None
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def decode(self, message: Message) -> Any:
+        return message.body
+
+    def _ack(self, entry: Entry) -> str:
+        return self._done("ack")
+
+    def _retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
+        return self._done("retry")
+
+    def _reject(self, entry: Entry, reason: str) -> str:
+        return self._done("reject")
+
+    def _done(self, outcome: str) -> str:
+        self.entered.set()
+        assert self.go_on.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.settled.append(outcome)
+        return outcome
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+@pytest.fixture
+def delivery(receiver: Receiver) -> Delivery[Any]:
+    return Delivery(receiver, Entry.of(Incoming(Message(b"x"), 1, None, 1)))
+
+
+@pytest.mark.parametrize("delay_s", [-1, float("nan"), float("inf"), 604801, "1"])
+def test_a_refused_delay_settles_nothing(
+    delivery: Delivery[Any], receiver: Receiver, delay_s: Any
+) -> None:
+    """The delivery can still be settled, here with an ack."""
+    with pytest.raises(errors.UsageError, match="delay_s"):
+        delivery.retry(delay_s)
+    assert (receiver.settled, delivery.outcome) == ([], None)
+    delivery.ack()
+    assert delivery.outcome == "ack"
+
+
+def test_outcome_is_none_until_settling_has_succeeded(
+    delivery: Delivery[Any], receiver: Receiver
+) -> None:
+    """A stale delivery was not acked, so it says so, and a second ack is stale as well."""
+    receiver.error = errors.StaleDelivery("its lease is over")
+    for _ in range(2):
+        with pytest.raises(errors.StaleDelivery):
+            delivery.ack()
+        assert delivery.outcome is None
+
+
+def test_a_delivery_is_settled_once(delivery: Delivery[Any], receiver: Receiver) -> None:
+    """The second attempt is refused, and says how the first one ended."""
+    delivery.reject("never")
+    with pytest.raises(errors.AlreadySettled, match=r"with reject\(\)"):
+        delivery.ack()
+    assert receiver.settled == ["reject"]
+
+
+def test_of_two_threads_one_settles(delivery: Delivery[Any], receiver: Receiver) -> None:
+    """While one is at it the other is refused."""
+    receiver.go_on.clear()
+    first = threading.Thread(target=delivery.ack)
+    first.start()
+    try:
+        assert receiver.entered.wait(10)
+        with pytest.raises(errors.AlreadySettled, match="another thread"):
+            delivery.reject("never")
+    finally:
+        receiver.go_on.set()
+        first.join()
+    assert receiver.settled == ["ack"]

@@ -1,0 +1,273 @@
+"""What was lost with a process is taken alone, and ends only by deaths of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gearshift.driver import Incoming, Place, Verdict
+from gearshift.inbox import Inbox
+from gearshift.ledger import Entry, LogLedger, QueueLedger
+from gearshift.message import Message, Position
+from gearshift.suspects import INSIST_S, is_given_up
+
+
+class World:
+    """An inbox on a clock that a waiting user cannot outlast."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.inbox = Inbox(10, clock=lambda: self.now)
+        self.ledger = QueueLedger(cumulative=False)
+        self.inbox.connected(self.ledger, lambda: None, ready=True)
+
+    def arrive(self, token: int, lost: int = 0) -> None:
+        self.inbox.add([Incoming(Message(b"m"), token, lost=lost)])
+
+    def take(self) -> list[Entry]:
+        return self.inbox.next(10, 0.0)
+
+    def told(self) -> dict[Any, Verdict]:
+        return {settlement.token: settlement.verdict for settlement in self.inbox.take()}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "lost", "ends"),
+    [(3, 0, False), (4, 0, True), (4, 1, False), (3, 2, False), (4, 3, True), (9, 1, False)],
+)
+def test_one_loss_ends_nothing(attempts: int, lost: int, ends: bool) -> None:
+    """Of three attempts: more than that ends a message, unless its one loss may be another's."""
+    assert is_given_up(attempts, lost, 3) is ends
+
+
+def test_a_suspect_that_nobody_asked_for_goes_back() -> None:
+    """So a process that dies idle had no suspect in its hands."""
+    world = World()
+    world.arrive(1, lost=1)
+    assert world.told() == {1: Verdict.RELEASE}
+    assert world.inbox.room() == 0
+    assert world.take() == []
+    assert world.inbox.room() == 1
+
+
+def test_nothing_is_fetched_while_a_suspect_is_unsettled() -> None:
+    """It is alone in the hands of its process; then the next is fetched for who asks."""
+    world = World()
+    world.take()
+    world.arrive(1, lost=1)
+    (suspect,) = world.take()
+    assert world.inbox.room() == 0
+    world.inbox.settle(suspect, Verdict.ACK)
+    assert world.inbox.room() == 0
+    world.take()
+    assert world.inbox.room() == 1
+    world.arrive(2)
+    assert world.inbox.room() == 9
+
+
+def test_who_waits_in_another_thread_is_asking() -> None:
+    """A user that waits already need not ask again when the suspect before it is settled."""
+    world = World()
+    got: list[Entry] = []
+    waiting = threading.Thread(target=lambda: got.extend(world.inbox.next(1, None)))
+    world.inbox._isolation.active = True
+    waiting.start()
+    while not world.inbox._isolation.asking:
+        waiting.join(0.001)
+    world.inbox._isolation.answered(0.0)
+    assert world.inbox.room() == 1
+    world.arrive(1, lost=1)
+    waiting.join(20)
+    assert [entry.token for entry in got] == [1]
+
+
+def test_who_collects_gets_more_after_a_while() -> None:
+    """A thread that holds a suspect and asks on is not left without: they come like others."""
+    world = World()
+    world.take()
+    world.arrive(1, lost=1)
+    world.take()
+    assert world.take() == []
+    assert world.inbox.isolates()
+    world.now = INSIST_S
+    assert world.take() == []
+    assert not world.inbox.isolates()
+    assert world.inbox.room() == 9
+    world.arrive(2, lost=1)
+    assert [entry.token for entry in world.take()] == [2]
+
+
+# ── on a log ──
+
+
+class Reader:
+    """One that stands in partition 0 of a log, over what was stored of its predecessors."""
+
+    def __init__(self, place: Place, prefetch: int = 4) -> None:
+        self.stored = place
+        self.stores = True
+        self.inbox = Inbox(prefetch, clock=lambda: 0.0)
+        self.ledger = LogLedger()
+        self.inbox.connected(self.ledger, lambda: None, ready=False)
+        self.inbox.assigned([0], {0: place})
+
+    def commit(self, positions: Mapping[int, Place]) -> None:
+        self.stored = positions[0]
+
+    def flush(self, timeout_s: float) -> bool:
+        return self.stores
+
+    def arrive(self, *offsets: int) -> None:
+        places = [Position(0, offset) for offset in offsets]
+        self.inbox.add([Incoming(Message(b"m"), place, place) for place in places])
+
+    def take(self, most: int = 10) -> list[Entry]:
+        """Ask, let the pump tell the driver, and take what there is then."""
+        self.inbox._isolation.ask()
+        self.tell()
+        return self.inbox.next(most, 0.0)
+
+    def tell(self) -> None:
+        self.ledger.tell(self, self.inbox.take())  # type: ignore[arg-type]
+        self.inbox.told(0)
+
+    def leave(self) -> Place:
+        """Close in an orderly way; what the next one finds."""
+        self.inbox.close()
+        self.inbox.leave()
+        self.tell()
+        return self.stored
+
+
+def offsets(entries: list[Entry]) -> list[int]:
+    return [entry.token.offset for entry in entries]
+
+
+def dead_with(*held: int, at: int = 0, note: str = "") -> Place:
+    """What is stored when one that stood at ``at`` has died with these in its hands."""
+    reader = Reader(Place(at, note))
+    reader.arrive(*held)
+    assert offsets(reader.take()) == list(held)
+    return reader.stored
+
+
+def test_nothing_is_handed_out_before_it_is_noted_that_somebody_stands_there() -> None:
+    """Else a message that kills at once would do so for ever."""
+    reader = Reader(Place(0))
+    reader.stores = False
+    reader.arrive(0, 1)
+    assert reader.take() == []
+    reader.stores = True
+    assert offsets(reader.take()) == [0, 1]
+
+
+def test_what_may_have_killed_comes_alone_and_the_rest_behind_it() -> None:
+    """Each with one loss, which ends nothing; what lies beyond the window comes as ever."""
+    reader = Reader(dead_with(0, 1))
+    reader.arrive(0, 1, 2, 3)
+    assert reader.inbox.room() == 0
+    for offset in range(4):
+        (suspect,) = reader.take()
+        assert (suspect.token.offset, suspect.lost, suspect.attempts) == (offset, 1, 1)
+        assert reader.take() == []
+        reader.inbox.settle(suspect, Verdict.ACK)
+    reader.arrive(4, 5)
+    assert [entry.lost for entry in reader.take()] == [0, 0]
+
+
+def test_a_further_death_counts_for_what_was_handed_out() -> None:
+    """And for nothing behind it: the next reader takes that as before."""
+    reader = Reader(dead_with(0, 1, 2))
+    reader.arrive(0, 1, 2)
+    reader.inbox.settle(reader.take()[0], Verdict.ACK)
+    assert offsets(reader.take()) == [1]
+    for deaths in (2, 3):
+        reader = Reader(reader.stored)
+        reader.arrive(1, 2)
+        (killer,) = reader.take()
+        assert (killer.token.offset, killer.lost, killer.attempts) == (1, deaths, deaths + 1)
+    reader.inbox.settle(killer, Verdict.DISCARD)
+    (next_one,) = reader.take()
+    assert (next_one.token.offset, next_one.lost) == (2, 1)
+
+
+def test_deaths_without_work_count_nothing() -> None:
+    """However often an idle reader dies, and one that had another partition's suspect in hand."""
+    place = Place(7)
+    for _ in range(5):
+        reader = Reader(place)
+        reader.tell()
+        place = reader.stored
+    reader = Reader(place)
+    reader.arrive(7)
+    for _ in range(5):  # nobody asks
+        reader.tell()
+        reader = Reader(reader.stored)
+        reader.arrive(7)
+    assert [entry.lost for entry in reader.take()] == [1]
+
+
+def test_who_leaves_in_an_orderly_way_costs_nothing() -> None:
+    """Also with a message in hand; and what was known of it before stays known."""
+    reader = Reader(Place(0))
+    reader.arrive(0)
+    assert offsets(reader.take()) == [0]
+    assert (reader.leave(), reader.stored.note) == (0, "")
+    once = dead_with(0)
+    reader = Reader(dead_with(0, note=once.note))
+    reader.arrive(0)
+    assert [entry.lost for entry in reader.take()] == [2]
+    reader = Reader(reader.leave())
+    reader.arrive(0)
+    assert [entry.lost for entry in reader.take()] == [2]
+
+
+def test_a_consumer_knows_its_own_note_after_a_cut() -> None:
+    """It has not died, so nothing is lost."""
+    reader = Reader(Place(0))
+    reader.arrive(0)
+    reader.take()
+    reader.inbox.disconnected()
+    reader.ledger = LogLedger()
+    reader.inbox.connected(reader.ledger, lambda: None, ready=False)
+    reader.inbox.assigned([0], {0: reader.stored})
+    reader.arrive(0)
+    assert [entry.lost for entry in reader.take()] == [0]
+
+
+def test_who_collects_gets_suspects_together_and_they_share_their_deaths() -> None:
+    """A thread that holds one and asks for more is not left waiting."""
+    reader = Reader(dead_with(0, 1, 2))
+    reader.arrive(0, 1, 2)
+    assert offsets(reader.take()) == [0]
+    reader.inbox._clock = lambda: INSIST_S
+    assert reader.take() == []
+    assert offsets(reader.take()) == [1, 2]
+    reader = Reader(reader.stored)
+    reader.arrive(0, 1, 2, 3)
+    assert [entry.lost for entry in reader.ledger.entries()] == [2, 2, 2, 1]
+
+
+def test_a_seek_keeps_the_note_and_begins_anew() -> None:
+    """What is read again after it is no suspect, and the death of its reader is still noticed."""
+    reader = Reader(dead_with(5, at=5))
+    reader.arrive(5)
+    reader.inbox.settle(reader.take()[0], Verdict.ACK)
+    reader.tell()
+    reader.inbox.forget()
+    reader.arrive(0, 1)
+    assert [entry.lost for entry in reader.take()] == [0, 0]
+    reader = Reader(reader.stored)
+    reader.arrive(6)
+    assert [entry.lost for entry in reader.take()] == [1]
+
+
+@pytest.mark.parametrize("note", ["", "ours", "gearshift", "gearshift x 1 2 3 4", "\x00" * 200])
+def test_what_others_wrote_beside_a_position_says_nothing(note: str) -> None:
+    """Their tools may read in the same group."""
+    reader = Reader(Place(0, note))
+    reader.arrive(0)
+    assert [entry.lost for entry in reader.take()] == [0]
