@@ -25,7 +25,7 @@ def letters(world: World) -> dict[object, int]:
     """Values and attempts of the dead letters."""
     with world.open().consumer(f"{world.channel}.dead") as consumer:
         consumer.ready()
-        found = list(consumer.iterate(idle_timeout_s=1.0))
+        found = list(consumer.iterate(idle_timeout_s=3.0))
         return {one.value: int(str(one.headers["dead-letter-attempts"])) for one in found}
 
 

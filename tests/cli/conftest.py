@@ -93,7 +93,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, what is not there at once is not waited for: no server needs it."""
     for module in ("peek", "dlq"):
-        monkeypatch.setattr(f"gearshift.cli.{module}._IDLE_S", 0.2)
+        monkeypatch.setattr(f"gearshift.cli.{module}._IDLE_S", 1.0)
 
 
 @pytest.fixture

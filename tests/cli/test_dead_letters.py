@@ -168,10 +168,10 @@ def test_one_who_looks_on_sees_whom_it_was_redriven_to(run: Run) -> None:
     """The header shows in a replay; only consumers of other groups settle it unseen."""
     _kill("events", 1)
     run("dlq", "redrive", "events", "--yes")
-    shown = records(run("replay", "events", "--idle", "0.2").stdout)
+    shown = records(run("replay", "events", "--idle", "2").stdout)
     assert [record["headers"].get("redrive-group") for record in shown] == [None, "default"]
     with gearshift.open() as bus, bus.consumer("events", group="new") as inbox:
-        assert len(list(inbox.iterate(idle_timeout_s=0.5))) == 1  # the original, not the copy
+        assert len(list(inbox.iterate(idle_timeout_s=2.0))) == 1  # the original, not the copy
 
 
 def test_a_stream_is_not_redriven_in_part(run: Run) -> None:
@@ -193,8 +193,8 @@ def test_what_cannot_be_stored_stays_dead(channel: str, monkeypatch: pytest.Monk
                 gearshift.Producer, "send_many", lambda self, values, **_: [refusal for _ in values]
             )
             with pytest.raises(PublishRefused):
-                redrive(bus, channel, idle_timeout_s=0.2)
-        assert redrive(bus, channel, idle_timeout_s=0.2).moved == 1
+                redrive(bus, channel, idle_timeout_s=1.0)
+        assert redrive(bus, channel, idle_timeout_s=1.0).moved == 1
 
 
 def test_a_letter_that_dies_again_meanwhile_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,16 +202,16 @@ def test_a_letter_that_dies_again_meanwhile_is_left(monkeypatch: pytest.MonkeyPa
     _kill("orders", 1)
     monkeypatch.setattr("gearshift.redrive.time.time_ns", lambda: 0)
     with gearshift.open() as bus:
-        assert redrive(bus, "orders", idle_timeout_s=0.2).moved == 0
+        assert redrive(bus, "orders", idle_timeout_s=1.0).moved == 0
 
 
 def test_redrive_never_makes_a_channel(channel: str) -> None:
     """Neither the dead-letter channel nor one for the dead letters' dead letters."""
     with gearshift.open() as bus, pytest.raises(UnknownChannel):
-        redrive(bus, channel, idle_timeout_s=0.2)
+        redrive(bus, channel, idle_timeout_s=1.0)
     _kill(channel, 1)
     with gearshift.open() as bus:
-        redrive(bus, channel, idle_timeout_s=0.2)
+        redrive(bus, channel, idle_timeout_s=1.0)
         assert not bus.exists(f"{channel}.dead.dead")
 
 

@@ -100,7 +100,7 @@ def test_replay_prints_all_and_touches_no_position(run: Run) -> None:
     with gearshift.open() as bus, bus.consumer("events", group="billing") as inbox:
         inbox.receive(timeout_s=10)[0].ack()
     for _ in range(2):
-        assert sorted(map(str, _values(run("replay", "events", "--idle", "0.3").stdout))) == [
+        assert sorted(map(str, _values(run("replay", "events", "--idle", "2").stdout))) == [
             "1", "2", "3"
         ]  # fmt: skip
     with gearshift.open() as bus:
@@ -112,7 +112,7 @@ def test_replay_from_an_offset(run: Run) -> None:
     sent = records(run("send", "events", input=lines(list(range(20)))).stdout)
     place = sent[0]["position"]["partition"]
     run("send", "events", "--envelope", input=lines([{"value": n, "key": "k"} for n in range(9)]))
-    printed = records(run("replay", "events", "--from", f"{place}:1", "--idle", "0.3").stdout)
+    printed = records(run("replay", "events", "--from", f"{place}:1", "--idle", "2").stdout)
     assert printed
     assert {record["position"]["partition"] for record in printed} == {place}
     assert min(record["position"]["offset"] for record in printed) == 1
@@ -124,7 +124,7 @@ def test_replay_from_a_moment(run: Run) -> None:
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     for where, expected in ((past, [1]), ("1h", [1]), (ahead, [])):
-        result = run("replay", "events", "--from", where, "--idle", "0.3")
+        result = run("replay", "events", "--from", where, "--idle", "2")
         assert result.exit_code == 0, result.stderr
         assert _values(result.stdout) == expected
 
@@ -138,7 +138,7 @@ def test_replay_at_most(run: Run) -> None:
 def test_what_is_replayed_can_be_sent(run: Run) -> None:
     """Lines of replay are lines of send --envelope."""
     run("send", "events", "--header", "a=b", input='{"n": 1}\n')
-    printed = run("replay", "events", "--idle", "0.3").stdout
+    printed = run("replay", "events", "--idle", "2").stdout
     assert run("send", "orders", "--envelope", input=printed).exit_code == 0
     (peeked,) = records(run("peek", "orders").stdout)
     assert (peeked["value"], peeked["headers"]) == ({"n": 1}, {"a": "b"})

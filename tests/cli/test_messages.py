@@ -16,7 +16,7 @@ from gearshift.message import Receipt
 
 
 def _tail(run: Run, channel: str = "events") -> list[dict[str, object]]:
-    result = run("tail", channel, "--from", "earliest", "--idle", "1")
+    result = run("tail", channel, "--from", "earliest", "--idle", "2")
     assert result.exit_code == 0, result.stderr
     return records(result.stdout)
 

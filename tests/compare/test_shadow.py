@@ -168,7 +168,7 @@ def test_the_live_group_and_its_messages_are_untouched() -> None:
     with gearshift.open() as bus:
         assert not bus.exists("billed")
         with bus.consumer("orders", group="billing") as consumer:
-            left = [delivery.value["n"] for delivery in consumer.iterate(idle_timeout_s=0.5)]
+            left = [delivery.value["n"] for delivery in consumer.iterate(idle_timeout_s=2.0)]
     assert len(left) == MESSAGES - 10
 
 
@@ -293,7 +293,7 @@ def test_a_live_queue_is_seen_as_it_flows_and_nobody_misses_anything() -> None:
         found = rehearse("service:bill", channel="tasks", messages=10)
     assert shadow.judge(found).verdict == "safe"
     with gearshift.open() as bus, bus.consumer("tasks") as consumer:
-        waiting = [delivery.value["n"] for delivery in consumer.iterate(idle_timeout_s=0.5)]
+        waiting = [delivery.value["n"] for delivery in consumer.iterate(idle_timeout_s=2.0)]
     assert waiting == list(range(len(waiting)))
     assert len(waiting) > 10
 

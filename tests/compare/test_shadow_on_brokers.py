@@ -99,7 +99,7 @@ def test_a_live_queue_on_rabbitmq_for_a_stream_on_kafka(channel: str, rabbitmq: 
     assert result.verdict == "safe", result.sentence
     with gearshift.open(profile="rabbit") as bus, bus.consumer(channel) as consumer:
         waiting = []
-        for delivery in consumer.iterate(idle_timeout_s=1.0):
+        for delivery in consumer.iterate(idle_timeout_s=3.0):
             waiting.append((delivery.value["n"], delivery.redelivered))
             delivery.ack()
     assert waiting == [(number, False) for number in range(sent[0])]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
+from support.waiting import ack_all, drain, take
 
 import gearshift
 from gearshift import Capabilities, Start, StartAt, errors
@@ -16,8 +18,6 @@ from gearshift.embedded.memory.admin import MemoryAdmin
 from gearshift.embedded.sqlite.admin import SqliteAdmin
 
 from .conftest import CHANNELS, Open
-
-IDLE_S = 0.4
 
 
 class Order(msgspec.Struct):
@@ -29,21 +29,12 @@ class Plain:
     n: int
 
 
-def drain(consumer: gearshift.Consumer) -> list:
-    """Receive and ack everything that is there."""
-    values = []
-    for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
-        values.append(delivery.value)
-        delivery.ack()
-    return values
-
-
 def test_every_group_gets_every_message_in_order(bus: gearshift.Bus) -> None:
     """A queue fans out to its groups; what was sent before a consumer came waits for it."""
     bus.producer("orders").send_many(range(50))
     for group in ("billing", "audit"):
         with bus.consumer("orders", group=group) as consumer:
-            assert drain(consumer) == list(range(50))
+            assert drain(consumer, 50) == list(range(50))
 
 
 def test_members_of_a_group_share_its_messages(bus: gearshift.Bus) -> None:
@@ -52,11 +43,13 @@ def test_members_of_a_group_share_its_messages(bus: gearshift.Bus) -> None:
     second = bus.consumer("orders", group="audit", prefetch=5)
     bus.producer("orders").send_many(range(200))
     got: list[int] = []
-    threads = [threading.Thread(target=lambda c=c: got.extend(drain(c))) for c in (first, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    def work(consumer: gearshift.Consumer) -> None:
+        while len(got) < 200:
+            got.extend(ack_all(consumer.receive(timeout_s=0.2)))
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(work, [first, second]))
     assert Counter(got) == Counter(range(200))
 
 
@@ -70,9 +63,9 @@ def test_a_retried_message_comes_again_with_a_higher_attempt(
     with bus.consumer(channel, group=group) as consumer:
         consumer.ready()
         producer.send(b"\xff\x00", key="k", headers={"a": "1", "b": b"\x80", "c": 7, "d": True})
-        first = consumer.receive(timeout_s=5)[0]
+        first = consumer.receive(timeout_s=30)[0]
         first.retry()
-        again = consumer.receive(timeout_s=5)[0]
+        again = consumer.receive(timeout_s=30)[0]
         assert again.message == first.message
         assert (first.attempt, again.attempt) == (1, 2)
         assert again.redelivered
@@ -89,17 +82,19 @@ def test_attempts_are_bounded_and_end_in_the_dead_letters(bus: gearshift.Bus, ch
         producer.send({"n": 2}, key="k")
         outcomes = []
         values = []
-        for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
+        for _ in range(4):
+            (delivery,) = take(consumer, 1)
             values.append(delivery.value["n"])
             if delivery.value["n"] == 1:
                 delivery.retry()
                 outcomes.append(delivery.outcome)
             else:
                 delivery.ack()
+        assert drain(consumer, 0) == []
     assert outcomes == ["retry", "retry", "reject"]
     assert values.count(2) == 1
     with bus.consumer(f"{channel}.dead") as dead:
-        letter = dead.receive(timeout_s=5)[0]
+        letter = dead.receive(timeout_s=30)[0]
         letter.ack()
         assert letter.id == sent.id
         assert letter.value == {"n": 1}
@@ -115,7 +110,8 @@ def test_on_a_stream_a_retried_message_holds_its_key_and_no_other(bus: gearshift
     )
     seen = []
     with bus.consumer("events", group="g") as consumer:
-        for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
+        for _ in range(5):
+            (delivery,) = take(consumer, 1)
             seen.append(tuple(delivery.value))
             if delivery.value == ["a", 1] and delivery.attempt == 1:
                 delivery.retry(0.2)
@@ -132,13 +128,13 @@ def test_a_position_never_passes_an_unsettled_message(bus: gearshift.Bus) -> Non
     consumer = bus.consumer("events", group="g")
     deliveries = []
     while len(deliveries) < 10:
-        deliveries += consumer.receive(10, timeout_s=5)
+        deliveries += consumer.receive(10, timeout_s=30)
     for delivery in deliveries:
         if delivery.value != 4:
             delivery.ack()
     assert consumer.close() == [deliveries[4].id]
     with bus.consumer("events", group="g") as second:
-        assert drain(second) == [4, 5, 6, 7, 8, 9]
+        assert drain(second, 6) == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
@@ -146,15 +142,15 @@ def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
     receipts = bus.producer("events").send_many(range(20), key=lambda _: "k")
     place = receipts[15].position
     with bus.consumer("events", group="g") as consumer:
-        assert drain(consumer) == list(range(20))
+        assert drain(consumer, 20) == list(range(20))
         consumer.seek(Start())
-        assert drain(consumer) == list(range(20))
+        assert drain(consumer, 20) == list(range(20))
         consumer.seek(Start(StartAt.OFFSET, {place.partition: place.offset}))
-        assert drain(consumer) == [15, 16, 17, 18, 19]
+        assert drain(consumer, 5) == [15, 16, 17, 18, 19]
         consumer.seek(Start(StartAt.LATEST))
-        assert drain(consumer) == []
+        assert drain(consumer, 0) == []
     with bus.consumer("events", group="late", start="latest") as late:
-        assert drain(late) == []
+        assert drain(late, 0) == []
 
 
 def test_prefetch_withholds(bus: gearshift.Bus) -> None:
@@ -163,22 +159,22 @@ def test_prefetch_withholds(bus: gearshift.Bus) -> None:
     with bus.consumer("orders", group="audit", prefetch=2) as consumer:
         held = []
         while len(held) < 2:
-            held += consumer.receive(5, timeout_s=5)
+            held += consumer.receive(5, timeout_s=30)
         assert consumer.receive(5, timeout_s=0.3) == []
         held[0].ack()
-        assert [delivery.value for delivery in consumer.receive(5, timeout_s=5)] == [2]
+        assert [delivery.value for delivery in consumer.receive(5, timeout_s=30)] == [2]
 
 
 def test_unsettled_work_returns_when_its_consumer_closes(bus: gearshift.Bus) -> None:
     """Close names what was in hand; another consumer gets it, and what was only buffered."""
     sent = bus.producer("orders").send_many(range(3))
     first = bus.consumer("orders", group="audit")
-    delivery = first.receive(timeout_s=5)[0]
+    delivery = first.receive(timeout_s=30)[0]
     assert first.close() == [sent[0].id]
     with pytest.raises(errors.StaleDelivery):
         delivery.ack()
     with bus.consumer("orders", group="audit") as second:
-        assert sorted(drain(second)) == [0, 1, 2]
+        assert sorted(drain(second, 3)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", [Order, Plain])
@@ -188,7 +184,7 @@ def test_payloads_are_typed(bus: gearshift.Bus, kind: type) -> None:
     producer.send(kind(n=7))
     producer.send({"n": "seven"})
     with bus.consumer("orders", group="audit", value_type=kind) as consumer:
-        good, bad = consumer.receive(timeout_s=5)[0], consumer.receive(timeout_s=5)[0]
+        good, bad = consumer.receive(timeout_s=30)[0], consumer.receive(timeout_s=30)[0]
         assert good.value == kind(n=7)
         with pytest.raises(errors.DecodeError, match="Expected `int`"):
             _ = bad.value
@@ -204,7 +200,7 @@ def test_send_many_gives_a_result_per_message(bus: gearshift.Bus) -> None:
     results = producer.send_many([1, object(), 3], raise_on_error=False)
     assert isinstance(results[1], errors.EncodeError)
     with bus.consumer("orders", group="audit") as consumer:
-        assert drain(consumer) == [1, 3, 1, 3]
+        assert drain(consumer, 4) == [1, 3, 1, 3]
 
 
 def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:
@@ -213,7 +209,7 @@ def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:
     with bus.consumer("orders", ephemeral=True) as tail:
         tail.ready()
         producer.send_many(range(3))
-        assert drain(tail) == [0, 1, 2]
+        assert drain(tail, 3) == [0, 1, 2]
     assert [status.group for status in bus.groups("orders")] == ["billing", "audit"]
     assert [status.ready for status in bus.groups("orders")] == [3, 3]
 
@@ -225,22 +221,20 @@ def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus
     lock, active, order = threading.Lock(), Counter(), {}
     overlaps = []
 
-    def work() -> None:
-        for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
-            with lock:
-                active[delivery.key] += 1
-                if active[delivery.key] > 1:
-                    overlaps.append(delivery.key)
-                order.setdefault(delivery.key, []).append(delivery.value)
-            with lock:
-                active[delivery.key] -= 1
-            delivery.ack()
+    def work(_: int) -> None:
+        while sum(map(len, order.values())) < 400:
+            for delivery in consumer.receive(timeout_s=0.2):
+                with lock:
+                    active[delivery.key] += 1
+                    if active[delivery.key] > 1:
+                        overlaps.append(delivery.key)
+                    order.setdefault(delivery.key, []).append(delivery.value)
+                with lock:
+                    active[delivery.key] -= 1
+                delivery.ack()
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
     assert not overlaps
     assert order == {f"k{k}": list(range(k, 400, 5)) for k in range(5)}
 
@@ -254,7 +248,9 @@ def test_channels_do_not_meet(bus: gearshift.Bus) -> None:
     producers[names[0]].send("last")
     for name in names:
         with bus.consumer(name, create=True) as consumer:
-            assert drain(consumer) == [name] * 3 + ["last"] * (name == names[0])
+            assert drain(consumer, 3 + (name == names[0])) == [name] * 3 + ["last"] * (
+                name == names[0]
+            )
 
 
 def test_what_the_server_gives_is_what_counts_once_connected(

@@ -74,13 +74,13 @@ def test_deliveries_are_counted_by_outcome(bus: gearshift.Bus, channel: str, gro
     """On a queue as on a stream, where retries stay in hand."""
     bus.producer(channel).send_many(range(4))
     with bus.consumer(channel, group=group) as consumer:
-        first, second, third, fourth = (consumer.receive(timeout_s=5)[0] for _ in range(4))
+        first, second, third, fourth = (consumer.receive(timeout_s=30)[0] for _ in range(4))
         now = receiving(bus, channel, group)
         assert (now.delivered, now.unsettled, now.consumers) == (4, 4, 1)
         first.ack()
         second.retry(delay_s=0.0)
         third.reject("no")
-        again = consumer.receive(timeout_s=5)[0]
+        again = consumer.receive(timeout_s=30)[0]
         assert again.id == second.id
         again.ack()
         fourth.ack()
@@ -97,7 +97,7 @@ def test_ephemeral_consumers_are_counted_together(bus: gearshift.Bus) -> None:
         with bus.consumer("orders", ephemeral=True) as consumer:
             consumer.ready()
             bus.producer("orders").send({})
-            consumer.receive(timeout_s=5)[0].ack()
+            consumer.receive(timeout_s=30)[0].ack()
     assert receiving(bus, "orders", None).settled == {"ack": 3}
 
 
@@ -133,7 +133,7 @@ def test_a_consumer_that_settles_nothing_has_stalled(
     monkeypatch.setattr(health, "STALLED_AFTER_S", 0.2)
     bus.producer("orders").send_many(range(3))
     consumer = bus.consumer("orders", group="billing", prefetch=2)
-    held = [consumer.receive(timeout_s=5)[0] for _ in range(2)]
+    held = [consumer.receive(timeout_s=30)[0] for _ in range(2)]
     assert health.problems(bus) == []
     time.sleep(0.3)
     (problem,) = health.problems(bus)

@@ -89,7 +89,7 @@ def test_metrics_tell_what_was_sent_received_and_handled(bus: gearshift.Bus) -> 
 def test_lag_is_told_of_configured_channels(bus: gearshift.Bus) -> None:
     bus.producer("events").send_many(range(7))
     with bus.consumer("events", group="late") as consumer:
-        consumer.receive(timeout_s=5)[0].ack()
+        consumer.receive(timeout_s=30)[0].ack()
         consumer.flush()
         with TelemetryServer(bus, "127.0.0.1", 0) as server:
             deadline = time.monotonic() + 10
@@ -162,7 +162,7 @@ def test_health_is_a_status_and_says_why(
         monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
         bus.producer("orders").send(1)
         consumer = bus.consumer("orders", group="billing", prefetch=1)
-        consumer.receive(timeout_s=5)
+        consumer.receive(timeout_s=30)
         time.sleep(0.01)
         status, text = get(server.port, "/healthz")
         assert status == 503

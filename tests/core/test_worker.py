@@ -52,7 +52,7 @@ def test_every_outcome_of_a_handler(bus: gearshift.Bus, channel: str) -> None:
     assert calls.count(3) == 2
     with bus.consumer(f"{channel}.dead") as dead:
         reasons = []
-        for letter in dead.iterate(idle_timeout_s=0.4):
+        for letter in dead.iterate(idle_timeout_s=2.0):
             reasons.append(str(letter.headers["dead-letter-reason"]))
             letter.ack()
     assert len(reasons) == 3
@@ -100,7 +100,7 @@ def test_stop_drains_and_names_what_it_could_not_finish(bus: gearshift.Bus) -> N
     report = worker.stop(drain_timeout_s=0.2)
     assert report.unfinished == [receipt.id]
     with bus.consumer("orders", group="audit") as consumer:
-        assert consumer.receive(timeout_s=5)[0].id == receipt.id
+        assert consumer.receive(timeout_s=30)[0].id == receipt.id
     release.set()
 
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.waiting import drain
 
 import gearshift
 from gearshift import errors
@@ -259,7 +260,7 @@ def test_a_full_disk_refuses_the_message_and_keeps_the_rest(
     assert caught.value.retryable
     producer.send("after")
     with bus.consumer("work", group="workers") as consumer:
-        assert [d.value for d in consumer.iterate(idle_timeout_s=1.0)] == ["before", "after"]
+        assert drain(consumer, 2) == ["before", "after"]
 
 
 def test_a_file_that_is_deleted_while_open_is_noticed(bus: gearshift.Bus, database: Path) -> None:

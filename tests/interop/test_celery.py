@@ -86,7 +86,7 @@ def test_a_task_that_failed_in_gearshift_runs_in_celery_as_it_was_sent(
             if end == "redriven":
                 delivery.reject("not ours")
         if end == "redriven":
-            assert redrive(bus, "tasks", idle_timeout_s=1.0).moved == 1
+            assert redrive(bus, "tasks", idle_timeout_s=3.0).moved == 1
     with celery(broker, queue, "work") as worker:
         assert line(worker) == "ready"
         ran = line(worker)

@@ -123,7 +123,7 @@ def one(consumer: gearshift.Consumer[Any]) -> gearshift.Delivery[Any]:
 
 def redriven(bus: gearshift.Bus, name: str) -> None:
     """Bring back the one dead letter of ``name``."""
-    assert redrive(bus, name, idle_timeout_s=1.0).moved == 1
+    assert redrive(bus, name, idle_timeout_s=3.0).moved == 1
 
 
 @pytest.mark.parametrize("retries", [(), (0.0,), (0.2, 0.0, 0.2)], ids=["reject", "now", "later"])
@@ -272,7 +272,7 @@ def test_any_key_comes_back(open_bus: OpenBus, name: str, key: str | bytes) -> N
             delivery = one(consumer)
             assert delivery.key == key
             delivery.reject("no")
-    assert redrive(bus, name, idle_timeout_s=1.0).moved == 2
+    assert redrive(bus, name, idle_timeout_s=3.0).moved == 2
     with bus.consumer(name) as consumer:
         assert {one(consumer).key for _ in range(2)} == {key}
 
@@ -297,7 +297,7 @@ def test_a_routing_key_that_all_share_is_not_their_key(
         assert {delivery.key for delivery in deliveries} == {None}
         for delivery in deliveries:
             delivery.reject("no")
-    assert redrive(bus, name, idle_timeout_s=1.0).moved == 8
+    assert redrive(bus, name, idle_timeout_s=3.0).moved == 8
     with bus.consumer(name) as consumer:
         back = [one(consumer) for _ in range(8)]
         assert [delivery.body for delivery in back] == [b"%d" % number for number in range(8)]

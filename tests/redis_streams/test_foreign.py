@@ -51,7 +51,7 @@ def test_a_redriven_entry_is_the_one_that_came(
         bus.producer(name).send(delivery.message)
         delivery.reject("no")
         one(consumer).ack()
-    assert redrive(bus, name, idle_timeout_s=1.0).moved == 1
+    assert redrive(bus, name, idle_timeout_s=3.0).moved == 1
     answer: Any = raw.xrange(stream)
     assert [list(fields.items()) for _, fields in answer] == [list(entry.items())] * 3
 

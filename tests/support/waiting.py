@@ -37,6 +37,13 @@ def take(consumer: gearshift.Consumer, count: int) -> list[gearshift.Delivery]:
     return deliveries
 
 
+def drain(consumer: gearshift.Consumer, count: int) -> list[object]:
+    """Values of the next ``count`` deliveries, each acked; no other comes."""
+    values = [value for _ in range(count) for value in ack_all(take(consumer, 1))]
+    assert consumer.receive(timeout_s=0.2) == []
+    return values
+
+
 def ack_all(deliveries: Iterable[gearshift.Delivery]) -> list[object]:
     """Ack them; their values."""
     values = []

@@ -129,7 +129,7 @@ def test_killed_halfway_and_run_again_nothing_is_lost(bus: gearshift.Bus) -> Non
         _reject(bus, group, len(ids))
     killed = subprocess.run([sys.executable, "-c", KILLED], timeout=120)
     assert killed.returncode == -9
-    redrive(bus, "orders", idle_timeout_s=HELD_BY_THE_DEAD_S.get(bus.backend, 1.0))
+    redrive(bus, "orders", idle_timeout_s=HELD_BY_THE_DEAD_S.get(bus.backend, 3.0))
     for group in GROUPS:
         got = _take_all(bus, group, ids)
         assert max(got.values()) <= (1 if group == "mail" else 2)  # mail has rejected nothing
