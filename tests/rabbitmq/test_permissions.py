@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,10 +146,19 @@ def test_retries_that_may_not_be_stored_count_wait_and_end(
     raw.queue_delete(dead)
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.5], ids=["at-once", "later"])
 def test_lost_messages_that_may_not_be_set_aside_are_taken_all_the_same(
-    rabbitmq: RabbitMQ, open_bus: OpenBus, raw: BlockingChannel, user: User, name: str
+    rabbitmq: RabbitMQ,
+    open_bus: OpenBus,
+    raw: BlockingChannel,
+    user: User,
+    name: str,
+    wait_s: float,
 ) -> None:
-    """By a user who may only read: one by one from this consumer, without going back and forth."""
+    """By a user who may only read: one by one, in order, without going back and forth.
+
+    Also if they are there long before somebody asks for one.
+    """
     user.change("add", "may read")
     raw.queue_declare(name, durable=True)
     for number in range(3):
@@ -162,6 +172,8 @@ def test_lost_messages_that_may_not_be_set_aside_are_taken_all_the_same(
         f'[channels.c]\ndead_letter = false\nnative.rabbitmq = {{ queue = "{name}" }}', url=user.url
     )
     with bus.consumer("c") as consumer:
+        assert until(lambda: ready_in(raw, name) == 0)
+        time.sleep(wait_s)
         for number in range(3):
             (delivery,) = consumer.receive(timeout_s=20)
             assert (delivery.body, delivery.redelivered) == (b"%d" % number, True)

@@ -131,10 +131,8 @@ class Publisher(Generic[T]):
             return False
         if link.connection.unsent_bytes() > _TURN_BYTES:
             return False  # the loop wakes as soon as the socket takes more
-        if self._prepare is not None:
-            self._prepare_first(link, self._prepare)
-        if not self._queue:
-            return False
+        if self._prepare is not None and not self._is_prepared(link, self._prepare):
+            return bool(self._queue)
         if self._confirms is None:
             self._confirms = Confirms(link, self._target, self._report)
         if not self._confirms.ready(self._queue[0]):
@@ -156,7 +154,8 @@ class Publisher(Generic[T]):
             if self._prepare is not None:
                 break  # the next batch has to be prepared first
 
-    def _prepare_first(self, link: Link, prepare: Callable[[Link, Sequence[T]], None]) -> None:
+    def _is_prepared(self, link: Link, prepare: Callable[[Link, Sequence[T]], None]) -> bool:
+        """Prepare the first batch. False if it was refused, and the one behind it is the first."""
         batch = self._queue[0]
         try:
             prepare(link, batch.items[batch.written :])
@@ -165,6 +164,8 @@ class Publisher(Generic[T]):
                 raise
             self._queue.popleft()
             self._refuse(batch, error)
+            return False
+        return True
 
     def _report(self, batch: Batch[T], outcomes: list[Outcome]) -> None:
         try:

@@ -12,7 +12,7 @@ An adopted queue has none beside it: there a suspect is stored again at the queu
 from __future__ import annotations
 
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +57,7 @@ class Suspects:
         self._on_end = on_end
         self._asked = False
         self._got: Incoming | None = None
-        self._kept: deque[Incoming] = deque()  # could not be stored
+        self._kept: list[Incoming] = []  # could not be stored, in the order in which they came
         self._is_unsure = False  # if the queue is there
         self._look_at = 0.0
         channel.add_callback(self._on_empty, [Basic.GetEmpty], one_shot=False)
@@ -72,7 +72,7 @@ class Suspects:
     def fetch(self) -> Incoming | None:
         """The next one if it has come, else have it come."""
         if self._kept:
-            return self._kept.popleft()
+            return self._kept.pop(0)
         if self._is_unsure:
             # Whoever may not store there may have found no queue, and asking for its first message
             # would close the AMQP channel.
@@ -90,7 +90,7 @@ class Suspects:
 
     def keep(self, one: Incoming) -> None:
         """Have ``one`` taken from here, alone like the others: it could not be stored."""
-        self._kept.append(one)
+        insort(self._kept, one, key=_tag)
         self._is_unsure = True
 
     def left(self) -> Incoming | None:
@@ -114,3 +114,8 @@ class Suspects:
     def _end(self) -> None:
         self.active = False
         self._on_end()
+
+
+def _tag(one: Incoming) -> int:
+    token: Token = one.token
+    return token.tag
