@@ -23,7 +23,7 @@ from gearshift.handling.lanes import Lanes
 from gearshift.handling.rate_limit import RateLimit
 from gearshift.ledger import Entry, Fate, Ledger, LogLedger, QueueLedger
 from gearshift.stats import ReceiveStats, Timings
-from gearshift.suspects import INSIST_S, Isolation, Mark
+from gearshift.suspects import INSIST_S, TURN, Isolation, Mark, Turn
 
 __all__ = ["Inbox"]
 
@@ -67,6 +67,7 @@ class Inbox:
         rate_limit: RateLimit | None = None,
         stats: ReceiveStats | None = None,
         clock: Callable[[], float] = time.monotonic,
+        turn: Turn = TURN,
     ) -> None:
         self._prefetch = prefetch
         self._prefetch_bytes = prefetch_bytes
@@ -77,11 +78,12 @@ class Inbox:
         self._changed = threading.Condition(self._lock)
         self._ledger: Ledger | None = None
         self._lanes = Lanes(serial_keys=serial_keys)
-        self._isolation = Isolation()
+        self._isolation = Isolation(turn, self)
+        self._ends_turn = False  # once the driver is told what the pump has taken
         self._name = secrets.token_hex(4)  # in notes: which consumer stands in a partition
         self._waiting: deque[Entry] = deque()  # of a log: suspects, and what came behind them
         self._going: list[Entry] = []  # of these, those that go out once that is noted
-        self._alone: Entry | None = None  # the suspect that went out last
+        self._alone: Entry | None = None  # the suspect that went out last, in this consumer's turn
         self._owned: frozenset[int] = frozenset()  # partitions; empty on a queue
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
         self._news = 0  # settled since the pump last took
@@ -123,7 +125,8 @@ class Inbox:
                     raise self._error
                 now = self._clock()
                 self._warn_if_stalled(now)
-                insists = self._isolation.insist(self.unsettled, now)
+                held = self.unsettled - len(self._waiting) - len(self._going)
+                insists = self._isolation.insist(held, now)
                 if deadline is not None and now >= deadline:
                     return []
                 self._isolation.asking += 1
@@ -247,7 +250,9 @@ class Inbox:
             self._forget()
             self._ledger, self.wake, self._ready = None, lambda: None, False
             self._owned = frozenset()
+            self._alone = None
             self._changed.notify_all()
+        self._isolation.end_turn()
 
     def cut_off(self, failure: GearshiftError) -> None:
         """There is no connection, and why; the pump tries again."""
@@ -286,6 +291,8 @@ class Inbox:
                 self._ledger.add(entry)
                 self._learn(entry.size)
                 if is_wanted:
+                    if self._isolation.active:
+                        self._alone = entry
                     self._lanes.push(entry)
                 else:
                     self._ledger.settle(entry, Verdict.RELEASE, 0.0)
@@ -308,7 +315,8 @@ class Inbox:
             self._return_what_waits_too_long(self._ledger)
             self._news = 0
             self._telling = True
-            if isinstance(self._ledger, LogLedger):
+            self._ends_turn = self._has_no_use_for_turn()
+            if isinstance(self._ledger, LogLedger) and not self._ends_turn:
                 self._choose_from_waiting(self._ledger)
             return self._ledger.take()
 
@@ -322,6 +330,10 @@ class Inbox:
                     self._lanes.push(entry)
                 self._going.clear()
             self._changed.notify_all()
+        if self._ends_turn:
+            self._ends_turn = False
+            self._isolation.end_turn()
+            self.wake()  # there may be more
 
     def leave(self) -> None:
         """The driver is about to be closed in an orderly way: the next ``take`` says so."""
@@ -439,11 +451,21 @@ class Inbox:
             if entry.lost:
                 ledger.hold(entry)
 
+    def _has_no_use_for_turn(self) -> bool:
+        """True if it has the process's turn and its suspect has ended, or none came."""
+        if not self._isolation.has_turn or not (self._alone is None or self._alone.has_ended):
+            return False
+        if self._alone is None:
+            self._isolation.active = False
+        self._alone = None
+        return True
+
     def _room(self, ledger: Ledger) -> int:
         if self._waiting or self._going:
             return 0
         if self._isolation.active and not self._isolation.together:
-            return self._isolation.room(ledger.unsettled)
+            is_log = isinstance(ledger, LogLedger)
+            return 0 if is_log else self._isolation.room(ledger.unsettled)
         return self._window_left(ledger)
 
     def _window_left(self, ledger: Ledger) -> int:

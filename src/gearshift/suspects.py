@@ -3,7 +3,8 @@
 Only what a handler was given is an attempt. A process that dies says nothing, and all that it held
 is *lost*: one message may have killed it, the others only lay there. So a lost message is a
 *suspect*, and a suspect is taken alone: its consumer holds nothing else meanwhile, and fetches it
-only when somebody asks for a message. If it is lost again, that was its own doing.
+only when somebody asks for a message; other consumers of the process hold no suspect at the same
+time, see ``Turn``. If it is lost again, that was its own doing.
 
 One loss therefore ends nothing, however many attempts there were before. From the second on every
 loss is an attempt, the first one included: a message that kills whoever takes it ends after
@@ -21,15 +22,19 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from gearshift.driver import Incoming, Place
 
-__all__ = ["INSIST_S", "Isolation", "Mark", "is_given_up"]
+__all__ = ["INSIST_S", "TURN", "TURN_S", "Isolation", "Mark", "Turn", "is_given_up"]
 
 #: A handler that kills at once is told apart in this time from one that collects.
 INSIST_S = 1.0
+
+#: So long others wait for the suspect of one; a handler may itself be waiting for them.
+TURN_S = 5.0
 
 _WRITTEN = re.compile(r"gearshift (-|[0-9a-f]+) (-?\d+) (\d+) (\d+) (\d+)")
 _NOWHERE = -1
@@ -40,13 +45,62 @@ def is_given_up(attempts: int, lost: int, max_attempts: int) -> bool:
     return attempts > max_attempts and lost != 1
 
 
+class Consumer(Protocol):
+    """One of the process's."""
+
+    def wake(self) -> None:
+        """Have it look again soon. Any thread."""
+
+
+class Turn:
+    """Whose suspect is worked on in this process: one consumer's at a time. From any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._holder: Consumer | None = None
+        self._until = 0.0
+        self._waiting: dict[Consumer, None] = {}  # in the order in which they came
+
+    def take(self, consumer: Consumer) -> bool:
+        """True if ``consumer`` has it now, for ``TURN_S``. Else it is woken when it is its turn."""
+        with self._lock:
+            now = self._clock()
+            if self._holder not in (None, consumer) and now < self._until:
+                self._waiting[consumer] = None
+                return False
+            self._waiting.pop(consumer, None)
+            self._holder, self._until = consumer, now + TURN_S
+            return True
+
+    def end(self, consumer: Consumer) -> None:
+        """``consumer`` has no suspect in hand any more, and wants none."""
+        with self._lock:
+            self._waiting.pop(consumer, None)
+            if self._holder is not consumer:
+                return
+            # Whoever waits longest has it for as long as a wake may take.
+            self._holder = next(iter(self._waiting), None)
+            self._until = self._clock() + INSIST_S
+            holder = self._holder
+        if holder is not None:
+            holder.wake()
+
+
+#: This process's.
+TURN = Turn()
+
+
 class Isolation:
     """Whether one consumer takes its messages one by one, because suspects are among them.
 
     The inbox locks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn, consumer: Consumer) -> None:
+        self._turn = turn
+        self._consumer = consumer
+        self.has_turn = False  # since it looked for a suspect
         self.active = False  # a suspect came last
         self.together = False  # and is handed out like others
         self.asking = 0  #: users that wait
@@ -65,9 +119,9 @@ class Isolation:
         self._polled = True
         return self.active
 
-    def insist(self, unsettled: int, now: float) -> bool:
+    def insist(self, held: int, now: float) -> bool:
         """A user looks in vain. True if it holds the suspect itself, so that it will get more."""
-        if not self.active or not unsettled or self._holder != threading.get_ident():
+        if not self.active or not held or self._holder != threading.get_ident():
             return False
         self.together |= now - self._given_at >= INSIST_S
         return True
@@ -79,7 +133,15 @@ class Isolation:
 
     def room(self, unsettled: int) -> int:
         """How many more may be received while ``active`` and not ``together``."""
-        return int((self._polled or self.asking > 0) and not unsettled)
+        if unsettled or not (self._polled or self.asking):
+            return 0
+        self.has_turn = self._turn.take(self._consumer)
+        return int(self.has_turn)
+
+    def end_turn(self) -> None:
+        """No suspect is in hand any more. Not with a lock held: it wakes who waits."""
+        self.has_turn = False
+        self._turn.end(self._consumer)
 
 
 class Mark:

@@ -38,10 +38,11 @@ _numbers = itertools.count()
 
 @dataclass
 class World:
-    """One fresh channel on one broker; ``open`` gives a client of its own, as a process has."""
+    """Two fresh channels on one broker; ``open`` gives a client of its own, as a process has."""
 
     config: Path
     channel: str
+    other: str
     semantics: str
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -50,9 +51,10 @@ class World:
 
     def close(self) -> None:
         bus = self.open()
-        for channel in (self.channel, f"{self.channel}.dead"):
-            with suppress(gearshift.errors.GearshiftError):
-                bus.delete(channel)
+        for channel in (self.channel, self.other):
+            for name in (channel, f"{channel}.dead"):
+                with suppress(gearshift.errors.GearshiftError):
+                    bus.delete(name)
         self._stack.close()
 
 
@@ -77,15 +79,19 @@ def new_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callab
     with ExitStack() as stack:
 
         def make(settings: str = "") -> World:
-            channel = f"a{os.getpid()}-{next(_numbers)}"
+            number = next(_numbers)
+            channel, other = f"a{os.getpid()}-{number}", f"b{os.getpid()}-{number}"
             config = tmp_path / f"{channel}.toml"
             groups = f'groups = ["{GROUP}"]' if semantics == "queue" else "partitions = 2"
             config.write_text(
                 f'profile = "p"\n[profiles.p]\n{profile.format(url=url, folder=tmp_path)}\n'
-                f'[channels.{channel}]\nsemantics = "{semantics}"\n{groups}\n{settings}\n'
-                f'[channels."{channel}.dead"]\nsemantics = "{semantics}"\n'
+                + "".join(
+                    f'[channels.{name}]\nsemantics = "{semantics}"\n{groups}\n{settings}\n'
+                    f'[channels."{name}.dead"]\nsemantics = "{semantics}"\n'
+                    for name in (channel, other)
+                )
             )
-            world = World(config, channel, semantics)
+            world = World(config, channel, other, semantics)
             stack.callback(world.close)
             return world
 

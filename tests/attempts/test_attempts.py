@@ -21,9 +21,9 @@ MESSAGES = 50
 RESTARTS = {"queue": 40, "stream": 5}
 
 
-def letters(world: World) -> dict[object, int]:
+def letters(world: World, channel: str = "") -> dict[object, int]:
     """Values and attempts of the dead letters."""
-    with world.open().consumer(f"{world.channel}.dead") as consumer:
+    with world.open().consumer(f"{channel or world.channel}.dead") as consumer:
         consumer.ready()
         found = list(consumer.iterate(idle_timeout_s=3.0))
         return {one.value: int(str(one.headers["dead-letter-attempts"])) for one in found}
@@ -57,15 +57,37 @@ def test_a_message_that_kills_its_process_ends_alone(
     """It is dead after max_attempts deaths; its twenty neighbours are handled once or twice."""
     world = new_world(f"max_attempts = {MAX_ATTEMPTS}")
     world.open().producer(world.channel).send_many(range(21))
-    log = tmp_path / "handled"
-    command = [sys.executable, handler.__file__, world.config, world.channel, GROUP, killer, log]
+    handled = _handled(world, killer, tmp_path / "handled")
+    assert handled.pop(str(killer)) == MAX_ATTEMPTS
+    assert len(handled) == 20
+    assert set(handled.values()) <= {1, 2}
+    assert letters(world) == {killer: MAX_ATTEMPTS}
+
+
+def test_it_takes_nothing_of_another_consumer_along(
+    new_world: Callable[[str], World], tmp_path: Path
+) -> None:
+    """A service has many handlers in one process: what those had in hand died with it once."""
+    world = new_world(f"max_attempts = {MAX_ATTEMPTS}")
+    bus = world.open()
+    bus.producer(world.channel).send(7)
+    bus.producer(world.other).send_many(range(8))
+    handled = _handled(world, 7, tmp_path / "handled", world.other)
+    assert handled.pop("7") == MAX_ATTEMPTS
+    assert len(handled) == 8
+    assert set(handled.values()) <= {1, 2}
+    assert letters(world) == {7: MAX_ATTEMPTS}
+    assert letters(world, world.other) == {}
+
+
+def _handled(world: World, killer: int, log: Path, other: str = "") -> Counter[str]:
+    """How often each message was handled, by processes that ``killer`` ends until it is dead."""
+    command = [
+        sys.executable, handler.__file__, world.config, world.channel, GROUP, killer, log, other
+    ]  # fmt: skip
     codes = []
     while not codes or codes[-1] == 9:
         codes.append(subprocess.run([str(word) for word in command], timeout=120).returncode)
         assert len(codes) <= MAX_ATTEMPTS + 1, "it does not end"
     assert codes == [9] * MAX_ATTEMPTS + [0]
-    handled = Counter(line.split()[0] for line in log.read_text().splitlines())
-    assert handled.pop(str(killer)) == MAX_ATTEMPTS
-    assert len(handled) == 20
-    assert set(handled.values()) <= {1, 2}
-    assert letters(world) == {killer: MAX_ATTEMPTS}
+    return Counter(line.split()[0] for line in log.read_text().splitlines())

@@ -12,15 +12,15 @@ from gearshift.driver import Incoming, Place, Verdict
 from gearshift.inbox import Inbox
 from gearshift.ledger import Entry, LogLedger, QueueLedger
 from gearshift.message import Message, Position
-from gearshift.suspects import INSIST_S, is_given_up
+from gearshift.suspects import INSIST_S, TURN_S, Turn, is_given_up
 
 
 class World:
     """An inbox on a clock that a waiting user cannot outlast."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn | None = None) -> None:
         self.now = 0.0
-        self.inbox = Inbox(10, clock=lambda: self.now)
+        self.inbox = Inbox(10, clock=lambda: self.now, turn=turn or Turn())
         self.ledger = QueueLedger(cumulative=False)
         self.inbox.connected(self.ledger, lambda: None, ready=True)
 
@@ -100,19 +100,93 @@ def test_who_collects_gets_more_after_a_while() -> None:
     assert [entry.token for entry in world.take()] == [2]
 
 
+def test_one_consumer_of_a_process_has_a_suspect_at_a_time() -> None:
+    """The other one is woken when the first one's is settled and the broker knows it."""
+    turn = Turn()
+    first, second = World(turn), World(turn)
+    woken: list[int] = []
+    second.inbox.wake = lambda: woken.append(1)
+    for world in (first, second):
+        world.inbox._isolation.active = True
+        world.take()
+    assert [first.inbox.room(), second.inbox.room()] == [1, 0]
+    first.arrive(1, lost=1)
+    (suspect,) = first.take()
+    first.told()
+    first.inbox.told(0)
+    assert second.inbox.room() == 0
+    first.inbox.settle(suspect, Verdict.ACK)
+    assert second.inbox.room() == 0
+    first.told()
+    assert second.inbox.room() == 0
+    woken.clear()
+    first.inbox.told(0)
+    assert woken == [1]
+    first.take()
+    assert [first.inbox.room(), second.inbox.room()] == [0, 1]
+
+
+def test_a_suspect_that_comes_out_of_turn_goes_back() -> None:
+    """Also if somebody asks for it; and a consumer to which none came does not keep the turn."""
+    turn = Turn()
+    first, second = World(turn), World(turn)
+    first.inbox._isolation.active = True
+    for world in (first, second):
+        world.take()
+    assert first.inbox.room() == 1
+    second.arrive(1, lost=1)
+    assert second.told() == {1: Verdict.RELEASE}
+    assert second.inbox.room() == 0
+    first.told()
+    first.inbox.told(0)
+    assert second.inbox.room() == 1
+    assert first.inbox.room() == 10  # it knows of none any more
+
+
+def test_a_handler_of_a_suspect_may_wait_for_another_consumer() -> None:
+    """After a while the other one has its suspect beside it."""
+    now = 0.0
+    turn = Turn(lambda: now)
+    first, second = World(turn), World(turn)
+    for world in (first, second):
+        world.inbox._isolation.active = True
+        world.take()
+    assert [first.inbox.room(), second.inbox.room()] == [1, 0]
+    first.arrive(1, lost=1)
+    now = TURN_S
+    assert second.inbox.room() == 1
+
+
+def test_the_turn_ends_with_the_connection() -> None:
+    """What was in hand will come again."""
+    turn = Turn()
+    first, second = World(turn), World(turn)
+    first.take()
+    first.arrive(1, lost=1)
+    first.take()
+    second.inbox._isolation.active = True
+    second.take()
+    assert second.inbox.room() == 0
+    first.inbox.disconnected()
+    assert second.inbox.room() == 1
+
+
 # ── on a log ──
 
 
 class Reader:
     """One that stands in partition 0 of a log, over what was stored of its predecessors."""
 
-    def __init__(self, place: Place, prefetch: int = 4) -> None:
+    def __init__(self, place: Place, prefetch: int = 4, turn: Turn | None = None) -> None:
         self.stored = place
         self.stores = True
-        self.inbox = Inbox(prefetch, clock=lambda: 0.0)
+        self.inbox = Inbox(prefetch, clock=lambda: 0.0, turn=turn or Turn())
         self.ledger = LogLedger()
-        self.inbox.connected(self.ledger, lambda: None, ready=False)
+        self.inbox.connected(self.ledger, self.wake, ready=False)
         self.inbox.assigned([0], {0: place})
+
+    def wake(self) -> None:
+        self.woken = True
 
     def commit(self, positions: Mapping[int, Place]) -> None:
         self.stored = positions[0]
@@ -131,8 +205,11 @@ class Reader:
         return self.inbox.next(most, 0.0)
 
     def tell(self) -> None:
-        self.ledger.tell(self, self.inbox.take())  # type: ignore[arg-type]
-        self.inbox.told(0)
+        self.woken = True
+        while self.woken:
+            self.woken = False
+            self.ledger.tell(self, self.inbox.take())  # type: ignore[arg-type]
+            self.inbox.told(0)
 
     def leave(self) -> Place:
         """Close in an orderly way; what the next one finds."""
@@ -249,6 +326,26 @@ def test_who_collects_gets_suspects_together_and_they_share_their_deaths() -> No
     reader = Reader(reader.stored)
     reader.arrive(0, 1, 2, 3)
     assert [entry.lost for entry in reader.ledger.entries()] == [2, 2, 2, 1]
+
+
+def test_who_waits_for_another_consumers_suspect_is_not_collecting() -> None:
+    """It holds none itself, so they still come one by one when it is its turn."""
+    turn = Turn()
+    other, reader = World(turn), Reader(dead_with(0, 1, 2), turn=turn)
+    reader.arrive(0, 1, 2)
+    (first,) = reader.take()
+    reader.inbox.settle(first, Verdict.ACK)
+    reader.tell()
+    other.take()
+    other.arrive(1, lost=1)
+    (suspect,) = other.take()
+    assert reader.take() == []
+    reader.inbox._clock = lambda: INSIST_S
+    assert reader.take() == []
+    other.inbox.settle(suspect, Verdict.ACK)
+    other.told()
+    other.inbox.told(0)
+    assert offsets(reader.take()) == [1]
 
 
 def test_a_seek_keeps_the_note_and_begins_anew() -> None:
