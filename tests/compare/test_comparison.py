@@ -6,8 +6,10 @@ import asyncio
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift import compare
@@ -117,12 +119,39 @@ def test_a_kill_waits_until_the_broker_has_the_acks(
             stage.recorder.event("settle", "worker", seq=seq, group="workers", what="ack")
             waiting = threading.Thread(target=stage.wait_acks_heard)
             waiting.start()
-            assert asked.acquire(timeout=60)
-            assert asked.acquire(timeout=60)  # the first answer was not enough
+            assert asked.acquire(timeout=PATIENCE_S)
+            assert asked.acquire(timeout=PATIENCE_S)  # the first answer was not enough
             delivery.ack()
             waiting.join()
             (left,) = stage.bus.groups(stage.channel)
     assert (left.ready or 0) + (left.in_flight or 0) == 1
+
+
+def test_a_dead_letter_that_comes_late_is_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence is not taken for the end: what was rejected is waited for."""
+    monkeypatch.setattr("gearshift.compare.stage._LOOK_S", 0.05)
+    silent, receive = threading.Event(), gearshift.Consumer.receive
+
+    def watched(consumer: gearshift.Consumer[Any], *given: Any, **options: Any) -> list[Any]:
+        found: list[Any] = receive(consumer, *given, **options)
+        if not found:
+            silent.set()
+        return found
+
+    monkeypatch.setattr(gearshift.Consumer, "receive", watched)
+    queue = brokers_of((), None, tmp_path)[0]
+    (order,) = workload.make(1, 1, 1)
+    with Stage.set_up(queue, tmp_path, {"dead_letter": True}, keyed=True) as stage:
+        stage.recorder.event("settle", "worker", seq=order.order_id, what="reject")
+        stage.bus.declare(f"{stage.channel}.dead", create=True)
+        reading = threading.Thread(target=stage.read_dead_letters)
+        reading.start()
+        assert silent.wait(PATIENCE_S)
+        stage.bus.producer(f"{stage.channel}.dead").send(order)
+        reading.join()
+    assert [event.seq for event in stage.events if event.kind == "dead"] == [order.order_id]
 
 
 def test_without_keys_messages_overtake_each_other() -> None:
@@ -203,7 +232,7 @@ def test_a_handler_ends_in_a_comparison_as_it_does_in_a_worker(
         actor = threading.Thread(target=Actor(bus, role, recorder).run, args=(stop,))
         actor.start()
         bus.producer("tasks").send_many(workload.make(1, 4, 4))
-        tape.wait(lambda events: len(_settled(events)) == 5, 20, "every message is settled")
+        tape.wait(lambda events: len(_settled(events)) == 5, PATIENCE_S, "settled")
         stop.set()
         actor.join()
         recorder.close()

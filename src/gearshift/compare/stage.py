@@ -41,6 +41,8 @@ PARTITIONS = 4
 
 READY_TIMEOUT_S = 30.0
 DONE_TIMEOUT_S = 90.0
+LETTERS_TIMEOUT_S = 30.0
+_LOOK_S = 0.5
 _SAMPLE_S = 0.1
 _QUIET_S = 1.5
 _STOP_S = 10.0
@@ -322,22 +324,29 @@ class Stage:
         self.wait(is_over, "the replay")
 
     def read_dead_letters(self) -> None:
-        """Write down what lies in the dead-letter channel."""
+        """Write down what lies in the dead-letter channel, until all that was rejected has come.
+
+        What is missing after ``LETTERS_TIMEOUT_S`` is not there.
+        """
         apart(self._read_dead_letters)
 
     def _read_dead_letters(self) -> None:
+        missing = {event.seq for event in self.tape.events() if event.what == "reject"}
+        deadline = time.monotonic() + LETTERS_TIMEOUT_S
         with self.bus.consumer(f"{self.channel}.dead") as dead:
             dead.ready()
-            for delivery in dead.iterate(idle_timeout_s=_QUIET_S):
-                order = msgspec.json.decode(delivery.body or b"", type=Order)
-                self.recorder.event(
-                    "dead",
-                    "reader",
-                    seq=order.order_id,
-                    key=order.customer,
-                    what=str(delivery.headers.get("dead-letter-reason", "")),
-                )
-                delivery.ack()
+            while missing and time.monotonic() < deadline:
+                for delivery in dead.receive(timeout_s=_LOOK_S):
+                    order = msgspec.json.decode(delivery.body or b"", type=Order)
+                    self.recorder.event(
+                        "dead",
+                        "reader",
+                        seq=order.order_id,
+                        key=order.customer,
+                        what=str(delivery.headers.get("dead-letter-reason", "")),
+                    )
+                    delivery.ack()
+                    missing.discard(order.order_id)
 
     def status(self, group: str) -> GroupStatus | None:
         """The group as the broker has it, written onto the tape as samples."""
