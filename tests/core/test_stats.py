@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
+from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import errors
@@ -34,7 +34,7 @@ def test_every_send_is_counted_once_also_of_closed_producers(bus: gearshift.Bus)
             producer.send_many(range(700))
             producer.send({})
     producer = bus.producer("orders")
-    producer.submit({}).result(10)
+    producer.submit({}).result(PATIENCE_S)
     stats = sending(bus, "orders")
     assert (stats.stored, stats.resent, stats.in_flight) == (3 * 701 + 1, 0, 0)
     assert stats.took.count == stats.stored
@@ -74,13 +74,13 @@ def test_deliveries_are_counted_by_outcome(bus: gearshift.Bus, channel: str, gro
     """On a queue as on a stream, where retries stay in hand."""
     bus.producer(channel).send_many(range(4))
     with bus.consumer(channel, group=group) as consumer:
-        first, second, third, fourth = (consumer.receive(timeout_s=30)[0] for _ in range(4))
+        first, second, third, fourth = take(consumer, 4)
         now = receiving(bus, channel, group)
         assert (now.delivered, now.unsettled, now.consumers) == (4, 4, 1)
         first.ack()
         second.retry(delay_s=0.0)
         third.reject("no")
-        again = consumer.receive(timeout_s=30)[0]
+        (again,) = take(consumer, 1)
         assert again.id == second.id
         again.ack()
         fourth.ack()
@@ -97,7 +97,7 @@ def test_ephemeral_consumers_are_counted_together(bus: gearshift.Bus) -> None:
         with bus.consumer("orders", ephemeral=True) as consumer:
             consumer.ready()
             bus.producer("orders").send({})
-            consumer.receive(timeout_s=30)[0].ack()
+            take(consumer, 1)[0].ack()
     assert receiving(bus, "orders", None).settled == {"ack": 3}
 
 
@@ -130,12 +130,11 @@ def test_a_consumer_that_settles_nothing_has_stalled(
     bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The window is full and nobody gets on: that is unhealthy, and a settlement heals it."""
-    monkeypatch.setattr(health, "STALLED_AFTER_S", 0.2)
     bus.producer("orders").send_many(range(3))
     consumer = bus.consumer("orders", group="billing", prefetch=2)
-    held = [consumer.receive(timeout_s=30)[0] for _ in range(2)]
+    held = take(consumer, 2)
     assert health.problems(bus) == []
-    time.sleep(0.3)
+    monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
     (problem,) = health.problems(bus)
     assert "'orders'" in problem
     assert "all 2 deliveries" in problem
@@ -147,15 +146,16 @@ def test_a_consumer_whose_broker_says_nothing_is_unhealthy(
     bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence is measured at the pump; an idle consumer is not silent."""
-    monkeypatch.setattr(health, "SILENT_AFTER_S", 1.5)
     consumer = bus.consumer("orders", group="billing")
     consumer.ready()
-    time.sleep(2.0)
+    heard_at = consumer._inbox._heard_at
+    assert until(lambda: consumer._inbox._heard_at > heard_at)
     assert health.problems(bus) == []
     driver_waits = threading.Event()
-    monkeypatch.setattr(consumer._inbox, "room", lambda: driver_waits.wait(20) or 0)
-    time.sleep(2.5)
+    monkeypatch.setattr(consumer._inbox, "room", lambda: driver_waits.wait(PATIENCE_S) or 0)
+    monkeypatch.setattr(health, "SILENT_AFTER_S", 1.5)
     try:
+        assert until(lambda: health.problems(bus))
         (problem,) = health.problems(bus)
         assert "nothing was heard" in problem
     finally:

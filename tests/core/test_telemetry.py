@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.waiting import until
+from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import App, errors
@@ -33,7 +32,7 @@ from native_brokers.ports import reserve_ports
 def get(port: int, path: str) -> tuple[int, str]:
     """Status and body."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -64,13 +63,9 @@ def test_metrics_tell_what_was_sent_received_and_handled(bus: gearshift.Bus) -> 
         worker.start()
         bus.producer("orders").send_many(range(5))
         bus.producer("events").send_many(range(7))
-        deadline = time.monotonic() + 20
-        while (
-            sum(one.settled.total() for one in bus.stats().receiving if one.channel == "orders") < 5
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.01)
+        assert until(lambda: worker.report.acked == 4 and worker.report.rejected == 1)
         worker.stop()
+        assert until(lambda: scraped(server.port)["gearshift_broker_up",] == 1)
         found = scraped(server.port)
     assert found["gearshift_messages_sent_total", "orders"] == 5
     assert found["gearshift_messages_sent_total", "orders.dead"] == 1
@@ -89,13 +84,11 @@ def test_metrics_tell_what_was_sent_received_and_handled(bus: gearshift.Bus) -> 
 def test_lag_is_told_of_configured_channels(bus: gearshift.Bus) -> None:
     bus.producer("events").send_many(range(7))
     with bus.consumer("events", group="late") as consumer:
-        consumer.receive(timeout_s=30)[0].ack()
+        take(consumer, 1)[0].ack()
         consumer.flush()
+        lag = "gearshift_lag_messages", "events", "late"
         with TelemetryServer(bus, "127.0.0.1", 0) as server:
-            deadline = time.monotonic() + 10
-            while (found := scraped(server.port))["gearshift_lag_messages", "events", "late"] != 6:
-                assert time.monotonic() < deadline, found
-                time.sleep(0.05)
+            assert until(lambda: scraped(server.port).get(lag) == 6)
 
 
 def depths(collector: BusCollector) -> dict[str, float]:
@@ -123,10 +116,11 @@ def test_a_broker_that_does_not_answer_holds_up_no_scrape(
 
     def hanging(channel: str, *, timeout_s: float) -> object:
         asked.append(channel)
-        answers.wait(60)
+        answers.wait(PATIENCE_S)
         return groups(channel, timeout_s=timeout_s)
 
     monkeypatch.setattr(bus, "groups", hanging)
+    assert until(lambda: depths(collector)["up"] == 0)
     first, second = depths(collector), depths(collector)
     assert asked == ["orders"]
     assert (first["up"], second["up"]) == (0, 0)
@@ -162,8 +156,7 @@ def test_health_is_a_status_and_says_why(
         monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
         bus.producer("orders").send(1)
         consumer = bus.consumer("orders", group="billing", prefetch=1)
-        consumer.receive(timeout_s=30)
-        time.sleep(0.01)
+        take(consumer, 1)
         status, text = get(server.port, "/healthz")
         assert status == 503
         assert "in hand" in json.loads(text)["problems"][0]
@@ -221,8 +214,8 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
     """The next port is the next process's; one that was replaced has its port again."""
     (tmp_path / "shop.py").write_text(
         "import os, gearshift\napp = gearshift.App()\n"
-        "@app.handler('orders')\ndef bill(value: str) -> None:\n"
-        "    if value == 'die': os._exit(1)\n"
+        "@app.handler('orders')\ndef bill(value: str, delivery: gearshift.Delivery) -> None:\n"
+        "    if delivery.attempt == 1: os._exit(1)\n"
     )
     (tmp_path / "gearshift.toml").write_text(
         '[profiles.p]\nbackend = "sqlite"\npath = "q.db"\n[channels.orders]\n'
@@ -254,7 +247,7 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
             assert until(lambda: serving(port) and serving(port + 1))
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(PATIENCE_S)
     assert not serving(port)
 
 
