@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE_S
 
 import gearshift
 
@@ -40,14 +41,14 @@ class Actor:
 
     def event(self) -> dict[str, Any]:
         """The next thing that it says. Fails if it ends instead."""
-        event = self._events.get(timeout=60)
+        event = self._events.get(timeout=PATIENCE_S)
         assert event is not None, f"the process ended with {self.process.wait()}"
         return event
 
     def rest(self) -> list[dict[str, Any]]:
         """All that it says until it ends, which it must do in order."""
-        events = list(iter(lambda: self._events.get(timeout=60), None))
-        assert self.process.wait(30) == 0
+        events = list(iter(lambda: self._events.get(timeout=PATIENCE_S), None))
+        assert self.process.wait(PATIENCE_S) == 0
         return events  # type: ignore[return-value]
 
     def tell(self, order: str) -> None:
@@ -90,7 +91,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path, database: Path) -> Path:
-    """A gearshift.toml for it: the queue ``work``, the stream ``log``, short leases and waits."""
+    """A gearshift.toml for it: the queue ``work``, the stream ``log``, short waits for locks."""
     file = tmp_path / "gearshift.toml"
     file.write_text(
         f"""
@@ -98,7 +99,6 @@ def config(tmp_path: Path, database: Path) -> Path:
         [profiles.p]
         backend = "sqlite"
         path = "{database}"
-        lease_s = 2.0
         busy_timeout_s = 1.0
         [channels.work]
         groups = ["workers"]

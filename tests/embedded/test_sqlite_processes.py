@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
 from gearshift import errors
@@ -19,19 +20,6 @@ from .conftest import Actor
 StartActor = Callable[..., Actor]
 
 CHANNELS = ["work", "log"]
-
-
-def drained(bus: gearshift.Bus, channel: str) -> list[int]:
-    """Everything that is left, acked."""
-    with bus.consumer(channel, group="workers") as consumer:
-        consumer.ready()
-        return list(_acked(consumer))
-
-
-def _acked(consumer: gearshift.Consumer) -> Iterator[int]:
-    for delivery in consumer.iterate(idle_timeout_s=2.0):
-        yield delivery.value
-        delivery.ack()
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -47,12 +35,12 @@ def test_work_of_a_killed_process_returns(
     assert worker.event()["got"] == 1
     worker.kill()
     with bus.consumer(channel, group="workers") as consumer:
-        delivery = consumer.receive(timeout_s=20)[0]
+        (delivery,) = take(consumer, 1)
         assert delivery.value == 1
         if channel == "work":
             assert (delivery.attempt, delivery.redelivered) == (2, True)
         delivery.ack()
-        assert list(_acked(consumer)) == [2]
+        assert drain(consumer, 1) == [2]
 
 
 @pytest.mark.parametrize("what", ["publish", "claim"])
@@ -73,19 +61,21 @@ def test_a_transaction_of_a_killed_process_never_was(
             (1, 0, 0)
         )
     bus.producer("work").send(-2)
-    assert drained(bus, "work") == [-1, -2]
+    with bus.consumer("work", group="workers") as consumer:
+        assert drain(consumer, 2) == [-1, -2]
 
 
 def test_a_process_that_slept_past_its_lease_settles_nothing_of_others(
-    bus: gearshift.Bus, config: Path, actor: StartActor
+    bus: gearshift.Bus, config: Path, actor: StartActor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGSTOP past the lease, then SIGCONT: its ack is stale, the other one's counts."""
+    monkeypatch.setenv("GEARSHIFT_PROFILES__P__LEASE_S", "2.0")
     bus.producer("work").send("once")
     sleeper = actor("handle", config, "work")
     assert sleeper.event()["got"] == "once"
     sleeper.signal(signal.SIGSTOP)
     with bus.consumer("work", group="workers") as consumer:
-        delivery = consumer.receive(timeout_s=30)[0]
+        (delivery,) = take(consumer, 1)
         assert (delivery.attempt, delivery.redelivered) == (2, True)
         sleeper.signal(signal.SIGCONT)
         sleeper.tell("ack")
@@ -107,10 +97,10 @@ def test_a_process_that_holds_the_lock_delays_and_loses_nothing(
     with bus.consumer(channel, group="workers") as consumer:
         consumer.ready()
         producer.send("before")
-        in_hand = consumer.receive(timeout_s=10)[0]
+        (in_hand,) = take(consumer, 1)
         holder = actor("hold_lock", database)
         assert holder.event()["held"]
-        patient = producer.submit("patient", timeout_s=60)
+        patient = producer.submit("patient", timeout_s=PATIENCE_S)
         with pytest.raises((errors.BackpressureError, errors.ConnectionFailed)) as caught:
             producer.send("refused", timeout_s=3)
         assert caught.value.retryable
@@ -118,7 +108,7 @@ def test_a_process_that_holds_the_lock_delays_and_loses_nothing(
         assert consumer.receive(timeout_s=0.1) == []
         assert not patient.done()
         holder.tell("let go")
-        assert patient.result(30)
+        assert patient.result(PATIENCE_S)
         producer.send("after")
         try:
             in_hand.ack()
@@ -126,7 +116,7 @@ def test_a_process_that_holds_the_lock_delays_and_loses_nothing(
             expected = {"before", "patient", "after"}
         else:
             expected = {"patient", "after"}
-        assert set(_acked(consumer)) == expected
+        assert set(drain(consumer, len(expected))) == expected
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -148,7 +138,8 @@ def test_several_processes_produce_and_consume_at_once(
         said = consumer.rest()
         assert said[-1] == {"unsettled": 0}
         got.update(event["got"] for event in said[:-1])
-    got.update(drained(bus, channel))
+    with bus.consumer(channel, group="workers") as left:
+        got.update(drain(left, wanted.total() - got.total()))
     assert got == wanted
 
 
@@ -161,11 +152,9 @@ def test_partitions_of_a_killed_process_are_taken_over(
         consumer.ready()
         bus.producer("log").send_many(range(40), key=lambda n: f"k{n}")
         theirs = worker.event()["got"]
-        mine = [delivery for _ in range(5) for delivery in consumer.receive(timeout_s=20)]
+        mine = take(consumer, 5)
         worker.kill()
-        for delivery in mine:
-            delivery.ack()
-        rest = list(_acked(consumer))
-    values = [delivery.value for delivery in mine]
+        values = ack_all(mine)
+        rest = drain(consumer, 35)
     assert theirs in rest
     assert sorted(values + rest) == list(range(40))
