@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from support.waiting import PATIENCE_S
 
 from gearshift import reconnect
 from gearshift.cli import cli
@@ -31,6 +32,7 @@ groups = ["default", "audit"]
 semantics = "stream"
 """
 
+EndAfter = Callable[[float], None]
 Run = Callable[..., Result]
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,7 +74,7 @@ def script() -> Script:
             env=os.environ | (env or {}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     return call
@@ -90,10 +92,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, what is not there at once is not waited for: no server needs it."""
-    for module in ("peek", "dlq"):
-        monkeypatch.setattr(f"gearshift.cli.{module}._IDLE_S", 1.0)
+def end_after(monkeypatch: pytest.MonkeyPatch) -> EndAfter:
+    """Sets after how many seconds of silence ``peek`` and ``dlq`` end, in this process.
+
+    At first that is all patience: a test says by --max how many it expects.
+    """
+
+    def set_silence(seconds: float) -> None:
+        for module in ("peek", "dlq"):
+            monkeypatch.setattr(f"gearshift.cli.{module}._IDLE_S", seconds)
+
+    set_silence(PATIENCE_S)
+    return set_silence
 
 
 @pytest.fixture

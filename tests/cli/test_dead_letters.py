@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.conftest import Run, records
+from cli.conftest import EndAfter, Run, records
+from support.waiting import PATIENCE_S, drain, take
 
 import gearshift
 from gearshift.errors import PublishRefused, UnknownChannel
 from gearshift.redrive import redrive
 
-pytestmark = pytest.mark.usefixtures("brisk")
+pytestmark = pytest.mark.usefixtures("end_after")
 
 
 @pytest.fixture(params=["orders", "events"], ids=["queue", "stream"])
@@ -30,7 +31,7 @@ def _kill(channel: str, *values: object, group: str = "default") -> list[str | N
                 producer.send(value, key="k", headers=[("a", "b"), ("a", 7)])
         with bus.consumer(channel, group=group) as inbox:
             for _ in values:
-                (delivery,) = inbox.receive(timeout_s=10)
+                (delivery,) = take(inbox, 1)
                 ids.append(delivery.id)
                 delivery.reject("no such customer")
     return ids
@@ -58,11 +59,12 @@ def test_nothing_has_died(run: Run, channel: str) -> None:
 def test_dead_letters_are_listed_and_shown(run: Run, channel: str) -> None:
     """Who, where, how often and why; showing twice shows the same, so nothing was settled."""
     (id_,) = _kill(channel, {"order": 1})
-    first, second = run("dlq", "show", channel), run("dlq", "show", channel)
+    show = ("dlq", "show", channel, "--max", "1")
+    first, second = run(*show), run(*show)
     for word in (str(id_), "default", "no such customer"):
         assert word in first.stdout
         assert word in second.stdout
-    (record,) = records(run("dlq", "show", channel, "-o", "jsonl").stdout)
+    (record,) = records(run(*show, "-o", "jsonl").stdout)
     assert record["value"] == {"order": 1}
     assert record["headers"]["dead-letter-reason"] == "no such customer"
 
@@ -81,12 +83,12 @@ def test_a_channel_without_dead_letters(run: Run, project: Path) -> None:
     assert run("dlq", "show", "events").exit_code == 4
 
 
-def test_redrive_brings_them_back_whole(run: Run, channel: str) -> None:
+def test_redrive_brings_them_back_whole(run: Run, channel: str, end_after: EndAfter) -> None:
     """Same id, key, body and headers, less those of its death; and it is gone from the dead."""
     ids = _kill(channel, {"order": 1}, b"\x00\xff", "text")
-    assert run("dlq", "redrive", channel, "--yes").exit_code == 0
+    assert run("dlq", "redrive", channel, "--yes", "--max", "3").exit_code == 0
     with gearshift.open() as bus, bus.consumer(channel) as inbox:
-        back = [inbox.receive(timeout_s=10)[0] for _ in ids]
+        back = take(inbox, 3)
         assert [delivery.id for delivery in back] == ids
         assert [delivery.value for delivery in back] == [{"order": 1}, b"\x00\xff", "text"]
         assert {delivery.key for delivery in back} == {"k"}
@@ -94,6 +96,7 @@ def test_redrive_brings_them_back_whole(run: Run, channel: str) -> None:
         for delivery in back:
             delivery.ack()
     assert _waiting(f"{channel}.dead") == 0
+    end_after(0.3)
     assert run("dlq", "redrive", channel, "--yes").stdout.startswith("redrove 0 ")
 
 
@@ -104,40 +107,43 @@ def test_redrive_is_a_dry_run_without_yes(run: Run, channel: str) -> None:
     assert result.exit_code == 2
     assert f"of '{channel}.dead' to '{channel}' again" in result.stdout
     assert "--yes" in result.stderr
-    assert run("dlq", "redrive", channel, "--yes").stdout.startswith("redrove 1 ")
+    assert run("dlq", "redrive", channel, "--yes", "--max", "1").stdout.startswith("redrove 1 ")
 
 
-def test_redrive_at_most(run: Run, channel: str) -> None:
+def test_redrive_at_most(run: Run, channel: str, end_after: EndAfter) -> None:
     """--max bounds it; the rest stays for the next time, and none comes twice."""
-    ids = _kill(channel, 1, 2, 3)
-    for moved in (2, 1, 0):
+    ids = _kill(channel, 1, 2, 3, 4)
+    for moved, silence_s in ((2, PATIENCE_S), (2, PATIENCE_S), (0, 0.3)):
+        end_after(silence_s)
         done = run("dlq", "redrive", channel, "--yes", "--max", "2").stdout
         assert done.startswith(f"redrove {moved} ")
     with gearshift.open() as bus, bus.consumer(channel) as inbox:
-        assert [inbox.receive(timeout_s=10)[0].id for _ in ids] == ids
+        assert [delivery.id for delivery in take(inbox, 4)] == ids
 
 
 def test_redrive_of_one_group(run: Run) -> None:
     """Only what died in that group goes; what died in another one waits on."""
     _kill("orders", 1)
     _kill("orders", 2, group="audit")  # which gets the first one too, and rejects it
-    shown = records(run("dlq", "show", "orders", "--group", "audit", "-o", "jsonl").stdout)
+    of_audit = ("orders", "--group", "audit")
+    shown = records(run("dlq", "show", *of_audit, "--max", "2", "-o", "jsonl").stdout)
     assert len(shown) == 1
-    result = run("dlq", "redrive", "orders", "--group", "audit", "--yes")
+    result = run("dlq", "redrive", *of_audit, "--yes", "--max", "1")
     assert result.stdout.startswith("redrove 1 ")
     assert "1 were left" in result.stderr
     assert _waiting("orders.dead") == 1
 
 
 def test_letters_that_hide_behind_others_are_not_forgotten(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, end_after: EndAfter
 ) -> None:
     """As many as are looked at once are of another group: exit code 1 says what is in the way."""
     monkeypatch.setattr("gearshift.redrive._WINDOW", 2)
     _kill("orders", 1, 2)
     with gearshift.open() as bus, bus.consumer("orders", group="audit") as inbox:
-        (delivery,) = inbox.receive(timeout_s=10)
+        (delivery,) = take(inbox, 1)
         delivery.reject()
+    end_after(5.0)  # by then both are in hand
     result = run("dlq", "redrive", "orders", "--group", "audit", "--yes")
     assert result.exit_code == 1
     assert "2 others stand before" in result.stderr
@@ -145,10 +151,10 @@ def test_letters_that_hide_behind_others_are_not_forgotten(
 
 def test_a_letter_of_a_group_that_is_gone_is_left(run: Run) -> None:
     """Nobody would take its copy out of the queue again; the note says why it stays."""
-    _kill("orders", 1)
-    with gearshift.open() as bus, bus.producer("orders.dead") as producer:
+    with gearshift.open() as bus, bus.producer("orders.dead", create=True) as producer:
         producer.send(2, headers={"dead-letter-channel": "orders", "dead-letter-group": "gone"})
-    result = run("dlq", "redrive", "orders", "--yes")
+    _kill("orders", 1)
+    result = run("dlq", "redrive", "orders", "--yes", "--max", "1")
     assert result.stdout.startswith("redrove 1 ")
     assert "1 were left" in result.stderr
     assert "does not have any more" in result.stderr
@@ -158,20 +164,20 @@ def test_a_letter_that_names_no_group_goes_to_all(run: Run) -> None:
     """A foreign one tells nothing of its death."""
     with gearshift.open() as bus, bus.producer("orders.dead", create=True) as producer:
         producer.send(1)
-    run("dlq", "redrive", "orders", "--yes")
+    run("dlq", "redrive", "orders", "--yes", "--max", "1")
     for group in ("default", "audit"):
         with gearshift.open() as bus, bus.consumer("orders", group=group) as inbox:
-            assert inbox.receive(timeout_s=10)[0].value == 1
+            assert take(inbox, 1)[0].value == 1
 
 
 def test_one_who_looks_on_sees_whom_it_was_redriven_to(run: Run) -> None:
     """The header shows in a replay; only consumers of other groups settle it unseen."""
     _kill("events", 1)
-    run("dlq", "redrive", "events", "--yes")
-    shown = records(run("replay", "events", "--idle", "2").stdout)
+    run("dlq", "redrive", "events", "--yes", "--max", "1")
+    shown = records(run("replay", "events", "--max", "2", "--idle", str(PATIENCE_S)).stdout)
     assert [record["headers"].get("redrive-group") for record in shown] == [None, "default"]
     with gearshift.open() as bus, bus.consumer("events", group="new") as inbox:
-        assert len(list(inbox.iterate(idle_timeout_s=2.0))) == 1  # the original, not the copy
+        assert drain(inbox, 1) == [1]  # the original, not the copy
 
 
 def test_a_stream_is_not_redriven_in_part(run: Run) -> None:
@@ -180,7 +186,7 @@ def test_a_stream_is_not_redriven_in_part(run: Run) -> None:
     result = run("dlq", "redrive", "events", "--group", "default", "--yes")
     assert result.exit_code == 4
     assert "one position" in result.stderr
-    assert run("dlq", "redrive", "events", "--yes").stdout.startswith("redrove 1 ")
+    assert run("dlq", "redrive", "events", "--yes", "--max", "1").stdout.startswith("redrove 1 ")
 
 
 def test_what_cannot_be_stored_stays_dead(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +199,8 @@ def test_what_cannot_be_stored_stays_dead(channel: str, monkeypatch: pytest.Monk
                 gearshift.Producer, "send_many", lambda self, values, **_: [refusal for _ in values]
             )
             with pytest.raises(PublishRefused):
-                redrive(bus, channel, idle_timeout_s=1.0)
-        assert redrive(bus, channel, idle_timeout_s=1.0).moved == 1
+                redrive(bus, channel, idle_timeout_s=PATIENCE_S)
+        assert redrive(bus, channel, most=1, idle_timeout_s=PATIENCE_S).moved == 1
 
 
 def test_a_letter_that_dies_again_meanwhile_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +217,7 @@ def test_redrive_never_makes_a_channel(channel: str) -> None:
         redrive(bus, channel, idle_timeout_s=1.0)
     _kill(channel, 1)
     with gearshift.open() as bus:
-        redrive(bus, channel, idle_timeout_s=1.0)
+        redrive(bus, channel, most=1, idle_timeout_s=PATIENCE_S)
         assert not bus.exists(f"{channel}.dead.dead")
 
 

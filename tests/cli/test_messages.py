@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Run, Script, command_path, lines, records
+from support.waiting import PATIENCE_S, take
 
 import gearshift
 from gearshift.errors import ConnectionFailed, OutcomeUnknown
 from gearshift.message import Receipt
 
 
-def _tail(run: Run, channel: str = "events") -> list[dict[str, object]]:
-    result = run("tail", channel, "--from", "earliest", "--idle", "2")
+def _tail(run: Run, count: int) -> list[dict[str, object]]:
+    result = run("tail", "events", "--from", "earliest", "--max", str(count))
     assert result.exit_code == 0, result.stderr
     return records(result.stdout)
 
@@ -29,7 +30,7 @@ def test_each_line_is_a_message_and_has_a_result(run: Run) -> None:
     results = records(result.stdout)
     assert [entry["line"] for entry in results] == [1, 2, 3, 4, 5, 6]
     assert all(entry["position"].keys() == {"partition", "offset"} for entry in results)
-    received = {entry["id"]: entry["value"] for entry in _tail(run)}
+    received = {entry["id"]: entry["value"] for entry in _tail(run, len(values))}
     assert [received[entry["id"]] for entry in results] == values
 
 
@@ -62,14 +63,14 @@ def test_nothing_to_send(run: Run) -> None:
 def test_text_lines(run: Run) -> None:
     """--text sends lines as they are, blank ones included."""
     assert run("send", "events", "--text", input='{"a"\n\nb\n').exit_code == 0
-    assert sorted(str(entry["value"]) for entry in _tail(run)) == ["", "b", '{"a"']
+    assert sorted(str(entry["value"]) for entry in _tail(run, 3)) == ["", "b", '{"a"']
 
 
 def test_null_is_a_json_body(run: Run) -> None:
     """A null, perhaps from a filter that found nothing, is no tombstone that deletes a key."""
     run("send", "events", input="null\n")
     with gearshift.open() as bus, bus.consumer("events") as inbox:
-        delivery = inbox.receive(timeout_s=10)[0]
+        (delivery,) = take(inbox, 1)
         assert delivery.body == b"null"
         delivery.ack()
 
@@ -81,7 +82,7 @@ def test_key_field_and_headers(run: Run) -> None:
         input=lines([{"customer": "ada"}, {"customer": 7}]),
     )  # fmt: skip
     assert result.exit_code == 0
-    received = _tail(run)
+    received = _tail(run, 2)
     assert sorted(str(entry["key"]) for entry in received) == ["7", "ada"]
     assert received[0]["headers"] == {"a": ["b", "c=d"]}
 
@@ -166,7 +167,7 @@ def test_results_come_while_the_input_goes_on() -> None:
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["line"] == number
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_failed_results_are_counted_and_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +204,7 @@ def test_tail_prints_the_whole_message(run: Run) -> None:
         "id": "my-id", "timestamp": "2026-01-02T03:04:05.678Z",
     }  # fmt: skip
     assert run("send", "events", "--envelope", input=lines([envelope])).exit_code == 0
-    (received,) = _tail(run)
+    (received,) = _tail(run, 1)
     position = received.pop("position")
     assert isinstance(position, dict)
     assert position["offset"] == 0
@@ -215,7 +216,7 @@ def test_a_body_that_is_no_text_is_base64(run: Run) -> None:
     with gearshift.open() as bus, bus.producer("events") as events:
         events.send(b"\x00\xff")
         events.send(b"plain")
-    received = {str(entry["value"]): entry.get("encoding") for entry in _tail(run)}
+    received = {str(entry["value"]): entry.get("encoding") for entry in _tail(run, 2)}
     assert received == {base64.b64encode(b"\x00\xff").decode(): "base64", "plain": None}
 
 
@@ -223,7 +224,7 @@ def test_a_body_that_does_not_decode_is_shown(run: Run) -> None:
     """A foreign sender's broken JSON does not end the tail."""
     with gearshift.open() as bus, bus.producer("events") as events:
         events.send(b"{broken", content_type="application/json")
-    assert [entry["value"] for entry in _tail(run)] == ["{broken"]
+    assert [entry["value"] for entry in _tail(run, 1)] == ["{broken"]
 
 
 def test_a_terminal_gets_no_commands_from_messages(run: Run) -> None:
@@ -240,7 +241,7 @@ def test_what_tail_prints_can_be_sent(run: Run) -> None:
     printed = run("tail", "events", "--from", "earliest", "--max", "2").stdout
     assert run("send", "copies", "--create", "--envelope", input=printed).exit_code == 0
     with gearshift.open() as bus, bus.consumer("copies", create=True) as inbox:
-        copies = inbox.receive(2, timeout_s=10)
+        copies = take(inbox, 2)
         assert {copy.id for copy in copies} == {entry["id"] for entry in records(printed)}
         assert [copy.headers["a"] for copy in copies] == ["b", "b"]
         for copy in copies:
@@ -278,7 +279,7 @@ def test_tail_of_a_queue_shows_what_is_sent_meanwhile(script: Script) -> None:
         assert "waiting for messages" in process.stderr.readline()
         assert script("send", "orders", input="2\n").returncode == 0
         assert json.loads(process.stdout.readline())["value"] == 2
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     with gearshift.open() as bus:
         assert {state.ready for state in bus.groups("orders")} == {2}
 

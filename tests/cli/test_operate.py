@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Run, Script, command_path, lines, records
+from support.waiting import PATIENCE_S, take
 
 import gearshift
 from gearshift import plugins
@@ -29,7 +30,7 @@ def test_ls_shows_what_waits(run: Run) -> None:
     run("send", "orders", input=lines(list(range(1200))))
     run("send", "events", input="1\n")
     with gearshift.open() as bus, bus.consumer("events", group="billing") as inbox:
-        inbox.receive(timeout_s=10)[0].ack()
+        take(inbox, 1)[0].ack()
     table = run("ls").stdout.splitlines()
     assert table[0].split() == [
         "CHANNEL", "SEMANTICS", "GROUP", "READY", "IN", "FLIGHT", "LAG", "OLDEST", "CONSUMERS"
@@ -196,7 +197,7 @@ def test_watch_goes_on_until_interrupted(script: Script, run: Run) -> None:
         assert process.stdout is not None
         channels = [json.loads(process.stdout.readline())["channel"] for _ in range(6)]
         process.stdout.close()
-        process.wait(30)
+        process.wait(PATIENCE_S)
     assert channels == ["orders", "events"] * 3
 
 
