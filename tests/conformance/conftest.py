@@ -64,8 +64,10 @@ def embedded(
     file = folder / "gearshift.toml"
     file.write_text(f'[profiles.kit]\nbackend = "{backend}"\n{in_file}\n')
     plugin = plugins.load(backend)
-    given = {"plugin": shared(plugin) if backend == "memory" else plugin} | fields
-    return Harness(config=config.load(file), semantics=semantics, lease_s=lease_s, **given)
+    given = {"plugin": shared(plugin) if backend == "memory" else plugin, "patience_s": PATIENCE_S}
+    return Harness(
+        config=config.load(file), semantics=semantics, lease_s=lease_s, **(given | fields)
+    )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from gearshift.message import Semantics
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:
     """The memory backend as a queue."""
-    return embedded("memory", Semantics.QUEUE, tmp_path, patience_s=2.0)
+    return embedded("memory", Semantics.QUEUE, tmp_path)
 
 
 def test_the_manifest_lists_every_behaviour() -> None:

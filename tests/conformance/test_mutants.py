@@ -9,6 +9,7 @@ import pytest
 from conformance import late_word
 from conformance.conftest import embedded
 from conformance.mutants import MUTANTS, Mutant
+from support.waiting import PATIENCE_S
 
 from gearshift import config, plugins
 from gearshift.conformance.behaviour import Status, execute
@@ -25,9 +26,8 @@ BEHAVIOURS = {behaviour.name: behaviour for behaviour in SUITE}
 def test_a_mutant_is_killed_by_its_checker(mutant: Mutant, tmp_path: Path) -> None:
     """The behaviour fails, and the checker that says so is the one meant for this damage."""
     plugin = shared(mutant.plugin(plugins.load("memory")))
-    harness = embedded(
-        "memory", mutant.semantics, tmp_path, plugin=plugin, patience_s=1.5, lease_s=1.0
-    )
+    # Some have the kit wait for what never comes: not longer than others need to be found.
+    harness = embedded("memory", mutant.semantics, tmp_path, plugin=plugin, patience_s=6.0)
     with mutant.patched():
         result = execute(BEHAVIOURS[mutant.behaviour], harness)
     assert result.status is Status.FAILED, f"survived: {result}"
@@ -47,14 +47,14 @@ def test_the_late_word_of_a_frozen_worker_is_noticed(
     tests = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(tests))))
     file = tmp_path / "gearshift.toml"
-    file.write_text(f'[profiles.p]\nbackend = "{late_word.NAME}"\npath = "kit.db"\nlease_s = 1.0\n')
+    file.write_text(f'[profiles.p]\nbackend = "{late_word.NAME}"\npath = "kit.db"\nlease_s = 3.0\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     harness = Harness(
         config=config.load(file),
         semantics=Semantics.QUEUE,
         faults=Faults(broker=None, cable=None, workers=True),
-        lease_s=1.0,
-        patience_s=10.0,
+        lease_s=3.0,
+        patience_s=PATIENCE_S,
     )
     result = execute(BEHAVIOURS["a_frozen_worker_harms_nobody"], harness)
     assert result.status is Status.FAILED, f"survived: {result}"

@@ -22,9 +22,7 @@ COPIES = 10
 @pytest.mark.timeout(600)
 def test_ten_runs_at_once_find_nothing(tmp_path: Path) -> None:
     """One bus knows nothing of another's channels, groups and positions, however busy it is."""
-    here = embedded(
-        "memory", Semantics.STREAM, tmp_path, pace=0.1, lease_s=2.0, patience_s=PATIENCE_S
-    )
+    here = embedded("memory", Semantics.STREAM, tmp_path, pace=0.1, lease_s=2.0)
     results = list(execute_together(SUITE, here, COPIES))
     assert len(results) == COPIES * sum(behaviour.needs is None for behaviour in SUITE)
     assert [result for result in results if result.status.is_failure] == []
@@ -32,7 +30,7 @@ def test_ten_runs_at_once_find_nothing(tmp_path: Path) -> None:
 
 def test_all_copies_run_at_the_same_time(tmp_path: Path) -> None:
     """Each waits until all are there; what breaks something is left out, a failure is told."""
-    meeting = threading.Barrier(3, timeout=30)
+    meeting = threading.Barrier(3, timeout=PATIENCE_S)
 
     @behaviour(Area.STRESS)
     def together(kit: Kit) -> None:
