@@ -6,7 +6,6 @@ import json
 import socket
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from cli.conftest import Run, records
+from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift import doctor, plugins
@@ -138,8 +138,13 @@ def test_one_of_several_servers_is_down(broken: Broken, free_port: int) -> None:
     assert str(free_port) in checks[0].detail
 
 
-def test_a_host_name_that_nobody_knows(broken: Broken) -> None:
+def test_a_host_name_that_nobody_knows(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cause is told apart from a refused connection."""
+
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)  # a resolver may take its time
     broken(endpoints=lambda self: [("nosuch.invalid", 5672)])
     check = _failed(list(examine()))
     assert "nosuch.invalid:5672: the host name cannot be resolved" in check.detail
@@ -151,7 +156,7 @@ def test_a_look_up_that_never_ends(broken: Broken, monkeypatch: pytest.MonkeyPat
     over = threading.Event()
 
     def create_connection(*_: object, **__: object) -> None:
-        over.wait(30)
+        over.wait(PATIENCE_S)
         raise OSError("too late")
 
     monkeypatch.setattr("socket.create_connection", create_connection)
@@ -236,15 +241,8 @@ def test_round_trip_fails(broken: Broken) -> None:
 
 def test_a_message_that_does_not_come_back(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stored but never delivered: that is told apart from a refusal."""
-    monkeypatch.setattr(doctor, "_ROUND_TRIP_TIMEOUT_S", 0.3)
-    original = MemoryBackend.queue_consumer
-
-    def queue_consumer(self: MemoryBackend, spec: Any) -> Any:
-        driver = original(self, spec)
-        driver.receive = lambda most, timeout_s: time.sleep(0.01) or []  # type: ignore[method-assign,func-returns-value]
-        return driver
-
-    broken(queue_consumer=queue_consumer)
+    monkeypatch.setattr(gearshift.Consumer, "receive", lambda *_, **__: [])
+    broken()
     check = _failed(list(examine()))
     assert check.step == "round trip"
     assert "stored, but did not come back" in check.detail

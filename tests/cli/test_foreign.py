@@ -6,6 +6,7 @@ import base64
 import json
 
 import msgspec
+from support.waiting import PATIENCE_S, take
 
 import gearshift
 
@@ -16,14 +17,17 @@ def test_a_binary_key_is_printed_and_sent_again(run: Run) -> None:
     """As base64, like binary headers."""
     with gearshift.open() as bus, bus.producer("events") as events:
         events.send({"n": 1}, key=b"\xff\x01", content_encoding="utf-8", correlation_id="c")
-    for command in (("replay", "events"), ("tail", "events", "--from", "earliest", "--max", "1")):
+    for command in (
+        ("replay", "events", "--max", "1", "--idle", str(PATIENCE_S)),
+        ("tail", "events", "--from", "earliest", "--max", "1"),
+    ):
         (printed,) = records(run(*command).stdout)
         assert printed["key"] == {"base64": "/wE="}
         assert (printed["content_encoding"], printed["correlation_id"]) == ("utf-8", "c")
     sent = run("send", "orders", "--envelope", input=json.dumps(printed))
     assert sent.exit_code == 0
     with gearshift.open() as bus, bus.consumer("orders") as inbox:
-        (delivery,) = inbox.receive(timeout_s=10)
+        (delivery,) = take(inbox, 1)
         assert delivery.key == b"\xff\x01"
         assert delivery.message.content_encoding == "utf-8"
         assert delivery.message.correlation_id == "c"
@@ -46,7 +50,7 @@ def test_what_another_broker_alone_understands_is_left_out_and_said(run: Run) ->
     line["headers"] = {"plain": "x"}
     assert run("send", "orders", "--envelope", input=json.dumps(line)).exit_code == 0
     with gearshift.open() as bus, bus.consumer("orders") as inbox:
-        (delivery,) = inbox.receive(timeout_s=10)
+        (delivery,) = take(inbox, 1)
         assert delivery.body == b'{ "n": 1 }'
         delivery.ack()
 

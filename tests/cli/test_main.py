@@ -17,6 +17,7 @@ import click
 import pytest
 from cli.conftest import Run, Script, command_path, lines, records
 from click.testing import CliRunner
+from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift.cli import GROUPS, cli
@@ -341,7 +342,7 @@ def _on_terminal(*arguments: str, env: dict[str, str]) -> str:
     except OSError:  # Linux says so when the other side is closed
         pass
     os.close(leader)
-    process.wait(30)
+    process.wait(PATIENCE_S)
     return b"".join(parts).decode()
 
 
@@ -389,7 +390,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(
     process.stdout.close()
     complaints = [line for line in process.stderr if not line.startswith("waiting for messages")]
     process.stderr.close()
-    process.wait(30)
+    process.wait(PATIENCE_S)
     assert complaints == []
 
 
@@ -407,7 +408,7 @@ def test_interrupted_by_the_keyboard(run: Run) -> None:
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
     process.stderr.close()
-    assert process.wait(30) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert rest.strip() == ""
 
 

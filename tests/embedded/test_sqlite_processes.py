@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.waiting import PATIENCE_S, ack_all, drain, take
+from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
 from gearshift import errors
@@ -73,7 +73,17 @@ def test_a_process_that_slept_past_its_lease_settles_nothing_of_others(
     bus.producer("work").send("once")
     sleeper = actor("handle", config, "work")
     assert sleeper.event()["got"] == "once"
-    sleeper.signal(signal.SIGSTOP)
+
+    def is_asleep() -> bool:
+        sleeper.signal(signal.SIGSTOP)
+        try:
+            bus.producer("log").send("the file is free", timeout_s=3)
+        except errors.GearshiftError:  # it stands still with the write lock
+            sleeper.signal(signal.SIGCONT)
+            return False
+        return True
+
+    assert until(is_asleep)
     with bus.consumer("work", group="workers") as consumer:
         (delivery,) = take(consumer, 1)
         assert (delivery.attempt, delivery.redelivered) == (2, True)

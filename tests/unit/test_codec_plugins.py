@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.waiting import take
 
 import gearshift
 from gearshift import codecs
@@ -79,7 +80,7 @@ def test_a_channel_uses_it(install: Install, tmp_path: Path) -> None:
         bus.consumer("orders") as inbox,
     ):
         producer.send("hello")
-        (delivery,) = inbox.receive(timeout_s=10)
+        (delivery,) = take(inbox, 1)
         assert (delivery.body, delivery.value) == (b"uryyb", "hello")
         assert delivery.message.content_type == "text/x-rot13"
         delivery.ack()

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE_S, until
 
 from gearshift import errors
 from gearshift.driver import Incoming, Verdict
@@ -111,7 +112,7 @@ def test_waiting_users_get_what_arrives() -> None:
     waiting = threading.Thread(target=lambda: got.extend(world.inbox.next(1, None)))
     waiting.start()
     world.arrive(7)
-    waiting.join(20)
+    waiting.join(PATIENCE_S)
     assert tokens(got) == [7]
 
 
@@ -245,17 +246,16 @@ def test_a_revoked_partition_gives_its_settled_prefix_and_nothing_more() -> None
 
 def test_a_revocation_waits_for_what_is_being_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message settled meanwhile is committed; nobody is given another one."""
-    monkeypatch.setattr("gearshift.inbox.REVOKE_DRAIN_S", 30.0)
+    monkeypatch.setattr("gearshift.inbox.REVOKE_DRAIN_S", PATIENCE_S)
     world = World(log=True)
     world.read(0, 1)
     (entry,) = world.take(1)
     positions: list[dict[int, int]] = []
     revoking = threading.Thread(target=lambda: positions.append(dict(world.inbox.revoked([0]))))
     revoking.start()
-    while world.inbox._lanes:  # what was not handed out yet is not handed out any more
-        assert revoking.is_alive()
+    assert until(lambda: not world.inbox._lanes)  # what was not handed out yet is not any more
     world.inbox.settle(entry, Verdict.ACK)
-    revoking.join(20)
+    revoking.join(PATIENCE_S)
     assert positions == [{0: 1}]
 
 
@@ -297,7 +297,7 @@ def test_forgotten_settlements_are_told_and_not_too_often(
     assert caplog.records == []
 
 
-def test_closing_ends_every_waiting_call() -> None:
+def test_closing_ends_every_waiting_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed, also for the next ones; what is in hand can still be settled."""
     world = World()
     world.arrive(1, 2)
@@ -311,10 +311,12 @@ def test_closing_ends_every_waiting_call() -> None:
         except errors.Closed as error:
             raised.append(type(error))
 
+    monkeypatch.setattr("gearshift.inbox._WARN_STALLED_AFTER_S", 3600.0)  # it would look up then
     waiting = threading.Thread(target=wait)
     waiting.start()
+    assert until(lambda: world.inbox._isolation.asking)
     world.inbox.close()
-    waiting.join(5)  # it would look up by itself after 10
+    waiting.join(PATIENCE_S)
     assert raised == [errors.Closed]
     with pytest.raises(errors.Closed):
         world.take()
