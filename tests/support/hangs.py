@@ -24,7 +24,7 @@ from support.waiting import FACTOR
 
 _AGAIN = 0.3  # of the limit: between one interruption and the next
 _END = 2.0  # limits: then the process ends
-_END_UNREPORTED = 2.2  # limits: then it ends, even if C code keeps Python from running at all
+_END_UNREPORTED = 3.0  # limits: then it ends, even if C code keeps Python from running at all
 _LOG_LINES = 30
 
 
