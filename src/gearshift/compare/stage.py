@@ -39,8 +39,7 @@ log = logging.getLogger("gearshift.compare")
 #: Partitions of every stream, so that all columns have the same.
 PARTITIONS = 4
 
-READY_TIMEOUT_S = 30.0
-DONE_TIMEOUT_S = 90.0
+TIMEOUT_S = 90.0  # of each wait; a busy machine starts its workers slowly
 LETTERS_TIMEOUT_S = 30.0
 _LOOK_S = 0.5
 _SAMPLE_S = 0.1
@@ -232,21 +231,18 @@ class Stage:
         self,
         condition: Callable[[list[Event]], bool],
         what: str,
-        timeout_s: float = DONE_TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """See Tape.wait; a worker that ended on its own ends this too."""
         self.tape.wait(condition, timeout_s, what, self._check_workers)
 
     def wait_ready(self, members: int) -> None:
         """Until so many workers are ready and, on a stream, share its partitions."""
-        self.wait(
-            lambda events: count(events, "ready") >= members, "workers ready", READY_TIMEOUT_S
-        )
+        self.wait(lambda events: count(events, "ready") >= members, "workers ready")
         if self.broker.semantics is Semantics.STREAM:
             self.wait(
                 lambda events: _is_balanced(events, members, self.partitions),
                 "partitions shared",
-                READY_TIMEOUT_S,
             )
 
     def wait_ready_each(self, groups: Sequence[str]) -> None:
@@ -262,7 +258,7 @@ class Stage:
                 for group in groups
             )
 
-        self.wait(is_ready, f"groups {', '.join(groups)} ready", READY_TIMEOUT_S)
+        self.wait(is_ready, f"groups {', '.join(groups)} ready")
 
     def wait_done(self, orders: Sequence[Order], group: str = "workers") -> None:
         """Until ``group`` has done every one of ``orders``."""
