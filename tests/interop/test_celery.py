@@ -14,9 +14,9 @@ from typing import Any
 import pika
 import pytest
 from support.settings import profile_of, write_settings
+from support.waiting import redrive_all, take
 
 import gearshift
-from gearshift.redrive import redrive
 from native_brokers import RabbitMQ
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
@@ -75,9 +75,9 @@ def test_a_task_that_failed_in_gearshift_runs_in_celery_as_it_was_sent(
     with gearshift.open(file) as bus:
         with bus.consumer("tasks") as consumer:
             for delay_s in (0.0, 0.2):
-                (delivery,) = consumer.receive(timeout_s=20)
+                (delivery,) = take(consumer, 1)
                 delivery.retry(delay_s=delay_s)
-            (delivery,) = consumer.receive(timeout_s=20)
+            (delivery,) = take(consumer, 1)
             assert delivery.attempt == 3
             assert delivery.key is None
             assert delivery.headers["task"] == "shop.order"
@@ -86,7 +86,7 @@ def test_a_task_that_failed_in_gearshift_runs_in_celery_as_it_was_sent(
             if end == "redriven":
                 delivery.reject("not ours")
         if end == "redriven":
-            assert redrive(bus, "tasks", idle_timeout_s=3.0).moved == 1
+            redrive_all(bus, "tasks", 1)
     with celery(broker, queue, "work") as worker:
         assert line(worker) == "ready"
         ran = line(worker)

@@ -16,6 +16,7 @@ from confluent_kafka.admin import (
     NewTopic,
     ResourceType,
 )
+from support.waiting import redrive_all, take
 
 import gearshift
 from gearshift.errors import DecodeError, MessageTooLarge
@@ -89,7 +90,7 @@ def less_group(record: Record) -> list[tuple[str, Any]]:
 
 def one(consumer: gearshift.Consumer[Any]) -> gearshift.Delivery[Any]:
     """The next delivery."""
-    (delivery,) = consumer.receive(timeout_s=30)
+    (delivery,) = take(consumer, 1)
     return delivery
 
 
@@ -107,7 +108,7 @@ def test_a_redriven_record_is_the_one_that_came(
             bus.producer(topic).send(delivery.message)
             delivery.reject("no")
             one(consumer).ack()
-        assert redrive(bus, topic, idle_timeout_s=3.0).moved == 1
+        redrive_all(bus, topic, 1)
     came, sent_on, redriven = records(kafka, topic, 3)
     for record in (sent_on, redriven):
         assert (record.key(), record.value()) == (came.key(), b"v")
@@ -146,7 +147,7 @@ def test_the_habits_of_other_frameworks_come_through(
             delivery = one(consumer)
             assert delivery.value == {"n": 1}
             delivery.reject("no")
-        assert redrive(bus, topic, idle_timeout_s=3.0).moved == 1
+        redrive_all(bus, topic, 1)
     came, redriven = records(kafka, topic, 2)
     assert less_group(redriven) == came.headers() == HABITS[habit]
     assert redriven.value() == b'{ "n": 1 }'
@@ -186,7 +187,7 @@ def test_a_large_foreign_record_that_fails_becomes_a_dead_letter(
             assert letter.body == b"x" * 3_000_000
             assert letter.headers["dead-letter-reason"] == "too much"
             letter.ack()
-        assert redrive(bus, topic, idle_timeout_s=3.0).moved == 1
+        redrive_all(bus, topic, 1)
 
 
 def test_a_dead_letters_topic_that_was_there_before_is_given_the_room(

@@ -10,10 +10,9 @@ import pika
 import pytest
 from pika import spec
 from pika.adapters.blocking_connection import BlockingChannel
-from support.waiting import until
+from support.waiting import redrive_all, take, until
 
 import gearshift
-from gearshift.redrive import redrive
 
 from .conftest import OpenBus, take_raw
 
@@ -117,13 +116,8 @@ def adopted(name: str, more: str = "") -> str:
 
 def one(consumer: gearshift.Consumer[Any]) -> gearshift.Delivery[Any]:
     """The next delivery."""
-    (delivery,) = consumer.receive(timeout_s=20)
+    (delivery,) = take(consumer, 1)
     return delivery
-
-
-def redriven(bus: gearshift.Bus, name: str) -> None:
-    """Bring back the one dead letter of ``name``."""
-    assert redrive(bus, name, idle_timeout_s=3.0).moved == 1
 
 
 @pytest.mark.parametrize("retries", [(), (0.0,), (0.2, 0.0, 0.2)], ids=["reject", "now", "later"])
@@ -140,7 +134,7 @@ def test_a_redriven_message_is_the_one_that_came(
             for delay_s in retries:
                 one(consumer).retry(delay_s=delay_s)
             one(consumer).reject("no")
-        redriven(bus, name)
+        redrive_all(bus, name, 1)
     assert next_of(request.getfixturevalue("wire"), name) == (sent.encoded, b"{}")
 
 
@@ -188,7 +182,7 @@ def test_the_habits_of_other_frameworks_come_through(
             delivery = one(consumer)
             assert delivery.value == {"n": 1}
             delivery.reject("no")
-        redriven(bus, name)
+        redrive_all(bus, name, 1)
     found = next_of(request.getfixturevalue("wire"), name)
     assert found == (HABITS[habit].encoded, b'{ "n": 1 }')
 
@@ -253,7 +247,7 @@ def test_an_expiration_ends_neither_a_retry_nor_a_dead_letter(
         raw.basic_publish("", f"{name}-clock", b"tick", sent)
         # The broker says that a second is over.
         assert take_raw(raw, f"{name}-expired")[1] == b"tick"
-        redriven(bus, name)
+        redrive_all(bus, name, 1)
     assert take_raw(raw, f"{name}-expired")[1] == b"task"
 
 
@@ -272,7 +266,7 @@ def test_any_key_comes_back(open_bus: OpenBus, name: str, key: str | bytes) -> N
             delivery = one(consumer)
             assert delivery.key == key
             delivery.reject("no")
-    assert redrive(bus, name, idle_timeout_s=3.0).moved == 2
+    redrive_all(bus, name, 2)
     with bus.consumer(name) as consumer:
         assert {one(consumer).key for _ in range(2)} == {key}
 
@@ -297,7 +291,7 @@ def test_a_routing_key_that_all_share_is_not_their_key(
         assert {delivery.key for delivery in deliveries} == {None}
         for delivery in deliveries:
             delivery.reject("no")
-    assert redrive(bus, name, idle_timeout_s=3.0).moved == 8
+    redrive_all(bus, name, 8)
     with bus.consumer(name) as consumer:
         back = [one(consumer) for _ in range(8)]
         assert [delivery.body for delivery in back] == [b"%d" % number for number in range(8)]

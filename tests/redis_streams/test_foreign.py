@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from redis import Redis as Client
+from support.waiting import redrive_all, take
 
 import gearshift
-from gearshift.redrive import redrive
 
 from .conftest import OpenBus
 
@@ -30,7 +30,7 @@ ENTRIES: list[dict[bytes, bytes]] = [
 
 def one(consumer: gearshift.Consumer[Any]) -> gearshift.Delivery[Any]:
     """The next delivery."""
-    (delivery,) = consumer.receive(timeout_s=20)
+    (delivery,) = take(consumer, 1)
     return delivery
 
 
@@ -51,7 +51,7 @@ def test_a_redriven_entry_is_the_one_that_came(
         bus.producer(name).send(delivery.message)
         delivery.reject("no")
         one(consumer).ack()
-    assert redrive(bus, name, idle_timeout_s=3.0).moved == 1
+    redrive_all(bus, name, 1)
     answer: Any = raw.xrange(stream)
     assert [list(fields.items()) for _, fields in answer] == [list(entry.items())] * 3
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import gearshift
+from gearshift.redrive import redrive
 
 FACTOR = float(os.environ.get("TEST_PATIENCE", "1"))
 
@@ -42,6 +43,12 @@ def drain(consumer: gearshift.Consumer, count: int) -> list[object]:
     values = [value for _ in range(count) for value in ack_all(take(consumer, 1))]
     assert consumer.receive(timeout_s=0.2) == []
     return values
+
+
+def redrive_all(bus: gearshift.Bus, channel: str, count: int) -> None:
+    """Redrive ``count`` dead letters of ``channel``, waiting for them; there is no other."""
+    assert redrive(bus, channel, most=count, idle_timeout_s=PATIENCE_S).moved == count
+    assert redrive(bus, channel, idle_timeout_s=0.5).moved == 0
 
 
 def ack_all(deliveries: Iterable[gearshift.Delivery]) -> list[object]:
