@@ -1,8 +1,8 @@
 """A process whose handler dies of one message: handler.py CONFIG CHANNEL GROUP KILLER LOG [OTHER].
 
 It writes a line with value and attempt to LOG for every message that it is given, before anything
-else. It ends by itself when nothing has come for a while. With the channel OTHER it has a second
-consumer, and dies while that one works on a message, if it does within a second or two.
+else. It ends when its standard input does. With the channel OTHER it has a second consumer, and dies
+while that one works on a message, if it does within a second or two.
 """
 
 from __future__ import annotations
@@ -11,40 +11,45 @@ import os
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import gearshift
 
-IDLE_S = 5.0
 #: For a consumer that has to wait until another one's suspect is handled.
 TOGETHER_S = 2.0
 
 
 def main(config: str, channel: str, group: str, killer: str, path: str, other: str = "") -> None:
     busy = threading.Event()
-    with gearshift.open(config) as bus, open(path, "a", buffering=1) as log:
+    with ExitStack() as stack:
+        log = stack.enter_context(open(path, "a", buffering=1))
+        bus = stack.enter_context(gearshift.open(config))
+        consumer = stack.enter_context(bus.consumer(channel, group=group))
 
-        def work_beside() -> None:
-            with bus.consumer(other, group=group) as consumer:
-                for delivery in consumer.iterate(idle_timeout_s=IDLE_S + TOGETHER_S):
-                    log.write(f"beside-{delivery.value} {delivery.attempt}\n")
-                    busy.set()
-                    time.sleep(0.1)
-                    delivery.ack()
-                    busy.clear()
-
-        beside = threading.Thread(target=work_beside, daemon=True)
-        if other:
-            beside.start()
-        with bus.consumer(channel, group=group) as consumer:
-            for delivery in consumer.iterate(idle_timeout_s=IDLE_S):
-                log.write(f"{delivery.value} {delivery.attempt}\n")
-                if delivery.value == int(killer):
-                    if other:
-                        busy.wait(TOGETHER_S)
-                    os._exit(9)
+        def work_beside(beside: gearshift.Consumer) -> None:
+            for delivery in beside:
+                log.write(f"beside-{delivery.value} {delivery.attempt}\n")
+                busy.set()
+                time.sleep(0.1)
+                busy.clear()
                 delivery.ack()
+
+        def end() -> None:
+            sys.stdin.read()
+            consumer.stop_receiving()
+
         if other:
-            beside.join()
+            beside = stack.enter_context(bus.consumer(other, group=group))
+            threading.Thread(target=work_beside, args=[beside], daemon=True).start()
+            stack.callback(beside.stop_receiving)
+        threading.Thread(target=end, daemon=True).start()
+        for delivery in consumer:
+            log.write(f"{delivery.value} {delivery.attempt}\n")
+            if delivery.value == int(killer):
+                if other:
+                    busy.wait(TOGETHER_S)
+                os._exit(9)
+            delivery.ack()
 
 
 if __name__ == "__main__":
