@@ -86,6 +86,12 @@ class RabbitMQ(Broker):
             raise BrokerUnavailable(f"{expressions}: {answer}")
         return answer.removeprefix("{ok, ").rstrip().removesuffix("}")
 
+    def text(self, expression: str) -> str:
+        """Return what Erlang `expression` gives as the node writes it in full. As `evaluate`."""
+        written = f'iolist_to_binary(io_lib:format("~0p", [{expression}]))'
+        coded = self.evaluate(f"binary_to_list(binary:encode_hex({written}))")
+        return bytes.fromhex(coded.strip('"')).decode()
+
     def names(self) -> set[str]:
         """Return the names of all queues and exchanges but the built-in ones. As `evaluate`."""
         coded = re.findall('"([0-9A-F]*)"', self.evaluate(_NAMES))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pika
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from support.waiting import until
 
 from gearshift.compare import workload
 from gearshift.compare.actor import Role
@@ -46,10 +47,15 @@ def play(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) ->
 
 
 def settled(waiting: Waiting, channel: str, expected: int) -> int:
-    """What the broker says once it says what is expected, or after some time."""
-    deadline = time.monotonic() + 20  # its statistics lag
-    while (told := waiting(channel)) != expected and time.monotonic() < deadline:
-        time.sleep(0.2)
+    """What the broker says once it says what is expected, or in the end; its statistics lag."""
+    told = 0
+
+    def is_expected() -> bool:
+        nonlocal told
+        told = waiting(channel)
+        return told == expected
+
+    until(is_expected)
     return told
 
 
@@ -91,11 +97,12 @@ def test_a_queue_on_rabbitmq(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
 
 @pytest.mark.broker
 def test_a_stream_on_rabbitmq(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
-    """What rabbitmqctl counts in the partitions, less the group's offsets in their queues."""
+    """What the broker counts in the partitions, less the group's offsets in their queues."""
 
     def waiting(channel: str) -> int:
-        lines = rabbitmq.ctl("list_queues", "name", "messages").splitlines()
-        messages = {name: int(count) for name, count in (line.split() for line in lines[1:])}
+        told = rabbitmq.text('rabbit_amqqueue:info_all(<<"/">>, [name, messages])')
+        counts = re.findall(r'<<"([^"]+)">>}},{messages,(\d+)}', told)
+        messages = {name: int(count) for name, count in counts}
         partitions = [f"{channel}:{number}" for number in range(PARTITIONS)]
         stored = sum(messages[partition] for partition in partitions)
         kept = [f"{name}:{GROUP}" for name in partitions if f"{name}:{GROUP}" in messages]

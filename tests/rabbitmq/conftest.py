@@ -69,7 +69,8 @@ def hasty(request: pytest.FixtureRequest, rabbitmq: RabbitMQ) -> Iterator[float]
 @pytest.fixture
 def raw(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
     """An AMQP channel of a plain client; the test may kill the broker meanwhile."""
-    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    # Nobody serves it while the test waits for something else, which may take its time.
+    connection = pika.BlockingConnection(pika.URLParameters(f"{rabbitmq.url}?heartbeat=0"))
     yield connection.channel()
     with contextlib.suppress(AMQPError):
         connection.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from support.waiting import until
+from support.waiting import take, until
 
 import gearshift
 from gearshift import App
@@ -89,13 +89,13 @@ def test_what_was_allowed_is_waited_for_when_it_is_refused(
     bus = open_bus(url=user.url)
     producer, consumer = bus.producer(name), bus.consumer(name)
     producer.send("before")
-    consumer.receive(timeout_s=20)[0].ack()
+    take(consumer, 1)[0].ack()
     assert consumer.flush()
     user.change(*trouble)
     assert until(lambda: told in (bus.stats().receiving[0].disconnected or ""))
     user.change(*mended)
     producer.send("after", timeout_s=60)
-    (delivery,) = consumer.receive(timeout_s=60)
+    (delivery,) = take(consumer, 1)
     assert delivery.value == "after"
     delivery.ack()
     assert bus.stats().receiving[0].disconnected is None
@@ -175,11 +175,11 @@ def test_lost_messages_that_may_not_be_set_aside_are_taken_all_the_same(
         assert until(lambda: ready_in(raw, name) == 0)
         time.sleep(wait_s)
         for number in range(3):
-            (delivery,) = consumer.receive(timeout_s=20)
+            (delivery,) = take(consumer, 1)
             assert (delivery.body, delivery.redelivered) == (b"%d" % number, True)
             delivery.ack()
         raw.basic_publish("", name, b"new")
-        (delivery,) = consumer.receive(timeout_s=20)
+        (delivery,) = take(consumer, 1)
         assert delivery.body == b"new"
         delivery.ack()
     assert ready_in(raw, name) == 0

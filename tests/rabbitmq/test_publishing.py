@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from support.waiting import ack_all, take, until
+from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
 from gearshift.errors import (
@@ -31,23 +31,28 @@ MIB = 1024 * 1024
 @contextlib.contextmanager
 def memory_alarm(broker: RabbitMQ) -> Iterator[None]:
     """The broker takes nothing while the block runs."""
-    broker.ctl("set_vm_memory_high_watermark", "0.0000001")
     try:
+        broker.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(1.0e-7)")
         yield
     finally:
-        broker.ctl("set_vm_memory_high_watermark", "0.4")
+        broker.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
 
 
 def refused_for_lack_of_room(producer: gearshift.Producer) -> BackpressureError:
     """Send until the broker's alarm shows; what was written before it is unknown, never stored."""
-    for _ in range(20):
+    errors: list[BackpressureError] = []
+
+    def refused() -> bool:
         try:
             producer.send({}, timeout_s=0.5)
         except BackpressureError as error:
-            return error
+            errors.append(error)
         except OutcomeUnknown:
-            continue
-    raise AssertionError("the alarm never showed")
+            pass
+        return bool(errors)
+
+    assert until(refused), "the alarm never showed"
+    return errors[0]
 
 
 def test_a_memory_alarm_is_backpressure_and_consumers_go_on(
@@ -60,17 +65,13 @@ def test_a_memory_alarm_is_backpressure_and_consumers_go_on(
     producer.send_many([{"n": n} for n in range(20)])
     with memory_alarm(rabbitmq):
         error = refused_for_lack_of_room(producer)
-        values = []
-        while len(values) < 20:
-            for delivery in consumer.receive(5, timeout_s=20):
-                values.append(delivery.value)
-                delivery.ack()
+        values = [value for _ in range(20) for value in ack_all(take(consumer, 1))]
         assert consumer.flush()
     assert error.retryable
     assert "memory" in str(error)
     assert values == [{"n": n} for n in range(20)]
     assert producer.send({"n": "after"}, timeout_s=30).channel == name
-    assert until(lambda: {"n": "after"} in [d.value for d in consumer.receive(5, timeout_s=1)])
+    assert until(lambda: {"n": "after"} in ack_all(consumer.receive(5, timeout_s=1)))
 
 
 def test_close_does_not_hang_under_a_memory_alarm(
@@ -83,7 +84,7 @@ def test_close_does_not_hang_under_a_memory_alarm(
         refused_for_lack_of_room(producer)
         closing = threading.Thread(target=bus.close, args=(0.5,))
         closing.start()
-        closing.join(30)
+        closing.join(PATIENCE_S)
         assert not closing.is_alive()
 
 
@@ -151,7 +152,7 @@ def test_what_one_of_several_queues_refuses_is_unknown(
     raw.queue_bind(full, name)
     with pytest.raises(OutcomeUnknown):
         producer.send(1)
-    (delivery,) = bus.consumer(name, group="g").receive(timeout_s=20)
+    (delivery,) = take(bus.consumer(name, group="g"), 1)
     assert delivery.value == 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from certificates import make_certificates
+from support.waiting import take
 
 import gearshift
 from gearshift.doctor import Status, examine
@@ -71,7 +72,7 @@ def test_a_trusted_certificate_for_the_right_name_is_enough(
     profile = f'tls_ca_file = "{certificates}/authority.pem"\ntls_server_name = "broker.test"'
     with open_bus(tls_url, profile) as bus:
         bus.producer("tls").send({"n": 1})
-        (delivery,) = bus.consumer("tls").receive(timeout_s=20)
+        (delivery,) = take(bus.consumer("tls"), 1)
         assert delivery.value == {"n": 1}
         delivery.ack()
 

@@ -9,7 +9,7 @@ import uuid
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
-from support.waiting import until
+from support.waiting import take, until
 
 from gearshift.errors import (
     AuthenticationFailed,
@@ -70,7 +70,7 @@ def test_an_adopted_queue_is_used_as_it_is(
     raw.queue_declare(name, durable=True)
     bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
     receipt = bus.producer("c").send({"n": 1}, key="k")
-    (delivery,) = bus.consumer("c").receive(timeout_s=20)
+    (delivery,) = take(bus.consumer("c"), 1)
     assert (delivery.id, delivery.key, delivery.attempt) == (receipt.id, "k", 1)
     delivery.ack()
     bus.close()
@@ -88,7 +88,7 @@ def test_a_retry_on_an_adopted_classic_queue_is_counted(
     consumer = bus.consumer("c")
     receipt = bus.producer("c").send({"n": 1}, headers={"h": "v"})
     for attempt in (1, 2, 3):
-        (delivery,) = consumer.receive(timeout_s=20)
+        (delivery,) = take(consumer, 1)
         assert (delivery.id, delivery.attempt) == (receipt.id, attempt)
         assert dict(delivery.headers) == {"h": "v"}
         if attempt < 3:
@@ -137,7 +137,7 @@ def test_whoever_only_sends_to_an_adopted_exchange_makes_no_default_queue(
     if not groups:
         with bus.consumer(f"c-{name}") as consumer:
             bus.producer(f"c-{name}").send({"n": 2})
-            (delivery,) = consumer.receive(timeout_s=20)
+            (delivery,) = take(consumer, 1)
             assert delivery.value == {"n": 2}
             delivery.ack()
 
@@ -175,8 +175,10 @@ def test_two_buses_in_one_process_do_not_meet(
     rabbitmq: RabbitMQ, open_bus: OpenBus, name: str
 ) -> None:
     """The same channel on two virtual hosts is two channels."""
-    rabbitmq.ctl("add_vhost", name)
-    rabbitmq.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    rabbitmq.evaluate(
+        f'rabbit_vhost:add(<<"{name}">>, <<"t">>), rabbit_auth_backend_internal:set_permissions('
+        f'<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"t">>)'
+    )
     here = open_bus()
     there = open_bus(url=rabbitmq.url.replace("%2F", name))
     senders = [bus.producer(name) for bus in (here, there)]
@@ -184,10 +186,10 @@ def test_two_buses_in_one_process_do_not_meet(
         sender.send({"bus": number})
     for number, bus in enumerate((here, there)):
         consumer = bus.consumer(name)
-        (delivery,) = consumer.receive(timeout_s=20)
+        (delivery,) = take(consumer, 1)
         assert delivery.value == {"bus": number}
         assert consumer.receive(timeout_s=0.2) == []
-    rabbitmq.ctl("delete_vhost", name)
+    rabbitmq.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"t">>)')
 
 
 def test_refused_credentials_say_so_without_the_password(
@@ -228,8 +230,8 @@ def test_the_broker_was_told_our_heartbeat(
     bus.producer(name)
 
     def ours() -> list[str]:
-        lines = rabbitmq.ctl("list_connections", "timeout", "client_properties", "--silent")
-        return [line for line in lines.splitlines() if f"producer {name}" in line]
+        told = rabbitmq.text("rabbit_networking:connection_info_all([timeout, client_properties])")
+        return [one for one in told.split("{timeout,") if f"producer {name}" in one]
 
     assert until(ours)
-    assert ours()[0].split()[0] == "7"
+    assert ours()[0].startswith("7}")

@@ -8,6 +8,7 @@ import time
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from support.waiting import take
 
 from gearshift.errors import InvalidMessage, NotSupported
 
@@ -57,7 +58,7 @@ def test_bodies_come_back_byte_for_byte(open_bus: OpenBus, name: str, body: byte
     """Empty, over 0x7f, and larger than a frame."""
     bus = open_bus()
     bus.producer(name).send(body)
-    (delivery,) = bus.consumer(name).receive(timeout_s=20)
+    (delivery,) = take(bus.consumer(name), 1)
     assert delivery.body == body
     assert delivery.key is None
 
@@ -77,7 +78,7 @@ def test_a_message_comes_back_as_it_was_sent(open_bus: OpenBus, name: str) -> No
     )
     producer.send(sent)
     for delay_s in (0.0, 0.2, None):
-        (delivery,) = consumer.receive(timeout_s=20)
+        (delivery,) = take(consumer, 1)
         assert delivery.message == sent
         if delay_s is not None:
             delivery.retry(delay_s=delay_s)
@@ -93,7 +94,7 @@ def test_a_plain_message_is_received_as_far_as_it_goes(
     price = decimal.Decimal("1.5")
     headers = {"list": [1, "two"], "none": None, "price": price, "table": {"a": 1}}
     raw.basic_publish(name, "", b"\xfe", pika.BasicProperties(headers=headers))
-    (delivery,) = consumer.receive(timeout_s=20)
+    (delivery,) = take(consumer, 1)
     assert (delivery.id, delivery.key, delivery.body) == (None, None, b"\xfe")
     assert (delivery.attempt, delivery.redelivered) == (1, False)
     assert delivery.message.content_type is None
@@ -118,10 +119,10 @@ def test_what_the_broker_adds_is_neither_shown_nor_sent_on(
     bus = open_bus(f"[channels.{name}]\nretry_delay_s = 0.0")
     consumer = bus.consumer(name)
     raw.basic_publish("", f"{name}-before", b"{}", pika.BasicProperties(headers={"own": "kept"}))
-    (delivery,) = consumer.receive(timeout_s=20)
+    (delivery,) = take(consumer, 1)
     assert delivery.headers.pairs == (("own", "kept"),)
     delivery.retry(delay_s=0.3)
-    (delivery,) = consumer.receive(timeout_s=20)
+    (delivery,) = take(consumer, 1)
     assert delivery.headers.pairs == (("own", "kept"),)
     bus.close()
     properties, _ = take_raw(raw, f"{name}.default")
@@ -134,7 +135,7 @@ def test_time_is_now_unless_it_is_given(open_bus: OpenBus, name: str) -> None:
     bus = open_bus()
     before = time.time_ns() // 1_000_000
     bus.producer(name).send({})
-    (delivery,) = bus.consumer(name).receive(timeout_s=20)
+    (delivery,) = take(bus.consumer(name), 1)
     sent_ms = delivery.message.timestamp_ms
     assert sent_ms is not None
     assert before <= sent_ms <= time.time_ns() // 1_000_000
