@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.waiting import take
 
 import gearshift
 from native_brokers import Kafka
@@ -81,9 +82,7 @@ def test_what_a_plain_producer_sends_is_received_as_it_is(
     """Key, JSON value, equal header names, bytes over 0x7f, tombstone; no header of ours needed."""
     plain(_PRODUCES, kafka.url, name)
     with adopting(kafka, tmp_path, name) as bus, bus.consumer("events") as consumer:
-        deliveries = []
-        while len(deliveries) < 6:
-            deliveries += consumer.receive(6, timeout_s=30)
+        deliveries = take(consumer, 6)
         assert [delivery.key for delivery in deliveries] == [*(f"k{n}" for n in range(5)), "gone"]
         assert [delivery.value for delivery in deliveries[:5]] == [{"n": n} for n in range(5)]
         assert deliveries[0].headers.getall("a") == (b"\xff", "two")
@@ -114,9 +113,7 @@ def test_a_plain_groups_positions_are_taken_over_and_given_back(
     plain(_PRODUCES, kafka.url, topic)
     plain(_CONSUMES, kafka.url, topic, group, "2")
     with adopting(kafka, tmp_path, topic, group) as bus, bus.consumer("events") as consumer:
-        deliveries = consumer.receive(2, timeout_s=30)
-        while len(deliveries) < 2:
-            deliveries += consumer.receive(2 - len(deliveries), timeout_s=30)
+        deliveries = take(consumer, 2)
         assert [delivery.value for delivery in deliveries] == [{"n": 2}, {"n": 3}]
         for delivery in deliveries:
             delivery.ack()

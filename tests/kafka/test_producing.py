@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 from kafka.conftest import OpenBus
+from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
@@ -61,7 +62,8 @@ def stored(kafka: Kafka, topic: str) -> int:
     """How many messages partition 0 has had."""
     consumer = Consumer({"bootstrap.servers": kafka.url, "group.id": "looks"})
     try:
-        return consumer.get_watermark_offsets(TopicPartition(topic, 0, OFFSET_END), timeout=10)[1]
+        partition = TopicPartition(topic, 0, OFFSET_END)
+        return consumer.get_watermark_offsets(partition, timeout=PATIENCE_S)[1]
     finally:
         consumer.close()
 
@@ -92,7 +94,7 @@ def test_close_reports_by_id_what_a_frozen_broker_has_not_confirmed(
         futures = [producer.submit(number, id=f"m{number}") for number in range(5)]
         closing = threading.Thread(target=producer.close, args=(0.5,))
         closing.start()
-        closing.join(30)
+        closing.join(PATIENCE_S)
         assert not closing.is_alive()
         errors = [future.exception(0) for future in futures]
     assert all(isinstance(error, OutcomeUnknown) for error in errors)
@@ -127,7 +129,7 @@ def test_futures_are_not_resolved_on_the_thread_that_serves_the_client(
         called.set()
 
     producer.submit("x").add_done_callback(callback)
-    assert called.wait(30)
+    assert called.wait(PATIENCE_S)
     assert not threads[0].startswith("gearshift-kafka")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, Producer
 from kafka.conftest import NoEvents, OpenBus
-from support.waiting import until
+from support.waiting import take, until
 
 from gearshift.driver import Start
 from gearshift_kafka.admin import lag
@@ -98,7 +98,7 @@ def test_a_group_that_has_read_everything_has_no_lag_behind_transactions(
     with bus.consumer(name, group="g") as consumer:
         write()
         producer.commit_transaction(30)
-        (delivery,) = consumer.receive(timeout_s=30)
+        (delivery,) = take(consumer, 1)
         delivery.ack()
         assert until(has_no_lag)
         write()

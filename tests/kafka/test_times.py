@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from kafka.conftest import OpenBus
+from support.waiting import take
 
 from native_brokers import Kafka
 
@@ -55,7 +56,7 @@ def test_a_record_has_a_time_that_its_topic_keeps(
     now_ms = int(time.time() * 1000)
     own_ms = now_ms - case.age_ms
     bus.producer(name).send("old", timestamp_ms=own_ms)
-    (delivery,) = bus.consumer(name).receive(timeout_s=30)
+    (delivery,) = take(bus.consumer(name), 1)
     assert delivery.message.timestamp_ms == own_ms
     assert not delivery.headers
     record_ms = record_time(kafka, name)
@@ -72,10 +73,10 @@ def test_a_topic_that_keeps_everything_takes_every_time(
     bus = open_bus(f'[channels.{name}]\nnative.kafka.topic = "{name}"')
     bus.producer(name).send("old", key="k", timestamp_ms=1_700_000_000_123)
     assert record_time(kafka, name) == 1_700_000_000_123
-    (delivery,) = bus.consumer(name, group="g").receive(timeout_s=30)
+    (delivery,) = take(bus.consumer(name, group="g"), 1)
     began_ms = int(time.time() * 1000)
     delivery.reject("no")
-    (letter,) = bus.consumer(f"{name}.dead", group="look").receive(timeout_s=30)
+    (letter,) = take(bus.consumer(f"{name}.dead", group="look"), 1)
     assert letter.message.timestamp_ms == 1_700_000_000_123
     assert letter.position is not None
     assert record_time(kafka, f"{name}.dead", letter.position.partition) >= began_ms

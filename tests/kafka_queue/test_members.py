@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
 from gearshift.worker import Worker
@@ -16,8 +17,11 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 MEMBERS = 32
 
 
-def busy_at_once(consumers: list[gearshift.Consumer]) -> int:
-    """How many of the consumers have a message in hand at the same time, with plenty waiting."""
+def busy_at_once(consumers: list[gearshift.Consumer], expected: int) -> int:
+    """How many of the consumers have a message in hand at the same time, with plenty waiting.
+
+    As many as are expected are waited for, and then any more for a moment.
+    """
     met = threading.Semaphore(0)
     done = threading.Event()
 
@@ -34,7 +38,7 @@ def busy_at_once(consumers: list[gearshift.Consumer]) -> int:
     for thread in threads:
         thread.start()
     busy = 0
-    while busy < len(consumers) and met.acquire(timeout=8.0):
+    while met.acquire(timeout=PATIENCE_S if busy < expected else 3.0):
         busy += 1
     done.set()
     for thread in threads:
@@ -52,7 +56,12 @@ def test_members_of_a_group_on_four_partitions(
     with gearshift.open(file) as bus:
         bus.producer(name).send_many(range(40 * MEMBERS), key=str)
         consumers = [bus.consumer(name, group="g") for _ in range(MEMBERS)]
-        assert busy_at_once(consumers) == expected
+        if semantics == "stream":  # a partition that moves would keep two busy
+            shares = [1] * expected + [0] * (MEMBERS - expected)
+            assert until(
+                lambda: sorted((len(c.partitions) for c in consumers), reverse=True) == shares
+            )
+        assert busy_at_once(consumers, expected) == expected
 
 
 def test_a_busy_worker_leaves_the_rest_to_others(settings: Settings, name: str) -> None:
@@ -68,17 +77,11 @@ def test_a_busy_worker_leaves_the_rest_to_others(settings: Settings, name: str) 
         worker = Worker(app, bus)
         bus.producer(name).send_many(range(40))
         worker.start()
-        assert busy.acquire(timeout=30)
-        assert busy.acquire(timeout=30)
-        with bus.consumer(name, group="g") as other:
-            others = 0
-            while others < 38:
-                deliveries = other.receive(38, timeout_s=20)
-                if not deliveries:
-                    break
-                for delivery in deliveries:
-                    delivery.ack()
-                others += len(deliveries)
-        done.set()
-        worker.stop()
-    assert others == 38
+        try:
+            assert busy.acquire(timeout=PATIENCE_S)
+            assert busy.acquire(timeout=PATIENCE_S)
+            with bus.consumer(name, group="g") as other:
+                assert len(ack_all(take(other, 38))) == 38
+        finally:
+            done.set()
+            worker.stop()
