@@ -1,8 +1,8 @@
 """A process whose handler dies of one message: handler.py CONFIG CHANNEL GROUP KILLER LOG [OTHER].
 
 It writes a line with value and attempt to LOG for every message that it is given, before anything
-else. It ends when its standard input does. With the channel OTHER it has a second consumer, and dies
-while that one works on a message, if it does within a second or two.
+else. It ends when its standard input does. With the channel OTHER it has a second consumer, and
+dies while that one works on a message, if it does within a second or two.
 """
 
 from __future__ import annotations
