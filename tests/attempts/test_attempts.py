@@ -80,8 +80,9 @@ def test_it_takes_nothing_of_another_consumer_along(
 def _outlived(
     world: World, killer: int, log: Path, count: int, other: str = ""
 ) -> tuple[Counter[str], list[tuple[object, object]]]:
-    """Run processes until one outlives ``killer``; how often each of ``count`` messages was handled,
-    and the dead letters with their attempts."""
+    """Run processes until one outlives ``killer``. How often each of ``count`` messages was handled,
+    and the dead letters with their attempts.
+    """
     codes: list[int] = []
     with world.open().consumer(f"{world.channel}.dead") as dead:
         found: list[gearshift.Delivery] = []
