@@ -7,6 +7,8 @@ PROFILE ?= embedded
 SECONDS ?= 300
 WORKERS ?= 8
 TARGETS ?= demo test
+# Tests start hundreds of processes; without compiled modules each import costs them double.
+unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
 .PHONY: demo demo-orders test unit pythons fresh-machine conformance soak lint types imports bench brokers gallery changelog format help clean

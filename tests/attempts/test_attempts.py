@@ -80,7 +80,7 @@ def test_it_takes_nothing_of_another_consumer_along(
 def _outlived(
     world: World, killer: int, log: Path, count: int, other: str = ""
 ) -> tuple[Counter[str], list[tuple[object, object]]]:
-    """Run processes until one outlives ``killer``. How often each of ``count`` messages was handled,
+    """Run processes until one outlives ``killer``. How often each of ``count`` messages was given,
     and the dead letters with their attempts.
     """
     codes: list[int] = []
