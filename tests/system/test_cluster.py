@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pika
 import pytest
+from support.nodes import try_in_turn
 from support.settings import write_settings
 from support.waiting import PATIENCE_S, ack_all, until
 
@@ -36,6 +37,12 @@ def cluster() -> Iterator[RabbitMQCluster]:
     """Of this module alone, for its nodes are killed."""
     with RabbitMQCluster() as nodes:
         yield nodes
+
+
+@pytest.fixture(autouse=True)
+def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The url's node comes first."""
+    try_in_turn(monkeypatch)
 
 
 def open_bus(

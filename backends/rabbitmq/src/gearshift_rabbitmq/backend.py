@@ -15,6 +15,7 @@ from gearshift_rabbitmq.confirms import Target
 from gearshift_rabbitmq.connection import Link
 from gearshift_rabbitmq.consumer import Consumer
 from gearshift_rabbitmq.delay import delay_queues
+from gearshift_rabbitmq.nodes import Nodes
 from gearshift_rabbitmq.producer import Producer, encoder
 from gearshift_rabbitmq.settings import RabbitSettings
 from gearshift_rabbitmq.stream import layout as stream
@@ -36,6 +37,7 @@ class RabbitBackend:
     def __init__(self, settings: RabbitSettings) -> None:
         """No I/O. Warns of what is unsafe."""
         self._settings = settings
+        self._nodes = Nodes()
         self._survivors: dict[str, set[tuple[str | None, int]]] = {}  # by member
         if settings.tls_insecure_skip_verify:  # on loopback too: that may be a tunnel
             host = settings.endpoints()[0][0]
@@ -117,7 +119,7 @@ class RabbitBackend:
         """Nothing is shared between drivers, so nothing to do."""
 
     def _link(self, purpose: str) -> Link:
-        return Link(self._settings, purpose)
+        return Link(self._settings, purpose, self._nodes)
 
     def _check_names(self, channel: ChannelSpec) -> None:
         topology = Topology.of(channel)

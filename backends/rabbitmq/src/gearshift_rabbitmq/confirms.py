@@ -129,6 +129,11 @@ class Confirms(Generic[T]):
         batch.written = number
         return number - start, size
 
+    @property
+    def awaited(self) -> bool:
+        """Whether any outcome is awaited."""
+        return any(channel.unconfirmed for channel in self._channels.values())
+
     def fail(self, error: Exception) -> None:
         """Report all that is unconfirmed as UNKNOWN."""
         for channel in self._channels.values():

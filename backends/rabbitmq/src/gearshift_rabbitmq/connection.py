@@ -12,17 +12,22 @@ import errno
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.frame import Heartbeat, Method
 from pika.spec import Basic
 
+from gearshift_rabbitmq.errors import most_telling, speaks_of_its_node
+from gearshift_rabbitmq.nodes import Address, Nodes
 from gearshift_rabbitmq.quiet import OURS, hush
 from gearshift_rabbitmq.reading import frames
 from gearshift_rabbitmq.settings import RabbitSettings
@@ -36,6 +41,9 @@ RPC_TIMEOUT_S = 5.0
 
 #: With the usual ``heartbeat_s`` a connection is given up after this silence. Seconds.
 _USUAL_SILENCE_S = 15.0
+
+#: How much of ``connect_timeout_s`` a name may take to look up while others are known.
+_NAMES_SHARE = 0.25
 
 #: A turn of the loop that ends so much too late was not waiting for the broker.
 _STOOD_STILL_S = 0.5
@@ -105,14 +113,17 @@ class _Connection(pika.SelectConnection):  # type: ignore[misc]
 class Link:
     """A connection to the first node that answers. Made open, or not at all."""
 
-    def __init__(self, settings: RabbitSettings, purpose: str) -> None:
-        """Connect within ``connect_timeout_s``. Raises pika's error of the last node tried."""
+    def __init__(self, settings: RabbitSettings, purpose: str, nodes: Nodes | None = None) -> None:
+        """Connect within ``connect_timeout_s``, trying every address of every node in the order
+        of ``nodes``. Raises pika's error of the node that said most."""
         hush()
         self.loop = IOLoop()
         self.loop.activate_poller()
         self.error: Exception | None = None
         self.blocked: str | None = None
         self.connection: _Connection
+        self._nodes = nodes or Nodes()
+        self._address: Address | None = None
         self._opened = False
         self._gone = False
         self._bytes_heard = 0
@@ -138,6 +149,7 @@ class Link:
         """
         self._turn(timeout_s)
         if self.error is not None:
+            self.leave_node()
             raise self.error
         self._check_silence()
 
@@ -149,6 +161,11 @@ class Link:
             if remaining <= 0:
                 raise TimeoutError(f"no answer to {what} within {timeout_s:g} s")
             self.step(remaining)
+
+    def leave_node(self) -> None:
+        """Have the next connections try other nodes first: this one does not do its work."""
+        if self._address is not None:
+            self._nodes.failed(self._address)
 
     @property
     def heard_at(self) -> float:
@@ -217,27 +234,64 @@ class Link:
 
     def _connect(self, settings: RabbitSettings, purpose: str) -> None:
         deadline = time.monotonic() + settings.connect_timeout_s
-        failure: Exception | None = None
-        endpoints = settings.endpoints()
-        for number, (host, port) in enumerate(endpoints):
-            share = max(0.5, (deadline - time.monotonic()) / (len(endpoints) - number))
+        addresses, failures = self._resolved(settings)
+        order = self._nodes.in_order(addresses)
+        for number, address in enumerate(order):
+            share = max(0.5, (deadline - time.monotonic()) / (len(order) - number))
             try:
-                self._connect_to(settings, host, port, purpose, share)
-                return
+                self._connect_to(settings, address, purpose, share)
             except Exception as error:
-                failure = error
-                logger.debug(
-                    "%s:%s did not take the connection: %s", host, port, type(error).__name__
-                )
-        assert failure is not None
-        raise failure
+                failures.append(error)
+                self._nodes.failed(address)
+                logger.debug("%s did not take the connection: %s", address, type(error).__name__)
+            else:
+                self._address = address
+                return
+        raise most_telling(failures)
+
+    def _resolved(self, settings: RabbitSettings) -> tuple[list[Address], list[Exception]]:
+        """All addresses of all nodes, and what became of names that have none.
+
+        All names are asked for at once; those that take long are left out once another is known.
+        """
+        answers: dict[tuple[str, int], Any] = {}
+        services = SelectorIOServicesAdapter(self.loop)
+        wanted = dict.fromkeys(settings.endpoints())
+        asked = [
+            services.getaddrinfo(
+                host, port, partial(answers.__setitem__, (host, port)), socktype=socket.SOCK_STREAM
+            )
+            for host, port in wanted
+        ]
+        begun_at = time.monotonic()
+        while len(answers) < len(wanted):
+            waited_s = time.monotonic() - begun_at
+            has_one = any(isinstance(answer, list) for answer in answers.values())
+            if waited_s > settings.connect_timeout_s * (_NAMES_SHARE if has_one else 1.0):
+                break
+            self._turn(0.1)
+        for question in asked:
+            question.cancel()
+        addresses: list[Address] = []
+        failures: list[Exception] = []
+        for host, port in wanted:
+            answer = answers.get((host, port), TimeoutError(f"looking up {host!r} takes too long"))
+            if isinstance(answer, Exception):
+                failures.append(answer)
+            else:
+                families = list(dict.fromkeys(family for family, *_ in answer))
+                addresses += [
+                    Address(host, place[0], port, families.index(family))
+                    for family, _, _, _, place in answer
+                ]
+        return list(dict.fromkeys(addresses)), failures
 
     def _connect_to(
-        self, settings: RabbitSettings, host: str, port: int, purpose: str, timeout_s: float
+        self, settings: RabbitSettings, address: Address, purpose: str, timeout_s: float
     ) -> None:
         self.error = None
         self.connection = _Connection(
-            _parameters(settings, host, port, purpose, timeout_s),
+            _parameters(settings, address, purpose, timeout_s),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
@@ -247,7 +301,9 @@ class Link:
         self.connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._heard_at = time.monotonic()
         try:
-            self.wait(lambda: self._opened, timeout_s, f"connecting to {host}:{port}")
+            self.wait(
+                lambda: self._opened, timeout_s, f"connecting to {address.host}:{address.port}"
+            )
         except BaseException as error:
             if not self.connection.is_closed:
                 # Some of pika's assertions do not hold when a handshake is broken off.
@@ -289,6 +345,7 @@ class Link:
             self.error = exceptions.AMQPHeartbeatTimeout(
                 f"the broker has sent nothing for {now - self._heard_at:.1f} s"
             )
+            self.leave_node()
             raise self.error
 
     def _on_open(self, connection: Any) -> None:
@@ -331,6 +388,17 @@ class Rpc:
         self._wait(lambda: answers, name)
         return answers[0].method
 
+    def answers_in(self, timeout_s: float, name: str, **arguments: Any) -> bool:
+        """As a call, but False if the answer has not come in time. It may come later: this Rpc
+        is of no more use then."""
+        answers: list[Any] = []
+        getattr(self.channel, name)(callback=answers.append, **arguments)
+        with suppress(TimeoutError):
+            self._link.wait(lambda: answers or self._reason, timeout_s, name)
+        if self._reason is not None:
+            raise self._reason
+        return bool(answers)
+
     def consume(self, queue: str, on_message: Callable[..., None], **arguments: Any) -> str:
         """Start consuming and wait until the broker says so; returns the consumer tag."""
         answers: list[Any] = []
@@ -344,8 +412,14 @@ class Rpc:
             self.channel.close()
 
     def _wait(self, done: Callable[[], object], what: str) -> None:
-        self._link.wait(lambda: done() or self._reason, RPC_TIMEOUT_S, what)
+        try:
+            self._link.wait(lambda: done() or self._reason, RPC_TIMEOUT_S, what)
+        except TimeoutError:  # as of a node that is cut off from the others
+            self._link.leave_node()
+            raise
         if self._reason is not None:
+            if speaks_of_its_node(self._reason):
+                self._link.leave_node()
             raise self._reason
 
     def _on_close(self, channel: Any, reason: Exception) -> None:
@@ -360,16 +434,16 @@ def unsubscribe(channel: Any, tag: str) -> None:
 
 
 def _parameters(
-    settings: RabbitSettings, host: str, port: int, purpose: str, timeout_s: float
+    settings: RabbitSettings, address: Address, purpose: str, timeout_s: float
 ) -> pika.ConnectionParameters:
     context = settings.tls_context()
     assert settings.password is not None
     return pika.ConnectionParameters(
-        host=host,
-        port=port,
+        host=address.ip,
+        port=address.port,
         virtual_host=settings.virtual_host,
         credentials=pika.PlainCredentials(settings.username or "guest", settings.password.reveal()),
-        ssl_options=context and pika.SSLOptions(context, settings.tls_server_name or host),
+        ssl_options=context and pika.SSLOptions(context, settings.tls_server_name or address.host),
         heartbeat=settings.heartbeat_s,
         connection_attempts=1,
         socket_timeout=timeout_s,

@@ -22,9 +22,10 @@ from gearshift.driver import (
 )
 from gearshift_rabbitmq.connection import Link, Rpc, unsubscribe
 from gearshift_rabbitmq.delay import Retries
+from gearshift_rabbitmq.leader import LeaderCheck
 from gearshift_rabbitmq.settings import CONSUMER_TIMEOUT_S
 from gearshift_rabbitmq.suspects import Suspects
-from gearshift_rabbitmq.topology import Topology, declare_ephemeral, waiting
+from gearshift_rabbitmq.topology import Topology, declare_ephemeral, undeliverable, waiting
 from gearshift_rabbitmq.wire import Token, incoming
 
 __all__ = ["Consumer"]
@@ -118,6 +119,7 @@ class Consumer:
         wanted = len(self._unsettled) + max_messages
         step = self._link.step
         step(0.0)
+        self._check_leader()
         while True:
             self._finish_retries()
             self._return_what_is_over()
@@ -206,6 +208,7 @@ class Consumer:
             store=self._set_aside,
             on_end=self._subscribe,
         )
+        self._leader = LeaderCheck(self._link)
         rpc("basic_qos", prefetch_count=self._window)
         self._suspects.active = self._suspects.look()
         self._arguments: dict[str, Any] = {}
@@ -259,6 +262,15 @@ class Consumer:
         unsubscribe(self._channel, self._tag)
         self._channel.basic_qos(prefetch_count=self._window)
         self._subscribe()
+
+    def _check_leader(self) -> None:
+        """Raise if nothing can come because this node is cut off from the others."""
+        if self._cancelled_at is not None or self._suspects.active or self._is_subscribing:
+            return
+        is_ours = not self._is_adopted and not self._spec.ephemeral
+        is_idle = not (self._unsettled or self._ready or self._aside)
+        empty = undeliverable(self._queue) if is_ours and is_idle else None
+        self._leader.look(self._queue, self._tag, empty=empty)
 
     def _is_open(self) -> bool:
         return self._link.error is None and bool(self._channel.is_open)

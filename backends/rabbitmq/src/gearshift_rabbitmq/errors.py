@@ -24,9 +24,13 @@ from gearshift.errors import (
     Unroutable,
 )
 
-__all__ = ["PublishNacked", "PublishReturned", "classify", "is_held_too_long", "is_missing"]
+__all__ = [
+    "PublishNacked", "PublishReturned", "classify", "is_held_too_long", "is_missing",
+    "most_telling", "speaks_of_its_node",
+]  # fmt: skip
 
 _HELD_TOO_LONG = "delivery acknowledgement"
+_NO_REPLICA = re.compile("does not have a (running )?replica on the local node")
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
     r"received (?P<wanted>.*?) but current is (?P<current>.*)"
@@ -44,6 +48,31 @@ class PublishReturned(Exception):
 def is_missing(error: exceptions.ChannelClosedByBroker) -> bool:
     """True if the broker says that something is not there, and not only that its node is not up."""
     return bool(error.reply_code == 404 and "inaccessible" not in str(error.reply_text))
+
+
+def has_no_replica(error: Exception) -> bool:
+    """True if a stream is not read because the connected node has no replica of it."""
+    return (
+        isinstance(error, exceptions.ChannelClosedByBroker)
+        and _NO_REPLICA.search(str(error.reply_text)) is not None
+    )
+
+
+def speaks_of_its_node(error: Exception) -> bool:
+    """True for a refusal that another node of the cluster may not give."""
+    if not isinstance(error, exceptions.ChannelClosedByBroker):
+        return False
+    is_inaccessible = error.reply_code == 404 and not is_missing(error)
+    return is_inaccessible or error.reply_code == 541 or has_no_replica(error)
+
+
+def most_telling(failures: Sequence[Exception]) -> Exception:
+    """The error to report of those that several nodes gave: a refusal before a silence."""
+
+    def is_silence(error: Exception) -> bool:
+        return isinstance(_innermost(error), OSError)
+
+    return min(reversed(failures), key=is_silence)
 
 
 def is_held_too_long(error: Exception) -> bool:
@@ -71,6 +100,11 @@ def classify(error: Exception, endpoints: Sequence[tuple[str, int]]) -> Gearshif
     if isinstance(error, exceptions.ChannelClosedByBroker):
         if error.reply_code == 404 and not is_missing(error):
             return ConnectionFailed(f"{where}: the broker is not ready: {error.reply_text}")
+        if has_no_replica(error):
+            return ConnectionFailed(
+                f"{where}: {error.reply_text}",
+                hint="list every node in hosts, or add replicas: rabbitmq-streams add_replica",
+            )
         return _channel_closed(error.reply_code, str(error.reply_text))
     return _connection_failed(error, where)
 

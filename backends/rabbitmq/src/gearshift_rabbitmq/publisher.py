@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -24,6 +25,10 @@ T = TypeVar("T")
 _TURN_MESSAGES = 500
 _TURN_BYTES = 1024 * 1024
 _IDLE_S = 5.0
+
+#: Without one confirm for so long, while some are awaited, another node is tried: this one may be
+#: cut off from its cluster. Quorum queues and streams elect a leader sooner. Seconds.
+_UNCONFIRMED_S = 20.0
 _GOODBYE_S = 1.0
 
 
@@ -54,6 +59,7 @@ class Publisher(Generic[T]):
         self._ended: Exception | None = None
         self._stopping = False
         self._awake = False
+        self._confirmed_at = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -115,15 +121,27 @@ class Publisher(Generic[T]):
         reason: Exception = exceptions.ConnectionClosedByClient(200, "closed before a confirm")
         try:
             self._link = self._connect()
+            self._confirmed_at = time.monotonic()
             while not self._stopping:
                 self._awake = False
                 more = self._publish_queued(self._link)
                 self._link.step(0.0 if more else _IDLE_S)
+                self._check_confirms(self._link)
         except Exception as error:
             logger.debug("publishing ended: %r", error)
             reason = error
         finally:
             self._end(reason)
+
+    def _check_confirms(self, link: Link) -> None:
+        """Raise TimeoutError if the broker takes messages and confirms none."""
+        now = time.monotonic()
+        awaited = self._confirms is not None and self._confirms.awaited
+        if not awaited or link.blocked is not None:
+            self._confirmed_at = now
+        elif now - self._confirmed_at > _UNCONFIRMED_S:
+            link.leave_node()
+            raise TimeoutError(f"no message was confirmed for {_UNCONFIRMED_S:g} s")
 
     def _publish_queued(self, link: Link) -> bool:
         """One turn of publishing; whether there is more to do at once."""
@@ -168,6 +186,7 @@ class Publisher(Generic[T]):
         return True
 
     def _report(self, batch: Batch[T], outcomes: list[Outcome]) -> None:
+        self._confirmed_at = time.monotonic()
         try:
             batch.on_outcomes(outcomes)
         except Exception:

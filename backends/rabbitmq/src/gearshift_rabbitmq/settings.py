@@ -41,8 +41,9 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     ``url`` is ``amqp://user:password@host:port/vhost`` (``amqps://`` for TLS); a missing or empty
     path is the virtual host ``/``. Its password moves into ``password`` at once, so nothing that
-    shows ``url`` shows a secret. ``hosts`` are further nodes of the same cluster, ``host:port``,
-    tried in order when the url's does not answer.
+    shows ``url`` shows a secret. ``hosts`` are further nodes of the same cluster, ``host:port``.
+    Each bus tries them and the url's in an order of its own, by chance, so that services spread
+    over the cluster. Every address of a name is tried; a node that has just failed comes last.
 
     ``heartbeat_s`` bounds how long a frozen broker goes unnoticed (one and a half times that)
     and how long this process may stand still, in a C extension that holds the interpreter's lock,
@@ -91,7 +92,7 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self._endpoint().path or "/"
 
     def endpoints(self) -> list[tuple[str, int]]:
-        """Host and port of every node, in the order they are tried."""
+        """Host and port of every node, the url's first."""
         first = self._endpoint()
         others = [parse_host_port(h, default_port=first.port, field="hosts") for h in self.hosts]
         return [(first.host, first.port), *others]

@@ -28,6 +28,7 @@ from pika import exceptions
 from gearshift.driver import ChannelSpec
 from gearshift.errors import NotSupported, UnknownChannel
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.declaring import bind
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 
@@ -111,6 +112,7 @@ def dead_letter_to(queue: str) -> dict[str, Any]:
 
 def declare(link: Link, topology: Topology, groups: Iterable[str]) -> None:
     """Create what is ours and missing; check what is adopted. Raises the broker's refusal."""
+    exchange_was_there = present(link, topology)
     rpc = Rpc(link)
     if topology.exchange_is_ours:
         rpc("exchange_declare", exchange=topology.exchange, exchange_type="fanout", durable=True)
@@ -118,10 +120,10 @@ def declare(link: Link, topology: Topology, groups: Iterable[str]) -> None:
         rpc("exchange_declare", exchange=topology.exchange, passive=True)
     if topology.adopted_queue is not None:
         rpc("queue_declare", queue=topology.adopted_queue, passive=True)
-    else:
-        for group in groups:
-            _declare_group(rpc, topology, group)
     rpc.close()
+    if topology.adopted_queue is None:
+        for group in groups:
+            _declare_group(link, topology, group, exchange_was_there=exchange_was_there)
 
 
 def declare_group(link: Link, topology: Topology, group: str) -> None:
@@ -131,9 +133,7 @@ def declare_group(link: Link, topology: Topology, group: str) -> None:
             f"the adopted queue {topology.adopted_queue!r} has one group, so no {group!r} is added",
             hint="name an exchange instead, so that every group gets a queue of its own",
         )
-    rpc = Rpc(link)
-    _declare_group(rpc, topology, group)
-    rpc.close()
+    _declare_group(link, topology, group, exchange_was_there=present(link, topology))
 
 
 def declare_ephemeral(rpc: Rpc, topology: Topology) -> str:
@@ -145,7 +145,7 @@ def declare_ephemeral(rpc: Rpc, topology: Topology) -> str:
             hint="name an exchange in the channel's native settings to follow it",
         )
     queue = str(rpc("queue_declare", queue="", exclusive=True, auto_delete=True).queue)
-    _bind(rpc, topology, queue)
+    rpc("queue_bind", queue=queue, exchange=topology.exchange, routing_key=topology.binding_key)
     return queue
 
 
@@ -203,16 +203,15 @@ def require(link: Link, topology: Topology) -> None:
         )
 
 
-def _declare_group(rpc: Rpc, topology: Topology, group: str) -> None:
+def _declare_group(link: Link, topology: Topology, group: str, *, exchange_was_there: bool) -> None:
     queue = topology.queue(group)
+    was_there = exchange_was_there and waiting(link, queue) is not None
+    rpc = Rpc(link)
     quorum = {"x-queue-type": "quorum"}
     rpc("queue_declare", queue=undeliverable(queue), durable=True, arguments=quorum)
     rpc("queue_declare", queue=queue, durable=True, arguments=limited(queue))
-    _bind(rpc, topology, queue)
-
-
-def _bind(rpc: Rpc, topology: Topology, queue: str) -> None:
-    rpc("queue_bind", queue=queue, exchange=topology.exchange, routing_key=topology.binding_key)
+    rpc.close()
+    bind(link, queue, topology.exchange, topology.binding_key, was_there=was_there)
 
 
 def _found(question: Callable[[], None]) -> bool:

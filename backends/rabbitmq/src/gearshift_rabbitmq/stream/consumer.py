@@ -122,6 +122,7 @@ class StreamConsumer:
                 self._events.assigned(sorted(self._readings))
             return
         self._positions.check()
+        self._positions.keep()
         if not self._members.settled:
             return
         wanted = self._members.share(self._layout.partitions)
@@ -163,6 +164,7 @@ class StreamConsumer:
         positions.flush(_COMMIT_S)
         for partition in partitions:
             self._readings.pop(partition).close()
+            positions.forget(partition)
             release(self._link, self._layout.lock(partition, self._spec.group))
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────

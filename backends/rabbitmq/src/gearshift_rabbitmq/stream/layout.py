@@ -34,6 +34,7 @@ from gearshift.errors import ConfigError, TopologyConflict, UnknownChannel
 from gearshift.message import Message, key_bytes
 from gearshift_rabbitmq.confirms import Encode, Publication
 from gearshift_rabbitmq.connection import RPC_TIMEOUT_S, Link, Rpc
+from gearshift_rabbitmq.declaring import bind
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 from gearshift_rabbitmq.wire import properties_of
@@ -116,12 +117,13 @@ def declare(link: Link, layout: Layout) -> None:
             raise UnknownChannel(f"queue {layout.adopted!r} does not exist")
     else:
         _check_partitions(link, layout)
+        was_there = present(link, layout) and not lost(link, layout)
         rpc = Rpc(link)
         rpc("exchange_declare", exchange=layout.channel, exchange_type="direct", durable=True)
         for number in range(layout.partitions):
             queue = layout.partition(number)
             rpc("queue_declare", queue=queue, durable=True, arguments=dict(layout.arguments))
-            rpc("queue_bind", queue=queue, exchange=layout.channel, routing_key=str(number))
+            bind(link, queue, layout.channel, str(number), was_there=was_there)
         rpc.close()
     rpc = Rpc(link)
     rpc("queue_declare", queue=layout.registry, durable=True, arguments={"x-queue-type": "stream"})

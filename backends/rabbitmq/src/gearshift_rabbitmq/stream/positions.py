@@ -39,6 +39,11 @@ _TIME = b"time:"
 #: The offset of a place that is such a time.
 _UNKNOWN_OFFSET = -1
 
+#: Without a commit for so long one is repeated; and without a confirm for so long, of any, the
+#: connected node does not reach most of its cluster. Seconds.
+_REPEAT_S = 5.0
+_UNCONFIRMED_S = 12.0
+
 #: A dead owner's unfinished reading is given back by the broker within this time.
 _GIVEN_BACK_S = 3.0
 
@@ -53,6 +58,8 @@ class Positions:
         self._failed: Exception | None = None
         self._unconfirmed: set[int] = set()
         self._number = 0
+        self._committed: dict[int, tuple[bytes, str]] = {}  # of owned partitions, with its note
+        self._told_at = self._confirmed_at = time.monotonic()
         self._times: dict[int, bytes] = {}  # where partitions begin whose offset is not known yet
         rpc = Rpc(link)
         self._channel = rpc.channel
@@ -81,7 +88,7 @@ class Positions:
             self._link.linger(0.1)
         if found is None:
             return None
-        body, note = found
+        self._committed[partition] = body, note = found
         if body.startswith(_TIME):
             self._times[partition] = body
             start = Start(StartAt.TIME, time_ms=int(body.removeprefix(_TIME)))
@@ -101,7 +108,31 @@ class Positions:
         """Write them; does not wait for the broker."""
         for partition, at in positions.items():
             body = self._times[partition] if at == _UNKNOWN_OFFSET else str(int(at)).encode()
+            self._committed[partition] = body, at.note
             self._publish(self._layout.position(partition, self._group), body, at.note)
+
+    def keep(self) -> None:
+        """Make sure, now and then, that commits are still stored. Never waits; raises TimeoutError.
+
+        A node that is cut off from most of its cluster may go on serving its clients (see
+        ``leader``); here it goes on with what it has of a stream. A commit that is repeated changes
+        nothing, and such a node cannot confirm it.
+        """
+        now = time.monotonic()
+        if self._link.blocked is not None:
+            self._confirmed_at = now
+        elif self._unconfirmed and now - self._confirmed_at > _UNCONFIRMED_S:
+            self._link.leave_node()
+            raise TimeoutError(f"no commit was confirmed for {_UNCONFIRMED_S:g} s")
+        elif self._committed and not self._unconfirmed and now - self._told_at > _REPEAT_S:
+            partition = min(self._committed)
+            self._publish(
+                self._layout.position(partition, self._group), *self._committed[partition]
+            )
+
+    def forget(self, partition: int) -> None:
+        """It is about to have another owner: nothing more is committed there."""
+        self._committed.pop(partition, None)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the broker has everything. Raises what it refused, TimeoutError."""
@@ -146,12 +177,16 @@ class Positions:
 
     def _publish(self, queue: str, body: bytes, note: str = "") -> None:
         self.check()
+        self._told_at = time.monotonic()
+        if not self._unconfirmed:
+            self._confirmed_at = self._told_at
         self._number += 1
         self._unconfirmed.add(self._number)
         properties = BasicProperties(delivery_mode=2, headers={_NOTE: note} if note else None)
         self._channel.basic_publish("", queue, body, properties, mandatory=True)
 
     def _on_confirm(self, frame: Any) -> None:
+        self._confirmed_at = time.monotonic()
         method = frame.method
         tag = method.delivery_tag
         done = {n for n in self._unconfirmed if n <= tag} if method.multiple else {tag}

@@ -115,6 +115,7 @@ class Reading:
         self._ready.append((method.delivery_tag, Incoming(found.message, position, position)))
 
     def _on_cancel(self, _: Any) -> None:
+        self._link.leave_node()
         self._ended = exceptions.ConsumerCancelled(f"stream {self._queue!r} was deleted or moved")
 
     def _on_close(self, _: Any, reason: Exception) -> None:
