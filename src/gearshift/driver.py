@@ -49,6 +49,7 @@ __all__ = [
     "Backend",
     "BackendPlugin",
     "ChannelSpec",
+    "Condition",
     "ConsumerSpec",
     "GroupStatus",
     "Incoming",
@@ -83,7 +84,9 @@ class BackendPlugin:
     from TOML by core. Their ``__post_init__`` checks what a type cannot, raising ValueError with a
     text that starts with the field's name. Fields of type ``Secret`` are masked everywhere.
     ``channel_settings`` that adopt what others read say so with a property ``others_read``: then
-    whoever only sends makes no default group, which nobody would empty.
+    whoever only sends makes no default group, which nobody would empty. What they adopt they name
+    in a property ``adopts`` (such as ``queue 'celery'``), None if that is nothing: it is told if
+    the channel is not there.
 
     ``capabilities`` maps each semantics that the backend offers to what it declares of every
     server that it supports; ``AdminDriver.capabilities`` may add to that once connected.
@@ -506,8 +509,24 @@ class GroupStatus:
     consumers: int | None = None
 
 
+class Condition(NamedTuple):
+    """One thing that an operator should know of a cluster, in plain words.
+
+    ``subject`` is a channel's name or ``cluster``. ``hint`` is what to do if it is a problem.
+    """
+
+    subject: str
+    text: str
+    hint: str | None = None
+
+
 class AdminDriver(Protocol):
-    """Topology and its state, over a connection of its own. May block for about 10 s a call."""
+    """Topology and its state, over a connection of its own. May block for about 10 s a call.
+
+    It may have a method ``replication(channels: Sequence[ChannelSpec]) -> Sequence[Condition]``:
+    the nodes of the cluster, the copies of these channels and of all that stands beside them, and
+    what the loss of one node would do to each. What the client cannot see is said to be unknown.
+    """
 
     def server(self) -> str:
         """Product and version as the server tells it, such as ``RabbitMQ 4.0.5``."""

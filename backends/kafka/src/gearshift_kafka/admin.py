@@ -27,12 +27,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, GroupStatus
+from gearshift.driver import ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_kafka.asking import REQUEST_S, answer, answers, describe
 from gearshift_kafka.errors import UNKNOWN_TOPIC
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
+from gearshift_kafka.replication import conditions, copies_of, create
+from gearshift_kafka.share.names import helper_topics
 from gearshift_kafka.share.topology import Positions, ShareGroups
 
 __all__ = ["KafkaAdmin", "group_exists", "lag"]
@@ -67,13 +69,16 @@ class KafkaAdmin:
         require_share_groups: Callable[[], None],
         client_bytes: int,
         sees_uncommitted: bool,
+        warned: set[str],
     ) -> None:
         """``require_share_groups`` raises if they are switched off. ``client_bytes`` is the largest
         message that the profile's producers send. Its consumers read up to the first open
-        transaction, unless they ``see_uncommitted``."""
+        transaction, unless they ``see_uncommitted``. ``warned`` are topics whose copies have been
+        looked at."""
         self._client = client
         self._client_bytes = client_bytes
         self._positions = positions
+        self._warned = warned
         self._require_share_groups = require_share_groups
         self._isolation = (
             IsolationLevel.READ_UNCOMMITTED if sees_uncommitted else IsolationLevel.READ_COMMITTED
@@ -121,6 +126,7 @@ class KafkaAdmin:
         there = topic_partitions(self._client, topic, _TIMEOUT_S)
         if there:
             self._compare(channel, topic, len(there))
+            self._warn_of_copies(topic)
             room = _room(channel)
             if room is not None and channel.native.topic is None:
                 self._make_room(topic, room)
@@ -146,6 +152,15 @@ class KafkaAdmin:
             )
             for group, name in names.items()
         ]
+
+    def replication(self, channels: Sequence[ChannelSpec]) -> Sequence[Condition]:
+        topics = []
+        for channel in channels:
+            topics.append((channel.name, topic_name(channel)))
+            if channel.semantics is Semantics.QUEUE:
+                for group in channel.groups:
+                    topics += [(channel.name, name) for name in helper_topics(channel, group)]
+        return list(conditions(self._client, topics))
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         """Move the group to the end of the topic. Only while it has no member: those hold its
@@ -239,6 +254,15 @@ class KafkaAdmin:
                 hint="change the topic, or retention_s of the channel",
             )
 
+    def _warn_of_copies(self, topic: str) -> None:
+        """Once: say what one node that is down would stop, of a topic that somebody made so."""
+        if topic in self._warned:
+            return
+        self._warned.add(topic)
+        copies = copies_of(self._client, topic)
+        if copies is not None and copies.is_weak:
+            log.warning("%s; %s: %s", copies, copies.after_a_loss, copies.problem)
+
     def _setting(self, topic: str, name: str) -> Any:
         return describe(self._client, ResourceType.TOPIC, topic)[name].value
 
@@ -302,7 +326,7 @@ class KafkaAdmin:
     def _create_topic(self, new: NewTopic) -> bool:
         """Create a topic and wait until it can be used; False if it was there already."""
         try:
-            answer(lambda: self._client.create_topics([new], request_timeout=REQUEST_S)[new.topic])
+            create(self._client, new)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise

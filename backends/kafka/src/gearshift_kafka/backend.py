@@ -90,6 +90,7 @@ class KafkaBackend:
         # Learnt from the first broker that refuses; the same for all consumers from then on.
         self._is_classic = settings.group_protocol == "classic"
         self._has_warned = False
+        self._warned_of_copies: set[str] = set()
         self._has_share_groups = False  # as far as is known
         self._join_at = 0.0  # not before: a static member that was killed has the place
 
@@ -121,6 +122,7 @@ class KafkaBackend:
             require_share_groups=self._require_share_groups,
             client_bytes=client_bytes,
             sees_uncommitted=reader.get("isolation.level") == "read_uncommitted",
+            warned=self._warned_of_copies,
         )
 
     def producer(self, channel: ChannelSpec) -> KafkaProducer:

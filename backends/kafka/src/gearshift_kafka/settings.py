@@ -214,7 +214,10 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """A channel's native settings: adopt a ``topic`` or ``group``, or shape the topic we create.
 
     Adopted ones are used as they are, neither created nor changed; ``group`` stands for the
-    channel's only group, or its default one. ``config`` are topic settings. ``partitions`` is for
+    channel's only group, or its default one. ``config`` are topic settings. Without
+    ``replication_factor`` a topic gets three copies, or one for each broker where there are fewer;
+    of three or more, two have to confirm unless ``config`` or the broker asks for more
+    (``min.insync.replicas``). A queue's helper topics get as many. ``partitions`` is for
     queues, where it spreads load over brokers and says nothing of how many may work: one will do.
     """
 
@@ -224,6 +227,11 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     partitions: int = 1
     config: dict[str, str] = msgspec.field(default_factory=dict)
 
+    @property
+    def adopts(self) -> str | None:
+        """The topic that is not made by us."""
+        return f"topic {self.topic!r}" if self.topic else None
+
     def __post_init__(self) -> None:
         for name in ("topic", "group"):
             value = getattr(self, name)
@@ -232,7 +240,7 @@ class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if self.replication_factor != -1 and not 1 <= self.replication_factor <= 32_767:
             raise ValueError(
                 f"replication_factor: {self.replication_factor} is not from 1 to 32767; "
-                "leave it out for the broker's default"
+                "leave it out for three copies"
             )
         if not 1 <= self.partitions <= 10_000:
             raise ValueError(f"partitions: {self.partitions} is not from 1 to 10000")
