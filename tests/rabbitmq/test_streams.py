@@ -228,6 +228,7 @@ def test_retention_is_the_queues_own(open_bus: OpenBus, raw: BlockingChannel, na
             "x-max-age": "3600s",
             "x-max-length-bytes": 100000000,
             "x-stream-max-segment-size-bytes": 1000000,
+            "x-queue-leader-locator": "balanced",
         },
     )
     with pytest.raises(TopologyConflict, match="another 'x-max-"):

@@ -44,6 +44,41 @@ def test_a_queue_with_other_arguments_is_a_conflict_that_names_them(
     )
 
 
+@pytest.mark.parametrize("semantics", ["queue", "stream"])
+def test_a_channel_that_was_placed_otherwise_is_used_as_it_is(
+    open_bus: OpenBus, name: str, semantics: str
+) -> None:
+    """Copies and leaders are a matter of when it was made; what else differs is a conflict."""
+    channel = f'[channels.{name}]\nsemantics = "{semantics}"\nnative.rabbitmq = '
+    other = "leader_locator = 'client-local'"
+    first = open_bus(f"{channel}{{ replicas = 1, {other}, stream_max_bytes = 1000000 }}")
+    receipt = first.producer(name).send(1)
+    for placement in ("replicas = 3", "leader_locator = 'balanced'", f"replicas = 1, {other}"):
+        bus = open_bus(f"{channel}{{ {placement}, stream_max_bytes = 1000000 }}")
+        bus.producer(name)
+    (delivery,) = bus.consumer(name).receive(timeout_s=20)
+    assert delivery.id == receipt.id
+    delivery.ack()
+    if semantics == "stream":
+        with pytest.raises(TopologyConflict, match="x-max-length-bytes"):
+            open_bus(f"{channel}{{ replicas = 3, stream_max_bytes = 2000000 }}").producer(name)
+
+
+def test_few_copies_in_a_cluster_are_warned_of(
+    open_bus: OpenBus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each channel, where the settings name three nodes."""
+    nodes = "hosts = ['127.0.0.1', '127.0.0.2']"
+    lines = "\n".join(f"[channels.{name}-{n}]\nnative.rabbitmq.replicas = {n}" for n in (1, 2, 3))
+    bus = open_bus(lines, profile=nodes)
+    for number in (1, 2, 3, 1, 2):
+        bus.capabilities(f"{name}-{number}")
+    warned = [record.getMessage() for record in caplog.records if "replicas" in record.msg]
+    assert len(warned) == 2
+    assert "its loss loses all" in warned[0]
+    assert f"{name}-2" in warned[1]
+
+
 def test_an_exchange_of_another_type_is_a_conflict(
     open_bus: OpenBus, raw: BlockingChannel, name: str
 ) -> None:

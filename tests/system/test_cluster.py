@@ -52,6 +52,7 @@ def open_bus(
     hosts = [f"127.0.0.1:{node.port}" for node in nodes.nodes if node is not connected]
     profile = f'backend = "rabbitmq"\nurl = "{connected.url}"\nhosts = {hosts}'
     channel = f'[channels.{name}]\nsemantics = "{semantics}"\ngroups = ["g"]\ndead_letter = false'
+    channel += '\nnative.rabbitmq.leader_locator = "client-local"'
     if semantics == "stream":
         channel += "\npartitions = 2"
     return gearshift.open(write_settings(folder, profile, channel))

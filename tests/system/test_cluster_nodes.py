@@ -7,7 +7,7 @@ Nodes are frozen, cut off from the others and drained; a frozen one is missed by
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 _CUT = "erlang:set_cookie('{node}', {cookie}), erlang:disconnect_node('{node}')"
 _HEAL = "erlang:set_cookie('{node}', erlang:get_cookie()), net_kernel:connect_node('{node}')"
+_MEMBERS = """\
+{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)),
+length(proplists:get_value(members, rabbit_amqqueue:info(Queue, [members])))"""
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +43,15 @@ def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     try_in_turn(monkeypatch)
 
 
-def open_bus(ports: list[int], folder: Path, name: str, more: str = "") -> gearshift.Bus:
-    """A bus with a node at each of ``ports``, and a queue with the group g."""
+def open_bus(
+    ports: list[int], folder: Path, name: str, more: str = "", groups: Sequence[str] = "g"
+) -> gearshift.Bus:
+    """A bus with a node at each of ``ports``, and a queue with these groups."""
     first, *others = (f"127.0.0.1:{port}" for port in ports)
     profile = f'backend = "rabbitmq"\nurl = "amqp://guest:guest@{first}"\nhosts = {others}'
-    channel = f'[channels.{name}]\nsemantics = "queue"\ngroups = ["g"]\ndead_letter = false'
+    channel = (
+        f'[channels.{name}]\nsemantics = "queue"\ngroups = {list(groups)}\ndead_letter = false'
+    )
     return gearshift.open(write_settings(folder, profile, f"{channel}\n{more}"))
 
 
@@ -158,6 +165,30 @@ def test_a_node_that_is_cut_off_from_the_others_is_left(
         producer.send(2, timeout_s=PATIENCE_S)
         assert ack_all(take(consumer, 1)) == [2]
         heal(alone, cluster)
+
+
+def members(cluster: RabbitMQCluster, queue: str) -> int:
+    """On how many nodes ``queue`` has a copy."""
+    return int(cluster.nodes[0].evaluate(_MEMBERS.format(queue=queue)))
+
+
+def test_copies_and_leaders_are_spread(cluster: RabbitMQCluster, tmp_path: Path, name: str) -> None:
+    """Everything of a channel is on three nodes, also what stands beside it, with its leaders on
+    several; ``replicas`` is for all of it too."""
+    ports = [node.port for node in cluster.nodes]
+    for replicas, more in ((3, ""), (1, "native.rabbitmq.replicas = 1")):
+        channel = f"{name}-{replicas}"
+        with open_bus(ports, tmp_path, channel, more) as bus:
+            bus.producer(channel).send(1)
+            (delivery,) = take(bus.consumer(channel, group="g"), 1)
+            delivery.retry(delay_s=0.1)
+        queues = [q for q in cluster.nodes[0].names() if q.startswith(f"{channel}.g")]
+        assert {q.partition(":")[2] for q in queues} == {"", "undeliverable", "retry-1s"}
+        assert {members(cluster, queue) for queue in queues} == {replicas}
+    with open_bus(ports, tmp_path, name, groups="abcdef") as bus:
+        bus.declare(name)
+    queues = [f"{name}.{group}{end}" for group in "abcdef" for end in ("", ":undeliverable")]
+    assert len(set(map(cluster.leader, queues))) > 1
 
 
 def test_a_node_in_maintenance_is_left(

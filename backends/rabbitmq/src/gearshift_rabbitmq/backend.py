@@ -38,6 +38,7 @@ class RabbitBackend:
         """No I/O. Warns of what is unsafe."""
         self._settings = settings
         self._nodes = Nodes()
+        self._warned: set[str] = set()  # channels whose copies one node may stop
         self._survivors: dict[str, set[tuple[str | None, int]]] = {}  # by member
         if settings.tls_insecure_skip_verify:  # on loopback too: that may be a tunnel
             host = settings.endpoints()[0][0]
@@ -56,6 +57,7 @@ class RabbitBackend:
 
     def check(self, channel: ChannelSpec) -> None:
         """See Backend. Raises ConfigError or NotSupported."""
+        self._warn_of_copies(channel)
         if channel.semantics is Semantics.STREAM:
             _check_name(Layout.of(channel).members("g"), channel)
             return
@@ -120,6 +122,20 @@ class RabbitBackend:
 
     def _link(self, purpose: str) -> Link:
         return Link(self._settings, purpose, self._nodes)
+
+    def _warn_of_copies(self, channel: ChannelSpec) -> None:
+        """Once: AMQP does not tell how large the cluster is, but the settings name its nodes."""
+        replicas = channel.native.replicas if channel.native is not None else None
+        if replicas not in (1, 2) or len(self._settings.endpoints()) < 3:
+            return
+        if channel.name not in self._warned:
+            self._warned.add(channel.name)
+            logger.warning(
+                "channel %r: with replicas = %d, one node that is down stops it%s; use 3",
+                channel.name,
+                replicas,
+                " and its loss loses all" if replicas == 1 else "",
+            )
 
     def _check_names(self, channel: ChannelSpec) -> None:
         topology = Topology.of(channel)

@@ -270,7 +270,7 @@ class Consumer:
         is_ours = not self._is_adopted and not self._spec.ephemeral
         is_idle = not (self._unsettled or self._ready or self._aside)
         empty = undeliverable(self._queue) if is_ours and is_idle else None
-        self._leader.look(self._queue, self._tag, empty=empty)
+        self._leader.look(self._queue, (self._tag, self._last_tag), empty=empty)
 
     def _is_open(self) -> bool:
         return self._link.error is None and bool(self._channel.is_open)
@@ -531,6 +531,7 @@ class Consumer:
             lambda: self._connect(f"retries {self._name}"),
             self._queue,
             self._suspects_queue,
+            native=self._topology.native,
             name=f"gearshift-rabbitmq-retry-{self._name}",
         )
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pika import exceptions
 
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.errors import differing_argument
+from gearshift_rabbitmq.settings import RabbitChannel
 
-__all__ = ["bind"]
+__all__ = ["bind", "declare_queue", "placed"]
 
 logger = logging.getLogger("gearshift.rabbitmq")
+
+#: The argument for how many nodes have a copy, by type of queue.
+_REPLICAS = {"quorum": "x-quorum-initial-group-size", "stream": "x-initial-cluster-size"}
+_LEADER = "x-queue-leader-locator"
+
+#: Where a queue was placed when it was made, which says nothing of where it is now.
+_PLACEMENT = frozenset((*_REPLICAS.values(), _LEADER))
 
 #: How long a binding that should be there is waited for. Seconds.
 _BIND_S = 2.0
@@ -29,3 +42,34 @@ def bind(link: Link, queue: str, exchange: str, routing_key: str, *, was_there: 
         logger.info("the broker does not answer whether %r is bound, as it should be", queue)
         return  # the AMQP channel still waits
     rpc.close()
+
+
+def placed(arguments: Mapping[str, Any], native: RabbitChannel | None) -> dict[str, Any]:
+    """``arguments`` of a quorum queue or stream, and those for its copies and its leader."""
+    native = native or RabbitChannel()
+    found = {**arguments, _LEADER: native.leader_locator}
+    if native.replicas is not None:
+        found[_REPLICAS[arguments["x-queue-type"]]] = native.replicas
+    return found
+
+
+def declare_queue(link: Link, queue: str, arguments: Mapping[str, Any]) -> None:
+    """Create ``queue`` if it is not there; one that was placed otherwise is as good.
+
+    Raises ChannelClosedByBroker if it differs in anything else.
+    """
+    wanted = dict(arguments)
+    while True:
+        rpc = Rpc(link)
+        try:
+            rpc("queue_declare", queue=queue, durable=True, arguments=wanted)
+        except exceptions.ChannelClosedByBroker as error:
+            name, value = differing_argument(error) or ("", None)
+            if name not in _PLACEMENT or wanted.get(name) == value:
+                raise
+            wanted = {key: wanted[key] for key in wanted.keys() - {name}}
+            if value is not None:
+                wanted[name] = value
+        else:
+            rpc.close()
+            return

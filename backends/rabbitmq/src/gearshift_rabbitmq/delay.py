@@ -18,8 +18,10 @@ from pika.spec import BasicProperties
 from gearshift.driver import Incoming, OnOutcomes
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import Publication, Target
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.connection import Link
+from gearshift_rabbitmq.declaring import declare_queue, placed
 from gearshift_rabbitmq.publisher import Publisher
+from gearshift_rabbitmq.settings import RabbitChannel
 from gearshift_rabbitmq.topology import dead_letter_to, limited
 from gearshift_rabbitmq.wire import Token, retried
 
@@ -34,10 +36,17 @@ class Retries:
     on the consumer's connection a memory alarm would stop acknowledgements too."""
 
     def __init__(
-        self, connect: Callable[[], Link], queue: str, suspects: str, *, name: str
+        self,
+        connect: Callable[[], Link],
+        queue: str,
+        suspects: str,
+        *,
+        native: RabbitChannel | None,
+        name: str,
     ) -> None:
         self._queue = queue
         self._suspects = suspects
+        self._native = native
         self._declared: set[str | bytes] = set()
         self._publisher: Publisher[Publication] = Publisher(
             connect, Target(_itself), name=name, prepare=self._declare
@@ -82,11 +91,9 @@ class Retries:
         for queue in {publication.routing_key for publication in publications}:
             if queue == self._queue or queue in self._declared:
                 continue
-            rpc = Rpc(link)
             is_delay = queue != self._suspects
             arguments = dead_letter_to(self._queue) if is_delay else limited(self._queue)
-            rpc("queue_declare", queue=queue, durable=True, arguments=arguments)
-            rpc.close()
+            declare_queue(link, str(queue), placed(arguments, self._native))
             self._declared.add(queue)
 
 

@@ -25,8 +25,8 @@ from gearshift.errors import (
 )
 
 __all__ = [
-    "PublishNacked", "PublishReturned", "classify", "is_held_too_long", "is_missing",
-    "most_telling", "speaks_of_its_node",
+    "PublishNacked", "PublishReturned", "classify", "differing_argument", "is_held_too_long",
+    "is_missing", "most_telling", "speaks_of_its_node",
 ]  # fmt: skip
 
 _HELD_TOO_LONG = "delivery acknowledgement"
@@ -35,6 +35,8 @@ _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<what>\w+) '(?P<name>[^']*)'.*?: "
     r"received (?P<wanted>.*?) but current is (?P<current>.*)"
 )
+#: "the value 'balanced' of type 'longstr'" if the other side has none, else "'balanced'".
+_VALUE = re.compile(r"'(?P<value>[^']*)'")
 
 
 class PublishNacked(Exception):
@@ -64,6 +66,19 @@ def speaks_of_its_node(error: Exception) -> bool:
         return False
     is_inaccessible = error.reply_code == 404 and not is_missing(error)
     return is_inaccessible or error.reply_code == 541 or has_no_replica(error)
+
+
+def differing_argument(error: Exception) -> tuple[str, str | int | None] | None:
+    """Name and present value (None: it has none) of the argument for which a declaration was
+    refused; None if it was refused for something else."""
+    found = isinstance(error, exceptions.ChannelClosedByBroker) and _INEQUIVALENT.search(
+        str(error.reply_text)
+    )
+    if not found:
+        return None
+    value = _VALUE.search(found["current"])
+    text = value["value"] if value else None
+    return found["argument"], int(text) if text is not None and text.isdecimal() else text
 
 
 def most_telling(failures: Sequence[Exception]) -> Exception:

@@ -22,9 +22,10 @@ from gearshift_rabbitmq.connection import Link
 
 __all__ = ["LeaderCheck"]
 
-#: An election takes a few seconds, so it is over at the second look.
+#: An election takes a few seconds. A leader that is too busy to answer at once is 0 too, so one
+#: look is not enough; and a consumer that is given messages has a leader.
 _LOOK_EVERY_S = 5.0
-_LOOKS = 2
+_LOOKS = 3
 
 #: The longest wait for an answer. Seconds.
 _ANSWER_S = 10.0
@@ -35,19 +36,23 @@ class LeaderCheck:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._subscription: str | None = None
+        self._state: object = None
         self._looked_at = time.monotonic()
         self._answered = True
         self._zeros = 0
 
-    def look(self, queue: str, subscription: str, *, empty: str | None) -> None:
+    def look(self, queue: str, state: object, *, empty: str | None) -> None:
         """Ask if it is time to. Never waits; raises ConsumerCancelled if ``queue`` is out of reach.
 
-        ``empty`` is a quorum queue that is taken from as well, if nothing is in it: give it only
-        while nothing is in hand, for the broker may close the connection over that.
+        ``state`` is another one after each message and in each subscription: only answers of one
+        state count together. ``empty`` is a quorum queue that is taken from as well, if nothing is
+        in it: give it only while nothing is in hand, for the broker may close the connection over
+        that.
         """
-        if subscription != self._subscription:
-            self._subscription, self._zeros = subscription, 0
+        if state != self._state:
+            self._state, self._zeros = state, 0
+        if self._link.stood_still:
+            self._looked_at = time.monotonic()  # what was silent was this process
         since_s = time.monotonic() - self._looked_at
         if self._zeros >= _LOOKS or (not self._answered and since_s > _ANSWER_S):
             self._link.leave_node()
@@ -55,14 +60,14 @@ class LeaderCheck:
         if self._answered and since_s >= _LOOK_EVERY_S:
             self._answered = False
             self._looked_at = time.monotonic()
-            self._ask(queue, subscription, empty)
+            self._ask(queue, state, empty)
 
-    def _ask(self, queue: str, subscription: str, empty: str | None) -> None:
+    def _ask(self, queue: str, state: object, empty: str | None) -> None:
         def on_open(channel: Any) -> None:
             channel.queue_declare(queue, passive=True, callback=on_counts)
 
         def on_counts(frame: Any) -> None:
-            if subscription == self._subscription:
+            if state == self._state:
                 self._zeros = 0 if frame.method.consumer_count else self._zeros + 1
             if empty is None:
                 channel.close()

@@ -35,6 +35,9 @@ PARAMETERS = {
 #: The broker's own default for ``consumer_timeout`` (https://www.rabbitmq.com/docs/consumers).
 CONSUMER_TIMEOUT_S = 1800.0
 
+#: The broker's own limit for a quorum queue.
+_MOST_REPLICAS = 32
+
 
 class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile with ``backend = "rabbitmq"``.
@@ -157,6 +160,12 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``binding_key`` binds our queues to ``exchange``; without it that is ``routing_key``, or ``#``
     on a topic exchange. ``exchange_type`` is what ``exchange`` is.
 
+    ``replicas`` is on how many nodes of a cluster each queue or stream of ours has a copy when it
+    is made: without it the broker chooses, three for a queue and every node for a stream.
+    ``leader_locator`` says on which of them its leader begins: "balanced" spreads leaders over the
+    nodes, "client-local" takes the one that the client is connected to. Neither changes what is
+    there already.
+
     ``stream_max_bytes`` bounds a partition of a stream beside the channel's ``retention_s``; old
     messages go in segments of ``stream_segment_bytes`` (500 MB unless set), never part of one.
     """
@@ -166,6 +175,8 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     exchange_type: Literal["fanout", "topic", "direct", "headers"] = "fanout"
     routing_key: str | None = None
     binding_key: str | None = None
+    replicas: int | None = None
+    leader_locator: Literal["balanced", "client-local"] = "balanced"
     stream_max_bytes: int | None = None
     stream_segment_bytes: int | None = None
 
@@ -179,6 +190,10 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             value = getattr(self, field)
             if value is not None and (not value or len(value.encode()) > 255 or "\0" in value):
                 raise ValueError(f"{field}: {value[:40]!r} must be 1 to 255 bytes without NUL")
+        if self.replicas is not None and not 1 <= self.replicas <= _MOST_REPLICAS:
+            raise ValueError(f"replicas: {self.replicas} is not from 1 to {_MOST_REPLICAS}")
+        if self.replicas is not None and self.queue is not None:
+            raise ValueError("replicas: an adopted queue is not changed, leave it out")
         for field in ("stream_max_bytes", "stream_segment_bytes"):
             if (getattr(self, field) or 1) < 1:
                 raise ValueError(f"{field}: must be at least 1 byte")

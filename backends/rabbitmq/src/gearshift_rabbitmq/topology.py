@@ -28,7 +28,7 @@ from pika import exceptions
 from gearshift.driver import ChannelSpec
 from gearshift.errors import NotSupported, UnknownChannel
 from gearshift_rabbitmq.connection import Link, Rpc
-from gearshift_rabbitmq.declaring import bind
+from gearshift_rabbitmq.declaring import bind, declare_queue, placed
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 
@@ -59,6 +59,7 @@ class Topology:
     adopted_queue: str | None
     channel: str
     routes_by_key: bool = True
+    native: RabbitChannel | None = None
 
     @staticmethod
     def of(channel: ChannelSpec) -> Topology:
@@ -71,11 +72,11 @@ class Topology:
             key = native.routing_key
             by_key = key is None and native.exchange_type != "direct"
             return Topology(
-                native.exchange, False, key, binding, native.queue, channel.name, by_key
+                native.exchange, False, key, binding, native.queue, channel.name, by_key, native
             )
         if native.queue is not None:
             return Topology("", False, native.queue, "", native.queue, channel.name, False)
-        return Topology(channel.name, True, None, "", None, channel.name)
+        return Topology(channel.name, True, None, "", None, channel.name, native=native)
 
     def suspects(self, group: str) -> str:
         """Where what was lost waits to be taken one by one: nothing is put beside another's queue,
@@ -206,11 +207,9 @@ def require(link: Link, topology: Topology) -> None:
 def _declare_group(link: Link, topology: Topology, group: str, *, exchange_was_there: bool) -> None:
     queue = topology.queue(group)
     was_there = exchange_was_there and waiting(link, queue) is not None
-    rpc = Rpc(link)
     quorum = {"x-queue-type": "quorum"}
-    rpc("queue_declare", queue=undeliverable(queue), durable=True, arguments=quorum)
-    rpc("queue_declare", queue=queue, durable=True, arguments=limited(queue))
-    rpc.close()
+    declare_queue(link, undeliverable(queue), placed(quorum, topology.native))
+    declare_queue(link, queue, placed(limited(queue), topology.native))
     bind(link, queue, topology.exchange, topology.binding_key, was_there=was_there)
 
 

@@ -34,7 +34,7 @@ from gearshift.errors import ConfigError, TopologyConflict, UnknownChannel
 from gearshift.message import Message, key_bytes
 from gearshift_rabbitmq.confirms import Encode, Publication
 from gearshift_rabbitmq.connection import RPC_TIMEOUT_S, Link, Rpc
-from gearshift_rabbitmq.declaring import bind
+from gearshift_rabbitmq.declaring import bind, declare_queue, placed
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 from gearshift_rabbitmq.wire import properties_of
@@ -58,6 +58,7 @@ class Layout:
     partitions: int
     adopted: str | None
     arguments: tuple[tuple[str, Any], ...]
+    native: RabbitChannel | None = None
 
     @staticmethod
     def of(channel: ChannelSpec) -> Layout:
@@ -79,7 +80,7 @@ class Layout:
         if native.stream_segment_bytes is not None:
             arguments["x-stream-max-segment-size-bytes"] = native.stream_segment_bytes
         count = channel.partitions or DEFAULT_PARTITIONS
-        return Layout(channel.name, count, None, tuple(arguments.items()))
+        return Layout(channel.name, count, None, tuple(arguments.items()), native)
 
     def partition(self, number: int) -> str:
         """The stream queue of a partition."""
@@ -120,14 +121,12 @@ def declare(link: Link, layout: Layout) -> None:
         was_there = present(link, layout) and not lost(link, layout)
         rpc = Rpc(link)
         rpc("exchange_declare", exchange=layout.channel, exchange_type="direct", durable=True)
+        rpc.close()
         for number in range(layout.partitions):
             queue = layout.partition(number)
-            rpc("queue_declare", queue=queue, durable=True, arguments=dict(layout.arguments))
+            declare_queue(link, queue, placed(dict(layout.arguments), layout.native))
             bind(link, queue, layout.channel, str(number), was_there=was_there)
-        rpc.close()
-    rpc = Rpc(link)
-    rpc("queue_declare", queue=layout.registry, durable=True, arguments={"x-queue-type": "stream"})
-    rpc.close()
+    declare_queue(link, layout.registry, placed({"x-queue-type": "stream"}, layout.native))
 
 
 def lost(link: Link, layout: Layout) -> list[int]:

@@ -18,6 +18,7 @@ from pika.spec import Basic, BasicProperties
 
 from gearshift.driver import Place, Start, StartAt
 from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.declaring import declare_queue, placed
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.stream.layout import Layout
 
@@ -154,9 +155,7 @@ class Positions:
         except exceptions.ChannelClosedByBroker as error:
             if not is_missing(error):
                 raise
-        rpc = Rpc(self._link)
-        rpc("queue_declare", queue=queue, durable=True, arguments=_ARGUMENTS)
-        rpc.close()
+        declare_queue(self._link, queue, placed(_ARGUMENTS, self._layout.native))
         return True
 
     def _peek(self, queue: str) -> tuple[bytes, str] | None:
