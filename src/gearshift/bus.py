@@ -22,9 +22,11 @@ from gearshift.config import Config
 from gearshift.connections import OPEN_TIMEOUT_S, Connections
 from gearshift.consumer import Consumer, ConsumerPolicy, Subscription
 from gearshift.driver import (
+    AdminDriver,
     Backend,
     BackendPlugin,
     ChannelSpec,
+    Condition,
     ConsumerSpec,
     GroupStatus,
     Start,
@@ -307,6 +309,19 @@ class Bus:
         """
         spec, _ = self._checked(channel)
         return self._connections.ask(channel, lambda admin: admin.groups(spec), timeout_s)
+
+    def replication(self, channels: Sequence[str]) -> Sequence[Condition] | None:
+        """The nodes of the cluster, and the copies of ``channels``, of their dead letters and of
+        all that stands beside them; None if the backend does not tell. Raises ConnectionFailed."""
+        specs = [self._topology.spec(channel) for channel in channels]
+        dead = [self._topology.dead_letter_spec(spec) for spec in specs]
+        wanted = {spec.name: spec for spec in (*specs, *dead) if spec is not None}
+
+        def told(admin: AdminDriver) -> Sequence[Condition] | None:
+            ask = getattr(admin, "replication", None)
+            return None if ask is None else ask(list(wanted.values()))
+
+        return self._connections.ask(None, told)
 
     def exists(self, channel: str) -> bool:
         """True if the channel is there. Creates nothing."""

@@ -20,13 +20,13 @@ from gearshift import plugins
 from gearshift.bus import Bus, open_bus
 from gearshift.cleanup import delete_channels, finish
 from gearshift.config import Config
-from gearshift.driver import GroupStatus
-from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError
+from gearshift.driver import BackendPlugin, GroupStatus
+from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError, UnknownChannel
 
 __all__ = ["STEPS", "Check", "Status", "examine"]
 
 #: What is checked, in order. Up to ``auth`` each needs the one before.
-STEPS = ("config", "plugin", "tcp", "auth", "topology", "round trip")
+STEPS = ("config", "plugin", "tcp", "auth", "topology", "copies", "round trip")
 
 _CONNECT_TIMEOUT_S = 3.0
 _ROUND_TRIP_TIMEOUT_S = 15.0
@@ -38,6 +38,7 @@ _FIXES = {
     "tcp": "start the server, or correct its address in the profile",
     "auth": "correct user name, password or TLS settings in the profile",
     "topology": "correct the channel's settings, or delete the channel and let it be made again",
+    "copies": "see the servers' logs",
     "round trip": "see the server's log; --no-round-trip leaves this step out",
 }
 
@@ -86,6 +87,7 @@ def examine(
         "tcp": examination.tcp,
         "auth": examination.auth,
         "topology": examination.topology,
+        "copies": examination.copies,
         "round trip": examination.round_trip if round_trip else _not_wanted,
     }
     try:
@@ -121,11 +123,17 @@ class _Examination:
         self._channels = channels
         self._config: Config | None = None
         self._bus: Bus | None = None
+        self._plugin: BackendPlugin | None = None
 
     @property
     def settings(self) -> Config:
         assert self._config is not None  # steps run only after those that they need
         return self._config
+
+    @property
+    def names(self) -> list[str]:
+        """The channels that are looked at."""
+        return list(self._channels) or list(self.settings.channels)
 
     @property
     def bus(self) -> Bus:
@@ -167,7 +175,7 @@ class _Examination:
         yield Check(step="config", status=Status.OK, detail=detail)
 
     def plugin(self) -> Iterator[Check]:
-        plugin = plugins.load(self.settings.backend)
+        self._plugin = plugin = plugins.load(self.settings.backend)
         self._bus = open_bus(config=self.settings)
         entry = next(entry for entry in plugins.available() if entry.name == plugin.name)
         detail = f"{plugin.name} from {entry}: {plugin.summary}"
@@ -200,14 +208,27 @@ class _Examination:
         yield Check(step="auth", status=Status.OK, detail=self.settings.masked(self.bus.server()))
 
     def topology(self) -> Iterator[Check]:
-        names = list(self._channels) or list(self.settings.channels)
-        if not names:
+        if not self.names:
             yield Check(step="topology", status=Status.SKIPPED, detail="no channel is configured")
-        for name in names:
+        for name in self.names:
             try:
                 yield self._channel(name)
             except Exception as error:
                 yield self.failure("topology", error, name)
+
+    def copies(self) -> Iterator[Check]:
+        conditions = self.bus.replication(self.names) if self.bus.endpoints() else None
+        if conditions is None:
+            detail = "not told by this backend" if self.bus.endpoints() else "embedded, one copy"
+            yield Check(step="copies", status=Status.SKIPPED, detail=detail)
+        for condition in conditions or ():
+            yield Check(
+                step="copies",
+                status=Status.OK if condition.hint is None else Status.WARNING,
+                detail=self.settings.masked(condition.text),
+                subject=condition.subject,
+                hint=condition.hint and self.settings.masked(condition.hint),
+            )
 
     def round_trip(self) -> Iterator[Check]:
         name = f"gearshift-doctor-{uuid.uuid4().hex[:12]}"
@@ -236,6 +257,7 @@ class _Examination:
         if not self.bus.exists(name):
             if self.settings.channels and name not in self.settings.channels:
                 self.bus.declare(name, create=False)  # raises, with what the name could mean
+            self._require_adopted(name)
             groups = ", ".join(self.settings.channel(name).groups) or "the default one"
             more = f" with groups: {groups}" if semantics == "queue" else ""
             detail = f"{name}: not there; a {semantics} would be created{more}"
@@ -250,6 +272,16 @@ class _Examination:
         if missing:
             parts.append(f"would be created: {', '.join(missing)}")
         return Check(step="topology", status=Status.OK, detail="; ".join(parts), subject=name)
+
+    def _require_adopted(self, name: str) -> None:
+        """Raise UnknownChannel if the channel, which is not there, is not ours to make."""
+        assert self._plugin is not None
+        native = self.settings.native_for(name, self._plugin)
+        if adopts := getattr(native, "adopts", None):
+            raise UnknownChannel(
+                f"{adopts} is missing; it is adopted, so Gearshift does not create it",
+                hint=f"create it on the broker, or take it out of native.{self._plugin.name}",
+            )
 
     def _send_and_receive(self, name: str) -> None:
         ephemeral = self.bus.capabilities(name).ephemeral_group

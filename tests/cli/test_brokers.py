@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,31 @@ def test_from_doctor_to_ls(run: Run) -> None:
     listed = records(run("ls", "-o", "jsonl").stdout)
     assert listed[0]["exists"] is True
     assert run("doctor").exit_code == 0
+
+
+def test_doctor_says_that_what_is_adopted_is_missing(run: Run, project: Path) -> None:
+    """And not that it would be created, which nobody does; nor does doctor."""
+    file = project / "gearshift.toml"
+    native = 'rabbitmq.queue = "theirs"\nnative.kafka.topic = "theirs"'
+    file.write_text(f"{file.read_text()}native.{native}\n")
+    for _ in range(2):
+        result = run("doctor", "--no-round-trip")
+        assert result.exit_code == 2
+        assert "'theirs' is missing" in result.stdout
+        assert "would be created" not in result.stdout
+
+
+def test_doctor_tells_of_one_node_what_it_can(run: Run) -> None:
+    """One copy on one broker is no finding; what a plain client cannot see is unknown."""
+    run("send", "orders", input="1\n")
+    result = run("doctor", "--no-round-trip", "-o", "json")
+    assert result.exit_code == 0
+    told = [check for check in json.loads(result.stdout) if check["step"] == "copies"]
+    assert {check["status"] for check in told} == {"ok"}
+    assert {"cluster", "orders"} == {check["subject"] for check in told}
+    with gearshift.open() as bus:
+        expected = "1 copy" if bus.backend == "kafka" else "unknown over AMQP: rabbitmq-queues"
+    assert any(expected in check["detail"] for check in told if check["subject"] == "orders")
 
 
 def test_a_stream_is_read_from_its_beginning(run: Run) -> None:

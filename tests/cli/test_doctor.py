@@ -90,7 +90,7 @@ def test_config_fails(run: Run, project: Path) -> None:
     first, fix, *others = result.stdout.splitlines()
     assert first.split()[:2] == ["config", "failed"]
     assert "fix: did you mean 'channels'?" in fix
-    assert len(others) == 5
+    assert len(others) == 6
     assert all("not run" in line and "needs config" in line for line in others)
 
 
@@ -109,7 +109,7 @@ def test_plugin_fails(project: Path, profile: str, words: str) -> None:
     check = _failed(checks)
     assert (check.step, check.exit_code) == ("plugin", 2)
     assert words in f"{check.detail} {check.hint}"
-    assert [check.status for check in checks[2:]] == [Status.NOT_RUN] * 4
+    assert [check.status for check in checks[2:]] == [Status.NOT_RUN] * 5
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_tcp_fails(run: Run, project: Path, free_port: int, setting: str) -> Non
     result = run("doctor")
     assert result.exit_code == 3
     assert f"127.0.0.1:{free_port}: cannot connect: Connection refused" in result.stdout
-    assert result.stdout.count("needs tcp") == 3
+    assert result.stdout.count("needs tcp") == 4
 
 
 def test_one_of_several_servers_is_down(broken: Broken, free_port: int) -> None:

@@ -6,6 +6,7 @@ Nodes are frozen, cut off from the others and drained; a frozen one is missed by
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 import pika
 import pytest
+from click.testing import CliRunner
 from support.nodes import try_in_turn
 from support.settings import write_settings
 from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
+from gearshift.cli import cli
 from native_brokers import RabbitMQ, RabbitMQ43, RabbitMQCluster
 from native_brokers.ports import reserve_ports
 
@@ -189,6 +192,39 @@ def test_copies_and_leaders_are_spread(cluster: RabbitMQCluster, tmp_path: Path,
         bus.declare(name)
     queues = [f"{name}.{group}{end}" for group in "abcdef" for end in ("", ":undeliverable")]
     assert len(set(map(cluster.leader, queues))) > 1
+
+
+def test_doctor_tells_of_nodes_and_replicas(
+    cluster: RabbitMQCluster, tmp_path: Path, name: str
+) -> None:
+    """Which nodes take connections and which have a stream; of the rest, how to see it."""
+    ports = [node.port for node in cluster.nodes]
+    profile = (
+        f'backend = "rabbitmq"\nurl = "{cluster.nodes[0].url}"\n'
+        f"hosts = {[f'127.0.0.1:{port}' for port in (*ports[1:], *reserve_ports(1))]}"
+    )
+    channels = (
+        f'[channels.{name}]\nsemantics = "queue"\n'
+        f'[channels.{name}-s]\nsemantics = "stream"\npartitions = 1\n'
+        f'[channels.{name}-one]\nsemantics = "stream"\npartitions = 1\n'
+        "native.rabbitmq.replicas = 1"
+    )
+    file = write_settings(tmp_path, profile, channels)
+    with gearshift.open(file) as bus:
+        for channel in bus.config.channels:
+            bus.declare(channel)
+    arguments = ["--config", str(file), "doctor", "--no-round-trip", "-o", "json"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    told = [check for check in json.loads(result.stdout) if check["step"] == "copies"]
+    by_subject = {check["subject"]: check for check in told}
+    assert "3 of 4 nodes in the settings take connections" in by_subject["cluster"]["detail"]
+    assert by_subject["cluster"]["status"] == "warning"
+    assert "members, leader and online members are unknown" in by_subject[name]["detail"]
+    assert "replicas run on 3 of 3" in by_subject[f"{name}-s"]["detail"]
+    assert by_subject[f"{name}-s"]["status"] == "ok"
+    assert "replicas run on 1 of 3" in by_subject[f"{name}-one"]["detail"]
+    assert "add_replica" in by_subject[f"{name}-one"]["hint"]
 
 
 def test_a_node_in_maintenance_is_left(

@@ -35,7 +35,7 @@ _STYLES = {
 def command(ctx: click.Context, channels: tuple[str, ...], no_round_trip: bool, output: str) -> int:
     """Check everything from the settings to a round trip.
 
-    Steps: config, plugin, tcp, auth, topology, round trip.
+    Steps: config, plugin, tcp, auth, topology, copies, round trip.
 
     Without CHANNEL all configured ones are checked. Nothing is created, but for the round trip's
     own channel, which is deleted again. The exit code is that of the first failure: 2 settings,

@@ -10,13 +10,15 @@ from typing import Any
 from pika import exceptions
 
 from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, GroupStatus
+from gearshift.driver import ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported
 from gearshift.message import Semantics
 from gearshift_rabbitmq import topology as topo
 from gearshift_rabbitmq.connection import Link, Rpc
 from gearshift_rabbitmq.delay import delay_queues
 from gearshift_rabbitmq.errors import is_missing
+from gearshift_rabbitmq.replication import conditions
+from gearshift_rabbitmq.settings import RabbitSettings
 from gearshift_rabbitmq.stream import layout as stream
 from gearshift_rabbitmq.stream.layout import Layout
 from gearshift_rabbitmq.stream.positions import Positions
@@ -36,10 +38,11 @@ class Admin:
     """An AdminDriver. Keeps its connection between calls that follow one another quickly only:
     nobody answers heartbeats between calls, and a thread for that would idle all day."""
 
-    def __init__(self, connect: Callable[[], Link], heartbeat_s: float) -> None:
+    def __init__(self, connect: Callable[[], Link], settings: RabbitSettings) -> None:
         """Connect once, so that an unreachable broker is known at once."""
         self._connect = connect
-        self._fresh_s = heartbeat_s * _FRESH_S
+        self._settings = settings
+        self._fresh_s = settings.heartbeat_s * _FRESH_S
         self._link: Link | None = connect()
         self._used_at = time.monotonic()
 
@@ -84,6 +87,10 @@ class Admin:
             return [GroupStatus(group=name) for name in names]
         topology = Topology.of(channel)
         return [self._status(link, topology, group) for group in channel.groups]
+
+    def replication(self, channels: Sequence[ChannelSpec]) -> Sequence[Condition]:
+        """See AdminDriver. Over connections to each node in the settings."""
+        return conditions(self._settings, channels)
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         """Throw away what is ready; what is handed out or waits for a delayed retry stays."""

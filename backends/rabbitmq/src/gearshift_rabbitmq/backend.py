@@ -81,7 +81,7 @@ class RabbitBackend:
 
     def admin(self) -> Admin:
         """See Backend. Raises pika's error."""
-        return Admin(lambda: self._link("admin"), self._settings.heartbeat_s)
+        return Admin(lambda: self._link("admin"), self._settings)
 
     def producer(self, channel: ChannelSpec) -> Producer:
         """See Backend. Raises pika's error."""

@@ -6,6 +6,7 @@ import math
 import ssl
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -100,6 +101,12 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         others = [parse_host_port(h, default_port=first.port, field="hosts") for h in self.hosts]
         return [(first.host, first.port), *others]
 
+    def only(self, host: str, port: int) -> RabbitSettings:
+        """These settings with that node alone."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        url = f"{self._endpoint().scheme}://{address}/{quote(self.virtual_host, safe='')}"
+        return msgspec.structs.replace(self, url=url, hosts=[])
+
     def tls_context(self) -> ssl.SSLContext | None:
         """A verifying client context, or None without TLS. Reads the files it names."""
         if not self.tls:
@@ -184,6 +191,14 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def others_read(self) -> bool:
         """True for an adopted exchange: queues that are not ours are bound to it."""
         return self.exchange is not None
+
+    @property
+    def adopts(self) -> str | None:
+        """What is named here and not made by us."""
+        named = [
+            f"{kind} {name!r}" for kind in ("exchange", "queue") if (name := getattr(self, kind))
+        ]
+        return " or ".join(named) or None
 
     def __post_init__(self) -> None:
         for field in ("queue", "exchange", "routing_key", "binding_key"):

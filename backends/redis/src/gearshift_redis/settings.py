@@ -127,6 +127,11 @@ class RedisChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """True for an adopted stream."""
         return self.stream is not None
 
+    @property
+    def adopts(self) -> str | None:
+        """The stream that is not made by us."""
+        return f"stream {self.stream!r}" if self.stream else None
+
     def __post_init__(self) -> None:
         for field in ("stream", "body_field"):
             if getattr(self, field) == "":
