@@ -13,6 +13,7 @@ from cli.conftest import Run
 from confluent_kafka import Consumer, Producer
 from pika.adapters.blocking_connection import BlockingChannel
 from support.settings import profile_of
+from support.waiting import take
 
 import gearshift
 from native_brokers import Kafka, RabbitMQ
@@ -50,7 +51,7 @@ def raw(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
 
 def _reject(bus: gearshift.Bus, channel: str) -> None:
     with bus.consumer(channel, group="g") as inbox:
-        (delivery,) = inbox.receive(timeout_s=30)
+        (delivery,) = take(inbox, 1)
         delivery.reject("no such customer")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Run, lines, records
+from support.waiting import take
 
 import gearshift
 from native_brokers import Kafka, RabbitMQ
@@ -82,7 +83,7 @@ def test_dead_letters_come_back(run: Run) -> None:
     run("send", "bills", "--create", "--header", "a=b", input='{"n": 1}\n')
     with gearshift.open() as bus:
         with bus.consumer("bills", create=True) as inbox:
-            (delivery,) = inbox.receive(timeout_s=30)
+            (delivery,) = take(inbox, 1)
             delivery.reject("no such customer")
         semantics = bus.semantics("bills")
     assert "no such customer" in run("dlq", "show", "bills").stdout

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.waiting import take
 
 import gearshift
 from gearshift.compare import shadow
@@ -82,7 +83,7 @@ def sending(channel: str, count: list[int]) -> Iterator[None]:
 
 
 def judged(**wanted: object) -> shadow.Result:
-    return shadow.judge(shadow.rehearse(shadow.Request(seconds=40.0, **wanted)))  # type: ignore[arg-type]
+    return shadow.judge(shadow.rehearse(shadow.Request(seconds=100.0, **wanted)))  # type: ignore[arg-type]
 
 
 def verdicts(result: shadow.Result) -> dict[str, str]:
@@ -98,11 +99,11 @@ def test_a_live_queue_on_rabbitmq_for_a_stream_on_kafka(channel: str, rabbitmq: 
         )
     assert result.verdict == "safe", result.sentence
     with gearshift.open(profile="rabbit") as bus, bus.consumer(channel) as consumer:
-        waiting = []
-        for delivery in consumer.iterate(idle_timeout_s=3.0):
-            waiting.append((delivery.value["n"], delivery.redelivered))
+        for number in range(sent[0]):
+            (delivery,) = take(consumer, 1)
+            assert (delivery.value["n"], delivery.redelivered) == (number, False)
             delivery.ack()
-    assert waiting == [(number, False) for number in range(sent[0])]
+        assert consumer.receive(timeout_s=0.5) == []
     assert made(rabbitmq) == []
 
 

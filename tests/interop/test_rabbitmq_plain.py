@@ -12,6 +12,7 @@ from typing import Any
 
 import pika
 import pytest
+from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from native_brokers import RabbitMQ
@@ -47,7 +48,7 @@ def plain(verb: str, broker: RabbitMQ, *arguments: object) -> subprocess.Popen[s
 def run(verb: str, broker: RabbitMQ, *arguments: object) -> str:
     """What it printed, once it has ended well."""
     with plain(verb, broker, *arguments) as process:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     return output
 
@@ -67,13 +68,11 @@ def opened(broker: RabbitMQ, native: str) -> Iterator[gearshift.Bus]:
 def handled(consumer: gearshift.Consumer[Any], count: int = COUNT) -> list[Any]:
     """The tasks of ``count`` deliveries, decoded as a service does, each acknowledged."""
     found: list[Any] = []
-    while len(found) < count:
-        arrived = consumer.receive(count - len(found), timeout_s=30)
-        assert arrived, f"only {len(found)} of {count} came"
-        for delivery in arrived:
-            # A plain sender names no content type, so its body stays bytes.
-            found.append(json.loads(delivery.body or b""))
-            delivery.ack()
+    for _ in range(count):
+        (delivery,) = take(consumer, 1)
+        # A plain sender names no content type, so its body stays bytes.
+        found.append(json.loads(delivery.body or b""))
+        delivery.ack()
     assert consumer.flush()
     return found
 
@@ -92,7 +91,7 @@ def test_gearshift_tasks_reach_a_plain_service(broker: RabbitMQ, queue: str) -> 
         wait_for_queue(broker, queue)
         with opened(broker, f'queue = "{queue}"') as bus:
             bus.producer("orders").send_many(ORDERS)
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=PATIENCE_S)
     assert output.splitlines() == [f"process_order {123 + n}" for n in range(COUNT)]
     assert left(broker, queue) == 0
 
@@ -138,11 +137,4 @@ def left(broker: RabbitMQ, queue: str) -> int:
 
 def wait_for_queue(broker: RabbitMQ, queue: str) -> None:
     """Wait until the plain worker has declared its queue."""
-    for _ in range(300):
-        with (
-            contextlib.suppress(pika.exceptions.ChannelClosedByBroker),
-            pika.BlockingConnection(pika.URLParameters(broker.url)) as connection,
-        ):
-            connection.channel().queue_declare(queue, passive=True)
-            return
-    raise AssertionError(f"{queue} never appeared")
+    assert until(lambda: queue in broker.names()), f"{queue} never appeared"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from redis import Redis as Client
 from support.waiting import ack_all, take, until
@@ -126,21 +124,27 @@ def test_what_is_settled_leaves_nothing(open_bus: OpenBus, raw: Client, name: st
     assert left == {stream, f"gearshift:{{{name}}}:groups"}
 
 
-def test_a_tail_that_died_is_forgotten(open_bus: OpenBus, raw: Client, name: str) -> None:
+def test_a_tail_that_died_is_forgotten(
+    open_bus: OpenBus, redis: Redis, raw: Client, name: str
+) -> None:
     """Its stream expires, and the next send drops the group: nothing grows for nobody."""
-    bus = open_bus(profile="lease_s = 2")
-    producer = bus.producer(name)
-    with bus.consumer(name, ephemeral=True):
-        producer.send(1)
-        groups = f"gearshift:{{{name}}}:groups"
-        (tail,) = [key.decode() for key, kind in raw.hgetall(groups).items() if kind != b"durable"]
-        stream = f"gearshift:{{{name}}}:stream:{tail}"
-        assert 0 < raw.pttl(stream) <= 12_000
-        raw.pexpire(stream, 1)  # as if its consumer had shown no sign of life for so long
-        time.sleep(0.01)
-        producer.send(2)
-        assert set(raw.hgetall(groups)) == {b"g"}
-        assert not raw.exists(stream)
+    producer = open_bus().producer(name)
+    backend = RedisBackend(RedisSettings(url=redis.url, lease_s=2.0))
+    channel = ChannelSpec(name=name, semantics=Semantics.QUEUE, groups=("g",))
+    tail = backend.queue_consumer(  # no thread of it shows a sign of life
+        ConsumerSpec(channel=channel, group="t", member="m", prefetch=1, ephemeral=True)
+    )
+    producer.send(1)
+    groups = f"gearshift:{{{name}}}:groups"
+    (group,) = [key.decode() for key, kind in raw.hgetall(groups).items() if kind != b"durable"]
+    stream = f"gearshift:{{{name}}}:stream:{group}"
+    assert 0 < raw.pttl(stream) <= 12_000
+    raw.pexpire(stream, 1)  # as if so long had passed
+    assert until(lambda: not raw.exists(stream))
+    producer.send(2)
+    assert set(raw.hgetall(groups)) == {b"g"}
+    assert not raw.exists(stream)
+    tail.close(5.0)
 
 
 def test_who_was_taken_for_dead_settles_nothing_of_others(

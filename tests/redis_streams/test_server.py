@@ -65,7 +65,7 @@ def test_a_full_server_keeps_consumers_at_work(open_bus: OpenBus, name: str) -> 
             bad.retry()
         assert until(lambda: "memory is full" in (bus.stats().receiving[0].obstacle or ""))
         raw.config_set("maxmemory", "0")
-        (bad,) = consumer.receive(timeout_s=20)
+        (bad,) = take(consumer, 1)
         assert (bad.value, bad.attempt) == ("bad", 3)
         bad.ack()
         assert consumer.flush()

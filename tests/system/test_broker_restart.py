@@ -14,7 +14,7 @@ import gearshift
 from gearshift.errors import GearshiftError, StaleDelivery
 from native_brokers import Broker, Kafka, RabbitMQ
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(params=[RabbitMQ, Kafka], ids=["rabbitmq", "kafka"])
