@@ -186,7 +186,7 @@ def a_killed_worker_loses_nothing(kit: Kit) -> None:
     _until_busy(kit, worker)
     kit.fault("SIGKILL of a worker")
     worker.signal(SIGKILL)
-    worker.wait(10.0)
+    worker.wait(kit.patience_s)
     kit.adopt(worker)
     kit.verify(channel)
 
@@ -275,7 +275,7 @@ def members_that_join_and_leave_lose_nothing(kit: Kit) -> None:
             _until_busy(kit, worker)
             kit.fault("SIGKILL of a member")
             worker.signal(SIGKILL)
-            worker.wait(10.0)
+            worker.wait(kit.patience_s)
             kit.adopt(worker)
             load.advance(50)
     kit.verify(channel)
