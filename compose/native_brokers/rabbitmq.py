@@ -19,7 +19,7 @@ from native_brokers.releases import FolderRelease, Release, SystemRelease
 from native_brokers.software import Software, system_path
 
 _EPMD_TIMEOUT_S = 10.0
-_CTL_TIMEOUT_S = 60.0
+_CTL_TIMEOUT_S = 180.0
 _COOKIE = ".erlang.cookie"
 
 # Strings of digits are what erl_call shows whole and unescaped.
@@ -72,7 +72,8 @@ class RabbitMQ(Broker):
     def ctl(self, *args: str) -> str:
         """Run rabbitmqctl with `args` against this node and return its output; blocks.
 
-        Raises `BrokerUnavailable` with that output if the command fails or takes over a minute.
+        Raises `BrokerUnavailable` with that output if the command fails, or takes over three
+        minutes.
         """
         return self._run("rabbitmqctl", "--quiet", *args)
 
