@@ -20,6 +20,7 @@ from native_brokers.process import Process, watchdog
 from native_brokers.software import Software
 
 _STOP_GRACE_S = 15.0
+_SHUT_DOWN_GRACE_S = 60.0
 _POLL_S = 0.05
 _SHOWN_LOG_LINES = 20
 _started: WeakSet[Broker] = WeakSet()
@@ -157,6 +158,11 @@ class Broker(Startable):
         """SIGKILL the server and all its processes; blocks until they are gone. Data stay."""
         if self._process is not None:
             self._process.kill()
+
+    def shut_down(self) -> None:
+        """Have the server end in order, or kill it after a minute; blocks. Data and ports stay."""
+        if self._process is not None:
+            self._process.terminate(_SHUT_DOWN_GRACE_S)
 
     def pause(self) -> None:
         """SIGSTOP the server: connections stay open and nothing answers, until `resume`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from native_brokers.ports import LOOPBACK
 
@@ -41,14 +43,79 @@ def kafka_answers(port: int, *, brokers: int = 1) -> bool:
     Blocks for two seconds at most for each of its answers. A broker accepts connections, and
     answers ApiVersions, before the controller counts it in; until then no topic can be made.
     """
-    with suppress(OSError, EOFError), _connect(port) as connection:
-        # Metadata request (api key 3) version 1 for no topic, correlation id 1, client id null.
-        request = struct.pack(">hhihi", 3, 1, 1, -1, 0)
+    with suppress(OSError, EOFError):
+        return _kafka_metadata(port, topics=0).number() >= brokers
+    return False
+
+
+class KafkaPartition(NamedTuple):
+    """A partition as a Kafka broker knows it. Nodes by their ids, `leader` -1 if it has none."""
+
+    topic: str
+    number: int
+    leader: int
+    replicas: list[int]
+    in_sync: list[int]
+
+
+def kafka_partitions(port: int) -> list[KafkaPartition]:
+    """Return all partitions that a Kafka broker on `port` knows of; none if it does not answer.
+
+    Blocks for two seconds at most for each of its answers.
+    """
+    with suppress(OSError, EOFError):
+        return list(_partitions(_kafka_metadata(port, topics=-1)))
+    return []
+
+
+def _partitions(answer: _Fields) -> Iterator[KafkaPartition]:
+    for _ in range(answer.number()):
+        answer.number()  # the broker's id, host, port and rack
+        answer.text()
+        answer.number()
+        answer.text()
+    answer.number()  # the controller
+    for _ in range(answer.number()):
+        answer.number(">h")  # an error
+        topic = answer.text()
+        answer.number(">b")  # whether it is internal
+        for _ in range(answer.number()):
+            answer.number(">h")
+            number, leader = answer.number(), answer.number()
+            yield KafkaPartition(topic, number, leader, answer.numbers(), answer.numbers())
+
+
+def _kafka_metadata(port: int, *, topics: int) -> _Fields:
+    """Return the answer to a metadata request, from the brokers on, for 0 topics or -1: all."""
+    with _connect(port) as connection:
+        # Metadata request (api key 3) version 1, correlation id 1, client id null.
+        request = struct.pack(">hhihi", 3, 1, 1, -1, topics)
         connection.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", _read(connection, 4))
-        _, alive = struct.unpack_from(">ii", _read(connection, size))
-        return bool(alive >= brokers)
-    return False
+        answer = _Fields(_read(connection, size))
+        answer.number()  # the correlation id
+        return answer
+
+
+class _Fields:
+    """An answer of Kafka's, read field by field."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def number(self, layout: str = ">i") -> int:
+        (value,) = struct.unpack_from(layout, self._data, self._at)
+        self._at += struct.calcsize(layout)
+        return int(value)
+
+    def numbers(self) -> list[int]:
+        return [self.number() for _ in range(self.number())]
+
+    def text(self) -> str:
+        size = max(self.number(">h"), 0)  # -1 for null
+        self._at += size
+        return self._data[self._at - size : self._at].decode()
 
 
 def _connect(port: int) -> socket.socket:

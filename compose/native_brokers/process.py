@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
@@ -15,6 +17,8 @@ from native_brokers.errors import BrokerUnavailable
 from native_brokers.watchdog import Watchdog
 
 watchdog = Watchdog()
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PIDFD_GETFD = 438  # the same on every architecture; Python has no name for it
 _GONE_TIMEOUT_S = 10.0
 _STOPPED_TIMEOUT_S = 10.0
 # The child waits for a line before it becomes the server. If the owner dies before the watchdog
@@ -156,6 +160,36 @@ def wait_gone(processes: Sequence[Seen], timeout_s: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"processes {left} still run {timeout_s:g} s after SIGKILL")
         time.sleep(0.01)
+
+
+def close_connections(pid: int, ports: Iterable[int]) -> None:
+    """Shut the connections of process `pid` to these ports down, as seen from both ends.
+
+    The process must be one of this user's, or this user root.
+    """
+    wanted = set(ports)
+    process = os.pidfd_open(pid)
+    try:
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            # Most descriptors are no connections, or none any more.
+            with suppress(OSError), _same_socket(process, int(descriptor)) as connection:
+                is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
+                if is_tcp and connection.getpeername()[1] in wanted:
+                    connection.shutdown(socket.SHUT_RDWR)
+    finally:
+        os.close(process)
+
+
+def _same_socket(process: int, descriptor: int) -> socket.socket:
+    """Return another process's socket; raises OSError if the descriptor is not one."""
+    copied = _LIBC.syscall(_PIDFD_GETFD, process, descriptor, 0)
+    if copied < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    try:
+        return socket.socket(fileno=copied)
+    except OSError:
+        os.close(copied)
+        raise
 
 
 def _look(pid: int) -> Seen | None:

@@ -93,6 +93,10 @@ class RabbitMQ(Broker):
         coded = self.evaluate(f"binary_to_list(binary:encode_hex({written}))")
         return bytes.fromhex(coded.strip('"')).decode()
 
+    def change_release(self, release: type[RabbitMQ]) -> None:
+        """Have the next start run the programs of another `release`, on the data that there are."""
+        self._release = release._release  # type: ignore[misc]  # this node's alone
+
     def names(self) -> set[str]:
         """Return the names of all queues and exchanges but the built-in ones. As `evaluate`."""
         coded = re.findall('"([0-9A-F]*)"', self.evaluate(_NAMES))

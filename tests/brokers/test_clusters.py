@@ -1,4 +1,4 @@
-"""Three nodes are one cluster, which outlives any of them and leaves nothing."""
+"""Three nodes are one cluster, which outlives any of them, and of which nothing stays behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 from pika.exceptions import AMQPError
 from support.waiting import until
 
-from native_brokers import KafkaCluster, RabbitMQ, RabbitMQ43, RabbitMQCluster
+from native_brokers import KafkaCluster, RabbitMQ, RabbitMQ40, RabbitMQ43, RabbitMQCluster
 from native_brokers.process import descendants
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
@@ -70,6 +70,37 @@ def test_a_rabbitmq_cluster_keeps_what_it_confirmed() -> None:
             node.kill()
         cluster.start()
         assert until(lambda: ready(one, "survivors") == MANY)
+        leader = cluster.leader("survivors")
+        cluster.move_leader("survivors")
+        assert cluster.leader("survivors") not in (leader, None)
+        cluster.restart_in_turn()
+        assert all(ready(node, "survivors") == MANY for node in cluster.nodes)
+
+
+def test_a_rabbitmq_node_that_is_cut_off_pauses_and_comes_back() -> None:
+    """Another leads meanwhile, what it has stored reaches the one that comes back."""
+    cluster = RabbitMQCluster()
+    with nothing_left(cluster):
+        one, two, _ = cluster.nodes
+        publish(one, "survivors")
+        assert cluster.leader("survivors") is one
+        cluster.isolate(one)
+        assert until(lambda: cluster.leader("survivors") not in (one, None))
+        assert until(lambda: ready(one, "survivors") == 0)
+        publish(two, "survivors")
+        cluster.rejoin()
+        assert until(lambda: ready(one, "survivors") == 2 * MANY)
+
+
+def test_a_rabbitmq_cluster_is_upgraded_in_place() -> None:
+    """Its nodes are started again as ones of a later release, and keep what was confirmed."""
+    cluster = RabbitMQCluster(RabbitMQ40)
+    with nothing_left(cluster):
+        publish(cluster.nodes[0], "survivors")
+        cluster.upgrade(RabbitMQ43)
+        for node in cluster.nodes:
+            assert ready(node, "survivors") == MANY
+            assert node.ctl("version").startswith("4.3")
 
 
 def test_a_kafka_cluster_keeps_what_it_confirmed() -> None:
@@ -93,6 +124,19 @@ def test_a_kafka_cluster_keeps_what_it_confirmed() -> None:
         for node in cluster.nodes:
             node.kill()
         cluster.start()
+        assert until(lambda: end(client) == MANY)
+        leader = cluster.leader("survivors")
+        assert leader is not None
+        cluster.isolate(leader)
+        assert until(lambda: cluster.leader("survivors") not in (leader, None))
+        others = {n for n, node in enumerate(cluster.nodes, 1) if node is not leader}
+        assert until(lambda: in_sync(admin) == others)
+        cluster.rejoin()
+        cluster.wait_in_sync()
+        leader = cluster.leader("survivors")
+        cluster.move_leader("survivors")
+        assert until(lambda: cluster.leader("survivors") not in (leader, None))
+        cluster.restart_in_turn()
         assert until(lambda: end(client) == MANY)
 
 
