@@ -47,8 +47,8 @@ class Cluster(Startable, Generic[AnyBroker]):
         self._isolate(node)
 
     def rejoin(self) -> None:
-        """Let nodes that were cut off and still run reach the others again; does not wait."""
-        for node in self._isolated.intersection(running_brokers()):
+        """Let nodes that were cut off reach the others again; does not wait for it."""
+        for node in self._isolated:
             self._rejoin(node)
         self._isolated.clear()
 

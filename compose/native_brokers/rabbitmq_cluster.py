@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from native_brokers.broker import Broker
+from native_brokers.broker import Broker, running_brokers
 from native_brokers.cluster import NODES, Cluster
 from native_brokers.errors import BrokerUnavailable
 from native_brokers.rabbitmq import RabbitMQ
@@ -56,7 +56,8 @@ class RabbitMQCluster(Cluster[RabbitMQ]):
         node.evaluate(_ISOLATE.format(peers=self._peers(node)))
 
     def _rejoin(self, node: RabbitMQ) -> None:
-        node.evaluate(_REJOIN.format(peers=self._peers(node)))
+        if node in running_brokers():  # else it forgets
+            node.evaluate(_REJOIN.format(peers=self._peers(node)))
 
     def leader(self, name: str) -> RabbitMQ | None:
         """Return the node that leads a quorum queue or a stream, as a node that runs knows it.
