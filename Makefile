@@ -11,7 +11,7 @@ TARGETS ?= demo test
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test unit pythons fresh-machine conformance soak lint types imports bench brokers gallery changelog format help clean
+.PHONY: demo demo-orders test unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html
@@ -43,6 +43,9 @@ conformance: $(READY)  ## run the conformance kit everywhere and write docs/conf
 
 soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost
 	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
+
+soak-clusters: $(READY)  ## break clusters in each way for SECONDS (300) and count what is lost
+	@PYTHONPATH=compose:tests $(BIN)/python -m soak.clusters --seconds $(SECONDS)
 
 lint: $(READY)  ## check style
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -43,6 +43,11 @@ class Proxy:
         self._server = self._await(asyncio.start_server(self._serve, "127.0.0.1", port))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._links)
+
     def cut(self) -> int:
         """Reset every open connection; how many there were."""
         return self._call(self._cut)

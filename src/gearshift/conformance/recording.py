@@ -35,13 +35,15 @@ class RecordingProducer:
         self.actor = actor
         self._history = history
         self._numbers = itertools.count()
+        self._sent: dict[str | None, int] = {}  # numbers by id
 
     def message(self, value: Any = ..., *, key: Key | None = None, **fields: Any) -> Message:
         """The next message, unsent: ``value`` or a body that holds every byte."""
         number = next(self._numbers)
         body = payload(self.actor, number) if value is ... else value
         message = self.producer.message(body, key=key, **fields)
-        self._record(message, Phase.INVOKE, number)
+        self._sent[message.id] = number
+        self._record(message, Phase.INVOKE)
         return message
 
     def send(
@@ -85,13 +87,9 @@ class RecordingProducer:
         self,
         message: Message,
         phase: Phase,
-        number: int | None = None,
         position: tuple[int, int] | None = None,
         note: str = "",
     ) -> None:
-        if number is None:
-            begun = self._history.published(self.producer.channel).get(message.id or "")
-            number = begun.sequence if begun else None
         self._history.add(
             Event(
                 kind=Kind.PUBLISH,
@@ -100,7 +98,7 @@ class RecordingProducer:
                 channel=self.producer.channel,
                 id=message.id,
                 key=key_text(message.key),
-                sequence=number,
+                sequence=self._sent.get(message.id),
                 digest=fingerprint(message),
                 position=position,
                 note=note,
