@@ -5,13 +5,14 @@ The node is frozen first, so that what is sent waits before it and is on its way
 
 from __future__ import annotations
 
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pika
 import pytest
+from soak.cluster_faults import Target, two_killed
+from soak.clusters import SUBJECTS, cell, running
+from support.plain import in_queue
 from support.nodes import try_in_turn
 from support.settings import write_settings
 from support.waiting import PATIENCE_S, ack_all, until
@@ -33,10 +34,16 @@ lists:sum([Count || Channel <- rabbit_channel:list_local(),
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RabbitMQCluster]:
-    """Of this module alone, for its nodes are killed."""
-    with RabbitMQCluster() as nodes:
-        yield nodes
+def target() -> Iterator[Target]:
+    """A cluster of this module alone, for its nodes are killed."""
+    with running(SUBJECTS["rabbitmq-3.10"]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(target: Target) -> RabbitMQCluster:
+    assert isinstance(target.cluster, RabbitMQCluster)
+    return target.cluster
 
 
 @pytest.fixture(autouse=True)
@@ -58,26 +65,9 @@ def open_bus(
     return gearshift.open(write_settings(folder, profile, channel))
 
 
-def read(node: RabbitMQ, queue: str) -> list[int]:
-    """The numbers that a plain client finds in ``queue``, up to what it has put behind them."""
-    found: list[int] = []
-    end = uuid.uuid4().hex.encode()
-    is_stream = ":" in queue
-    with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish("", queue, end, mandatory=True)
-        channel.basic_qos(prefetch_count=1000)
-        first = {"x-stream-offset": "first"} if is_stream else {}
-        for method, _, body in channel.consume(queue, arguments=first, inactivity_timeout=30):
-            assert method is not None, "nothing comes"
-            if is_stream:
-                channel.basic_ack(method.delivery_tag)  # else given back when this client leaves
-            if body == end:
-                break
-            if body.isdigit():
-                found.append(int(body))
-    return found
+def numbers(node: RabbitMQ, queue: str) -> set[int]:
+    """Those that a plain client finds in ``queue``."""
+    return {int(found.body) for found in in_queue(node, queue) if found.body.isdigit()}
 
 
 def is_receipt(result: object) -> bool:
@@ -118,7 +108,7 @@ def test_receipts_hold_when_the_leader_of_a_channel_is_killed(
     assert semantics == "queue" or not refused  # a quorum queue refuses while it has no leader
     receipts = set(range(4 * _MANY)) - refused
     for node in followers:
-        assert receipts <= {number for queue in queues for number in read(node, queue)}
+        assert receipts <= set().union(*(numbers(node, queue) for queue in queues))
     leader.start()
     with open_bus(cluster, leader, tmp_path, name, semantics) as bus:
         consumer = bus.consumer(name, group="g")
@@ -145,3 +135,11 @@ def test_a_producer_that_met_no_leader_is_not_refused_for_ever(
             producer.send(1, timeout_s=PATIENCE_S)
         voter.resume()
         assert until(lambda: is_receipt(producer.send_many([2], raise_on_error=False)[0]))
+
+
+def test_every_promise_is_kept_while_two_nodes_are_down(target: Target, tmp_path: Path) -> None:
+    """The soak, short: see there for what is counted."""
+    target.heal()
+    rows = cell("rabbitmq-3.10", target, two_killed, 0.0, tmp_path)
+    assert [row.notes for row in rows] == [[], []]
+    assert all(row.times == 1 and row.receipts for row in rows)

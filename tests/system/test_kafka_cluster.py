@@ -5,17 +5,24 @@ The node is frozen first, so that what is sent waits before it and is on its way
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer
-from confluent_kafka.admin import AdminClient
+from soak.cluster_faults import Target, cut_off
+from soak.clusters import SUBJECTS, cell, running
+from support.plain import in_topic
 from support.settings import write_settings
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, until
 
 import gearshift
+from gearshift.driver import ChannelSpec
+from gearshift.message import Semantics
+from gearshift_kafka import backend
+from gearshift_kafka.names import topic_partitions
+from gearshift_kafka.settings import KafkaChannel, KafkaSettings
 from native_brokers import KafkaCluster
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
@@ -24,28 +31,16 @@ _MANY = 20
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[KafkaCluster]:
-    """Of this module alone, for its nodes are killed."""
-    with KafkaCluster() as nodes:
-        yield nodes
+def target() -> Iterator[Target]:
+    """A cluster of this module alone, for its nodes are killed."""
+    with running(SUBJECTS["kafka-4.4"]) as cluster:
+        yield cluster
 
 
-def found(cluster: KafkaCluster, topic: str, wanted: set[int]) -> set[int]:
-    """The numbers that a plain client finds in ``topic``, until it has all that are wanted."""
-    numbers: set[int] = set()
-    deadline = time.monotonic() + PATIENCE_S
-    reader = Consumer(
-        {
-            "bootstrap.servers": cluster.url,
-            "group.id": f"{topic}-reader",
-            "auto.offset.reset": "earliest",
-        }
-    )
-    reader.subscribe([topic])
-    while not wanted <= numbers and time.monotonic() < deadline:
-        numbers |= {int(one.value() or b"") for one in reader.consume(100, 0.5) if not one.error()}
-    reader.close()
-    return numbers
+@pytest.fixture
+def cluster(target: Target) -> KafkaCluster:
+    assert isinstance(target.cluster, KafkaCluster)
+    return target.cluster
 
 
 def test_receipts_hold_when_the_leader_of_a_topic_is_killed(
@@ -60,8 +55,9 @@ def test_receipts_hold_when_the_leader_of_a_topic_is_killed(
     with gearshift.open(settings) as bus:
         producer = bus.producer(name)
         producer.send_many(range(_MANY))
-        topic = AdminClient({"bootstrap.servers": cluster.url}).list_topics(name, timeout=30)
-        leader = cluster.nodes[topic.topics[name].partitions[0].leader - 1]
+        assert until(lambda: cluster.leader(name))
+        leader = cluster.leader(name)
+        assert leader is not None
         leader.pause()
         waiting = [
             producer.submit(number, timeout_s=PATIENCE_S) for number in range(_MANY, 2 * _MANY)
@@ -70,5 +66,43 @@ def test_receipts_hold_when_the_leader_of_a_topic_is_killed(
         for one in waiting:
             assert one.result(PATIENCE_S)
         producer.send_many(range(2 * _MANY, 3 * _MANY))
-    wanted = set(range(3 * _MANY))
-    assert found(cluster, name, wanted) == wanted
+    assert {int(found.body) for found in in_topic(cluster, name)} == set(range(3 * _MANY))
+
+
+def test_a_node_that_has_not_heard_of_a_new_topic_is_asked_again(
+    target: Target, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A producer that asks it first is opened once it has heard."""
+    answers: list[list[int]] = []
+
+    def ask(*arguments: Any) -> list[int]:
+        answers.append(topic_partitions(*arguments))
+        return answers[-1]
+
+    monkeypatch.setattr(backend, "topic_partitions", ask)
+    monkeypatch.setattr(backend, "HEARD_WITHIN_S", PATIENCE_S)
+    target.heal()
+    late = target.cluster.nodes[2]
+    servers = tuple(f"127.0.0.1:{cable.port}" for cable in target.cables)
+    channel = ChannelSpec(name=name, semantics=Semantics.STREAM, groups=(), native=KafkaChannel())
+    target.cluster.isolate(late)
+    first = KafkaSettings(bootstrap_servers=servers[:2])
+    backend.KafkaBackend(first).admin().declare(channel)
+    for cable in target.cables[:2]:
+        cable.refuse(True)
+        cable.cut()
+    other = KafkaSettings(bootstrap_servers=servers[2:])
+    with ThreadPoolExecutor() as pool:
+        opened = pool.submit(backend.KafkaBackend(other).producer, channel)
+        assert until(lambda: answers)
+        target.heal()
+        assert answers[0] == []
+        opened.result(PATIENCE_S).close(1.0)
+
+
+def test_every_promise_is_kept_while_a_node_is_cut_off(target: Target, tmp_path: Path) -> None:
+    """The soak, short: see there for what is counted."""
+    target.heal()
+    rows = cell("kafka-4.4", target, cut_off, 0.0, tmp_path)
+    assert [row.notes for row in rows] == [[], []]
+    assert all(row.times == 1 and row.receipts for row in rows)

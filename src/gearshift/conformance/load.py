@@ -62,8 +62,9 @@ class Load:
     def advance(self, count: int) -> None:
         """Wait for ``count`` more receipts, and for as many more messages to be settled."""
         receipts, acks = self._counts["receipts"] + count, self._counts["acks"] + count
-        self._kit.until(lambda: self._counts["receipts"] >= receipts, "sending does not go on")
-        self._kit.until(lambda: self._counts["acks"] >= acks, "receiving does not go on")
+        sending, receiving = f"sending to {self._channel}", f"receiving from {self._channel}"
+        self._kit.until(lambda: self._counts["receipts"] >= receipts, f"{sending} does not go on")
+        self._kit.until(lambda: self._counts["acks"] >= acks, f"{receiving} does not go on")
 
     def __enter__(self) -> Load:
         for thread in self._threads:

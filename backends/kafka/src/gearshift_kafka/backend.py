@@ -53,8 +53,12 @@ client_log.propagate = False
 
 _LONGEST_TOPIC = 249
 _ASK_S = 1.0
+_ASK_AGAIN_S = 0.1
 _NOBODY_AFTER_S = 2.0
 _JOIN_AGAIN_S = 2.0
+
+#: The nodes of a cluster hear of a new topic one after the other; so long it may take.
+HEARD_WITHIN_S = 3.0
 
 #: A share group hands out whole batches, so a batch of many would make one member wait for
 #: another's work. A profile may choose otherwise: it is quicker to send.
@@ -271,9 +275,12 @@ class KafkaBackend:
         self, client: Producer | Consumer | AdminClient, channel: ChannelSpec, signals: _Signals
     ) -> list[int]:
         topic = topic_name(channel)
-        partitions = self._reach(client, topic, signals)
-        if not partitions:
-            raise UnknownChannel(f"topic {topic!r} does not exist", hint="check the name")
+        deadline = time.monotonic() + HEARD_WITHIN_S
+        while not (partitions := self._reach(client, topic, signals)):
+            # The channel was made sure of, but not with this node.
+            if time.monotonic() > deadline:
+                raise UnknownChannel(f"topic {topic!r} does not exist", hint="check the name")
+            time.sleep(_ASK_AGAIN_S)
         return partitions
 
     def _reach(
