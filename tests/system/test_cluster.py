@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from soak.cluster_faults import Target, two_killed
+from soak.cluster_faults import Target, connected_killed, two_killed
 from soak.clusters import SUBJECTS, cell, running
-from support.plain import in_queue
 from support.nodes import try_in_turn
+from support.plain import in_queue
 from support.settings import write_settings
 from support.waiting import PATIENCE_S, ack_all, until
 
@@ -141,5 +141,13 @@ def test_every_promise_is_kept_while_two_nodes_are_down(target: Target, tmp_path
     """The soak, short: see there for what is counted."""
     target.heal()
     rows = cell("rabbitmq-3.10", target, two_killed, 0.0, tmp_path)
+    assert [row.notes for row in rows] == [[], []]
+    assert all(row.times == 1 and row.receipts for row in rows)
+
+
+def test_a_stream_group_goes_on_without_the_node_that_it_was_connected_to(tmp_path: Path) -> None:
+    """RabbitMQ from 4.2 on keeps exclusive queues of a node that is down, and so its locks."""
+    with running(SUBJECTS["rabbitmq-4.3"]) as target:
+        rows = cell("rabbitmq-4.3", target, connected_killed, 0.0, tmp_path)
     assert [row.notes for row in rows] == [[], []]
     assert all(row.times == 1 and row.receipts for row in rows)

@@ -375,7 +375,7 @@ class Rpc:
         self._reason: Exception | None = None
         self.channel = link.connection.channel(on_open_callback=_nothing)
         self.channel.add_on_close_callback(self._on_close)
-        self._wait(lambda: self.channel.is_open, "channel.open")
+        self.wait(lambda: self.channel.is_open, "channel.open")
 
     def __call__(self, name: str, **arguments: Any) -> Any:
         """Call the method ``name`` of pika's channel and return the broker's answering method.
@@ -385,7 +385,7 @@ class Rpc:
         """
         answers: list[Any] = []
         getattr(self.channel, name)(callback=answers.append, **arguments)
-        self._wait(lambda: answers, name)
+        self.wait(lambda: answers, name)
         return answers[0].method
 
     def answers_in(self, timeout_s: float, name: str, **arguments: Any) -> bool:
@@ -403,7 +403,7 @@ class Rpc:
         """Start consuming and wait until the broker says so; returns the consumer tag."""
         answers: list[Any] = []
         tag = self.channel.basic_consume(queue, on_message, callback=answers.append, **arguments)
-        self._wait(lambda: answers, "basic_consume")
+        self.wait(lambda: answers, "basic_consume")
         return str(tag)
 
     def close(self) -> None:
@@ -411,7 +411,8 @@ class Rpc:
         if self.channel.is_open:
             self.channel.close()
 
-    def _wait(self, done: Callable[[], object], what: str) -> None:
+    def wait(self, done: Callable[[], object], what: str) -> None:
+        """Wait until ``done``. Raises as a call does."""
         try:
             self._link.wait(lambda: done() or self._reason, RPC_TIMEOUT_S, what)
         except TimeoutError:  # as of a node that is cut off from the others

@@ -30,6 +30,7 @@ class StreamConsumer:
         self._events = events
         self._layout = Layout.of(spec.channel)
         self._readings: dict[int, Reading] = {}
+        self._locks: dict[int, str] = {}
         self._turn = 0
         self._asked_at = 0.0
         self._announced = False
@@ -139,9 +140,11 @@ class StreamConsumer:
     def _own(self, partitions: Collection[int], positions: Positions) -> dict[int, Place]:
         taken = {}
         for partition in sorted(partitions):
-            if try_own(self._link, self._layout.lock(partition, self._spec.group)):
-                found = positions.read(partition) or self._begin(partition, positions)
-                start, place = found
+            locks = self._layout.locks(partition, self._spec.group)
+            if lock := try_own(self._link, locks):
+                self._locks[partition] = lock
+                found = positions.read(partition, node_is_down=lock != locks[0])
+                start, place = found or self._begin(partition, positions)
                 taken[partition] = place
                 # A new group's position is 0, which is wherever the partition begins.
                 position = int(place) if place > 0 else None
@@ -165,7 +168,7 @@ class StreamConsumer:
         for partition in partitions:
             self._readings.pop(partition).close()
             positions.forget(partition)
-            release(self._link, self._layout.lock(partition, self._spec.group))
+            release(self._link, self._locks.pop(partition))
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────
 

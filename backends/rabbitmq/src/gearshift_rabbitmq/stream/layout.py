@@ -7,7 +7,8 @@ durable direct exchange ``orders``              where producers send, by number 
 stream queues ``orders:0``, ``orders:1`` ...    the partitions, bound by their number
 stream queue ``orders:groups``                  the names of the groups that have a position
 quorum queues ``orders:0:billing`` ...          a group's position in a partition, see ``positions``
-exclusive queues ``orders:0:billing:owner``     the lock of a partition's owner, see ``owners``
+exclusive queues ``orders:0:billing:owner``     the lock of a partition's owner, see ``owners``,
+``orders:0:billing:owner:1`` ...                and others for when a node is down
 fanout exchange ``orders:billing:members``      where members tell that they are there
 ==============================================  ==================================================
 
@@ -45,6 +46,9 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_PARTITIONS = 4
+
+#: One more than the nodes that may be down at once in a cluster of seven.
+_LOCKS = 4
 
 #: A stream that was read to its end sends nothing more; so long is waited to be sure. Seconds.
 _QUIET_S = 0.3
@@ -90,9 +94,10 @@ class Layout:
         """The queue with a group's position in a partition."""
         return f"{self.channel}:{number}:{group}"
 
-    def lock(self, number: int, group: str) -> str:
-        """The queue that exists as long as a partition has an owner."""
-        return f"{self.position(number, group)}:owner"
+    def locks(self, number: int, group: str) -> list[str]:
+        """Queues of which one exists as long as a partition has an owner: see ``owners``."""
+        first = f"{self.position(number, group)}:owner"
+        return [first, *(f"{first}:{further}" for further in range(1, _LOCKS))]
 
     def members(self, group: str) -> str:
         """The exchange of a group's members."""
