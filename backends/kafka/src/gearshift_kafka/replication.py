@@ -112,9 +112,8 @@ class Copies:
 
 
 def copies_of(client: AdminClient, topic: str) -> Copies | None:
-    """Those of ``topic``; None if it does not exist. Blocks; raises KafkaException."""
-    # All topics: internal ones are not told of by name where they would be created by that.
-    metadata = client.list_topics(timeout=_TIMEOUT_S)
+    """Those of ``topic``, which exists; None if it has just gone. Blocks; raises KafkaException."""
+    metadata = client.list_topics(topic, timeout=_TIMEOUT_S)
     found = metadata.topics.get(topic)
     if found is None or not found.partitions:
         return None

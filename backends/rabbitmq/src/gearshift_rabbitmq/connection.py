@@ -124,6 +124,8 @@ class Link:
         self.connection: _Connection
         self._nodes = nodes or Nodes()
         self._address: Address | None = None
+        #: Whether there is another node to go to if this one is alive and does nothing.
+        self.has_other_nodes = False
         self._opened = False
         self._gone = False
         self._bytes_heard = 0
@@ -236,6 +238,7 @@ class Link:
         deadline = time.monotonic() + settings.connect_timeout_s
         addresses, failures = self._resolved(settings)
         order = self._nodes.in_order(addresses)
+        self.has_other_nodes = len(order) > 1
         for number, address in enumerate(order):
             share = max(0.5, (deadline - time.monotonic()) / (len(order) - number))
             try:

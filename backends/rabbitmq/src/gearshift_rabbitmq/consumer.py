@@ -265,7 +265,9 @@ class Consumer:
 
     def _check_leader(self) -> None:
         """Raise if nothing can come because this node is cut off from the others."""
-        if self._cancelled_at is not None or self._suspects.active or self._is_subscribing:
+        if not self._link.has_other_nodes or self._cancelled_at is not None:
+            return
+        if self._suspects.active or self._is_subscribing:
             return
         is_ours = not self._is_adopted and not self._spec.ephemeral
         is_idle = not (self._unsettled or self._ready or self._aside)

@@ -137,7 +137,7 @@ class Publisher(Generic[T]):
         """Raise TimeoutError if the broker takes messages and confirms none."""
         now = time.monotonic()
         awaited = self._confirms is not None and self._confirms.awaited
-        if not awaited or link.blocked is not None:
+        if not awaited or not link.has_other_nodes or link.blocked is not None:
             self._confirmed_at = now
         elif now - self._confirmed_at > _UNCONFIRMED_S:
             link.leave_node()

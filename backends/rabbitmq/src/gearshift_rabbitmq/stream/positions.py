@@ -125,6 +125,8 @@ class Positions:
         ``leader``); here it goes on with what it has of a stream. A commit that is repeated changes
         nothing, and such a node cannot confirm it.
         """
+        if not self._link.has_other_nodes:
+            return
         now = time.monotonic()
         if self._link.blocked is not None:
             self._confirmed_at = now
