@@ -90,6 +90,26 @@ def test_a_position_is_one_durable_message_and_survives_its_consumer(
         assert ack_all(take(second, 6)) == [4, 5, 6, 7, 8, 9]
 
 
+def test_a_position_that_somebody_looks_at_for_long_is_waited_for(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """A group that began anew, at the end here, would skip what came meanwhile."""
+    bus = open_bus(stream(name, "partitions = 1"))
+    producer = bus.producer(name)
+    with bus.consumer(name, group="g", start="latest") as first:
+        first.ready()
+        producer.send(0)
+        assert ack_all(take(first, 1)) == [0]
+        assert first.flush()
+    producer.send(1)
+    assert until(lambda: ready_in(raw, f"{name}:0:g") == 1)
+    method, _, _ = raw.basic_get(f"{name}:0:g")
+    with bus.consumer(name, group="g", start="latest") as second:
+        assert second.receive(timeout_s=5.0) == []
+        raw.basic_nack(method.delivery_tag, requeue=True)
+        assert ack_all(take(second, 1)) == [1]
+
+
 def test_a_position_never_passes_what_is_unsettled(
     open_bus: OpenBus, raw: BlockingChannel, name: str
 ) -> None:

@@ -143,7 +143,7 @@ class StreamConsumer:
             locks = self._layout.locks(partition, self._spec.group)
             if lock := try_own(self._link, locks):
                 self._locks[partition] = lock
-                found = positions.read(partition, node_is_down=lock != locks[0])
+                found = positions.read(partition)
                 start, place = found or self._begin(partition, positions)
                 taken[partition] = place
                 # A new group's position is 0, which is wherever the partition begins.

@@ -45,10 +45,10 @@ _UNKNOWN_OFFSET = -1
 _REPEAT_S = 5.0
 _UNCONFIRMED_S = 12.0
 
-#: A dead owner's unfinished reading is given back by the broker within this time; by 4.3 only
-#: after its ``consumer_disconnected_timeout``, a minute, if the owner's node is down.
-_GIVEN_BACK_S = 3.0
-_GIVEN_BACK_FOR_A_NODE_S = 65.0
+#: A position that somebody has out to read it is given back within this time, also by a process
+#: that stands still or a broker that is busy. RabbitMQ 4.3 takes a minute where the reader's node
+#: is down (``consumer_disconnected_timeout``). A group that began anew would skip messages.
+_GIVEN_BACK_S = 65.0
 
 
 class Positions:
@@ -82,15 +82,15 @@ class Positions:
         self.commit({partition: Place(0)})
         self.flush(5.0)
 
-    def read(self, partition: int, *, node_is_down: bool = False) -> tuple[Start, Place] | None:
+    def read(self, partition: int) -> tuple[Start, Place] | None:
         """Where the group is; None if it has never been in that partition.
 
-        ``node_is_down``: that of an earlier owner may be.
+        Waits for one that is out to be read, and in vain if the first owner ever died before it had
+        stored any.
         """
         queue = self._layout.position(partition, self._group)
         is_new = self._ensure(queue)
-        given_back_s = _GIVEN_BACK_FOR_A_NODE_S if node_is_down else _GIVEN_BACK_S
-        deadline = time.monotonic() + (0.0 if is_new else given_back_s)
+        deadline = time.monotonic() + (0.0 if is_new else _GIVEN_BACK_S)
         while (found := self._peek(queue)) is None and time.monotonic() < deadline:
             self._link.linger(0.1)
         if found is None:
