@@ -30,7 +30,9 @@ import gearshift
 from gearshift.driver import ChannelSpec, ConsumerSpec, Place, Start, StartAt
 from gearshift.errors import ConfigError, StaleDelivery, UnknownChannel
 from gearshift.stats import ReceiveStats
+from gearshift_kafka import admin
 from gearshift_kafka.backend import KafkaBackend
+from gearshift_kafka.names import topic_partitions
 from gearshift_kafka.settings import KafkaChannel, KafkaSettings
 from native_brokers import Kafka
 
@@ -68,6 +70,25 @@ def test_a_blank_group_is_refused_before_there_is_a_client() -> None:
     spec = ConsumerSpec(channel=channel, group=" ", member=" ", prefetch=1, ephemeral=True)
     with pytest.raises(ConfigError, match="blank"):
         backend.log_consumer(spec, NoEvents())
+
+
+def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
+    kafka: Kafka, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster the next question after its creation may go to such a node."""
+    answers: list[list[int]] = []
+
+    def ask(*arguments: Any) -> list[int]:
+        answers.append(topic_partitions(*arguments))
+        return answers[-1] if answers.count(answers[-1]) > 1 else []  # the first time
+
+    monkeypatch.setattr(admin, "topic_partitions", ask)
+    backend = KafkaBackend(KafkaSettings(bootstrap_servers=(kafka.url,)))
+    queue = gearshift.Semantics.QUEUE
+    channel = ChannelSpec(name=name, semantics=queue, groups=("g",), native=KafkaChannel())
+    backend.admin().declare(channel)
+    assert any(answers)
+    backend.admin().delete(channel)
 
 
 def test_a_misspelt_channel_is_an_error_and_creates_no_topic(

@@ -31,7 +31,7 @@ from gearshift.driver import ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_kafka.asking import REQUEST_S, answer, answers, describe
-from gearshift_kafka.errors import UNKNOWN_TOPIC
+from gearshift_kafka.errors import TRANSIENT, UNKNOWN_TOPIC
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
 from gearshift_kafka.replication import conditions, copies_of, create
 from gearshift_kafka.share.names import helper_topics
@@ -362,7 +362,12 @@ class KafkaAdmin:
         )
 
     def _next_offsets(self, topic: str) -> dict[int, int]:
-        partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
+        """Of a topic that was made just now: the next node that is asked may not know it yet."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not (partitions := topic_partitions(self._client, topic, _TIMEOUT_S)):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         return self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def _list_offsets(
@@ -371,7 +376,10 @@ class KafkaAdmin:
         if not partitions:
             return {}
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        found = answers(lambda: self._client.list_offsets(wanted, request_timeout=REQUEST_S, **how))
+        found = answers(
+            lambda: self._client.list_offsets(wanted, request_timeout=REQUEST_S, **how),
+            again=TRANSIENT | UNKNOWN_TOPIC,  # not every node of a cluster has heard of it
+        )
         return {place.partition: each.offset for place, each in found.items()}
 
     # ── groups ──

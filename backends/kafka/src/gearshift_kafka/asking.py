@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import TypeAlias, TypeVar
 
@@ -43,14 +43,16 @@ def answer(ask: Callable[[], Future[T]]) -> T:
     return answers(lambda: {None: ask()})[None]
 
 
-def answers(ask: Callable[[], Mapping[K, Future[T]]]) -> dict[K, T]:
-    """The same for a question with several answers; all are asked for again if one fails."""
+def answers(
+    ask: Callable[[], Mapping[K, Future[T]]], again: Collection[int] = TRANSIENT
+) -> dict[K, T]:
+    """The same for a question with several answers; all are asked for ``again`` if one fails so."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
             return {key: future.result(_ANSWER_S) for key, future in ask().items()}
         except KafkaException as error:
-            if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
+            if error.args[0].code() not in again or time.monotonic() > deadline:
                 raise
             time.sleep(_AGAIN_S)
         except TimeoutError:
