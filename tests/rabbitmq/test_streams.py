@@ -339,6 +339,19 @@ def test_what_retention_has_taken_from_a_group_is_told_and_counted(
     assert f"{name!r}, group 'g', partition 0: {stats.skipped} messages" in warning
 
 
+def test_a_reader_goes_on_whose_place_retention_deletes(open_bus: OpenBus, name: str) -> None:
+    """RabbitMQ gives it nothing ever again, so it has to ask anew."""
+    bus = open_bus(short_stream(name))
+    consumer = bus.consumer(name, group="g", prefetch=1)
+    for _ in range(3):
+        send_one_by_one(bus, name, 1)
+        (before,) = take(consumer, 1)
+        send_one_by_one(bus, name, 200)
+        before.ack()
+        while numbers(take(consumer, 1)) != [199]:
+            pass
+
+
 def test_a_new_group_of_a_stream_that_was_cut_has_lost_nothing(
     open_bus: OpenBus, raw: BlockingChannel, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
