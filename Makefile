@@ -11,7 +11,7 @@ TARGETS ?= demo test
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers gallery changelog format help clean
+.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html
@@ -19,10 +19,14 @@ demo: $(READY)  ## compare a task queue with an event stream on the embedded bro
 demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|rabbit|kafka|redis
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
-test: $(READY)  ## run every test, on brokers that the suite starts itself
+test: $(READY)  ## run every test but those of clusters, on brokers that it starts itself
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers missing
 	@echo "Running every test: about a quarter of an hour on two cores."
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not cluster" \
+		-n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+clusters: $(READY)  ## run the tests that need clusters of three nodes for long
+	@$(BIN)/python -m pytest -m cluster -n 2 --dist loadgroup --no-loadscope-reorder tests
 
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \
