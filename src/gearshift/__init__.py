@@ -16,7 +16,6 @@
 import logging as _logging
 
 from gearshift import errors
-from gearshift.app import App, Reject, Retry
 from gearshift.bus import Bus
 from gearshift.bus import open_bus as open
 from gearshift.capabilities import Capabilities
@@ -28,6 +27,7 @@ from gearshift.errors import GearshiftError
 from gearshift.message import Headers, Message, Position, Receipt, Semantics
 from gearshift.producer import Producer, SendFailed
 from gearshift.rehearsal import rehearsing
+from gearshift.worker.app import App, Reject, Retry
 
 __all__ = [
     "App",

@@ -18,10 +18,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from gearshift.entries import PluginEntry, broken, choose, import_entry, installed
+from gearshift._core.entry_points import PluginEntry, broken, choose, import_entry, installed
 from gearshift.errors import ConfigError, DecodeError, EncodeError, GearshiftError
 
-__all__ = ["CODECS", "GROUP", "Codec", "available", "codec_named", "decode"]
+__all__ = ["CODECS", "GROUP", "JSON", "Codec", "available", "codec_named", "decode"]
 
 GROUP = "gearshift.codecs"
 

@@ -10,6 +10,13 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from gearshift._core.consuming.dead_letters import DeadLetters, redriven_to, revived
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.ledger import Entry
+from gearshift._core.consuming.pump import Pump
+from gearshift._core.consuming.retry import RetryPolicy
+from gearshift._core.consuming.suspects import is_given_up
+from gearshift._core.logs import LimitedLog
 from gearshift.codecs import Codec, decode
 from gearshift.delivery import Delivery
 from gearshift.driver import Start, Verdict
@@ -21,16 +28,9 @@ from gearshift.errors import (
     NotSupported,
     StaleDelivery,
 )
-from gearshift.handling.dead_letters import DeadLetters, redriven_to, revived
-from gearshift.handling.retry import RetryPolicy
-from gearshift.inbox import Inbox
-from gearshift.ledger import Entry
-from gearshift.logs import LimitedLog
 from gearshift.message import Message
 from gearshift.producer import refuse_in_event_loop
-from gearshift.pump import Pump
 from gearshift.stats import ReceiveStats
-from gearshift.suspects import is_given_up
 
 __all__ = ["Consumer", "ConsumerPolicy", "Subscription"]
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
+from gearshift._core.consuming.ledger import Entry
+from gearshift._core.consuming.retry import checked_delay_s
 from gearshift.errors import AlreadySettled
-from gearshift.handling.retry import checked_delay_s
-from gearshift.ledger import Entry
 from gearshift.message import Headers, Key, Message, Position
 
 __all__ = ["Delivery"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pluggy
 
-from gearshift import hookspecs
+from gearshift._core.entry_points import PluginEntry, broken, choose, import_entry, installed
 from gearshift.driver import DRIVER_API, BackendPlugin
-from gearshift.entries import PluginEntry, broken, choose, import_entry, installed
+from gearshift.driver import plugin as hookspecs
 from gearshift.errors import BackendNotFound, ConfigError, PluginError, PluginIncompatible
 
 __all__ = [

@@ -12,6 +12,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from gearshift._core.publishing.outbox import Batch, Outbox, SendResult
 from gearshift.codecs import Codec
 from gearshift.errors import (
     BlockingInEventLoop,
@@ -32,9 +33,8 @@ from gearshift.message import (
     message_id,
     validated_size,
 )
-from gearshift.outbox import Batch, Outbox, SendResult
 
-__all__ = ["Producer", "SendFailed", "refuse_in_event_loop"]
+__all__ = ["Producer", "ProducerPolicy", "SendFailed", "refuse_in_event_loop"]
 
 #: Messages that are handed to a driver together.
 CHUNK = 500

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.waiting import PATIENCE_S
 
-from gearshift import reconnect
+from gearshift._core import reconnect
 from gearshift.cli import cli
 from native_brokers.ports import reserve_ports
 
@@ -88,7 +88,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect_until(*arguments: Any, **options: Any) -> Any:
         return original(*arguments, **options | {"timeout_s": 0.0})
 
-    monkeypatch.setattr("gearshift.connections.connect_until", connect_until)
+    monkeypatch.setattr("gearshift.bus.connections.connect_until", connect_until)
 
 
 @pytest.fixture

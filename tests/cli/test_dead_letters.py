@@ -11,7 +11,7 @@ from support.waiting import PATIENCE_S, drain, take
 
 import gearshift
 from gearshift.errors import PublishRefused, UnknownChannel
-from gearshift.redrive import redrive
+from gearshift.operations.redrive import redrive
 
 pytestmark = pytest.mark.usefixtures("end_after")
 
@@ -138,7 +138,7 @@ def test_letters_that_hide_behind_others_are_not_forgotten(
     run: Run, monkeypatch: pytest.MonkeyPatch, end_after: EndAfter
 ) -> None:
     """As many as are looked at once are of another group: exit code 1 says what is in the way."""
-    monkeypatch.setattr("gearshift.redrive._WINDOW", 2)
+    monkeypatch.setattr("gearshift.operations.redrive._WINDOW", 2)
     _kill("orders", 1, 2)
     with gearshift.open() as bus, bus.consumer("orders", group="audit") as inbox:
         (delivery,) = take(inbox, 1)
@@ -206,7 +206,7 @@ def test_what_cannot_be_stored_stays_dead(channel: str, monkeypatch: pytest.Monk
 def test_a_letter_that_dies_again_meanwhile_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a handler that is still broken would make a redrive go on for ever."""
     _kill("orders", 1)
-    monkeypatch.setattr("gearshift.redrive.time.time_ns", lambda: 0)
+    monkeypatch.setattr("gearshift.operations.redrive.time.time_ns", lambda: 0)
     with gearshift.open() as bus:
         assert redrive(bus, "orders", idle_timeout_s=1.0).moved == 0
 

@@ -16,10 +16,11 @@ from cli.conftest import Run, records
 from support.waiting import PATIENCE_S
 
 import gearshift
-from gearshift import doctor, plugins
-from gearshift.doctor import STEPS, Check, Status, examine
+from gearshift import plugins
 from gearshift.embedded.memory import MemoryBackend
 from gearshift.errors import AuthenticationFailed, NotSupported, PublishRefused
+from gearshift.operations import doctor
+from gearshift.operations.doctor import STEPS, Check, Status, examine
 
 Broken = Callable[..., None]
 

@@ -13,9 +13,9 @@ from typing import Any
 from conformance.mutants import Backend, Wrapper
 
 from gearshift.driver import BackendPlugin, ConsumerSpec, Incoming, Settlement, Verdict
+from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.sqlite import gearshift_backend as original
 from gearshift.embedded.sqlite.faults import LeaseOver
-from gearshift.hookspecs import hookimpl
 
 NAME = "late-word"
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from gearshift._core.consuming.dead_letters import DeadLetters
+from gearshift._core.consuming.inbox import Inbox
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import (
@@ -29,8 +31,6 @@ from gearshift.driver import (
     Verdict,
 )
 from gearshift.errors import StaleDelivery
-from gearshift.handling.dead_letters import DeadLetters
-from gearshift.inbox import Inbox
 from gearshift.message import NO_HEADERS, Headers, Message, Receipt, Semantics
 from gearshift.producer import Producer
 

@@ -8,7 +8,7 @@ import pytest
 
 import gearshift
 from gearshift.errors import ConfigError, NotSupported
-from gearshift.worker import Worker
+from gearshift.worker.worker import Worker
 
 
 def test_code_states_what_it_requires(bus: gearshift.Bus) -> None:

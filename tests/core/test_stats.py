@@ -10,7 +10,7 @@ from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import errors
-from gearshift.outbox import Outbox
+from gearshift._core.publishing.outbox import Outbox
 from gearshift.stats import BOUNDS_S, ReceiveStats, SendStats, Timings
 from gearshift.telemetry import health
 

@@ -25,7 +25,7 @@ from gearshift.stats import ReceiveStats, SendStats, Stats
 from gearshift.telemetry import health
 from gearshift.telemetry.prometheus import BusCollector
 from gearshift.telemetry.server import TelemetryServer, parse_address
-from gearshift.worker import Worker
+from gearshift.worker.worker import Worker
 from native_brokers.ports import reserve_ports
 
 

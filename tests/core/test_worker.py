@@ -17,7 +17,7 @@ from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
 from gearshift import errors
-from gearshift.worker import Worker
+from gearshift.worker.worker import Worker
 
 
 class Order(msgspec.Struct):

@@ -16,7 +16,7 @@ import click
 import pytest
 
 from gearshift.cli import cli
-from gearshift.explain import explain, load_profile
+from gearshift.operations.explain import explain, load_profile
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(

@@ -25,7 +25,7 @@ from gearshift.embedded.memory.queue import MemoryQueue
 from gearshift.errors import PublishRefused
 from gearshift.message import Message
 from gearshift.telemetry import health
-from gearshift.worker import Worker
+from gearshift.worker.worker import Worker
 
 
 class Refusing:

@@ -20,7 +20,7 @@ from support.waiting import redrive_all, take
 
 import gearshift
 from gearshift.errors import DecodeError, MessageTooLarge
-from gearshift.redrive import redrive
+from gearshift.operations.redrive import redrive
 from native_brokers import Kafka
 
 from .conftest import OpenBus

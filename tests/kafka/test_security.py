@@ -18,8 +18,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from support.waiting import until
 
 import gearshift
-from gearshift.doctor import Status, examine
 from gearshift.errors import AuthenticationFailed, ConnectionFailed
+from gearshift.operations.doctor import Status, examine
 from native_brokers import Kafka
 from native_brokers.ports import reserve_ports
 

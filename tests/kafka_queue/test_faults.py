@@ -26,7 +26,8 @@ from confluent_kafka.admin import (
 from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
-from gearshift import doctor, errors
+from gearshift import errors
+from gearshift.operations import doctor
 from gearshift_kafka.share.mover import Mover
 from native_brokers import Kafka
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.ledger import QueueLedger
 from gearshift.driver import ChannelSpec, Incoming, Verdict
 from gearshift.errors import StaleDelivery
-from gearshift.inbox import Inbox
-from gearshift.ledger import QueueLedger
 from gearshift.message import Message, Semantics
 from gearshift_kafka.native import NativeSettings
 from gearshift_kafka.settings import KafkaChannel

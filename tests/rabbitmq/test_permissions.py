@@ -14,7 +14,7 @@ from support.waiting import take, until
 import gearshift
 from gearshift import App
 from gearshift.telemetry import health
-from gearshift.worker import Worker
+from gearshift.worker.worker import Worker
 from native_brokers import RabbitMQ
 
 from .conftest import OpenBus, ready_in

@@ -13,8 +13,8 @@ from certificates import make_certificates
 from support.waiting import take
 
 import gearshift
-from gearshift.doctor import Status, examine
 from gearshift.errors import AuthenticationFailed, ConfigError, ConnectionFailed
+from gearshift.operations.doctor import Status, examine
 from native_brokers import RabbitMQ
 from native_brokers.ports import reserve_ports
 

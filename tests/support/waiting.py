@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import gearshift
-from gearshift.redrive import redrive
+from gearshift.operations.redrive import redrive
 
 FACTOR = float(os.environ.get("TEST_PATIENCE", "1"))
 

@@ -12,14 +12,14 @@ import pytest
 from support.waiting import ack_all, redrive_all, take, until
 
 import gearshift
-from gearshift.redrive import redrive
+from gearshift.operations.redrive import redrive
 
 GROUPS = ("billing", "audit", "mail")
 
 #: Redrives in batches of five and is killed by SIGKILL after the first.
 KILLED = """
 import os, signal, gearshift
-from gearshift import redrive
+from gearshift.operations import redrive
 redrive._BATCH = 5
 with gearshift.open() as bus:
     redrive.redrive(bus, "orders", on_moved=lambda moved: os.kill(os.getpid(), signal.SIGKILL))

@@ -14,10 +14,10 @@ import pytest
 
 import gearshift
 from gearshift.bus import Bus
-from gearshift.cleanup import Terminated, delete_channels, finish, sigterm_raises
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.sqlite.admin import SqliteAdmin
 from gearshift.errors import ConnectionFailed, NotSupported
+from gearshift.operations.cleanup import Terminated, delete_channels, finish, sigterm_raises
 
 
 def test_sigterm_is_an_exception_in_the_block_only() -> None:
@@ -33,7 +33,7 @@ def test_an_interruption_that_is_swallowed_is_raised_again(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """As a client's C code swallows it, or turns it into another error."""
-    monkeypatch.setattr("gearshift.cleanup._INSIST_S", 0.1)
+    monkeypatch.setattr("gearshift.operations.cleanup._INSIST_S", 0.1)
     kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def swallow() -> None:

@@ -19,7 +19,7 @@ from gearshift.config.document import dotted
 from gearshift.config.masking import Redactor, is_secret_key, mask_url, shown
 from gearshift.config.overrides import interpret
 from gearshift.driver import DRIVER_API, BackendPlugin
-from gearshift.endpoints import parse_url
+from gearshift.driver.settings import parse_url
 from gearshift.errors import ConfigError, UsageError
 from gearshift.message import Semantics
 from gearshift.secret import Secret

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gearshift import errors
-from gearshift.handling.dead_letters import MAX_REASON, DeadLetters, revived
+from gearshift._core.consuming.dead_letters import MAX_REASON, DeadLetters, revived
+from gearshift._core.publishing.outbox import Batch
 from gearshift.message import Headers, Message, Receipt
-from gearshift.outbox import Batch
 
 
 class Outbox:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gearshift import errors
+from gearshift._core.consuming.ledger import Entry
 from gearshift.delivery import Delivery
 from gearshift.driver import Incoming
-from gearshift.ledger import Entry
 from gearshift.message import Message
 
 

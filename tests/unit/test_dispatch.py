@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from gearshift import App, Delivery, Reject, Retry, errors
-from gearshift.dispatch import Call, Ending, run
+from gearshift._core.consuming.ledger import Entry
 from gearshift.driver import Incoming
-from gearshift.event_loop import EventLoop
-from gearshift.ledger import Entry
 from gearshift.message import Message
+from gearshift.worker.dispatch import Call, Ending, run
+from gearshift.worker.event_loop import EventLoop
 
 if TYPE_CHECKING:
     from decimal import Decimal

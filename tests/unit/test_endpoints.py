@@ -6,7 +6,13 @@ import traceback
 
 import pytest
 
-from gearshift.endpoints import Endpoint, first_remote, is_loopback, parse_host_port, parse_url
+from gearshift.driver.settings import (
+    Endpoint,
+    first_remote,
+    is_loopback,
+    parse_host_port,
+    parse_url,
+)
 from gearshift.secret import Secret
 
 SCHEMES = {"amqp": 5672, "amqps": 5671}

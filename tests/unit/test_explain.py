@@ -15,7 +15,7 @@ import gearshift
 from gearshift.capabilities import Capabilities, levels
 from gearshift.cli import cli
 from gearshift.errors import ConfigError
-from gearshift.explain import SENTENCES, Relation, changes, explain, load_profile
+from gearshift.operations.explain import SENTENCES, Relation, changes, explain, load_profile
 
 SETTINGS = """\
 profile = "rabbit"

@@ -9,9 +9,9 @@ import pytest
 from support.waiting import PATIENCE_S, until
 
 from gearshift import errors
+from gearshift._core.consuming.inbox import IDLE_INTERVAL_S, SETTLE_INTERVAL_S, SPAN_FACTOR, Inbox
+from gearshift._core.consuming.ledger import Entry, Fate, LogLedger, QueueLedger
 from gearshift.driver import Incoming, Verdict
-from gearshift.inbox import IDLE_INTERVAL_S, SETTLE_INTERVAL_S, SPAN_FACTOR, Inbox
-from gearshift.ledger import Entry, Fate, LogLedger, QueueLedger
 from gearshift.message import Message, Position
 from gearshift.stats import ReceiveStats
 
@@ -246,7 +246,7 @@ def test_a_revoked_partition_gives_its_settled_prefix_and_nothing_more() -> None
 
 def test_a_revocation_waits_for_what_is_being_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message settled meanwhile is committed; nobody is given another one."""
-    monkeypatch.setattr("gearshift.inbox.REVOKE_DRAIN_S", PATIENCE_S)
+    monkeypatch.setattr("gearshift._core.consuming.inbox.REVOKE_DRAIN_S", PATIENCE_S)
     world = World(log=True)
     world.read(0, 1)
     (entry,) = world.take(1)
@@ -311,7 +311,8 @@ def test_closing_ends_every_waiting_call(monkeypatch: pytest.MonkeyPatch) -> Non
         except errors.Closed as error:
             raised.append(type(error))
 
-    monkeypatch.setattr("gearshift.inbox._WARN_STALLED_AFTER_S", 3600.0)  # it would look up then
+    # It would look up then.
+    monkeypatch.setattr("gearshift._core.consuming.inbox._WARN_STALLED_AFTER_S", 3600.0)
     waiting = threading.Thread(target=wait)
     waiting.start()
     assert until(lambda: world.inbox._isolation.asking)

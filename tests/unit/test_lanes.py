@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearshift.handling.lanes import Lanes
-from gearshift.ledger import Entry, Fate
+from gearshift._core.consuming.lanes import Lanes
+from gearshift._core.consuming.ledger import Entry, Fate
 from gearshift.message import Message
 
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gearshift._core.consuming.ledger import Entry, Fate, LogLedger, QueueLedger
 from gearshift.driver import Settlement, Verdict
-from gearshift.ledger import Entry, Fate, LogLedger, QueueLedger
 from gearshift.message import Message, Position
 
 

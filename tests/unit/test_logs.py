@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gearshift import logs
+from gearshift._core import logs
 
 
 @contextlib.contextmanager

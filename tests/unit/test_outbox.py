@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.waiting import until
 
 from gearshift import errors
+from gearshift._core.failures import Failures
+from gearshift._core.publishing.outbox import Batch, Outbox
 from gearshift.driver import OnOutcomes, Outcome, Stored
-from gearshift.failures import Failures
 from gearshift.message import Message, Position, Receipt
-from gearshift.outbox import Batch, Outbox
 
 
 class Lost(Exception):

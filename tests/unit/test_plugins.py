@@ -26,7 +26,7 @@ MODULE = """
 import gearshift_imports
 from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
 from gearshift.driver import BackendPlugin
-from gearshift.hookspecs import hookimpl
+from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 
 gearshift_imports.names.append(__name__)
@@ -46,7 +46,7 @@ def gearshift_backend():
     )
 """
 
-HOOK = "from gearshift.hookspecs import hookimpl\n@hookimpl\ndef gearshift_backend"
+HOOK = "from gearshift.driver.plugin import hookimpl\n@hookimpl\ndef gearshift_backend"
 
 Install = Callable[..., str]
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gearshift
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.ledger import QueueLedger
+from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift.driver import Incoming, Verdict
 from gearshift.errors import ConfigError
-from gearshift.handling.rate_limit import RateLimit, parse_rate
-from gearshift.inbox import Inbox
-from gearshift.ledger import QueueLedger
 from gearshift.message import Message
 
 

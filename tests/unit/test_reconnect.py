@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from gearshift import errors
-from gearshift.failures import Failures
-from gearshift.reconnect import Pauses, connect_until, is_lasting, is_lasting_after, never
+from gearshift._core.failures import Failures
+from gearshift._core.reconnect import Pauses, connect_until, is_lasting, is_lasting_after, never
 
 
 class Backend:

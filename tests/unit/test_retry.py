@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from gearshift._core.consuming.retry import RetryPolicy
 from gearshift.errors import UsageError
-from gearshift.handling.retry import RetryPolicy
 
 
 def policy(jitter: float = 0.5) -> RetryPolicy:

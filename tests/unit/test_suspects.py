@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.ledger import Entry, LogLedger, QueueLedger
+from gearshift._core.consuming.suspects import INSIST_S, TURN_S, Turn, is_given_up
 from gearshift.driver import Incoming, Place, Verdict
-from gearshift.inbox import Inbox
-from gearshift.ledger import Entry, LogLedger, QueueLedger
 from gearshift.message import Message, Position
-from gearshift.suspects import INSIST_S, TURN_S, Turn, is_given_up
 
 
 class World:

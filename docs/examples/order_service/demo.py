@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gearshift
-from gearshift.cleanup import delete_channels
+from gearshift.operations.cleanup import delete_channels
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE / "gearshift.toml"

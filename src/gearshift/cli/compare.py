@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, cast
 import rich_click as click
 from click.core import ParameterSource
 
-from gearshift.cleanup import sigterm_raises
 from gearshift.cli import shadow as shadowing
 from gearshift.cli.context import common_options, complete_channel, note, session_of
 from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, show
 from gearshift.cli.progress import progress_bar
 from gearshift.cli.replay import start_option
 from gearshift.driver import Start
+from gearshift.operations.cleanup import sigterm_raises
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

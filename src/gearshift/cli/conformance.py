@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from gearshift.cleanup import sigterm_raises
 from gearshift.cli.context import common_options, note, session_of
 from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, terminal
 from gearshift.message import Semantics
+from gearshift.operations.cleanup import sigterm_raises
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

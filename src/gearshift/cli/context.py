@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 from click.shell_completion import CompletionItem
 
-from gearshift.cleanup import Terminated
 from gearshift.cli.output import is_plain, printable
 from gearshift.errors import ConnectionFailed, GearshiftError, TopologyConflict
+from gearshift.operations.cleanup import Terminated
 
 if TYPE_CHECKING:
     from gearshift.bus import Bus

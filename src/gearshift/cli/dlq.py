@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from gearshift._core.consuming.dead_letters import Death
 from gearshift.bus import Bus
 from gearshift.cli.context import (
     common_options,
@@ -23,12 +24,11 @@ from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.cli.peek import waiting
 from gearshift.cli.purge import purge_group
 from gearshift.cli.record import record_of
-from gearshift.crossing import Crossing
 from gearshift.delivery import Delivery
 from gearshift.errors import UnknownChannel
-from gearshift.handling.dead_letters import Death
 from gearshift.message import Semantics
-from gearshift.redrive import dead_letter_channel, redrive
+from gearshift.operations.crossing import Crossing
+from gearshift.operations.redrive import dead_letter_channel, redrive
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 import rich_click as click
 
-from gearshift.cleanup import sigterm_raises
 from gearshift.cli.context import common_options, complete_channel, session_of
 from gearshift.cli.output import cell, emit, output_option, show
-from gearshift.doctor import Check, Status, examine
+from gearshift.operations.cleanup import sigterm_raises
+from gearshift.operations.doctor import Check, Status, examine
 
 __all__ = ["command"]
 

@@ -12,9 +12,9 @@ from click.shell_completion import CompletionItem
 from gearshift import plugins
 from gearshift.cli.context import common_options, note, session_of
 from gearshift.cli.output import cell, emit, new_table, output_option
-from gearshift.crossing import between
 from gearshift.errors import GearshiftError
-from gearshift.explain import (
+from gearshift.operations.crossing import between
+from gearshift.operations.explain import (
     SEMANTICS,
     Change,
     Explanation,
@@ -60,7 +60,7 @@ def command(
     connection is made and no secret is needed. The exit code is 4 if a profile lacks what the
     configuration or a handler requires.
     """
-    from gearshift.app import load_app
+    from gearshift.worker.app import load_app
 
     session = session_of(ctx)
     app = load_app(target) if target else None

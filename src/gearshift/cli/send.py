@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
+from gearshift._core.publishing.outbox import SendResult
+from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.cli.context import (
     CommandFailed,
     common_options,
@@ -20,11 +22,9 @@ from gearshift.cli.context import (
 from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
 from gearshift.cli.lines import LineReader
 from gearshift.cli.output import json_line, terminal
-from gearshift.connections import OPEN_TIMEOUT_S
-from gearshift.crossing import Crossing
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Receipt
-from gearshift.outbox import SendResult
+from gearshift.operations.crossing import Crossing
 from gearshift.producer import Producer
 
 __all__ = ["command"]

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from gearshift import dispatch
 from gearshift.bus import Bus
 from gearshift.compare.probe import Probe, call, handler_of, place
 from gearshift.compare.tape import Recorder
@@ -20,7 +19,8 @@ from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import NotSupported
-from gearshift.event_loop import EventLoop
+from gearshift.worker import dispatch
+from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["Actor", "Role"]
 

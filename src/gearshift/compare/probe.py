@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from gearshift.app import App, Handler, load_function
 from gearshift.delivery import Delivery
 from gearshift.errors import StaleDelivery
+from gearshift.worker.app import App, Handler, load_function
 
 __all__ = ["Probe", "call", "handler_of", "place"]
 

@@ -19,7 +19,6 @@ import msgspec
 
 from gearshift import config as configuration
 from gearshift.bus import Bus, open_bus
-from gearshift.cleanup import delete_channels, finish
 from gearshift.compare.actor import Actor, Role
 from gearshift.compare.ledger import Event, Sample
 from gearshift.compare.memory import watch
@@ -30,9 +29,10 @@ from gearshift.compare.workload import Order
 from gearshift.driver import GroupStatus
 from gearshift.errors import GearshiftError, InvalidMessage, NotSupported
 from gearshift.message import Message, Receipt, Semantics, message_id
+from gearshift.operations.cleanup import delete_channels, finish
 from gearshift.producer import Producer
 
-__all__ = ["PARTITIONS", "Broker", "Stage", "WorkerFailed"]
+__all__ = ["PARTITIONS", "Broker", "Stage", "WorkerFailed", "count"]
 
 log = logging.getLogger("gearshift.compare")
 

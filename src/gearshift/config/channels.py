@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import force_setattr
 
+from gearshift._core.consuming.rate_limit import parse_rate
 from gearshift.capabilities import Requirement
 from gearshift.errors import ConfigError, InvalidMessage
-from gearshift.handling.rate_limit import parse_rate
 from gearshift.message import Semantics, validate_name
 
 __all__ = ["ChannelSettings"]

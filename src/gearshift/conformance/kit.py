@@ -15,7 +15,6 @@ from typing import Any
 
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities
-from gearshift.cleanup import delete_channels, finish
 from gearshift.conformance.checkers import View, Violation, check
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.history import Event, History, Kind
@@ -24,6 +23,7 @@ from gearshift.conformance.worker import Job, WorkerProcess
 from gearshift.delivery import Delivery
 from gearshift.errors import DeadlineExceeded, GearshiftError
 from gearshift.message import Semantics
+from gearshift.operations.cleanup import delete_channels, finish
 
 __all__ = ["Broken", "Kit"]
 

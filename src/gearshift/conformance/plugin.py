@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gearshift.cleanup import sigterm_raises
 from gearshift.conformance.behaviour import Behaviour, Result, Status, execute
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.matrix import Column, Manifest, Matrix
 from gearshift.conformance.suite import SUITE
+from gearshift.operations.cleanup import sigterm_raises
 
 FIXTURE = "gearshift_backend"
 

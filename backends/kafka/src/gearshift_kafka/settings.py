@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gearshift.endpoints import first_remote, parse_host_port
-from gearshift.secret import Secret
+from gearshift.driver.settings import Secret, first_remote, parse_host_port
 from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
 __all__ = ["KafkaChannel", "KafkaSettings", "NativeSettings"]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, Stored
-from gearshift.endpoints import first_remote
+from gearshift.driver.settings import first_remote
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
 from gearshift.message import Semantics
 from gearshift_rabbitmq import errors

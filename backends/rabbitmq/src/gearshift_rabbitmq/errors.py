@@ -25,9 +25,16 @@ from gearshift.errors import (
 )
 
 __all__ = [
-    "PublishNacked", "PublishReturned", "classify", "differing_argument", "is_held_too_long",
-    "is_missing", "most_telling", "speaks_of_its_node",
-]  # fmt: skip
+    "PublishNacked",
+    "PublishReturned",
+    "classify",
+    "differing_argument",
+    "has_no_replica",
+    "is_held_too_long",
+    "is_missing",
+    "most_telling",
+    "speaks_of_its_node",
+]
 
 _HELD_TOO_LONG = "delivery acknowledgement"
 _NO_REPLICA = re.compile("does not have a (running )?replica on the local node")

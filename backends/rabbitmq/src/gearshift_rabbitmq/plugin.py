@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
 from gearshift.driver import DRIVER_API, BackendPlugin
-from gearshift.hookspecs import hookimpl
+from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_rabbitmq.backend import RabbitBackend
 from gearshift_rabbitmq.settings import SCHEMES, RabbitChannel, RabbitSettings

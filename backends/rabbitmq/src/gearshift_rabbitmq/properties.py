@@ -17,7 +17,7 @@ from pika.compat import long
 from pika.data import encode_short_string, encode_value
 from pika.spec import BasicProperties
 
-__all__ = ["HIDDEN", "Field", "Properties", "encoded", "field", "fields_of"]
+__all__ = ["HIDDEN", "Field", "Properties", "encoded", "field", "fields_of", "without_headers"]
 
 #: Properties that no field of a Message holds.
 HIDDEN = ("delivery_mode", "priority", "expiration", "user_id", "app_id", "cluster_id")

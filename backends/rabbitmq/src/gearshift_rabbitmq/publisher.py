@@ -15,7 +15,7 @@ from gearshift.driver import OnOutcomes, Outcome, Stored
 from gearshift_rabbitmq.confirms import Batch, Confirms, Target
 from gearshift_rabbitmq.connection import Link
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "connected"]
 
 logger = logging.getLogger("gearshift.rabbitmq.producer")
 

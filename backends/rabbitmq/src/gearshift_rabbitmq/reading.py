@@ -18,7 +18,7 @@ from pika.frame import Header, decode_frame
 
 from gearshift_rabbitmq.properties import Properties, without_headers
 
-__all__ = ["read_frame"]
+__all__ = ["frames", "read_frame"]
 
 logger = logging.getLogger("gearshift.rabbitmq.wire")
 

@@ -10,10 +10,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from gearshift.endpoints import Endpoint, parse_host_port, parse_url
-from gearshift.secret import Secret
+from gearshift.driver.settings import Endpoint, Secret, parse_host_port, parse_url
 
-__all__ = ["RabbitChannel", "RabbitSettings"]
+__all__ = ["CONSUMER_TIMEOUT_S", "SCHEMES", "RabbitChannel", "RabbitSettings"]
 
 SCHEMES = {"amqp": 5672, "amqps": 5671}
 

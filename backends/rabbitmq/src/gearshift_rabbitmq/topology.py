@@ -32,7 +32,18 @@ from gearshift_rabbitmq.declaring import bind, declare_queue, placed
 from gearshift_rabbitmq.errors import is_missing
 from gearshift_rabbitmq.settings import RabbitChannel
 
-__all__ = ["DELIVERY_LIMIT", "Topology", "declare", "declare_group", "present"]
+__all__ = [
+    "DELIVERY_LIMIT",
+    "Topology",
+    "dead_letter_to",
+    "declare",
+    "declare_ephemeral",
+    "declare_group",
+    "limited",
+    "present",
+    "undeliverable",
+    "waiting",
+]
 
 #: Deliveries after which the broker moves a message to ``:undeliverable``. 4.x has 20 and drops.
 #: One number for all channels, well above every ``max_attempts`` allowed (see ``backend.check``):

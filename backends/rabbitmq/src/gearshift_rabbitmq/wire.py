@@ -106,7 +106,7 @@ _MAX_MS = 2**63 - 1
 
 class Token(NamedTuple):
     """What settles a delivery: its tag, and how it came. ``before`` and ``lost`` are what its
-    headers say: attempts that failed, and losses since (see gearshift.suspects)."""
+    headers say: attempts that failed, and losses since (see gearshift._core.consuming.suspects)."""
 
     tag: int
     before: int

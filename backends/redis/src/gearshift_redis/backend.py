@@ -14,7 +14,7 @@ from gearshift.driver import (
     ProducerDriver,
     QueueDriver,
 )
-from gearshift.endpoints import first_remote
+from gearshift.driver.settings import first_remote
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
 from gearshift_redis.admin import Admin
 from gearshift_redis.connection import check_persistence, connect

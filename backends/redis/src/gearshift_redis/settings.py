@@ -7,10 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from gearshift.endpoints import Endpoint, parse_url
-from gearshift.secret import Secret
+from gearshift.driver.settings import Endpoint, Secret, parse_url
 
-__all__ = ["RedisChannel", "RedisSettings"]
+__all__ = ["SCHEMES", "RedisChannel", "RedisSettings"]
 
 SCHEMES = {"redis": 6379, "rediss": 6379}
 

@@ -16,8 +16,6 @@ from typing import Any
 
 import msgspec
 
-from gearshift import dispatch
-from gearshift.app import Handler, Retry
 from gearshift.bus import open_bus
 from gearshift.compare.probe import Probe, call, handler_of, place
 from gearshift.compare.shadow.document import digests
@@ -26,8 +24,10 @@ from gearshift.compare.worker import Site
 from gearshift.config import PROFILE, REHEARSAL
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
-from gearshift.event_loop import EventLoop
 from gearshift.rehearsal import digest, handling
+from gearshift.worker import dispatch
+from gearshift.worker.app import Handler, Retry
+from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["MAX_RETRY_DELAY_S", "Part", "main"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from gearshift.capabilities import Survives
 from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.declared import ChannelSettings, declared
 from gearshift.embedded.memory.backend import MemoryBackend, MemorySettings
-from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
 
 __all__ = ["MemoryBackend", "MemorySettings", "gearshift_backend"]

@@ -20,7 +20,15 @@ from gearshift.embedded.partitions import partition_of
 from gearshift.errors import PublishRefused, UnknownChannel, Unroutable
 from gearshift.message import Key, Message, Position, Semantics
 
-__all__ = ["Channel", "Partition", "QueueChannel", "Record", "StreamChannel", "StreamGroup"]
+__all__ = [
+    "Channel",
+    "Clock",
+    "Partition",
+    "QueueChannel",
+    "Record",
+    "StreamChannel",
+    "StreamGroup",
+]
 
 Clock: TypeAlias = Callable[[], float]
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from gearshift.capabilities import Survives
 from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.declared import ChannelSettings, declared
 from gearshift.embedded.sqlite.backend import SqliteBackend
 from gearshift.embedded.sqlite.settings import SqliteSettings
-from gearshift.hookspecs import hookimpl
 from gearshift.message import Semantics
 
 __all__ = ["SqliteBackend", "SqliteSettings", "gearshift_backend"]

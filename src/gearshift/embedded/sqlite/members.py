@@ -15,7 +15,16 @@ from gearshift.embedded.sqlite.alive import is_dead
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Tx
 
-__all__ = ["drop_group", "join", "leave", "needs_care", "put_out_dead", "stay"]
+__all__ = [
+    "drop_finished",
+    "drop_group",
+    "join",
+    "leave",
+    "needs_care",
+    "put_out_dead",
+    "rebalance",
+    "stay",
+]
 
 
 def join(tx: Tx, group: int, name: str, session: str, lease_s: float) -> int:

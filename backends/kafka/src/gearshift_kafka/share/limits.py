@@ -21,6 +21,7 @@ from gearshift_kafka.asking import REQUEST_S, Entries, answer, describe
 __all__ = [
     "LOCK_MS",
     "RESET",
+    "TIMEOUT_S",
     "GroupSettings",
     "broker_number",
     "change",

@@ -41,9 +41,16 @@ from gearshift_rabbitmq.settings import RabbitChannel
 from gearshift_rabbitmq.wire import properties_of
 
 __all__ = [
-    "DEFAULT_PARTITIONS", "Layout", "declare", "delete", "encoder", "group_names", "lost",
+    "DEFAULT_PARTITIONS",
+    "Layout",
+    "declare",
+    "delete",
+    "encoder",
+    "group_names",
+    "has_exchange",
+    "lost",
     "present",
-]  # fmt: skip
+]
 
 DEFAULT_PARTITIONS = 4
 

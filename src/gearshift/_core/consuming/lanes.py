@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gearshift.ledger import Entry, Fate
+from gearshift._core.consuming.ledger import Entry, Fate
 from gearshift.message import Key
 
 __all__ = ["Lanes"]

@@ -1,10 +1,10 @@
-"""The hooks a plugin implements. ``from gearshift.hookspecs import hookimpl`` is all it needs."""
+"""The hooks that a plugin implements: it marks its functions with ``hookimpl``."""
 
 from __future__ import annotations
 
 import pluggy
 
-from gearshift.driver import BackendPlugin
+from gearshift.driver.contract import BackendPlugin
 
 __all__ = ["PROJECT", "hookimpl", "hookspec"]
 

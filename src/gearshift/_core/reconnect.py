@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import tenacity
 
+from gearshift._core.failures import Failures
+from gearshift._core.logs import LimitedLog
 from gearshift.errors import ConnectionFailed, GearshiftError, PermissionDenied, UnknownChannel
-from gearshift.failures import Failures
-from gearshift.logs import LimitedLog
 
-__all__ = ["connect_until"]
+__all__ = ["Pauses", "connect_until", "is_lasting", "is_lasting_after", "never", "tell_still_away"]
 
 log = logging.getLogger("gearshift.connection")
 

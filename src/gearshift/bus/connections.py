@@ -14,20 +14,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar, cast
 
+from gearshift._core.consuming.dead_letters import DeadLetters
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.pump import LogConnect, Pump, QueueConnect
+from gearshift._core.failures import Failures
+from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
+from gearshift._core.publishing.outbox import Outbox
+from gearshift._core.reconnect import connect_until
+from gearshift.bus.tally import Tally
+from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities
 from gearshift.consumer import Subscription
 from gearshift.driver import AdminDriver, Backend, ChannelSpec, ConsumerSpec
 from gearshift.errors import GearshiftError
-from gearshift.failures import Failures
-from gearshift.handling.dead_letters import DeadLetters
-from gearshift.inbox import Inbox
-from gearshift.logs import SAY_AGAIN_S, LimitedLog
 from gearshift.message import Semantics
-from gearshift.outbox import Outbox
-from gearshift.pump import LogConnect, Pump, QueueConnect
-from gearshift.reconnect import connect_until
-from gearshift.tally import Tally
-from gearshift.topology import Topology
 
 __all__ = ["OPEN_TIMEOUT_S", "Connections"]
 

@@ -1,4 +1,4 @@
-"""The contract between Gearshift and a backend. A backend author needs this file and nothing else.
+"""The contract between Gearshift and a backend.
 
 A backend supplies small objects, *drivers*, each for one job, over one connection:
 
@@ -54,6 +54,7 @@ __all__ = [
     "GroupStatus",
     "Incoming",
     "LogDriver",
+    "LogEvents",
     "OnOutcomes",
     "Outcome",
     "Place",
@@ -304,7 +305,7 @@ class Incoming(NamedTuple):
     ``lost`` counts the deliveries since the last RETRY that ended without a word, because a process
     died or a lock was over; a RELEASE or a close loses nothing. Any of several messages may have
     been the cause of the first one, so it is an attempt only if it is known to be; from the second
-    on all of them are (see ``gearshift.suspects``, which takes suspects one by one). A LogDriver
+    on all of them are (core takes suspects one by one, see its module ``suspects``). A LogDriver
     leaves it 0: core reads it from the notes (see ``Place``).
 
     ``unstored`` says that it is not a new delivery (see ``QueueDriver.settle``).
@@ -416,7 +417,7 @@ class Place(int):
     """A group's position in a partition: the next offset to read, with a note stored beside it.
 
     Core writes the note and reads it when the partition has a new owner, and so learns of the
-    deaths of readers (see ``gearshift.suspects``). A driver stores and returns it as it is: up to
+    deaths of readers (see its module ``suspects``). A driver stores and returns it as it is: up to
     100 ASCII characters, empty where nothing was stored. Offset and note are stored in one step.
     """
 

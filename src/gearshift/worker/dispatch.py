@@ -18,9 +18,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from gearshift._core.consuming.retry import checked_delay_s
 from gearshift.delivery import Delivery
 from gearshift.errors import DecodeError, UsageError
-from gearshift.handling.retry import checked_delay_s
 
 __all__ = ["Call", "Ending", "Reject", "Retry", "Settleable", "run"]
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gearshift._core.publishing.outbox import Batch, Outbox
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, message_id
-from gearshift.outbox import Batch, Outbox
 
 __all__ = ["DeadLetters", "Death", "redriven_to", "revived"]
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from gearshift import config as configuration
 from gearshift import plugins
 from gearshift.bus import Bus, open_bus
-from gearshift.cleanup import delete_channels, finish
 from gearshift.config import Config
 from gearshift.driver import BackendPlugin, GroupStatus
 from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError, UnknownChannel
+from gearshift.operations.cleanup import delete_channels, finish
 
 __all__ = ["STEPS", "Check", "Status", "examine"]
 

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from gearshift import config as configuration
-from gearshift import dispatch, logs
-from gearshift.app import App, Handler, load_app
+from gearshift._core import logs
 from gearshift.bus import Bus, open_bus
+from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.capabilities import Prefetch
-from gearshift.connections import OPEN_TIMEOUT_S
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.errors import (
@@ -40,9 +39,11 @@ from gearshift.errors import (
     NotSupported,
     StaleDelivery,
 )
-from gearshift.event_loop import EventLoop
 from gearshift.message import Semantics
 from gearshift.telemetry.server import TelemetryServer, parse_address
+from gearshift.worker import dispatch
+from gearshift.worker.app import App, Handler, load_app
+from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["Worker", "WorkerReport", "run_target"]
 

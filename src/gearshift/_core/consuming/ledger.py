@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from gearshift._core.consuming.suspects import Mark
 from gearshift.driver import (
     Incoming,
     LogDriver,
@@ -25,7 +26,6 @@ from gearshift.driver import (
 )
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Position
-from gearshift.suspects import Mark
 
 __all__ = ["Entry", "Fate", "Ledger", "LogLedger", "QueueLedger"]
 

@@ -14,15 +14,16 @@ from pathlib import Path
 
 from gearshift import config as configuration
 from gearshift import plugins
-from gearshift.app import App, Handler
+from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.config import Config, Unset
 from gearshift.driver import Backend, BackendPlugin, ChannelSpec
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
 from gearshift.message import Semantics
-from gearshift.topology import Topology
+from gearshift.worker.app import App, Handler
 
 __all__ = [
+    "SEMANTICS",
     "SENTENCES",
     "Change",
     "Explanation",

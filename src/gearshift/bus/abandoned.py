@@ -6,7 +6,7 @@ import _thread
 import threading
 import weakref
 
-from gearshift.connections import Connections
+from gearshift.bus.connections import Connections
 
 __all__ = ["close_abandoned"]
 

@@ -15,6 +15,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.ledger import Ledger, LogLedger, QueueLedger
+from gearshift._core.failures import Failures
+from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
+from gearshift._core.reconnect import (
+    Pauses,
+    connect_until,
+    is_lasting,
+    is_lasting_after,
+    tell_still_away,
+)
 from gearshift.driver import (
     Incoming,
     LogDriver,
@@ -24,17 +35,6 @@ from gearshift.driver import (
     Start,
 )
 from gearshift.errors import Closed, GearshiftError
-from gearshift.failures import Failures
-from gearshift.inbox import Inbox
-from gearshift.ledger import Ledger, LogLedger, QueueLedger
-from gearshift.logs import SAY_AGAIN_S, LimitedLog
-from gearshift.reconnect import (
-    Pauses,
-    connect_until,
-    is_lasting,
-    is_lasting_after,
-    tell_still_away,
-)
 
 __all__ = ["LogConnect", "Pump", "QueueConnect"]
 

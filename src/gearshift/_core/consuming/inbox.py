@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gearshift._core.consuming.lanes import Lanes
+from gearshift._core.consuming.ledger import Entry, Fate, Ledger, LogLedger, QueueLedger
+from gearshift._core.consuming.rate_limit import RateLimit
+from gearshift._core.consuming.suspects import INSIST_S, TURN, Isolation, Mark, Turn
 from gearshift.driver import Incoming, Place, Verdict
 from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
-from gearshift.handling.lanes import Lanes
-from gearshift.handling.rate_limit import RateLimit
-from gearshift.ledger import Entry, Fate, Ledger, LogLedger, QueueLedger
 from gearshift.stats import ReceiveStats, Timings
-from gearshift.suspects import INSIST_S, TURN, Isolation, Mark, Turn
 
 __all__ = ["Inbox"]
 

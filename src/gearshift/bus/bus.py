@@ -15,11 +15,16 @@ from typing import Any, Self, TypeVar, overload
 
 from gearshift import config as configuration
 from gearshift import plugins
-from gearshift.abandoned import close_abandoned
+from gearshift._core.consuming.dead_letters import DeadLetters
+from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
+from gearshift._core.consuming.retry import RetryPolicy
+from gearshift.bus.abandoned import close_abandoned
+from gearshift.bus.connections import OPEN_TIMEOUT_S, Connections
+from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.codecs import codec_named
 from gearshift.config import Config
-from gearshift.connections import OPEN_TIMEOUT_S, Connections
 from gearshift.consumer import Consumer, ConsumerPolicy, Subscription
 from gearshift.driver import (
     AdminDriver,
@@ -33,15 +38,10 @@ from gearshift.driver import (
     StartAt,
 )
 from gearshift.errors import Closed, ConfigError, NotSupported, UsageError
-from gearshift.handling.dead_letters import DeadLetters
-from gearshift.handling.rate_limit import RateLimit, parse_rate
-from gearshift.handling.retry import RetryPolicy
-from gearshift.inbox import Inbox
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift.producer import Producer, ProducerPolicy
 from gearshift.rehearsal import Rehearsed
 from gearshift.stats import ReceiveStats, Stats
-from gearshift.topology import Topology
 
 __all__ = ["Bus", "open_bus"]
 

@@ -21,6 +21,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
+from gearshift._core.failures import Failures
+from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
+from gearshift._core.reconnect import Pauses, connect_until, never, tell_still_away
 from gearshift.driver import Outcome, ProducerDriver, Stored
 from gearshift.errors import (
     BackpressureError,
@@ -32,10 +35,7 @@ from gearshift.errors import (
     OutcomeUnknown,
     UnknownChannel,
 )
-from gearshift.failures import Failures
-from gearshift.logs import SAY_AGAIN_S, LimitedLog
 from gearshift.message import Message, Receipt
-from gearshift.reconnect import Pauses, connect_until, never, tell_still_away
 from gearshift.stats import SendStats
 
 __all__ = ["Batch", "Outbox", "SendResult"]

@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from gearshift._core.consuming.rate_limit import parse_rate
 from gearshift.capabilities import Requirement
-from gearshift.dispatch import Call, Reject, Retry
 from gearshift.errors import GearshiftError, UsageError
-from gearshift.handling.rate_limit import parse_rate
 from gearshift.message import DEFAULT_GROUP, validate_name
+from gearshift.worker.dispatch import Call, Reject, Retry
 
 __all__ = ["App", "Handler", "Reject", "Retry", "load_app", "load_function"]
 
@@ -56,7 +56,7 @@ class Handler:
 
 @dataclass(slots=True)
 class App:
-    """A set of handlers, run by ``gearshift run module:app`` or ``gearshift.worker.Worker``."""
+    """A set of handlers, run by ``gearshift run module:app`` or a ``Worker``."""
 
     handlers: list[Handler] = field(default_factory=list)
 

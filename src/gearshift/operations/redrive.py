@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gearshift._core.consuming.dead_letters import Death, revived
 from gearshift.bus import Bus
 from gearshift.delivery import Delivery
 from gearshift.errors import GearshiftError, NotSupported, UnknownChannel
-from gearshift.handling.dead_letters import Death, revived
 from gearshift.message import Semantics
 
 __all__ = ["Redriven", "dead_letter_channel", "redrive"]
@@ -58,8 +58,8 @@ def redrive(
     has the header ``redrive-group``, and consumers of other groups settle it unseen. A foreign
     letter that names no group goes to all.
     With ``into`` they go to the channel of that name on another broker, for what died before a
-    switch; what that broker does not take is left out (see gearshift.crossing). What its channel
-    makes of a group that died there holds as above.
+    switch; what that broker does not take is left out (see ``crossing``). What its channel makes of
+    a group that died there holds as above.
     With ``group`` only those that died in that group go, at most ``most``. Left are letters that
     came after the call, of other channels, and of a group that the queue does not have any more.
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import unquote
 
-from gearshift.secret import Secret
+from gearshift.secret import Secret as Secret
 
-__all__ = ["Endpoint", "first_remote", "is_loopback", "parse_host_port", "parse_url"]
+__all__ = ["Endpoint", "Secret", "first_remote", "is_loopback", "parse_host_port", "parse_url"]
 
 _NOT_IN_HOSTS = frozenset(" /\\?#[]%\"'<>")
 

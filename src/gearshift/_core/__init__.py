@@ -1,0 +1,1 @@
+"""The portable layer: what every broker gets, whatever its driver does. Private."""

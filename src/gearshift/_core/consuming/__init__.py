@@ -1,0 +1,1 @@
+"""From a driver's messages to settled deliveries."""

@@ -1,0 +1,5 @@
+"""An open broker: what is configured, what exists, what is open."""
+
+from gearshift.bus.bus import Bus, open_bus
+
+__all__ = ["Bus", "open_bus"]

@@ -1,0 +1,1 @@
+"""What an operator does: check, explain, bring dead letters back."""

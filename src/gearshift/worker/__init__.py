@@ -1,0 +1,1 @@
+"""Running handlers: an app, its processes and threads."""
