@@ -96,16 +96,13 @@ class KafkaCluster(Cluster["_Member"]):
         return None if leader == -1 else self.nodes[leader - 1]
 
     def move_leader(self, name: str) -> None:
-        """See `Cluster`. The next replica becomes the leader of each partition of that topic."""
-        partitions = [one for one in self._partitions() if one.topic == name]
-        moves = [
-            {
-                "topic": name,
-                "partition": one.number,
-                "replicas": [*one.replicas[1:], one.replicas[0]],
-            }
-            for one in partitions
-        ]
+        """See `Cluster`. The replica behind each leader of that topic takes over."""
+        moves = []
+        for one in self._partitions():
+            if one.topic == name:
+                leads = one.replicas.index(one.leader)  # not always the first
+                replicas = [*one.replicas[leads + 1 :], *one.replicas[: leads + 1]]
+                moves.append({"topic": name, "partition": one.number, "replicas": replicas})
         node = self._asked()
         plan = node.log.with_name("moves.json")
         plan.write_text(json.dumps({"version": 1, "partitions": moves}))
