@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -323,8 +324,10 @@ class Consumer(Generic[T]):
     def _receive_entries(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
         """Entries worth handing out: one that is dead or has used up its attempts goes on, and
         one that was redriven to another group is settled unseen."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            entries = self._inbox.next(max_messages, timeout_s)
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            entries = self._inbox.next(max_messages, left_s)
             ours = [entry for entry in entries if not self._is_for_others(entry)]
             live = [entry for entry in ours if not self._bury_if_ended(entry)]
             if live or not entries:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
-from support.waiting import ack_all, drain, take
+from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
 from gearshift import Capabilities, Start, StartAt, errors
@@ -151,6 +152,19 @@ def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
         assert drain(consumer, 0) == []
     with bus.consumer("events", group="late", start="latest") as late:
         assert drain(late, 0) == []
+
+
+def test_waiting_ends_though_what_comes_is_for_others(bus: gearshift.Bus) -> None:
+    """Messages that were redriven to another group are settled unseen, and prolong nothing."""
+    producer = bus.producer("orders")
+    with bus.consumer("orders", group="audit") as consumer, ThreadPoolExecutor() as threads:
+        waiting = threads.submit(consumer.receive, timeout_s=1.0)
+        deadline = time.monotonic() + PATIENCE_S
+        while not waiting.done() and time.monotonic() < deadline:
+            producer.send(1, headers={"redrive-group": "billing"})
+            time.sleep(0.02)
+        assert waiting.done()
+        assert waiting.result() == []
 
 
 def test_prefetch_withholds(bus: gearshift.Bus) -> None:
