@@ -46,8 +46,9 @@ _SETTINGS = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "4",
-    # The controller takes a killed broker for alive, and refuses the new one, for this long.
-    "broker.session.timeout.ms": "3000",
+    # For this long the controller takes a killed broker for alive and refuses the new one. But one
+    # that a busy machine keeps waiting for longer loses its partitions.
+    "broker.session.timeout.ms": "9000",
     "broker.heartbeat.interval.ms": "500",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
