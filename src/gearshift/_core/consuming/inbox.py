@@ -315,7 +315,11 @@ class Inbox:
             self._return_what_waits_too_long(self._ledger)
             self._news = 0
             self._telling = True
-            self._ends_turn = self._has_no_use_for_turn()
+            self._ends_turn = self._is_done_with_turn()
+            if self._ends_turn:
+                # Where none came, none is known of any more.
+                self._isolation.active &= self._alone is not None
+                self._alone = None
             if isinstance(self._ledger, LogLedger) and not self._ends_turn:
                 self._choose_from_waiting(self._ledger)
             return self._ledger.take()
@@ -451,14 +455,9 @@ class Inbox:
             if entry.lost:
                 ledger.hold(entry)
 
-    def _has_no_use_for_turn(self) -> bool:
+    def _is_done_with_turn(self) -> bool:
         """True if it has the process's turn and its suspect has ended, or none came."""
-        if not self._isolation.has_turn or not (self._alone is None or self._alone.has_ended):
-            return False
-        if self._alone is None:
-            self._isolation.active = False
-        self._alone = None
-        return True
+        return self._isolation.has_turn and (self._alone is None or self._alone.has_ended)
 
     def _room(self, ledger: Ledger) -> int:
         if self._waiting or self._going:
