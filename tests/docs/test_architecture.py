@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md shows the folders as they are; modules take from each other what is offered."""
+"""ARCHITECTURE.md and the list of decisions show what is there; modules take what is offered."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def test_the_tree_is_that_of_the_folders() -> None:
             elif one.suffix == ".py" and one.stem != "__init__":
                 there.add(name)
     assert shown == there
+
+
+def test_every_decision_is_listed_with_its_title_and_date() -> None:
+    """In the order of their numbers."""
+    folder = TOP / "docs" / "design"
+    rows = re.findall(
+        r"^\| \[(.*?)\]\((.*?)\) \| .+ \| (\S+) \|$", (folder / "README.md").read_text(), re.M
+    )
+    notes = []
+    for path in sorted(folder.glob("[0-9]*.md")):
+        title, _, status = path.read_text(encoding="utf-8").split("\n")[:3]
+        since = re.match(r"(?:Accepted|Replaced by \S+) (\d{4}-\d\d-\d\d)[.;]", status)
+        assert since, f"{path.name}: {status}"
+        notes.append((title.removeprefix("# "), path.name, since[1]))
+    assert rows == notes
 
 
 def test_what_other_modules_import_is_offered() -> None:
