@@ -13,9 +13,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from gearshift._core.consuming.dead_letters import DeadLetters, redriven_to, revived
 from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.ledger import Entry
-from gearshift._core.consuming.pump import Pump
+from gearshift._core.consuming.loop import ConsumerLoop
 from gearshift._core.consuming.retry import RetryPolicy
+from gearshift._core.consuming.settlements import Entry
 from gearshift._core.consuming.suspects import is_given_up
 from gearshift._core.logs import LimitedLog
 from gearshift.codecs import Codec, decode
@@ -65,8 +65,8 @@ class ConsumerPolicy:
 class Subscription:
     """What a consumer stands on, and closes. Its threads hold this and not the consumer."""
 
-    def __init__(self, pump: Pump, inbox: Inbox, policy: ConsumerPolicy) -> None:
-        self.pump = pump
+    def __init__(self, loop: ConsumerLoop, inbox: Inbox, policy: ConsumerPolicy) -> None:
+        self.loop = loop
         self.inbox = inbox
         self.policy = policy
         self.closed = False
@@ -74,7 +74,7 @@ class Subscription:
 
     def stats(self) -> ReceiveStats:
         """What was received and settled, and how it is now."""
-        return replace(self.inbox.snapshot(), reconnects=self.pump.reconnects)
+        return replace(self.inbox.snapshot(), reconnects=self.loop.reconnects)
 
     def close(self, timeout_s: float) -> list[str | None]:
         """See Consumer.close."""
@@ -85,7 +85,7 @@ class Subscription:
         if self.policy.dead_letters is not None:
             self.policy.dead_letters.close(timeout_s)
         unsettled = [entry.message.id for entry in self.inbox.in_hand()]
-        self.pump.stop(timeout_s)
+        self.loop.stop(timeout_s)
         if unsettled and not self.policy.inspects:
             log.warning(
                 "channel %r: closed with %d unsettled deliveries, which will come again",
@@ -200,7 +200,7 @@ class Consumer(Generic[T]):
                 hint='use a channel with semantics = "stream"',
                 **self._where(),
             )
-        self._subscription.pump.seek(start, timeout_s)
+        self._subscription.loop.seek(start, timeout_s)
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Wait until the driver was told of everything settled so far; False after the timeout."""

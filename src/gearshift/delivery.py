@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from gearshift._core.consuming.ledger import Entry
 from gearshift._core.consuming.retry import checked_delay_s
+from gearshift._core.consuming.settlements import Entry
 from gearshift.errors import AlreadySettled
 from gearshift.message import Headers, Key, Message, Position
 

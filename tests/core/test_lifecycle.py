@@ -166,7 +166,7 @@ def test_a_consumer_of_a_channel_that_stays_deleted_says_so(
     bus: gearshift.Bus, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may not create it again, so it waits a while and then raises; never silent for ever."""
-    monkeypatch.setattr("gearshift._core.consuming.pump.MISSING_GRACE_S", 0.3)
+    monkeypatch.setattr("gearshift._core.consuming.loop.MISSING_GRACE_S", 0.3)
     bus.declare(channel)
     consumer = bus.consumer(channel, group="audit", create=False)
     consumer.ready()

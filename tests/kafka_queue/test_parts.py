@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.ledger import QueueLedger
+from gearshift._core.consuming.settlements import QueueSettlements
 from gearshift.driver import ChannelSpec, Incoming, Verdict
 from gearshift.errors import StaleDelivery
 from gearshift.message import Message, Semantics
@@ -56,8 +56,8 @@ def test_settings_of_the_share_consumer_are_checked(
 def test_an_entry_past_its_lock_is_neither_handed_out_nor_settled() -> None:
     """Both free their place in the window, and the broker is told nothing of them."""
     now = 0.0
-    inbox, ledger = Inbox(2, clock=lambda: now), QueueLedger(cumulative=False)
-    inbox.connected(ledger, lambda: None, ready=True)
+    inbox, settlements = Inbox(2, clock=lambda: now), QueueSettlements(cumulative=False)
+    inbox.connected(settlements, lambda: None, ready=True)
     inbox.add([Incoming(Message(b"a"), 1, locked_until=5.0)])
     (entry,) = inbox.next(1, 0.0)
     inbox.add([Incoming(Message(b"b"), 2, locked_until=5.0)])
@@ -68,4 +68,4 @@ def test_an_entry_past_its_lock_is_neither_handed_out_nor_settled() -> None:
     assert inbox.next(2, 0.0) == []
     assert inbox.room() == 2
     assert inbox.take() == []
-    assert list(ledger.entries()) == []
+    assert list(settlements.entries()) == []

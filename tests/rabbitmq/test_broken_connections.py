@@ -196,7 +196,7 @@ def test_a_queue_deleted_while_it_is_consumed_is_made_again(
     producer.send({"n": 1})
     received(consumer)[0].ack()
     raw.queue_delete(f"{name}.default")
-    assert until(lambda: consumer._subscription.pump.reconnects == 1)
+    assert until(lambda: consumer._subscription.loop.reconnects == 1)
     producer.send({"n": 2})
     assert received(consumer)[0].value == {"n": 2}
 
@@ -209,7 +209,7 @@ def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
     bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
     consumer = bus.consumer("c")
     raw.queue_delete(name)
-    assert until(lambda: consumer._inbox._ledger is None)
+    assert until(lambda: consumer._inbox._settlements is None)
     raw.queue_declare(name, durable=True)
     raw.basic_publish("", name, b"{}")
     assert received(consumer)[0].body == b"{}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gearshift import errors
-from gearshift._core.consuming.ledger import Entry
+from gearshift._core.consuming.settlements import Entry
 from gearshift.delivery import Delivery
 from gearshift.driver import Incoming
 from gearshift.message import Message

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from gearshift import App, Delivery, Reject, Retry, errors
-from gearshift._core.consuming.ledger import Entry
+from gearshift._core.consuming.settlements import Entry
 from gearshift.driver import Incoming
 from gearshift.message import Message
 from gearshift.worker.dispatch import Call, Ending, run

@@ -10,7 +10,7 @@ from support.waiting import PATIENCE_S, until
 
 from gearshift import errors
 from gearshift._core.consuming.inbox import IDLE_INTERVAL_S, SETTLE_INTERVAL_S, SPAN_FACTOR, Inbox
-from gearshift._core.consuming.ledger import Entry, Fate, LogLedger, QueueLedger
+from gearshift._core.consuming.settlements import Entry, Fate, LogSettlements, QueueSettlements
 from gearshift.driver import Incoming, Verdict
 from gearshift.message import Message, Position
 from gearshift.stats import ReceiveStats
@@ -33,8 +33,8 @@ class World:
         self.connect(log=log)
 
     def connect(self, *, log: bool = False) -> None:
-        ledger = LogLedger() if log else QueueLedger(cumulative=False)
-        self.inbox.connected(ledger, self._wake, ready=not log)
+        settlements = LogSettlements() if log else QueueSettlements(cumulative=False)
+        self.inbox.connected(settlements, self._wake, ready=not log)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -253,7 +253,7 @@ def test_a_revocation_waits_for_what_is_being_worked_on(monkeypatch: pytest.Monk
     positions: list[dict[int, int]] = []
     revoking = threading.Thread(target=lambda: positions.append(dict(world.inbox.revoked([0]))))
     revoking.start()
-    assert until(lambda: not world.inbox._lanes)  # what was not handed out yet is not any more
+    assert until(lambda: not world.inbox._key_order)  # what was not handed out yet is not any more
     world.inbox.settle(entry, Verdict.ACK)
     revoking.join(PATIENCE_S)
     assert positions == [{0: 1}]

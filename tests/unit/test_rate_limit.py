@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import gearshift
 from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.ledger import QueueLedger
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
+from gearshift._core.consuming.settlements import QueueSettlements
 from gearshift.driver import Incoming, Verdict
 from gearshift.errors import ConfigError
 from gearshift.message import Message
@@ -88,7 +88,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.inbox = Inbox(10, rate_limit=RateLimit(2.0), clock=lambda: self.now)
-        self.inbox.connected(QueueLedger(cumulative=False), lambda: None, ready=True)
+        self.inbox.connected(QueueSettlements(cumulative=False), lambda: None, ready=True)
         self.inbox.add([Incoming(Message(b"m"), number) for number in range(10)])
 
     def take(self) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.ledger import Entry, LogLedger, QueueLedger
+from gearshift._core.consuming.settlements import Entry, LogSettlements, QueueSettlements
 from gearshift._core.consuming.suspects import INSIST_S, TURN_S, Turn, is_given_up
 from gearshift.driver import Incoming, Place, Verdict
 from gearshift.message import Message, Position
@@ -21,8 +21,8 @@ class World:
     def __init__(self, turn: Turn | None = None) -> None:
         self.now = 0.0
         self.inbox = Inbox(10, clock=lambda: self.now, turn=turn or Turn())
-        self.ledger = QueueLedger(cumulative=False)
-        self.inbox.connected(self.ledger, lambda: None, ready=True)
+        self.settlements = QueueSettlements(cumulative=False)
+        self.inbox.connected(self.settlements, lambda: None, ready=True)
 
     def arrive(self, token: int, lost: int = 0) -> None:
         self.inbox.add([Incoming(Message(b"m"), token, lost=lost)])
@@ -181,8 +181,8 @@ class Reader:
         self.stored = place
         self.stores = True
         self.inbox = Inbox(prefetch, clock=lambda: 0.0, turn=turn or Turn())
-        self.ledger = LogLedger()
-        self.inbox.connected(self.ledger, self.wake, ready=False)
+        self.settlements = LogSettlements()
+        self.inbox.connected(self.settlements, self.wake, ready=False)
         self.inbox.assigned([0], {0: place})
 
     def wake(self) -> None:
@@ -208,7 +208,7 @@ class Reader:
         self.woken = True
         while self.woken:
             self.woken = False
-            self.ledger.tell(self, self.inbox.take())  # type: ignore[arg-type]
+            self.settlements.tell(self, self.inbox.take())  # type: ignore[arg-type]
             self.inbox.told(0)
 
     def leave(self) -> Place:
@@ -308,8 +308,8 @@ def test_a_consumer_knows_its_own_note_after_a_cut() -> None:
     reader.arrive(0)
     reader.take()
     reader.inbox.disconnected()
-    reader.ledger = LogLedger()
-    reader.inbox.connected(reader.ledger, lambda: None, ready=False)
+    reader.settlements = LogSettlements()
+    reader.inbox.connected(reader.settlements, lambda: None, ready=False)
     reader.inbox.assigned([0], {0: reader.stored})
     reader.arrive(0)
     assert [entry.lost for entry in reader.take()] == [0]
@@ -325,7 +325,7 @@ def test_who_collects_gets_suspects_together_and_they_share_their_deaths() -> No
     assert offsets(reader.take()) == [1, 2]
     reader = Reader(reader.stored)
     reader.arrive(0, 1, 2, 3)
-    assert [entry.lost for entry in reader.ledger.entries()] == [2, 2, 2, 1]
+    assert [entry.lost for entry in reader.settlements.entries()] == [2, 2, 2, 1]
 
 
 def test_who_waits_for_another_consumers_suspect_is_not_collecting() -> None:

@@ -427,9 +427,9 @@ class Bus:
         create: bool | None,
         timeout_s: float,
     ) -> Consumer[Any]:
-        pump = self._connections.pump(spec, inbox, create, timeout_s)
-        pump.start()
-        subscription = Subscription(pump, inbox, policy)
+        loop = self._connections.consumer_loop(spec, inbox, create, timeout_s)
+        loop.start()
+        subscription = Subscription(loop, inbox, policy)
         self._connections.remember(subscription)
         return Consumer(subscription, owner=self)
 

@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar, cast
 
 from gearshift._core.consuming.dead_letters import DeadLetters
 from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.pump import LogConnect, Pump, QueueConnect
+from gearshift._core.consuming.loop import ConsumerLoop, LogConnect, QueueConnect
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.outbox import Outbox
@@ -142,14 +142,16 @@ class Connections:
             lambda: self.outbox(spec, True, timeout_s), channel=source.name, group=group
         )
 
-    def pump(self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float) -> Pump:
+    def consumer_loop(
+        self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float
+    ) -> ConsumerLoop:
         """What will receive for a consumer, not yet started."""
         source: QueueConnect | LogConnect
         if spec.channel.semantics is Semantics.QUEUE:
             source = QueueConnect(lambda: self.backend.queue_consumer(spec))
         else:
             source = LogConnect(lambda events: self.backend.log_consumer(spec, events))
-        return Pump(
+        return ConsumerLoop(
             source,
             inbox,
             self.failures(spec.channel.name),

@@ -1,8 +1,8 @@
 """Who has been settled and what the broker must be told: once, for every backend.
 
-An *entry* is a received message with its fate. ``QueueLedger`` turns settled entries into single
-or cumulative settlements; ``LogLedger`` into the contiguous settled prefix of each partition, so
-that a position never passes an unsettled message. Neither locks: the inbox does.
+An *entry* is a received message with its fate. ``QueueSettlements`` turns settled entries into
+single or cumulative settlements; ``LogSettlements`` into the contiguous settled prefix of each
+partition, so that a position never passes an unsettled message. Neither locks: the inbox does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gearshift.driver import (
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Position
 
-__all__ = ["Entry", "Fate", "Ledger", "LogLedger", "QueueLedger"]
+__all__ = ["Entry", "Fate", "LogSettlements", "QueueSettlements", "Settlements"]
 
 
 #: How long the broker may take to store notes before the driver's connection is served again.
@@ -94,8 +94,8 @@ class Entry:
         return (self.attempt or 1) + self.retries
 
 
-class Ledger(Protocol):
-    """What inbox and pump need of either kind.
+class Settlements(Protocol):
+    """What inbox and loop need of either kind.
 
     ``unsettled_bytes`` are those of their bodies. ``span`` counts what a crash would bring back: on
     a log also what is settled behind an unsettled message.
@@ -120,7 +120,7 @@ class Ledger(Protocol):
         """What to tell the broker now; from here on it counts as told."""
 
     def tell(self, driver: Any, work: Any) -> Sequence[SettleFailure]:
-        """Tell the driver what ``take`` gave. On the pump's thread, without the inbox's lock."""
+        """Tell the driver what ``take`` gave. On the loop's thread, without the inbox's lock."""
 
     def abandon(self) -> None:
         """The connection is gone: every unsettled entry becomes stale."""
@@ -131,7 +131,7 @@ _MOST_ENDED = 64
 
 
 @dataclass(slots=True)
-class QueueLedger:
+class QueueSettlements:
     """Each message settled for itself; runs of acks told as one where the driver allows it."""
 
     cumulative: bool
@@ -227,7 +227,7 @@ class _Partition:
 
 
 @dataclass(slots=True)
-class LogLedger:
+class LogSettlements:
     """The settled prefix of each partition that this consumer owns, and what is suspected there.
 
     ``noted`` is false while the broker may not have a note without which a death would not be

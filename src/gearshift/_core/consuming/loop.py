@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.ledger import Ledger, LogLedger, QueueLedger
+from gearshift._core.consuming.settlements import LogSettlements, QueueSettlements, Settlements
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.reconnect import (
@@ -36,7 +36,7 @@ from gearshift.driver import (
 )
 from gearshift.errors import Closed, GearshiftError
 
-__all__ = ["LogConnect", "Pump", "QueueConnect"]
+__all__ = ["ConsumerLoop", "LogConnect", "QueueConnect"]
 
 log = logging.getLogger("gearshift.consumer")
 
@@ -52,11 +52,11 @@ class QueueConnect:
 
     connect: Callable[[], QueueDriver]
 
-    def open(self, inbox: Inbox) -> tuple[QueueDriver, Ledger]:
+    def open(self, inbox: Inbox) -> tuple[QueueDriver, Settlements]:
         driver = self.connect()
-        ledger = QueueLedger(driver.cumulative_ack)
-        inbox.connected(ledger, driver.wake, ready=True)
-        return driver, ledger
+        settlements = QueueSettlements(driver.cumulative_ack)
+        inbox.connected(settlements, driver.wake, ready=True)
+        return driver, settlements
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,16 @@ class LogConnect:
 
     connect: Callable[[LogEvents], LogDriver]
 
-    def open(self, inbox: Inbox) -> tuple[LogDriver, Ledger]:
-        # The ledger is there first: a driver may assign partitions while it is being made.
-        ledger = LogLedger()
-        inbox.connected(ledger, lambda: None, ready=False)
+    def open(self, inbox: Inbox) -> tuple[LogDriver, Settlements]:
+        # The settlements is there first: a driver may assign partitions while it is being made.
+        settlements = LogSettlements()
+        inbox.connected(settlements, lambda: None, ready=False)
         driver = self.connect(inbox)
         inbox.wake = driver.wake
-        return driver, ledger
+        return driver, settlements
 
 
-class Pump:
+class ConsumerLoop:
     """Runs from ``start`` to ``stop``. Errors that no reconnect can mend end it: see the inbox."""
 
     def __init__(
@@ -128,25 +128,25 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            driver, ledger = self._connect_first()
+            driver, settlements = self._connect_first()
         except BaseException as error:
             self._inbox.disconnected()
             self._opened.set_exception(error)
             return
         self._opened.set_result(None)
         try:
-            while self._serve(driver, ledger):
+            while self._serve(driver, settlements):
                 reopened = self._reconnect()
                 if reopened is None:
                     break
-                driver, ledger = reopened
+                driver, settlements = reopened
         except GearshiftError as error:
             log.error("the consumer has stopped: %s", error)
             self._inbox.failed(error)
         finally:
             self._fail_seeks()
 
-    def _connect_first(self) -> tuple[Driver, Ledger]:
+    def _connect_first(self) -> tuple[Driver, Settlements]:
         opened = connect_until(
             self._open, self._failures, stop=self._stop, timeout_s=self._open_timeout_s
         )
@@ -154,14 +154,14 @@ class Pump:
             raise Closed("closed while it was being opened")
         return opened
 
-    def _open(self) -> tuple[Driver, Ledger]:
+    def _open(self) -> tuple[Driver, Settlements]:
         return self._source.open(self._inbox)
 
-    def _reopen(self) -> tuple[Driver, Ledger]:
+    def _reopen(self) -> tuple[Driver, Settlements]:
         self._on_reconnect()
         return self._open()
 
-    def _reconnect(self) -> tuple[Driver, Ledger] | None:
+    def _reconnect(self) -> tuple[Driver, Settlements] | None:
         self._stop.wait(self._pauses.next_s())
         opened = connect_until(
             self._reopen,
@@ -180,14 +180,14 @@ class Pump:
         self._inbox.cut_off(failure)
         tell_still_away(self._still, failure)
 
-    def _serve(self, driver: Driver, ledger: Ledger) -> bool:
-        """Serve one driver until it breaks (True) or the pump is stopped (False)."""
+    def _serve(self, driver: Driver, settlements: Settlements) -> bool:
+        """Serve one driver until it breaks (True) or the loop is stopped (False)."""
         isolated = True  # as a new driver does
         try:
             while not self._stop.is_set():
-                self._tell(driver, ledger)
+                self._tell(driver, settlements)
                 self._answer_seeks(driver)
-                if isinstance(ledger, QueueLedger) and self._inbox.isolates() != isolated:
+                if isinstance(settlements, QueueSettlements) and self._inbox.isolates() != isolated:
                     isolated = not isolated
                     cast(QueueDriver, driver).isolate(isolated)
                 arrivals = driver.receive(self._inbox.room(), self._inbox.patience_s())
@@ -200,7 +200,7 @@ class Pump:
                 elif arrivals:
                     self._inbox.add(arrivals)
             self._inbox.leave()
-            self._tell(driver, ledger)
+            self._tell(driver, settlements)
         except Exception as error:
             self._break(driver, error)
             return not self._stop.is_set()
@@ -234,8 +234,8 @@ class Pump:
             log.warning("closing the consumer: %s", self._failures.translate(error))
         self._inbox.disconnected()
 
-    def _tell(self, driver: Driver, ledger: Ledger) -> None:
-        failures: Sequence[SettleFailure] = ledger.tell(driver, self._inbox.take())
+    def _tell(self, driver: Driver, settlements: Settlements) -> None:
+        failures: Sequence[SettleFailure] = settlements.tell(driver, self._inbox.take())
         for failure in failures:
             self._log.warning(
                 "channel %r: a settlement came too late, the message will come again: %s",

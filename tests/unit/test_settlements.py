@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gearshift._core.consuming.ledger import Entry, Fate, LogLedger, QueueLedger
+from gearshift._core.consuming.settlements import Entry, Fate, LogSettlements, QueueSettlements
 from gearshift.driver import Settlement, Verdict
 from gearshift.message import Message, Position
 
@@ -25,10 +25,10 @@ def log_entry(partition: int, offset: int) -> Entry:
     return Entry(Message(b"m"), position, position, None, None)
 
 
-def filled(ledger: Any, entries: Sequence[Entry]) -> Any:
+def filled(settlements: Any, entries: Sequence[Entry]) -> Any:
     for entry in entries:
-        ledger.add(entry)
-    return ledger
+        settlements.add(entry)
+    return settlements
 
 
 # ── queues ──
@@ -37,42 +37,42 @@ def filled(ledger: Any, entries: Sequence[Entry]) -> Any:
 def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
     """Later acks, behind a gap, are told one by one, before the run."""
     entries = [queue_entry(n) for n in range(5)]
-    ledger = filled(QueueLedger(cumulative=True), entries)
+    settlements = filled(QueueSettlements(cumulative=True), entries)
     for number in (1, 0, 3):
-        ledger.settle(entries[number], Verdict.ACK, 0.0)
-    told = ledger.take()
+        settlements.settle(entries[number], Verdict.ACK, 0.0)
+    told = settlements.take()
     assert told == [
         Settlement(3, Verdict.ACK),
         Settlement(1, Verdict.ACK, through=True),
     ]
-    assert not ledger.has_news()
-    assert ledger.unsettled == 2
+    assert not settlements.has_news()
+    assert settlements.unsettled == 2
 
 
 @pytest.mark.parametrize("cumulative", [False, True])
 def test_what_is_settled_behind_an_unsettled_message_is_let_go(cumulative: bool) -> None:
     """One slow handler does not keep in memory all that others have settled meanwhile."""
-    ledger = QueueLedger(cumulative)
-    ledger.add(queue_entry(0))
+    settlements = QueueSettlements(cumulative)
+    settlements.add(queue_entry(0))
     kept: weakref.WeakSet[Any] = weakref.WeakSet()
     for _ in range(1000):
         token = type("Token", (), {})()
         kept.add(token)
         entry = Entry(Message(b"m"), token, None, None, None)
-        ledger.add(entry)
-        ledger.settle(entry, Verdict.ACK, 0.0)
-        assert len(ledger.take()) == 1
+        settlements.add(entry)
+        settlements.settle(entry, Verdict.ACK, 0.0)
+        assert len(settlements.take()) == 1
     assert len(kept) < 100
-    assert [entry.token for entry in ledger.entries()] == [0]
+    assert [entry.token for entry in settlements.entries()] == [0]
 
 
 def test_a_run_never_covers_another_verdict() -> None:
     """A reject among acks is told for itself, and first."""
     entries = [queue_entry(n) for n in range(3)]
-    ledger = filled(QueueLedger(cumulative=True), entries)
+    settlements = filled(QueueSettlements(cumulative=True), entries)
     for entry, verdict in zip(entries, (Verdict.ACK, Verdict.DISCARD, Verdict.ACK), strict=True):
-        ledger.settle(entry, verdict, 0.0)
-    assert ledger.take() == [
+        settlements.settle(entry, verdict, 0.0)
+    assert settlements.take() == [
         Settlement(1, Verdict.DISCARD),
         Settlement(2, Verdict.ACK, through=True),
     ]
@@ -81,19 +81,19 @@ def test_a_run_never_covers_another_verdict() -> None:
 def test_without_cumulative_acks_each_is_told_for_itself() -> None:
     """In the order of settling."""
     entries = [queue_entry(n) for n in range(3)]
-    ledger = filled(QueueLedger(cumulative=False), entries)
+    settlements = filled(QueueSettlements(cumulative=False), entries)
     for number in (2, 0, 1):
-        ledger.settle(entries[number], Verdict.ACK, 0.0)
-    assert [settlement.token for settlement in ledger.take()] == [2, 0, 1]
+        settlements.settle(entries[number], Verdict.ACK, 0.0)
+    assert [settlement.token for settlement in settlements.take()] == [2, 0, 1]
 
 
 def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
     """The message, the attempt that failed and the delay."""
     entry = queue_entry(7, attempt=2)
     entry.retries = 1
-    ledger = filled(QueueLedger(cumulative=True), [entry])
-    ledger.settle(entry, Verdict.RETRY, 1.5)
-    assert ledger.take() == [
+    settlements = filled(QueueSettlements(cumulative=True), [entry])
+    settlements.settle(entry, Verdict.RETRY, 1.5)
+    assert settlements.take() == [
         Settlement(7, Verdict.RETRY, 1.5, message=entry.message, attempt=3),
     ]
 
@@ -101,11 +101,11 @@ def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
 def test_abandoning_a_queue_makes_the_unsettled_stale_and_forgets_what_was_to_be_told() -> None:
     """Tokens of a lost connection are told to nobody."""
     entries = [queue_entry(n) for n in range(2)]
-    ledger = filled(QueueLedger(cumulative=True), entries)
-    ledger.settle(entries[0], Verdict.ACK, 0.0)
-    ledger.abandon()
+    settlements = filled(QueueSettlements(cumulative=True), entries)
+    settlements.settle(entries[0], Verdict.ACK, 0.0)
+    settlements.abandon()
     assert [entry.fate for entry in entries] == [Fate.SETTLED, Fate.STALE]
-    assert (ledger.take(), ledger.unsettled) == ([], 0)
+    assert (settlements.take(), settlements.unsettled) == ([], 0)
 
 
 @pytest.mark.parametrize("known", [None, 4])
@@ -125,7 +125,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = QueueLedger(cumulative=True)
+        self.settlements = QueueSettlements(cumulative=True)
         self.entries: list[Entry] = []
         self.said: dict[int, Verdict] = {}
         self.broker: dict[int, Verdict] = {}
@@ -134,7 +134,7 @@ class QueueMachine(RuleBasedStateMachine):
     def arrive(self, count: int) -> None:
         for _ in range(count):
             self.entries.append(queue_entry(len(self.entries)))
-            self.ledger.add(self.entries[-1])
+            self.settlements.add(self.entries[-1])
 
     @precondition(lambda self: len(self.said) < len(self.entries))
     @rule(data=st.data(), verdict=st.sampled_from(list(Verdict)))
@@ -142,11 +142,11 @@ class QueueMachine(RuleBasedStateMachine):
         left = [entry for entry in self.entries if entry.token not in self.said]
         entry = data.draw(st.sampled_from(left))
         self.said[entry.token] = verdict
-        self.ledger.settle(entry, verdict, 0.0)
+        self.settlements.settle(entry, verdict, 0.0)
 
     @rule()
     def tell(self) -> None:
-        for settlement in self.ledger.take():
+        for settlement in self.settlements.take():
             tokens = [settlement.token]
             if settlement.through:
                 tokens = [n for n in range(settlement.token + 1) if n not in self.broker]
@@ -157,8 +157,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts(self) -> None:
-        assert self.ledger.unsettled == len(self.entries) - len(self.said)
-        assert {entry.token for entry in self.ledger.entries()} == (
+        assert self.settlements.unsettled == len(self.entries) - len(self.said)
+        assert {entry.token for entry in self.settlements.entries()} == (
             {entry.token for entry in self.entries} - self.said.keys()
         )
 
@@ -169,49 +169,49 @@ class QueueMachine(RuleBasedStateMachine):
 def test_a_position_stops_before_the_first_unsettled_message() -> None:
     """What is settled behind it counts as soon as it is settled itself."""
     entries = [log_entry(0, offset) for offset in (10, 11, 14)]
-    ledger = filled(LogLedger(), entries)
-    ledger.settle(entries[1], Verdict.ACK, 0.0)
-    assert (ledger.take(), ledger.span, ledger.unsettled) == ({}, 3, 2)
-    ledger.settle(entries[0], Verdict.DISCARD, 0.0)
-    assert (ledger.take(), ledger.span) == ({0: 12}, 1)
-    ledger.settle(entries[2], Verdict.ACK, 0.0)
-    assert ledger.take() == {0: 15}
-    assert ledger.take() == {}
+    settlements = filled(LogSettlements(), entries)
+    settlements.settle(entries[1], Verdict.ACK, 0.0)
+    assert (settlements.take(), settlements.span, settlements.unsettled) == ({}, 3, 2)
+    settlements.settle(entries[0], Verdict.DISCARD, 0.0)
+    assert (settlements.take(), settlements.span) == ({0: 12}, 1)
+    settlements.settle(entries[2], Verdict.ACK, 0.0)
+    assert settlements.take() == {0: 15}
+    assert settlements.take() == {}
 
 
 def test_a_released_message_holds_the_position() -> None:
     """It was never worked on, and comes again."""
     entries = [log_entry(0, offset) for offset in range(2)]
-    ledger = filled(LogLedger(), entries)
-    ledger.settle(entries[0], Verdict.RELEASE, 0.0)
-    ledger.settle(entries[1], Verdict.ACK, 0.0)
-    assert ledger.take() == {}
+    settlements = filled(LogSettlements(), entries)
+    settlements.settle(entries[0], Verdict.RELEASE, 0.0)
+    settlements.settle(entries[1], Verdict.ACK, 0.0)
+    assert settlements.take() == {}
 
 
 def test_a_revoked_partition_is_forgotten_and_its_deliveries_are_stale() -> None:
     """Other partitions go on; nothing of the lost one is committed any more."""
     lost, kept = log_entry(0, 5), log_entry(1, 5)
     settled = log_entry(0, 4)
-    ledger = filled(LogLedger(), [settled, lost, kept])
-    ledger.settle(settled, Verdict.ACK, 0.0)
-    assert ledger.positions([0, 1]) == {0: 5}
-    ledger.revoke([0])
+    settlements = filled(LogSettlements(), [settled, lost, kept])
+    settlements.settle(settled, Verdict.ACK, 0.0)
+    assert settlements.positions([0, 1]) == {0: 5}
+    settlements.revoke([0])
     assert (lost.fate, kept.fate) == (Fate.STALE, Fate.BUFFERED)
-    assert (ledger.take(), ledger.unsettled, ledger.span) == ({}, 1, 1)
-    ledger.settle(kept, Verdict.ACK, 0.0)
-    assert ledger.take() == {1: 6}
+    assert (settlements.take(), settlements.unsettled, settlements.span) == ({}, 1, 1)
+    settlements.settle(kept, Verdict.ACK, 0.0)
+    assert settlements.take() == {1: 6}
 
 
 def test_only_what_is_in_hand_keeps_a_revocation_waiting() -> None:
     """Buffered and held messages are nobody's work."""
     entry = log_entry(3, 0)
-    ledger = filled(LogLedger(), [entry])
+    settlements = filled(LogSettlements(), [entry])
     seen = []
     for fate in (Fate.BUFFERED, Fate.HELD, Fate.IN_HAND):
         entry.fate = fate
-        seen.append(ledger.in_hand([3]))
+        seen.append(settlements.in_hand([3]))
     assert seen == [False, False, True]
-    assert not ledger.in_hand([2])
+    assert not settlements.in_hand([2])
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -223,7 +223,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = LogLedger()
+        self.settlements = LogSettlements()
         self.open: dict[int, list[Entry]] = {}
         self.next: dict[int, int] = {}
         self.committed: dict[int, int] = {}
@@ -232,18 +232,18 @@ class LogMachine(RuleBasedStateMachine):
     def arrive(self, partition: int, gap: int, count: int) -> None:
         offset = self.next.get(partition, 0) + gap
         for entry in (log_entry(partition, offset + n) for n in range(count)):
-            self.ledger.add(entry)
+            self.settlements.add(entry)
             self.open.setdefault(partition, []).append(entry)
         self.next[partition] = offset + count
 
     @precondition(lambda self: self._unsettled())
     @rule(data=st.data(), verdict=st.sampled_from([Verdict.ACK, Verdict.DISCARD]))
     def settle(self, data: st.DataObject, verdict: Verdict) -> None:
-        self.ledger.settle(data.draw(st.sampled_from(self._unsettled())), verdict, 0.0)
+        self.settlements.settle(data.draw(st.sampled_from(self._unsettled())), verdict, 0.0)
 
     @rule()
     def commit(self) -> None:
-        self._store(self.ledger.take())
+        self._store(self.settlements.take())
         for partition, entries in self.open.items():
             unsettled = [e.token.offset for e in entries if e.fate is not Fate.SETTLED]
             settled = [e.token.offset for e in entries if e.fate is Fate.SETTLED]
@@ -253,8 +253,8 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(partition=st.integers(0, 2))
     def revoke(self, partition: int) -> None:
-        self._store(self.ledger.positions([partition]))
-        self.ledger.revoke([partition])
+        self._store(self.settlements.positions([partition]))
+        self.settlements.revoke([partition])
         gone = self.open.pop(partition, [])
         assert all(entry.fate in (Fate.SETTLED, Fate.STALE) for entry in gone)
 
@@ -270,8 +270,8 @@ class LogMachine(RuleBasedStateMachine):
     def no_position_passes_an_unsettled_message(self) -> None:
         for entry in self._unsettled():
             assert self.committed.get(entry.token.partition, 0) <= entry.token.offset
-        assert self.ledger.unsettled == len(self._unsettled())
-        assert self.ledger.span >= self.ledger.unsettled
+        assert self.settlements.unsettled == len(self._unsettled())
+        assert self.settlements.span >= self.settlements.unsettled
 
 
 for machine in (QueueMachine, LogMachine):

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gearshift._core.consuming.ledger import Entry, Fate
+from gearshift._core.consuming.settlements import Entry, Fate
 from gearshift.message import Key
 
-__all__ = ["Lanes"]
+__all__ = ["KeyOrder"]
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Lane:
     followers: deque[Entry] = field(default_factory=deque)
 
 
-class Lanes:
+class KeyOrder:
     """Entries to hand out, in order of arrival but for keys that wait. The inbox locks."""
 
     def __init__(self, *, serial_keys: bool = False) -> None:

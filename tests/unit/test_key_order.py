@@ -1,0 +1,162 @@
+"""Keys that wait and keys that go on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearshift._core.consuming.key_order import KeyOrder
+from gearshift._core.consuming.settlements import Entry, Fate
+from gearshift.message import Message
+
+
+def entry(key: str | None, number: int = 0) -> Entry:
+    return Entry(Message(b"%d" % number, key), number, None, None, None)
+
+
+def pushed(key_order: KeyOrder, *keys: str | None) -> list[Entry]:
+    entries = [entry(key, number) for number, key in enumerate(keys)]
+    for each in entries:
+        key_order.push(each)
+    return entries
+
+
+def popped(key_order: KeyOrder, now: float = 0.0) -> list[Entry]:
+    return list(iter(lambda: key_order.pop(now), None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("serial_keys", [False, True])
+def test_different_keys_and_none_go_in_order_of_arrival(serial_keys: bool) -> None:
+    """Nothing holds anything back."""
+    key_order = KeyOrder(serial_keys=serial_keys)
+    entries = pushed(key_order, "a", None, "b", None)
+    assert popped(key_order) == entries
+
+
+def test_without_serial_keys_several_of_a_key_may_be_in_hand() -> None:
+    """As long as none of them waits for a retry."""
+    key_order = KeyOrder()
+    entries = pushed(key_order, "a", "a", "b")
+    assert popped(key_order) == entries
+
+
+def test_with_serial_keys_the_next_of_a_key_waits_for_the_last() -> None:
+    """Others go on; settling lets exactly one more go, in order."""
+    key_order = KeyOrder(serial_keys=True)
+    a1, a2, a3, b1 = pushed(key_order, "a", "a", "a", "b")
+    assert popped(key_order) == [a1, b1]
+    key_order.settled(a1)
+    assert popped(key_order) == [a2]
+    key_order.settled(b1)
+    assert popped(key_order) == []
+    key_order.settled(a2)
+    assert popped(key_order) == [a3]
+
+
+@pytest.mark.parametrize("serial_keys", [False, True])
+def test_a_held_message_holds_its_key_until_it_is_settled(serial_keys: bool) -> None:
+    """Before its time, while it is in hand again, and through another retry."""
+    key_order = KeyOrder(serial_keys=serial_keys)
+    (a1,) = pushed(key_order, "a")
+    assert popped(key_order) == [a1]
+    key_order.hold(a1, due=10.0)
+    a2, b1, a3 = pushed(key_order, "a", "b", "a")
+    assert a1.fate is Fate.HELD
+    assert popped(key_order, now=9.0) == [b1]
+    assert key_order.next_due() == 10.0
+    assert popped(key_order, now=10.0) == [a1]
+    key_order.hold(a1, due=20.0)
+    assert popped(key_order, now=19.0) == []
+    assert popped(key_order, now=20.0) == [a1]
+    key_order.settled(a1)
+    first = popped(key_order)
+    assert first == ([a2] if serial_keys else [a2, a3])
+
+
+def test_followers_go_before_what_came_later() -> None:
+    """What waited in a lane is older than what is ready."""
+    key_order = KeyOrder()
+    (a1,) = pushed(key_order, "a")
+    popped(key_order)
+    key_order.hold(a1, due=1.0)
+    a2, a3 = pushed(key_order, "a", "a")
+    assert popped(key_order) == []
+    assert key_order.pop(1.0) is a1
+    (a4,) = pushed(key_order, "a")
+    key_order.settled(a1)
+    assert popped(key_order) == [a2, a3, a4]
+
+
+def test_of_two_held_messages_of_a_key_both_must_end() -> None:
+    """They were in hand together; what follows waits for the second too."""
+    key_order = KeyOrder()
+    a1, a2 = pushed(key_order, "a", "a")
+    popped(key_order)
+    key_order.hold(a1, due=1.0)
+    key_order.hold(a2, due=2.0)
+    (a3,) = pushed(key_order, "a")
+    assert popped(key_order, now=2.0) == [a1, a2]
+    key_order.settled(a1)
+    assert popped(key_order) == []
+    key_order.settled(a2)
+    assert popped(key_order) == [a3]
+
+
+def test_messages_without_key_wait_for_themselves_only() -> None:
+    """A held one holds back nothing, and comes back by its due time."""
+    key_order = KeyOrder()
+    one, two = pushed(key_order, None, None)
+    popped(key_order)
+    key_order.hold(one, due=5.0)
+    key_order.hold(two, due=3.0)
+    (three,) = pushed(key_order, None)
+    assert popped(key_order, now=3.0) == [two, three]
+    assert popped(key_order, now=5.0) == [one]
+
+
+def test_discarding_frees_the_keys_that_waited_for_it() -> None:
+    """Held, waiting and ready ones of a lost partition go, in hand ones hold nothing any more."""
+    key_order = KeyOrder(serial_keys=True)
+    a1, a2, a3, b1 = pushed(key_order, "a", "a", "a", "b")
+    popped(key_order)
+    key_order.hold(b1, due=1.0)
+    key_order.discard(lambda each: each in (a1, a2, b1))
+    assert popped(key_order, now=1.0) == [a3]
+
+
+def test_draining_gives_back_what_was_not_handed_out_and_forgets_the_rest() -> None:
+    """Held, waiting and ready ones, each once."""
+    key_order = KeyOrder(serial_keys=True)
+    _, a2, b1, c1 = pushed(key_order, "a", "a", "b", "c")
+    assert key_order.pop(0.0) is not None
+    assert key_order.pop(0.0) is b1
+    key_order.hold(b1, due=1.0)
+    drained = key_order.drain()
+    assert sorted(each.token for each in drained) == [a2.token, b1.token, c1.token]
+    assert popped(key_order, now=1.0) == []
+    assert key_order.next_due() is None
+
+
+@given(keys=st.lists(st.sampled_from(["a", "b", "c", None])), data=st.data())
+def test_serial_keys_keep_the_order_of_each_key(
+    keys: list[str | None], data: st.DataObject
+) -> None:
+    """However handlers end, one at a time of each key is in hand, and all come out in order."""
+    key_order = KeyOrder(serial_keys=True)
+    pushed(key_order, *keys)
+    in_hand: list[Entry] = []
+    order: dict[str | None, list[int]] = defaultdict(list)
+    done = 0
+    while done < len(keys):
+        in_hand += popped(key_order)
+        held = [each.message.key for each in in_hand if each.message.key is not None]
+        assert len(held) == len(set(held))
+        ended = in_hand.pop(data.draw(st.integers(0, len(in_hand) - 1)))
+        order[ended.message.key].append(ended.token)
+        key_order.settled(ended)
+        done += 1
+    for key in "abc":
+        assert order[key] == sorted(order[key])
