@@ -58,8 +58,8 @@ BAD_PROFILES = [
         "sasl_mechanism",
         "expected one of 'OAUTHBEARER', 'PLAIN'",
     ),
-    (SERVERS + 'tls_ca_file = "ca.pem"', "tls_ca_file", "without tls = true"),
-    (SERVERS + 'tls = true\ntls_ca_file = "no.pem"', "tls_ca_file", "cannot be read"),
+    (SERVERS + 'tls_ca_file = "ca.pem"', "tls_ca_file", "set tls = true"),
+    (SERVERS + 'tls = true\ntls_ca_file = "no.pem"', "tls_ca_file", "cannot read"),
     # numbers
     (RABBIT + "heartbeat_s = 0", "heartbeat_s", "use 1 to 300 seconds"),
     (RABBIT + "connect_timeout_s = nan", "connect_timeout_s", "use seconds over 0"),

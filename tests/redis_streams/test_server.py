@@ -125,7 +125,7 @@ def test_a_group_that_is_deleted_underneath_is_made_again(
         ({"lease_s": 0.1}, "lease_s: 0.1 is out of range"),
         ({"timeout_s": 60.0}, "timeout_s: 60.0 is out of range"),
         ({"tls_ca_file": "ca.pem"}, "tls_ca_file: only used with TLS"),
-        ({"tls_insecure_skip_verify": True}, "only used with a rediss:// url"),
+        ({"tls_insecure_skip_verify": True}, "only used with TLS, write the url as rediss"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, object], reason: str) -> None:

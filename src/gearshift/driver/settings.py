@@ -1,4 +1,4 @@
-"""Reading addresses out of settings: URLs and ``host:port`` pairs. Errors hold no secret.
+"""Addresses, credentials and TLS files in the settings of backends. Errors hold no secret.
 
 Client libraries put what they cannot parse into their exceptions, password and all; so URLs are
 taken apart here and clients get the parts.
@@ -7,14 +7,27 @@ taken apart here and clients get the parts.
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import unquote
+
+import msgspec
 
 from gearshift.secret import Secret as Secret
 
-__all__ = ["Endpoint", "Secret", "first_remote", "is_loopback", "parse_host_port", "parse_url"]
+__all__ = [
+    "Endpoint",
+    "Secret",
+    "TlsSettings",
+    "first_remote",
+    "is_loopback",
+    "move_credentials",
+    "parse_host_port",
+    "parse_url",
+]
 
 _NOT_IN_HOSTS = frozenset(" /\\?#[]%\"'<>")
 
@@ -29,6 +42,67 @@ class Endpoint:
     username: str | None = None
     password: Secret | None = None
     path: str | None = None
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields of a profile for TLS: a backend's settings extend this.
+
+    Without ``tls_ca_file`` the system's certificate authorities are trusted.
+    """
+
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_insecure_skip_verify: bool = False
+
+    def check_tls(self, used: bool, *, use: str) -> None:
+        """Raise ValueError for what cannot be read, or has no effect because TLS is not ``used``.
+
+        ``use`` says how it would be, such as "set tls = true".
+        """
+        for field in TlsSettings.__struct_fields__:
+            if getattr(self, field) and not used:
+                raise ValueError(f"{field}: only used with TLS, {use}")
+        for field in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            path: Path | None = getattr(self, field)
+            try:
+                _ = path and path.read_bytes()
+            except OSError as error:
+                raise ValueError(f"{field}: cannot read {str(path)!r} ({error.strerror})") from None
+        if self.tls_key_file and not self.tls_cert_file:
+            raise ValueError("tls_key_file: needs tls_cert_file beside it")
+
+    def check_tls_context(self) -> None:
+        """Raise ValueError if the files do not make a context."""
+        try:
+            self.tls_context()
+        except OSError as error:
+            field = "tls_cert_file" if self.tls_cert_file else "tls_ca_file"
+            raise ValueError(f"{field}: not a usable PEM file ({type(error).__name__})") from None
+
+    def tls_context(self) -> ssl.SSLContext:
+        """A client's context of these files. Raises OSError."""
+        context = ssl.create_default_context(cafile=self.tls_ca_file)
+        if self.tls_insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.tls_cert_file:
+            context.load_cert_chain(self.tls_cert_file, self.tls_key_file)
+        return context
+
+
+def move_credentials(settings: Any, endpoint: Endpoint) -> None:
+    """Move user name and password out of ``url`` into the fields of ``settings`` for them.
+
+    ``endpoint`` is the parsed URL. Nothing that shows the URL shows a secret then.
+    """
+    for field in ("username", "password"):
+        in_url, beside = getattr(endpoint, field), getattr(settings, field)
+        if in_url and beside is not None:
+            raise ValueError(f"{field}: given in url too, keep one of them")
+        msgspec.structs.force_setattr(settings, field, in_url or beside)
+    scheme, _, rest = settings.url.partition("://")
+    msgspec.structs.force_setattr(settings, "url", f"{scheme}://{rest.rpartition('@')[2]}")
 
 
 def parse_url(

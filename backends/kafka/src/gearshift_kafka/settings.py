@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from gearshift.driver.settings import Secret, first_remote, parse_host_port
+from gearshift.driver.settings import Secret, TlsSettings, first_remote, parse_host_port
 from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
 __all__ = ["KafkaChannel", "KafkaSettings", "NativeSettings"]
@@ -61,7 +60,7 @@ _DURATIONS = {
 }
 
 
-class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class KafkaSettings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One Kafka cluster and how to reach it. Times are seconds.
 
     ``delivery_timeout_s`` is how long the client itself tries to get a message stored; it ends in
@@ -76,10 +75,6 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     bootstrap_servers: tuple[str, ...]
     client_id: str = "gearshift"
     tls: bool = False
-    tls_ca_file: Path | None = None
-    tls_certificate_file: Path | None = None
-    tls_key_file: Path | None = None
-    tls_insecure_skip_verify: bool = False
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     sasl_username: str | None = None
     sasl_password: Secret | None = None
@@ -102,7 +97,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ValueError(f"{name}: is blank; leave it out")
-        self._check_tls()
+        self.check_tls(self.tls, use="set tls = true")
+        if self.tls_cert_file and not self.tls_key_file:
+            raise ValueError("tls_cert_file: needs tls_key_file beside it")
         self._check_sasl()
         for key in self.secrets:
             if key not in SECRET_SETTINGS:
@@ -161,7 +158,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             conf["enable.ssl.certificate.verification"] = not self.tls_insecure_skip_verify
             files = {
                 "ssl.ca.location": self.tls_ca_file,
-                "ssl.certificate.location": self.tls_certificate_file,
+                "ssl.certificate.location": self.tls_cert_file,
                 "ssl.key.location": self.tls_key_file,
             }
             conf |= {key: str(path) for key, path in files.items() if path is not None}
@@ -171,24 +168,6 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             conf["sasl.username"] = self.sasl_username
             conf["sasl.password"] = self.sasl_password.reveal()
         return conf
-
-    def _check_tls(self) -> None:
-        for name in ("tls_ca_file", "tls_certificate_file", "tls_key_file"):
-            path = getattr(self, name)
-            if path is None:
-                continue
-            if not self.tls:
-                raise ValueError(f"{name}: has no effect without tls = true")
-            try:
-                path.read_bytes()
-            except OSError as error:
-                raise ValueError(
-                    f"{name}: {str(path)!r} cannot be read: {error.strerror}"
-                ) from None
-        if self.tls_insecure_skip_verify and not self.tls:
-            raise ValueError("tls_insecure_skip_verify: has no effect without tls = true")
-        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_certificate_file: goes together with tls_key_file")
 
     def _check_sasl(self) -> None:
         given = self.sasl_username is not None or self.sasl_password is not None

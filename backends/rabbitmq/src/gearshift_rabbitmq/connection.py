@@ -440,7 +440,7 @@ def unsubscribe(channel: Any, tag: str) -> None:
 def _parameters(
     settings: RabbitSettings, address: Address, purpose: str, timeout_s: float
 ) -> pika.ConnectionParameters:
-    context = settings.tls_context()
+    context = settings.tls_context() if settings.tls else None
     assert settings.password is not None
     return pika.ConnectionParameters(
         host=address.ip,

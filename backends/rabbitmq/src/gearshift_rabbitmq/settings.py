@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-import ssl
-from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 import msgspec
 
-from gearshift.driver.settings import Endpoint, Secret, parse_host_port, parse_url
+from gearshift.driver.settings import (
+    Endpoint,
+    Secret,
+    TlsSettings,
+    move_credentials,
+    parse_host_port,
+    parse_url,
+)
 
 __all__ = ["CONSUMER_TIMEOUT_S", "SCHEMES", "RabbitChannel", "RabbitSettings"]
 
@@ -39,7 +44,7 @@ CONSUMER_TIMEOUT_S = 1800.0
 _MOST_REPLICAS = 32
 
 
-class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RabbitSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile with ``backend = "rabbitmq"``.
 
     ``url`` is ``amqp://user:password@host:port/vhost`` (``amqps://`` for TLS); a missing or empty
@@ -58,21 +63,19 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     url: str = "amqp://localhost:5672/%2F"
-    hosts: list[str] = []
+    hosts: list[str] = msgspec.field(default_factory=list)
     username: str | None = None
     password: Secret | None = None
     heartbeat_s: int = 10
     connect_timeout_s: float = 8.0
     consumer_timeout_s: float = CONSUMER_TIMEOUT_S
     connection_name: str = "gearshift"
-    tls_ca_file: Path | None = None
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
     tls_server_name: str | None = None
-    tls_insecure_skip_verify: bool = False
 
     def __post_init__(self) -> None:
-        self._take_credentials_out_of_url()
+        move_credentials(self, self._endpoint())
+        msgspec.structs.force_setattr(self, "username", self.username or "guest")
+        msgspec.structs.force_setattr(self, "password", self.password or Secret("guest"))
         if not 1 <= self.heartbeat_s <= 300:
             raise ValueError(
                 f"heartbeat_s: {self.heartbeat_s} is out of range, use 1 to 300 seconds "
@@ -82,7 +85,9 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _check_seconds("consumer_timeout_s", self.consumer_timeout_s, 10 * 86400.0)
         for address in self.hosts:
             parse_host_port(address, default_port=self._endpoint().port, field="hosts")
-        self._check_tls()
+        self.check_tls(self.tls, use="write the url as amqps://")
+        if self.tls:
+            self.check_tls_context()
 
     @property
     def tls(self) -> bool:
@@ -106,52 +111,10 @@ class RabbitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         url = f"{self._endpoint().scheme}://{address}/{quote(self.virtual_host, safe='')}"
         return msgspec.structs.replace(self, url=url, hosts=[])
 
-    def tls_context(self) -> ssl.SSLContext | None:
-        """A verifying client context, or None without TLS. Reads the files it names."""
-        if not self.tls:
-            return None
-        context = ssl.create_default_context(cafile=self.tls_ca_file)
-        if self.tls_insecure_skip_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.tls_cert_file:
-            context.load_cert_chain(self.tls_cert_file, self.tls_key_file)
-        return context
-
     def _endpoint(self) -> Endpoint:
         return parse_url(
             self.url, schemes=SCHEMES, parameters=PARAMETERS, more_hosts='hosts = ["host:port"]'
         )
-
-    def _take_credentials_out_of_url(self) -> None:
-        endpoint = self._endpoint()
-        if endpoint.username is not None and self.username is not None:
-            raise ValueError("username: given in url too, keep one of them")
-        if endpoint.password is not None and self.password is not None:
-            raise ValueError("password: given in url too, keep one of them")
-        scheme, _, rest = self.url.partition("://")
-        force = msgspec.structs.force_setattr
-        force(self, "url", f"{scheme}://{rest.rpartition('@')[2]}")
-        force(self, "username", endpoint.username or self.username or "guest")
-        force(self, "password", endpoint.password or self.password or Secret("guest"))
-
-    def _check_tls(self) -> None:
-        for field in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
-            path = getattr(self, field)
-            if path is None:
-                continue
-            if not self.tls:
-                raise ValueError(f"{field}: only used with TLS, write the url as amqps://")
-            _check_readable(field, path)
-        if self.tls_key_file and not self.tls_cert_file:
-            raise ValueError("tls_key_file: needs tls_cert_file beside it")
-        if self.tls_insecure_skip_verify and not self.tls:
-            raise ValueError("tls_insecure_skip_verify: only used with an amqps:// url")
-        try:
-            self.tls_context()
-        except (ssl.SSLError, OSError) as error:
-            field = "tls_cert_file" if self.tls_cert_file else "tls_ca_file"
-            raise ValueError(f"{field}: not a usable PEM file ({type(error).__name__})") from None
 
 
 class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -229,11 +192,3 @@ class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def _check_seconds(field: str, value: float, most: float) -> None:
     if not math.isfinite(value) or not 0 < value <= most:
         raise ValueError(f"{field}: {value} is out of range, use seconds over 0 up to {most:g}")
-
-
-def _check_readable(field: str, path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise ValueError(f"{field}: cannot read {str(path)!r} ({error.strerror})") from None

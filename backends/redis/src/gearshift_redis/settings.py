@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
-
 import msgspec
 
-from gearshift.driver.settings import Endpoint, Secret, parse_url
+from gearshift.driver.settings import Endpoint, Secret, TlsSettings, move_credentials, parse_url
 
 __all__ = ["SCHEMES", "RedisChannel", "RedisSettings"]
 
@@ -25,7 +22,7 @@ PARAMETERS = {
 }
 
 
-class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RedisSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile with ``backend = "redis"``.
 
     ``url`` is ``redis://user:password@host:port/database`` (``rediss://`` for TLS); without a path
@@ -44,13 +41,9 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeout_s: float = 5.0
     lease_s: float = 10.0
     allow_forgetful_server: bool = False
-    tls_ca_file: Path | None = None
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
-    tls_insecure_skip_verify: bool = False
 
     def __post_init__(self) -> None:
-        self._take_credentials_out_of_url()
+        move_credentials(self, self._endpoint())
         path = self._endpoint().path or "0"
         if not (path.isascii() and path.isdigit()):
             raise ValueError("url: what follows the '/' is not the number of a database")
@@ -58,7 +51,9 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             value = getattr(self, field)
             if not least <= value <= most:
                 raise ValueError(f"{field}: {value} is out of range, use {least:g} to {most:g}")
-        self._check_tls()
+        self.check_tls(self.tls, use="write the url as rediss://")
+        if self.tls:
+            self.check_tls_context()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -78,36 +73,6 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def _endpoint(self) -> Endpoint:
         return parse_url(self.url, schemes=SCHEMES, parameters=PARAMETERS)
-
-    def _take_credentials_out_of_url(self) -> None:
-        endpoint = self._endpoint()
-        for field, given in (("username", endpoint.username), ("password", endpoint.password)):
-            if given and getattr(self, field) is not None:
-                raise ValueError(f"{field}: given in url too, keep one of them")
-        scheme, _, rest = self.url.partition("://")
-        force = msgspec.structs.force_setattr
-        force(self, "url", f"{scheme}://{rest.rpartition('@')[2]}")
-        force(self, "username", endpoint.username or self.username)
-        force(self, "password", endpoint.password or self.password)
-
-    def _check_tls(self) -> None:
-        for field in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
-            path = getattr(self, field)
-            if path is not None and not self.tls:
-                raise ValueError(f"{field}: only used with TLS, write the url as rediss://")
-            if path is not None and not path.is_file():
-                raise ValueError(f"{field}: {str(path)!r} is not a file")
-        if self.tls_key_file and not self.tls_cert_file:
-            raise ValueError("tls_key_file: needs tls_cert_file beside it")
-        if self.tls_insecure_skip_verify and not self.tls:
-            raise ValueError("tls_insecure_skip_verify: only used with a rediss:// url")
-        if self.tls:
-            try:
-                ssl.create_default_context(cafile=self.tls_ca_file)
-            except (ssl.SSLError, OSError) as error:
-                raise ValueError(
-                    f"tls_ca_file: not a usable PEM file ({type(error).__name__})"
-                ) from None
 
 
 class RedisChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
