@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from gearshift.errors import InvalidMessage
+from gearshift.errors import GearshiftError, InvalidMessage
 
 __all__ = [
     "DEFAULT_GROUP",
@@ -25,6 +25,7 @@ __all__ = [
     "Position",
     "Receipt",
     "Semantics",
+    "SendResult",
     "as_headers",
     "as_key",
     "is_plain_name",
@@ -193,6 +194,10 @@ class Receipt:
     channel: str
     position: Position | None = None
     resent: bool = False
+
+
+#: The result of sending one message: its receipt, or why there is none.
+SendResult: TypeAlias = Receipt | GearshiftError
 
 
 @dataclass(frozen=True, slots=True)

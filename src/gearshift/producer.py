@@ -12,7 +12,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from gearshift._core.publishing.outbox import Batch, Outbox, SendResult
+from gearshift._core.publishing.buffer import Batch, PublishBuffer
 from gearshift.codecs import Codec
 from gearshift.errors import (
     BlockingInEventLoop,
@@ -28,6 +28,7 @@ from gearshift.message import (
     Key,
     Message,
     Receipt,
+    SendResult,
     as_headers,
     as_key,
     message_id,
@@ -86,8 +87,8 @@ class _Chunk:
     def is_finished(self) -> bool:
         return self.batch is None or self.batch.finished.is_set()
 
-    def results(self, outbox: Outbox) -> list[SendResult]:
-        sent = outbox.wait(self.batch) if self.batch is not None else []
+    def results(self, buffer: PublishBuffer) -> list[SendResult]:
+        sent = buffer.wait(self.batch) if self.batch is not None else []
         if len(sent) == len(self.prepared):
             return sent
         following = iter(sent)
@@ -104,8 +105,8 @@ class Producer:
     64 MiB); a full window blocks until there is room or the deadline has passed.
     """
 
-    def __init__(self, outbox: Outbox, policy: ProducerPolicy, *, owner: object) -> None:
-        self._outbox = outbox
+    def __init__(self, buffer: PublishBuffer, policy: ProducerPolicy, *, owner: object) -> None:
+        self._buffer = buffer
         self._policy = policy
         self._owner = owner  # open for as long as somebody may send
 
@@ -122,7 +123,7 @@ class Producer:
     @property
     def closed(self) -> bool:
         """True once ``close`` was called."""
-        return self._outbox.closed
+        return self._buffer.closed
 
     def message(
         self,
@@ -213,9 +214,9 @@ class Producer:
             stopped = chunk.refused  # what comes after must not overtake it
             chunks.append(chunk)
             while chunks and chunks[0].is_finished():
-                results += chunks.popleft().results(self._outbox)
+                results += chunks.popleft().results(self._buffer)
         for chunk in chunks:
-            results += chunk.results(self._outbox)
+            results += chunk.results(self._buffer)
         if raise_on_error and any(isinstance(result, GearshiftError) for result in results):
             raise SendFailed(results)
         return results
@@ -235,7 +236,7 @@ class Producer:
         self._check_open()
         future: Future[Receipt] = Future()
         future.set_running_or_notify_cancel()
-        self._outbox.put(
+        self._buffer.put(
             Batch(
                 [self._prepare(value, **fields)],
                 time.monotonic() + timeout_s,
@@ -252,14 +253,14 @@ class Producer:
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """Wait until everything submitted has its result; False if ``timeout_s`` passed first."""
-        return self._outbox.flush(timeout_s)
+        return self._buffer.flush(timeout_s)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Flush for up to ``timeout_s`` seconds and close. Idempotent.
 
         What is still unconfirmed then ends as OutcomeUnknown, in its future or its sender.
         """
-        self._outbox.close(timeout_s)
+        self._buffer.close(timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -273,7 +274,7 @@ class Producer:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{self._outbox.in_flight} in flight"
+        state = "closed" if self.closed else f"{self._buffer.in_flight} in flight"
         return f"<Producer {self.channel!r}, {state}>"
 
     # ── inside ──
@@ -286,8 +287,8 @@ class Producer:
         refuse_in_event_loop("send", instead="submit")
         self._check_open()
         batch = Batch(messages, time.monotonic() + timeout_s)
-        self._outbox.put(batch)
-        return self._outbox.wait(batch)
+        self._buffer.put(batch)
+        return self._buffer.wait(batch)
 
     def _start(
         self, prepared: list[Prepared], timeout_s: float, stopped: GearshiftError | None
@@ -297,7 +298,7 @@ class Producer:
             return _Chunk(prepared, None, stopped)
         batch = Batch(messages, time.monotonic() + timeout_s)
         try:
-            self._outbox.put(batch)
+            self._buffer.put(batch)
         except GearshiftError as error:
             return _Chunk(prepared, None, error)
         return _Chunk(prepared, batch, None)

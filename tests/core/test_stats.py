@@ -10,7 +10,7 @@ from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import errors
-from gearshift._core.publishing.outbox import Outbox
+from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.stats import BOUNDS_S, ReceiveStats, SendStats, Timings
 from gearshift.telemetry import health
 
@@ -47,7 +47,7 @@ def test_a_send_that_failed_is_counted_by_its_error(
 ) -> None:
     producer = bus.producer("orders")
     refused = errors.BackpressureError("full")
-    monkeypatch.setattr(Outbox, "_obstacle", lambda self, batch, waits: refused)
+    monkeypatch.setattr(PublishBuffer, "_obstacle", lambda self, batch, waits: refused)
     with pytest.raises(errors.BackpressureError):
         producer.send({}, timeout_s=0.01)
     assert sending(bus, "orders").failed == {"BackpressureError": 1}
@@ -64,7 +64,7 @@ def test_submitting_in_an_event_loop_never_blocks_it(
 
     asyncio.run(submit())
     refused = errors.BackpressureError("full")
-    monkeypatch.setattr(Outbox, "_obstacle", lambda self, batch, waits: refused)
+    monkeypatch.setattr(PublishBuffer, "_obstacle", lambda self, batch, waits: refused)
     with pytest.raises(errors.BackpressureError):
         asyncio.run(submit())
 

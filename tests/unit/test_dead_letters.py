@@ -8,11 +8,11 @@ import pytest
 
 from gearshift import errors
 from gearshift._core.consuming.dead_letters import MAX_REASON, DeadLetters, revived
-from gearshift._core.publishing.outbox import Batch
+from gearshift._core.publishing.buffer import Batch
 from gearshift.message import Headers, Message, Receipt
 
 
-class Outbox:
+class PublishBuffer:
     """Takes batches; a test says how they end."""
 
     def __init__(self, refusal: errors.GearshiftError | None = None) -> None:
@@ -40,12 +40,12 @@ class Outbox:
 
 
 @pytest.fixture
-def outbox() -> Outbox:
-    return Outbox()
+def buffer() -> PublishBuffer:
+    return PublishBuffer()
 
 
-def dead_letters(outbox: Outbox) -> DeadLetters:
-    return DeadLetters(lambda: outbox, channel="orders", group="billing")  # type: ignore[arg-type,return-value]
+def dead_letters(buffer: PublishBuffer) -> DeadLetters:
+    return DeadLetters(lambda: buffer, channel="orders", group="billing")  # type: ignore[arg-type,return-value]
 
 
 MESSAGE = Message(
@@ -59,10 +59,10 @@ def send(letters: DeadLetters, message: Message = MESSAGE, reason: str = "broken
     return ends
 
 
-def test_a_dead_letter_is_the_message_and_its_story(outbox: Outbox) -> None:
+def test_a_dead_letter_is_the_message_and_its_story(buffer: PublishBuffer) -> None:
     """Every field is kept, repeated headers too; why, where and how often are added."""
-    send(dead_letters(outbox))
-    letter = outbox.letter
+    send(dead_letters(buffer))
+    letter = buffer.letter
     kept = [name for name in Message.__dataclass_fields__ if name not in ("headers",)]
     assert [getattr(letter, name) for name in kept] == [getattr(MESSAGE, name) for name in kept]
     assert letter.headers.pairs[:2] == MESSAGE.headers.pairs
@@ -76,52 +76,52 @@ def test_a_dead_letter_is_the_message_and_its_story(outbox: Outbox) -> None:
     }
 
 
-def test_a_second_death_replaces_the_story_of_the_first(outbox: Outbox) -> None:
+def test_a_second_death_replaces_the_story_of_the_first(buffer: PublishBuffer) -> None:
     """The headers do not grow, and revived it is what it was."""
-    letters = dead_letters(outbox)
+    letters = dead_letters(buffer)
     send(letters, reason="first")
-    send(letters, outbox.letter, reason="second")
-    assert revived(outbox.letter) == MESSAGE
-    assert outbox.letter.headers.getall("dead-letter-reason") == ("second",)
-    assert len(outbox.letter.headers.pairs) == 7
+    send(letters, buffer.letter, reason="second")
+    assert revived(buffer.letter) == MESSAGE
+    assert buffer.letter.headers.getall("dead-letter-reason") == ("second",)
+    assert len(buffer.letter.headers.pairs) == 7
 
 
 @pytest.mark.parametrize("reason", ["x" * 5000, "\ud800 lone surrogate"])
-def test_any_reason_can_be_stored(outbox: Outbox, reason: str) -> None:
+def test_any_reason_can_be_stored(buffer: PublishBuffer, reason: str) -> None:
     """It is cut to its limit and made valid text."""
-    send(dead_letters(outbox), reason=reason)
-    stored = outbox.letter.headers["dead-letter-reason"]
+    send(dead_letters(buffer), reason=reason)
+    stored = buffer.letter.headers["dead-letter-reason"]
     assert isinstance(stored, str)
     assert 0 < len(stored.encode()) <= MAX_REASON
 
 
-def test_a_foreign_message_without_id_gets_one(outbox: Outbox) -> None:
+def test_a_foreign_message_without_id_gets_one(buffer: PublishBuffer) -> None:
     """So that copies of the dead letter can be told."""
-    send(dead_letters(outbox), Message(b"m"))
-    assert outbox.letter.id
+    send(dead_letters(buffer), Message(b"m"))
+    assert buffer.letter.id
 
 
-def test_the_end_is_told_once_it_is_known(outbox: Outbox) -> None:
+def test_the_end_is_told_once_it_is_known(buffer: PublishBuffer) -> None:
     """None only after the receipt; until then nothing."""
-    ends = send(dead_letters(outbox))
+    ends = send(dead_letters(buffer))
     assert ends == []
-    outbox.end(Receipt("id-1", "orders.dead"))
+    buffer.end(Receipt("id-1", "orders.dead"))
     assert ends == [None]
 
 
 @pytest.mark.parametrize("error", [errors.OutcomeUnknown, errors.PublishRefused])
 def test_a_dead_letter_that_is_not_confirmed_is_an_error(
-    outbox: Outbox, error: type[errors.GearshiftError]
+    buffer: PublishBuffer, error: type[errors.GearshiftError]
 ) -> None:
     """The original must not be settled then."""
-    ends = send(dead_letters(outbox))
-    outbox.end(error("no"))
+    ends = send(dead_letters(buffer))
+    buffer.end(error("no"))
     assert [type(end) for end in ends] == [error]
 
 
 def test_what_prevents_sending_is_told_and_not_raised() -> None:
     """No room, or a channel that cannot be opened."""
-    full = dead_letters(Outbox(errors.BackpressureError("full")))
+    full = dead_letters(PublishBuffer(errors.BackpressureError("full")))
     assert [type(end) for end in send(full)] == [errors.BackpressureError]
 
     def refuse() -> Any:
@@ -131,18 +131,18 @@ def test_what_prevents_sending_is_told_and_not_raised() -> None:
     assert [type(end) for end in send(down)] == [errors.ConnectionFailed]
 
 
-def test_nothing_is_opened_before_the_first_death_and_once_only(outbox: Outbox) -> None:
+def test_nothing_is_opened_before_the_first_death_and_once_only(buffer: PublishBuffer) -> None:
     """Closing what was never opened does nothing; else it waits for what is on its way."""
-    opened: list[Outbox] = []
+    opened: list[PublishBuffer] = []
 
-    def open_outbox() -> Any:
-        opened.append(outbox)
-        return outbox
+    def open_buffer() -> Any:
+        opened.append(buffer)
+        return buffer
 
-    letters = DeadLetters(open_outbox, channel="orders", group="billing")
+    letters = DeadLetters(open_buffer, channel="orders", group="billing")
     letters.close(1.0)
     assert opened == []
     send(letters)
     send(letters)
     letters.close(2.0)
-    assert (len(opened), outbox.closed_with) == (1, [2.0])
+    assert (len(opened), buffer.closed_with) == (1, [2.0])

@@ -137,9 +137,9 @@ class Bus:
             max_message_bytes=capabilities.max_message_bytes,
             tombstones=capabilities.tombstone,
         )
-        outbox = self._connections.outbox(spec, create, timeout_s)
-        self._connections.remember(outbox)
-        return Producer(outbox, policy, owner=self)
+        buffer = self._connections.buffer(spec, create, timeout_s)
+        self._connections.remember(buffer)
+        return Producer(buffer, policy, owner=self)
 
     @overload
     def consumer(

@@ -19,7 +19,7 @@ from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.loop import ConsumerLoop, LogConnect, QueueConnect
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
-from gearshift._core.publishing.outbox import Outbox
+from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift._core.reconnect import connect_until
 from gearshift.bus.tally import Tally
 from gearshift.bus.topology import Topology
@@ -35,7 +35,7 @@ log = logging.getLogger("gearshift.bus")
 
 T = TypeVar("T")
 
-Opened: TypeAlias = Outbox | Subscription
+Opened: TypeAlias = PublishBuffer | Subscription
 
 OPEN_TIMEOUT_S = 10.0
 
@@ -112,18 +112,18 @@ class Connections:
             groups = {**dict.fromkeys(spec.groups), **self._groups.get(spec.name, {})}
         return replace(spec, groups=tuple(groups))
 
-    def outbox(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> Outbox:
+    def buffer(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> PublishBuffer:
         """Connect for publishing to a channel that was made sure of with ``create``."""
         published = self.topology.published(spec)
-        outbox = Outbox(
+        buffer = PublishBuffer(
             lambda: self.backend.producer(spec),
             self.failures(spec.name),
             channel=spec.name,
             on_reconnect=lambda: self.ensure(published, create, timeout_s=_AGAIN_S),
             open_timeout_s=timeout_s,
         )
-        self.tally.add(outbox)
-        return outbox
+        self.tally.add(buffer)
+        return buffer
 
     def dead_letters(
         self, source: ChannelSpec, group: str, largest_bytes: int, timeout_s: float
@@ -139,7 +139,7 @@ class Connections:
         self.topology.capabilities(spec)
         self.ensure(spec, True, timeout_s)
         return DeadLetters(
-            lambda: self.outbox(spec, True, timeout_s), channel=source.name, group=group
+            lambda: self.buffer(spec, True, timeout_s), channel=source.name, group=group
         )
 
     def consumer_loop(

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
-from gearshift._core.publishing.outbox import SendResult
 from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.cli.context import (
     CommandFailed,
@@ -23,7 +22,7 @@ from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
 from gearshift.cli.lines import LineReader
 from gearshift.cli.output import json_line, terminal
 from gearshift.errors import GearshiftError
-from gearshift.message import Message, Receipt
+from gearshift.message import Message, Receipt, SendResult
 from gearshift.operations.crossing import Crossing
 from gearshift.producer import Producer
 

@@ -7,14 +7,13 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gearshift._core.publishing.outbox import SendResult
 from gearshift.bus import Bus
 from gearshift.conformance.history import Event, History, Kind, Phase, fingerprint, key_text, place
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import GearshiftError, OutcomeUnknown, StaleDelivery
-from gearshift.message import Key, Message, Receipt
+from gearshift.message import Key, Message, Receipt, SendResult
 from gearshift.producer import Producer, SendFailed
 
 __all__ = ["RecordingConsumer", "RecordingProducer", "payload"]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gearshift._core.publishing.outbox import Batch, Outbox
+from gearshift._core.publishing.buffer import Batch, PublishBuffer
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, message_id
 
@@ -73,18 +73,18 @@ class DeadLetters:
 
     def __init__(
         self,
-        open_outbox: Callable[[], Outbox],
+        open_buffer: Callable[[], PublishBuffer],
         *,
         channel: str,
         group: str,
         timeout_s: float = 30.0,
     ) -> None:
-        self._open_outbox = open_outbox
+        self._open_buffer = open_buffer
         self._channel = channel
         self._group = group
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._outbox: Outbox | None = None
+        self._buffer: PublishBuffer | None = None
 
     def send(
         self,
@@ -120,14 +120,14 @@ class DeadLetters:
     def close(self, timeout_s: float) -> None:
         """Wait for what is on its way, up to ``timeout_s``, and close. Idempotent."""
         with self._lock:
-            if self._outbox is not None:
-                self._outbox.close(timeout_s)
+            if self._buffer is not None:
+                self._buffer.close(timeout_s)
 
-    def _opened(self) -> Outbox:
+    def _opened(self) -> PublishBuffer:
         with self._lock:
-            if self._outbox is None:
-                self._outbox = self._open_outbox()
-            return self._outbox
+            if self._buffer is None:
+                self._buffer = self._open_buffer()
+            return self._buffer
 
     def _headers(self, headers: Headers, reason: str, attempts: int) -> Headers:
         return Headers(

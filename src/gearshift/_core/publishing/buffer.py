@@ -1,7 +1,7 @@
 """What is sent and not yet confirmed: bounded, watched, and sent again when a connection is lost.
 
 A *batch* is the unit of everything here (room, hand-over, outcomes), so that the price per message
-stays small. A batch is in the outbox from the moment there is room for it until each of its
+stays small. A batch is in the buffer from the moment there is room for it until each of its
 messages has a result. When the driver's connection breaks, or its channel is gone, a background
 thread makes sure of the channel, makes a new driver, and hands over, in order and under the same
 ids, what has no result yet.
@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
@@ -35,14 +34,12 @@ from gearshift.errors import (
     OutcomeUnknown,
     UnknownChannel,
 )
-from gearshift.message import Message, Receipt
+from gearshift.message import Message, Receipt, SendResult
 from gearshift.stats import SendStats
 
-__all__ = ["Batch", "Outbox", "SendResult"]
+__all__ = ["Batch", "PublishBuffer"]
 
 log = logging.getLogger("gearshift.producer")
-
-SendResult: TypeAlias = Receipt | GearshiftError
 
 #: A driver that has reported nothing for the oldest message this long is replaced.
 STUCK_AFTER_S = 45.0
@@ -52,7 +49,7 @@ _TICK_S = 0.25
 class Batch:
     """Messages that are handed over together, and their results in the same order.
 
-    ``on_done`` runs once, when every result is there, on the outbox's thread.
+    ``on_done`` runs once, when every result is there, on the buffer's thread.
     """
 
     __slots__ = (
@@ -85,7 +82,7 @@ class Batch:
         return [number for number, result in enumerate(self.results) if result is None]
 
 
-class Outbox:
+class PublishBuffer:
     """Confirmed, bounded, self-healing publishing to one channel. All methods from any thread.
 
     Making one connects, for up to ``open_timeout_s`` seconds, and raises what prevented it.
@@ -136,7 +133,7 @@ class Outbox:
             connect, failures, stop=self._stop, timeout_s=open_timeout_s
         )
         self._keeper = threading.Thread(
-            target=self._keep, name=f"gearshift-outbox-{channel}", daemon=True
+            target=self._keep, name=f"gearshift-publish-{channel}", daemon=True
         )
         self._keeper.start()
 
@@ -258,7 +255,7 @@ class Outbox:
         over = self._in_flight + len(batch.messages) > self._max_in_flight or (
             self._bytes + batch.size > self._max_bytes
         )
-        if over and self._in_flight:  # one batch always fits into an empty outbox
+        if over and self._in_flight:  # one batch always fits into an empty buffer
             return self._located(
                 BackpressureError(
                     f"{self._in_flight} messages ({self._bytes} bytes) wait for confirmation",

@@ -15,7 +15,7 @@ from support.waiting import until
 
 from gearshift import errors
 from gearshift._core.failures import Failures
-from gearshift._core.publishing.outbox import Batch, Outbox
+from gearshift._core.publishing.buffer import Batch, PublishBuffer
 from gearshift.driver import OnOutcomes, Outcome, Stored
 from gearshift.message import Message, Position, Receipt
 
@@ -91,7 +91,7 @@ class Driver:
 
 @dataclass
 class World:
-    """An outbox, the drivers that it was given so far, and its clock."""
+    """An buffer, the drivers that it was given so far, and its clock."""
 
     now: float = 0.0
     drivers: list[Driver] = field(default_factory=list)
@@ -103,9 +103,9 @@ class World:
         self.drivers.append(Driver())
         return self.drivers[-1]
 
-    def outbox(self, **bounds: Any) -> Outbox:
+    def buffer(self, **bounds: Any) -> PublishBuffer:
         failures = Failures(Backend(), "fake", "c")  # type: ignore[arg-type]
-        return Outbox(self.connect, failures, channel="c", clock=lambda: self.now, **bounds)
+        return PublishBuffer(self.connect, failures, channel="c", clock=lambda: self.now, **bounds)
 
     @property
     def driver(self) -> Driver:
@@ -123,8 +123,8 @@ def world() -> World:
 
 
 @pytest.fixture
-def outbox(world: World) -> Iterator[Outbox]:
-    made = world.outbox()
+def buffer(world: World) -> Iterator[PublishBuffer]:
+    made = world.buffer()
     yield made
     world.refusing = None
     made.close(0.0)
@@ -135,32 +135,36 @@ def batch(*bodies: str, deadline: float = 100.0, on_done: Any = None) -> Batch:
     return Batch(messages, deadline, on_done)
 
 
-def put(outbox: Outbox, *bodies: str, deadline: float = 100.0) -> Batch:
+def put(buffer: PublishBuffer, *bodies: str, deadline: float = 100.0) -> Batch:
     made = batch(*bodies, deadline=deadline)
-    outbox.put(made)
+    buffer.put(made)
     return made
 
 
 # ── results ──
 
 
-def test_each_message_gets_the_result_of_its_own_outcome(world: World, outbox: Outbox) -> None:
+def test_each_message_gets_the_result_of_its_own_outcome(
+    world: World, buffer: PublishBuffer
+) -> None:
     """Outcomes come in any order and grouping; results stand in the order of the messages."""
-    sent = put(outbox, "a", "b", "c")
+    sent = put(buffer, "a", "b", "c")
     world.driver.report(2)
     world.driver.report(0, Stored.NO, Nacked())
     assert not sent.finished.is_set()
     world.driver.report(1)
-    first, second, third = outbox.wait(sent)
+    first, second, third = buffer.wait(sent)
     assert isinstance(first, errors.PublishRefused)
     assert isinstance(first.__cause__, Nacked)
     assert second == Receipt("id-b", "c", Position(0, 1))
     assert third == Receipt("id-c", "c", Position(0, 2))
-    assert outbox.in_flight == 0
+    assert buffer.in_flight == 0
 
 
-def test_a_callback_runs_once_when_all_results_are_there(world: World, outbox: Outbox) -> None:
-    """One that raises stops neither the next callback nor the outbox."""
+def test_a_callback_runs_once_when_all_results_are_there(
+    world: World, buffer: PublishBuffer
+) -> None:
+    """One that raises stops neither the next callback nor the buffer."""
     ended: list[Batch] = []
     done = threading.Event()
 
@@ -169,8 +173,8 @@ def test_a_callback_runs_once_when_all_results_are_there(world: World, outbox: O
 
     bad = batch("bad", on_done=fail)
     good = batch("x", "y", on_done=lambda each: (ended.append(each), done.set()))
-    outbox.put(bad)
-    outbox.put(good)
+    buffer.put(bad)
+    buffer.put(good)
     world.driver.report(0)
     world.driver.report(1)
     assert not done.wait(0.05)
@@ -179,17 +183,17 @@ def test_a_callback_runs_once_when_all_results_are_there(world: World, outbox: O
     assert ended == [good]
 
 
-def test_an_outcome_after_the_deadline_changes_nothing(world: World, outbox: Outbox) -> None:
+def test_an_outcome_after_the_deadline_changes_nothing(world: World, buffer: PublishBuffer) -> None:
     """The driver may report late: its thread meets no error, the result stays as it was."""
-    sent = put(outbox, "a", deadline=10.0)
+    sent = put(buffer, "a", deadline=10.0)
     world.now = 10.0
-    (result,) = outbox.wait(sent)
+    (result,) = buffer.wait(sent)
     world.driver.report(0)
     assert isinstance(result, errors.OutcomeUnknown)
     assert sent.results == [result]
-    again = put(outbox, "b")
+    again = put(buffer, "b")
     world.driver.report(1)
-    assert isinstance(outbox.wait(again)[0], Receipt)
+    assert isinstance(buffer.wait(again)[0], Receipt)
 
 
 # ── a lost connection, a channel that is gone ──
@@ -205,25 +209,25 @@ def test_a_channel_that_is_gone_is_made_sure_of_before_the_message_is_sent_again
         if not there.is_set():
             raise Gone
 
-    outbox = world.outbox(on_reconnect=declare)
-    early, late = put(outbox, "early", deadline=10.0), put(outbox, "late")
+    buffer = world.buffer(on_reconnect=declare)
+    early, late = put(buffer, "early", deadline=10.0), put(buffer, "late")
     world.driver.report_all(Stored.NO, Gone())
     world.now = 10.0
-    (result,) = outbox.wait(early)
+    (result,) = buffer.wait(early)
     assert isinstance(result, errors.UnknownChannel)
     there.set()
     renewed = world.reconnected()
     assert until(lambda: renewed.bodies() == [b"late"])
     renewed.report(0)
-    assert outbox.wait(late) == [Receipt("id-late", "c", Position(0, 0))]
-    outbox.close(0.0)
+    assert buffer.wait(late) == [Receipt("id-late", "c", Position(0, 0))]
+    buffer.close(0.0)
 
 
 def test_what_is_unconfirmed_is_sent_again_in_order_under_the_same_ids(
-    world: World, outbox: Outbox
+    world: World, buffer: PublishBuffer
 ) -> None:
     """Confirmed and refused messages are not; the others keep their order over all batches."""
-    first, second = put(outbox, "a", "b", "c"), put(outbox, "d", "e")
+    first, second = put(buffer, "a", "b", "c"), put(buffer, "d", "e")
     world.driver.report(1)
     world.driver.report(3, Stored.NO, Nacked())
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
@@ -233,30 +237,34 @@ def test_what_is_unconfirmed_is_sent_again_in_order_under_the_same_ids(
     assert [message.id for message, _, _ in renewed.taken] == ["id-a", "id-c", "id-e"]
     assert world.drivers[0].closed
     renewed.report_all()
-    results = [*outbox.wait(first), *outbox.wait(second)]
+    results = [*buffer.wait(first), *buffer.wait(second)]
     assert [isinstance(result, Receipt) for result in results] == [True, True, True, False, True]
     assert [result.resent for result in results if isinstance(result, Receipt)] == (
         [True, False, True, True]
     )
 
 
-def test_what_was_certainly_not_stored_is_not_called_resent(world: World, outbox: Outbox) -> None:
+def test_what_was_certainly_not_stored_is_not_called_resent(
+    world: World, buffer: PublishBuffer
+) -> None:
     """A driver that says NO on a lost connection leaves no doubt about a duplicate."""
-    sent = put(outbox, "a")
+    sent = put(buffer, "a")
     world.driver.report(0, Stored.NO, Lost("refused before it was sent"))
     renewed = world.reconnected()
     assert until(lambda: renewed.taken)
     renewed.report(0)
-    assert outbox.wait(sent)[0] == Receipt("id-a", "c", Position(0, 0), resent=False)
+    assert buffer.wait(sent)[0] == Receipt("id-a", "c", Position(0, 0), resent=False)
 
 
-def test_what_comes_during_the_outage_waits_and_follows(world: World, outbox: Outbox) -> None:
+def test_what_comes_during_the_outage_waits_and_follows(
+    world: World, buffer: PublishBuffer
+) -> None:
     """A sender blocks while there is no connection; its batch goes after those before it."""
-    before = put(outbox, "before")
+    before = put(buffer, "before")
     world.refusing = Lost("down")
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     later = batch("later")
-    sender = threading.Thread(target=outbox.put, args=(later,))
+    sender = threading.Thread(target=buffer.put, args=(later,))
     sender.start()
     assert not later.finished.wait(0.05)
     world.refusing = None
@@ -265,104 +273,112 @@ def test_what_comes_during_the_outage_waits_and_follows(world: World, outbox: Ou
     assert until(lambda: len(renewed.taken) == 2)
     assert renewed.bodies() == [b"before", b"later"]
     renewed.report_all()
-    assert all(isinstance(outbox.wait(each)[0], Receipt) for each in (before, later))
+    assert all(isinstance(buffer.wait(each)[0], Receipt) for each in (before, later))
 
 
 # ── deadlines ──
 
 
 def test_the_deadline_of_what_a_driver_has_leaves_the_outcome_unknown(
-    world: World, outbox: Outbox
+    world: World, buffer: PublishBuffer
 ) -> None:
     """The error carries the id, so that it can be sent again under it."""
-    sent = put(outbox, "a", deadline=10.0)
+    sent = put(buffer, "a", deadline=10.0)
     world.now = 10.0
-    (result,) = outbox.wait(sent)
+    (result,) = buffer.wait(sent)
     assert isinstance(result, errors.OutcomeUnknown)
     assert result.message_id == "id-a"
-    assert outbox.in_flight == 0
+    assert buffer.in_flight == 0
 
 
 def test_the_deadline_of_what_may_have_been_stored_stays_unknown_in_an_outage(
-    world: World, outbox: Outbox
+    world: World, buffer: PublishBuffer
 ) -> None:
     """Handed over, connection lost: whether its driver has reported on it or not, who knows."""
-    sent = put(outbox, "a", "b", deadline=10.0)
+    sent = put(buffer, "a", "b", deadline=10.0)
     world.refusing = Lost("down")
     world.drivers[0].close = lambda timeout_s: None  # type: ignore[method-assign]
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     world.now = 10.0
-    kinds = {type(result) for result in outbox.wait(sent)}
+    kinds = {type(result) for result in buffer.wait(sent)}
     assert kinds == {errors.OutcomeUnknown}
 
 
-def test_the_deadline_of_what_is_certainly_not_stored_says_so(world: World, outbox: Outbox) -> None:
+def test_the_deadline_of_what_is_certainly_not_stored_says_so(
+    world: World, buffer: PublishBuffer
+) -> None:
     """No connection, nothing handed over without a NO: ConnectionFailed, with the reason."""
-    sent = put(outbox, "a", deadline=10.0)
+    sent = put(buffer, "a", deadline=10.0)
     world.refusing = Lost("down")
     world.driver.report(0, Stored.NO, Lost("no route"))
     world.now = 10.0
-    (result,) = outbox.wait(sent)
+    (result,) = buffer.wait(sent)
     assert isinstance(result, errors.ConnectionFailed)
     assert "nothing is stored: fake/c: lost" in str(result)
     with pytest.raises(errors.ConnectionFailed, match="nothing is stored"):
-        put(outbox, "b", deadline=10.0)
+        put(buffer, "b", deadline=10.0)
 
 
-def test_a_refusal_of_what_was_sent_before_is_no_proof(world: World, outbox: Outbox) -> None:
+def test_a_refusal_of_what_was_sent_before_is_no_proof(world: World, buffer: PublishBuffer) -> None:
     """Sent once without answer, then refused: the first copy may be stored."""
-    sent = put(outbox, "a")
+    sent = put(buffer, "a")
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     renewed = world.reconnected()
     assert until(lambda: renewed.taken)
     renewed.report(0, Stored.NO, Nacked())
-    assert isinstance(outbox.wait(sent)[0], errors.OutcomeUnknown)
+    assert isinstance(buffer.wait(sent)[0], errors.OutcomeUnknown)
 
 
-def test_a_doubt_outlives_the_driver_that_raised_it(world: World, outbox: Outbox) -> None:
+def test_a_doubt_outlives_the_driver_that_raised_it(world: World, buffer: PublishBuffer) -> None:
     """Unknown to the first driver, certainly not stored by the second: still unknown."""
-    sent = put(outbox, "a", deadline=10.0)
+    sent = put(buffer, "a", deadline=10.0)
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     renewed = world.reconnected()
     assert until(lambda: renewed.taken)
     world.refusing = Lost("down")
     renewed.report(0, Stored.NO, Lost("no route"))
     world.now = 10.0
-    assert isinstance(outbox.wait(sent)[0], errors.OutcomeUnknown)
+    assert isinstance(buffer.wait(sent)[0], errors.OutcomeUnknown)
 
 
-def test_a_driver_that_reports_nothing_for_long_is_replaced(world: World, outbox: Outbox) -> None:
+def test_a_driver_that_reports_nothing_for_long_is_replaced(
+    world: World, buffer: PublishBuffer
+) -> None:
     """Nothing confirmed for 45 s: what it holds is sent again through a new one."""
-    put(outbox, "a", deadline=1000.0)
+    put(buffer, "a", deadline=1000.0)
     world.now = 46.0
     renewed = world.reconnected()
     assert until(lambda: renewed.taken)
     assert renewed.bodies() == [b"a"]
 
 
-def test_a_silence_is_counted_from_the_brokers_last_word(world: World, outbox: Outbox) -> None:
+def test_a_silence_is_counted_from_the_brokers_last_word(
+    world: World, buffer: PublishBuffer
+) -> None:
     """Not from when it was noticed, and over the loss of the connection."""
-    put(outbox, "a")
+    put(buffer, "a")
     world.driver.heard_at = 1.0
     world.now = 5.0
-    assert outbox.stats().silent_s == 4.0
+    assert buffer.stats().silent_s == 4.0
     world.refusing = Lost("still away")
     world.driver.report_all(Stored.UNKNOWN, Lost("away"))
-    assert until(lambda: "still away" in (outbox.stats().disconnected or ""))
+    assert until(lambda: "still away" in (buffer.stats().disconnected or ""))
     world.now = 20.0
-    assert outbox.stats().silent_s == 19.0
+    assert buffer.stats().silent_s == 19.0
     world.refusing = None
     world.reconnected().heard_at = 20.0
-    assert until(lambda: outbox.stats().silent_s == 0.0)
-    assert outbox.stats().disconnected is None
+    assert until(lambda: buffer.stats().silent_s == 0.0)
+    assert buffer.stats().disconnected is None
 
 
-def test_a_driver_that_ended_with_nothing_in_hand_is_replaced(world: World, outbox: Outbox) -> None:
+def test_a_driver_that_ended_with_nothing_in_hand_is_replaced(
+    world: World, buffer: PublishBuffer
+) -> None:
     """Before the next message comes, which so need not wait for a connection."""
     world.driver.ended = Lost("while nobody sent")
     renewed = world.reconnected()
-    assert until(lambda: outbox.stats().disconnected is None)
-    put(outbox, "a")
+    assert until(lambda: buffer.stats().disconnected is None)
+    put(buffer, "a")
     assert renewed.bodies() == [b"a"]
 
 
@@ -374,35 +390,37 @@ def test_a_full_window_blocks_and_raises_at_the_deadline(
     world: World, bounds: dict[str, int]
 ) -> None:
     """By count or by bytes: the refused batch reaches no driver, and room lets the next one in."""
-    outbox = world.outbox(**bounds)
-    put(outbox, "a", "b")
+    buffer = world.buffer(**bounds)
+    put(buffer, "a", "b")
     with pytest.raises(errors.BackpressureError, match="2 messages") as caught:
-        put(outbox, "c", deadline=0.0)
+        put(buffer, "c", deadline=0.0)
     assert caught.value.retryable
-    waiting = threading.Thread(target=put, args=(outbox, "d"))
+    waiting = threading.Thread(target=put, args=(buffer, "d"))
     waiting.start()
     world.driver.report_all()
     waiting.join(20)
-    put(outbox, "e", deadline=0.0)
+    put(buffer, "e", deadline=0.0)
     assert world.driver.bodies() == [b"a", b"b", b"d", b"e"]
-    outbox.close(0.0)
+    buffer.close(0.0)
 
 
 def test_a_batch_over_the_bound_fits_into_an_empty_window(world: World) -> None:
     """A batch bigger than the whole window is not refused for ever."""
-    outbox = world.outbox(max_in_flight=2, max_in_flight_bytes=2)
-    put(outbox, "a", "b", "c", deadline=0.0)
+    buffer = world.buffer(max_in_flight=2, max_in_flight_bytes=2)
+    put(buffer, "a", "b", "c", deadline=0.0)
     assert world.driver.bodies() == [b"a", b"b", b"c"]
-    outbox.close(0.0)
+    buffer.close(0.0)
 
 
-def test_a_blocked_broker_is_given_nothing_and_says_why(world: World, outbox: Outbox) -> None:
+def test_a_blocked_broker_is_given_nothing_and_says_why(
+    world: World, buffer: PublishBuffer
+) -> None:
     """At the deadline BackpressureError has the broker's reason; afterwards it goes on."""
     world.driver.reason = "memory alarm"
     with pytest.raises(errors.BackpressureError, match="memory alarm"):
-        put(outbox, "a", deadline=0.0)
+        put(buffer, "a", deadline=0.0)
     assert world.driver.taken == []
-    waiting = threading.Thread(target=put, args=(outbox, "b"))
+    waiting = threading.Thread(target=put, args=(buffer, "b"))
     waiting.start()
     world.driver.reason = None
     waiting.join(20)
@@ -411,74 +429,76 @@ def test_a_blocked_broker_is_given_nothing_and_says_why(world: World, outbox: Ou
 
 def test_what_may_not_wait_is_taken_in_an_outage_and_refused_without_room(world: World) -> None:
     """As in an event loop: nothing blocks, whatever the deadline."""
-    outbox = world.outbox(max_in_flight=2)
+    buffer = world.buffer(max_in_flight=2)
     world.driver.reason = "memory alarm"
     with pytest.raises(errors.BackpressureError, match="memory alarm"):
-        outbox.put(batch("refused"), waits=False)
+        buffer.put(batch("refused"), waits=False)
     world.driver.reason = None
-    put(outbox, "before")
+    put(buffer, "before")
     world.refusing = Lost("down")
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
     later = batch("later")
-    outbox.put(later, waits=False)
+    buffer.put(later, waits=False)
     with pytest.raises(errors.BackpressureError, match="2 messages"):
-        outbox.put(batch("too much"), waits=False)
+        buffer.put(batch("too much"), waits=False)
     world.refusing = None
     renewed = world.reconnected()
     assert until(lambda: len(renewed.taken) == 2)
     renewed.report_all()
-    assert isinstance(outbox.wait(later)[0], Receipt)
-    outbox.close(0.0)
+    assert isinstance(buffer.wait(later)[0], Receipt)
+    buffer.close(0.0)
 
 
 # ── the end ──
 
 
-def test_flush_waits_for_every_result(world: World, outbox: Outbox) -> None:
+def test_flush_waits_for_every_result(world: World, buffer: PublishBuffer) -> None:
     """True once nothing is in flight, False when its time is up first."""
-    put(outbox, "a")
-    assert not outbox.flush(0.0)
+    put(buffer, "a")
+    assert not buffer.flush(0.0)
     flushed: list[bool] = []
-    waiting = threading.Thread(target=lambda: flushed.append(outbox.flush(20)))
+    waiting = threading.Thread(target=lambda: flushed.append(buffer.flush(20)))
     waiting.start()
     world.driver.report(0)
     waiting.join(20)
     assert flushed == [True]
 
 
-def test_close_gives_everything_in_flight_one_result(world: World, outbox: Outbox) -> None:
+def test_close_gives_everything_in_flight_one_result(world: World, buffer: PublishBuffer) -> None:
     """What is unconfirmed ends unknown; callbacks have run; a sender that waits gets Closed."""
     ended: list[Batch] = []
     sent = [batch(body, on_done=ended.append) for body in "abc"]
     for each in sent:
-        outbox.put(each)
+        buffer.put(each)
     world.driver.report(1)
-    outbox.close(0.0)
+    buffer.close(0.0)
     kinds = [type(each.results[0]) for each in sent]
     assert kinds == [errors.OutcomeUnknown, Receipt, errors.OutcomeUnknown]
     assert sorted(each.number for each in ended) == [0, 1, 2]
     assert world.driver.closed
     with pytest.raises(errors.Closed):
-        put(outbox, "d")
-    outbox.close(0.0)
+        put(buffer, "d")
+    buffer.close(0.0)
 
 
-def test_close_during_an_outage_ends_at_once(world: World, outbox: Outbox) -> None:
+def test_close_during_an_outage_ends_at_once(world: World, buffer: PublishBuffer) -> None:
     """Nobody waits for a broker that is not there; no thread is left."""
-    sent = put(outbox, "a")
+    sent = put(buffer, "a")
     world.refusing = Lost("down")
     world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
-    outbox.close(0.0)
+    buffer.close(0.0)
     assert isinstance(sent.results[0], errors.OutcomeUnknown)
     names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("gearshift-outbox", "gearshift-rec"))]
+    assert not [name for name in names if name.startswith(("gearshift-publish", "gearshift-rec"))]
 
 
-def test_a_child_of_a_fork_is_refused(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_of_a_fork_is_refused(
+    buffer: PublishBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The connection belongs to the parent."""
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(errors.Forked):
-        put(outbox, "a")
+        put(buffer, "a")
 
 
 # ── everything at once ──
@@ -494,7 +514,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.outbox = self.world.outbox()
+        self.buffer = self.world.buffer()
         self.number = 0
         self.ended: list[int] = []
         self.batches: list[Batch] = []
@@ -506,7 +526,7 @@ class Machine(RuleBasedStateMachine):
         bodies = [str(self.number + n) for n in range(count)]
         self.number += count
         made = batch(*bodies, deadline=self.world.now + patience, on_done=self._ended)
-        self.outbox.put(made)
+        self.buffer.put(made)
         self.batches.append(made)
 
     def _ended(self, ended: Batch) -> None:
@@ -532,7 +552,7 @@ class Machine(RuleBasedStateMachine):
         index = data.draw(st.sampled_from(self._open()))
         driver = self.world.driver
         self.done.add(self._key(driver.taken[index][0]))
-        reconnects = self.outbox.stats().reconnects
+        reconnects = self.buffer.stats().reconnects
         alive = driver.taken[index][0].id in self._unresolved()
         match verdict:
             case "yes":
@@ -544,7 +564,7 @@ class Machine(RuleBasedStateMachine):
             case "unknown":
                 self._report(index, Stored.UNKNOWN, Lost("cut"))
         if verdict in ("no", "unknown") and alive:
-            assert until(lambda: self.outbox.stats().reconnects > reconnects)
+            assert until(lambda: self.buffer.stats().reconnects > reconnects)
 
     def _unresolved(self) -> list[str | None]:
         return [each.messages[n].id for each in self.batches for n in each.unresolved()]
@@ -554,7 +574,7 @@ class Machine(RuleBasedStateMachine):
         self.world.now += 10.0
         for each in self.batches:
             if each.deadline <= self.world.now:
-                self.outbox.wait(each)
+                self.buffer.wait(each)
 
     @invariant()
     def results_are_true(self) -> None:
@@ -573,10 +593,10 @@ class Machine(RuleBasedStateMachine):
         assert len(numbers) == len(set(numbers))
 
     def teardown(self) -> None:
-        self.outbox.close(0.0)
+        self.buffer.close(0.0)
         assert all(each.finished.is_set() for each in self.batches)
         assert sorted(self.ended) == sorted(each.number for each in self.batches)
-        assert self.outbox.in_flight == 0
+        assert self.buffer.in_flight == 0
 
 
 Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
