@@ -83,13 +83,11 @@ __all__ = [
 class GearshiftError(Exception):
     """Base of every error raised on purpose.
 
-    ``hint`` is the next step in words, ``retryable`` whether the same call may succeed later,
-    ``exit_code`` what the command line ends with. ``backend`` and ``channel`` say where, if known.
-    Passwords in URLs are masked, whatever raises it.
+    ``hint`` is the next step in words, ``retryable`` whether the same call may succeed later.
+    ``backend`` and ``channel`` say where, if known. Passwords in URLs are masked.
     """
 
     retryable: bool = False
-    exit_code: int = 1
 
     def __init__(
         self,
@@ -130,13 +128,9 @@ class GearshiftError(Exception):
 class ConfigError(GearshiftError):
     """A setting is wrong. The text names the field, its value with secrets masked, and the fix."""
 
-    exit_code = 2
-
 
 class PluginError(GearshiftError):
     """A backend or codec plugin cannot be used."""
-
-    exit_code = 2
 
 
 class BackendNotFound(PluginError):
@@ -158,8 +152,6 @@ class PluginIncompatible(PluginError):
 class UsageError(GearshiftError):
     """The library was called in a way that cannot work."""
 
-    exit_code = 2
-
 
 class Closed(UsageError):
     """The bus, producer or consumer was closed before."""
@@ -175,8 +167,6 @@ class BlockingInEventLoop(UsageError):
 
 class InvalidMessage(GearshiftError, ValueError):
     """The message was refused before it left the process; nothing is stored."""
-
-    exit_code = 2
 
 
 class MessageTooLarge(InvalidMessage):
@@ -194,13 +184,9 @@ class DecodeError(GearshiftError, ValueError):
 class NotSupported(GearshiftError):
     """The backend cannot do this for the channel's semantics; raised before any effect."""
 
-    exit_code = 4
-
 
 class TopologyError(GearshiftError):
     """A channel or group is not what the program expects."""
-
-    exit_code = 2
 
 
 class UnknownChannel(TopologyError):
@@ -219,7 +205,6 @@ class ConnectionFailed(GearshiftError, ConnectionError):
     """The broker cannot be reached, or the connection broke."""
 
     retryable = True
-    exit_code = 3
 
 
 class AuthenticationFailed(ConnectionFailed):
@@ -230,8 +215,6 @@ class AuthenticationFailed(ConnectionFailed):
 
 class PermissionDenied(GearshiftError):
     """The broker let this user in, and does not let it do this: permissions, ACLs."""
-
-    exit_code = 3
 
 
 class PublishError(GearshiftError):
@@ -278,7 +261,6 @@ class DeadlineExceeded(GearshiftError, TimeoutError):
     """What was waited for did not happen in ``timeout_s``."""
 
     retryable = True
-    exit_code = 3
 
 
 class BackendFailure(GearshiftError):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import requires
 from typing import Any
 
 import pluggy
@@ -59,15 +61,27 @@ def profile_for_url(url: str) -> dict[str, Any]:
     Loads every installed backend to ask for its schemes. Raises ConfigError.
     """
     scheme = url.partition("://")[0].lower()
-    known: list[str] = []
-    for plugin in [status.plugin for status in describe() if status.plugin is not None]:
-        known += plugin.url_schemes
-        if scheme in plugin.url_schemes:
-            return {"backend": plugin.name, **plugin.url_schemes[scheme](url)}
+    found = describe()
+    known = {name: status.plugin for status in found if status.plugin
+             for name in status.plugin.url_schemes}  # fmt: skip
+    if plugin := known.get(scheme):
+        return {"backend": plugin.name, **plugin.url_schemes[scheme](url)}
+    packages = _not_installed(found) or ["gearshift-NAME"]
+    if f"gearshift-{scheme}" in packages:
+        packages = [f"gearshift-{scheme}"]
+    broken = "".join(f"; {status.error.message}" for status in found if status.error)
     raise ConfigError(
         f"no installed backend takes a URL with the scheme {scheme!r}",
-        hint="known: " + ", ".join(f"{name}://" for name in sorted(known)),
+        hint=f"known: {', '.join(f'{name}://' for name in sorted(known))}; other brokers: "
+        f"pip install {' or '.join(packages)}{broken}",
     )
+
+
+def _not_installed(found: Sequence[PluginStatus]) -> list[str]:
+    """The backends' distributions that Gearshift's own metadata names and that are missing."""
+    named = {re.split(r"[^\w-]", line, maxsplit=1)[0] for line in requires("gearshift") or ()}
+    there = {status.distribution for status in found}
+    return sorted(name for name in named - there if name.startswith("gearshift-"))
 
 
 def _status(entry: PluginEntry, entries: list[PluginEntry]) -> PluginStatus:
@@ -119,5 +133,5 @@ def _checked(plugin: object, entry: PluginEntry) -> BackendPlugin:
     if plugin.name != entry.name:
         raise broken(entry, f"it calls itself {plugin.name!r}")
     if plugin.natural not in plugin.capabilities:
-        raise broken(entry, f"it declares no capabilities for its natural {plugin.natural!r}")
+        raise broken(entry, f"it declares no capabilities for its default {plugin.natural!r}")
     return plugin

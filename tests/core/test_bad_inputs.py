@@ -18,6 +18,7 @@ from core.conftest import Open
 
 import gearshift
 from gearshift import errors
+from gearshift.exit_codes import exit_code
 from gearshift.message import Message
 
 SECRET = "s3cr/t@word"
@@ -112,7 +113,7 @@ def test_a_bad_profile(tmp_path: Path, profile: str, field: str, words: str) -> 
     assert re.match(rf"gearshift\.toml:\d+: profiles\.p\.{re.escape(field)}\b", text)
     assert words in text
     assert not any(part in text for part in ("s3cr", "t@word"))
-    assert caught.value.exit_code == 2
+    assert exit_code(caught.value) == 2
 
 
 #: A channel's settings, on which profile, and the words of the refusal.

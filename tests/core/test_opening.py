@@ -52,8 +52,9 @@ def test_a_path_in_a_url_is_the_path_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "open_", [lambda: gearshift.open(MEMORY), lambda: gearshift.open(settings=MEMORY),
               lambda: gearshift.open(load(settings=MEMORY)),
+              lambda: gearshift.open(config=gearshift.Config.from_mapping(MEMORY)),
               lambda: gearshift.open(config=load(settings=MEMORY))],
-    ids=["mapping", "settings", "Config", "config"],
+    ids=["mapping", "settings", "Config", "from_mapping", "config"],
 )  # fmt: skip
 def test_settings_from_python(open_: Callable[[], gearshift.Bus]) -> None:
     """A mapping of the form of the file, or what ``load`` made of it; it is not changed."""
@@ -96,7 +97,17 @@ def test_a_profile_is_no_file() -> None:
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: gearshift.open("nats://app:canary@h"), "no installed backend .* 'nats'"),
+        (
+            lambda: gearshift.open("nats://app:canary@h"),
+            r"no installed backend .* 'nats'.*amqp://.*memory://.*pip install gearshift-",
+        ),
+        (lambda: gearshift.open(settings=[]), "settings is a mapping, not list"),  # type: ignore[arg-type]
+        (lambda: gearshift.open(settings="a.toml"), "not str"),  # type: ignore[arg-type]
+        (lambda: gearshift.open(config=MEMORY), "from_mapping"),  # type: ignore[arg-type]
+        (lambda: gearshift.Config.from_mapping(7), "not int"),  # type: ignore[arg-type]
+        (lambda: gearshift.Config.from_mapping({"profile_": "x"}), "did you mean 'profile'"),
+        (lambda: gearshift.Config.from_mapping(MEMORY, profile="q"), "unknown profile 'q'"),
+        (lambda: load("a.toml", settings=MEMORY), "exclude"),
         (lambda: gearshift.open(42), "not int"),  # type: ignore[arg-type]
         (lambda: gearshift.open("a.toml", settings=MEMORY), "one of"),
         (lambda: gearshift.open("memory://", profile="p"), "has its profile"),

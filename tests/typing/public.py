@@ -12,6 +12,7 @@ from gearshift import (
     App,
     Bus,
     Capabilities,
+    Config,
     Consumer,
     Delivery,
     GroupStatus,
@@ -68,6 +69,14 @@ def receiving(bus: Bus) -> None:
         assert_type(typed.close(), list[str | None])
 
 
+def opening(config: Config) -> None:
+    assert_type(gearshift.open(), Bus)
+    assert_type(gearshift.open("amqp://app@localhost"), Bus)
+    assert_type(gearshift.open(settings={"profiles": {"p": {"backend": "memory"}}}), Bus)
+    assert_type(gearshift.open(config=config), Bus)
+    assert_type(Config.from_mapping({"profiles": {}}, profile="p"), Config)
+
+
 def operating() -> None:
     with gearshift.open(profile="kafka") as bus:
         assert_type(bus, Bus)
@@ -111,6 +120,7 @@ def failing(orders: Producer) -> None:
 
 def mistakes(bus: Bus) -> None:
     """What a checker must complain of: an ignore that is not needed fails the check."""
+    gearshift.open(settings=["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bus.producer(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bus.consumer("orders", prefetch="10")  # type: ignore[call-overload]  # pyright: ignore
     bus.producer("orders").message(1, headers={"a": 1.5})  # type: ignore[arg-type]  # pyright: ignore

@@ -21,6 +21,7 @@ from gearshift.config.overrides import interpret
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.settings import parse_url
 from gearshift.errors import ConfigError, UsageError
+from gearshift.exit_codes import exit_code
 from gearshift.message import Semantics
 from gearshift.secret import Secret
 
@@ -515,7 +516,7 @@ def test_a_bad_file_ends_in_one_error_with_place_and_fix(
         load(text)
     assert says in str(caught.value)
     assert str(caught.value).startswith("gearshift.toml")
-    assert caught.value.exit_code == 2
+    assert exit_code(caught.value) == 2
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 

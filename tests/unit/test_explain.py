@@ -86,7 +86,7 @@ def test_a_fact_names_the_setting_that_gives_it() -> None:
         'dead_letter = "orders.dead" (default)',
         "max_attempts = 3 (gearshift.toml:12)",
     )
-    assert _facts("kafka")["order"].because == ("semantics is not set: kafka's natural one",)
+    assert _facts("kafka")["order"].because == ("semantics is not set: kafka's default",)
 
 
 def test_dead_letters_that_are_off_are_no_guarantee(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_requirements_of_configuration_and_handlers(tmp_path: Path) -> None:
 
     (one,) = explain(load_profile(None, "rabbit"), app)
     assert [refusal.requires for refusal in one.refusals] == ["replay", "order=key", "seek"]
-    assert one.refusals[0].text == (
+    assert one.refusals[0].error.message == (
         "the configuration requires replay, which a queue on rabbitmq does not have"
     )
-    assert "bill on orders/default requires seek" in one.refusals[2].text
+    assert "bill on orders/default requires seek" in one.refusals[2].error.message
     assert explain(load_profile(None, "kafka"), app)[0].refusals == ()
     assert _run("rabbit").exit_code == 4
     assert _run("kafka").exit_code == 0
@@ -135,7 +135,7 @@ def test_what_opening_would_refuse_is_refused_here(tmp_path: Path) -> None:
     """A setting that the backend cannot keep, and semantics that it does not have."""
     _add(tmp_path, "max_processing_s = 3600\n")
     (one,) = explain(load_profile(None, "rabbit"))
-    assert "consumer_timeout" in one.refusals[0].text
+    assert "consumer_timeout" in one.refusals[0].error.message
     assert _run("rabbit").exit_code == 2
     assert "fix: lower max_processing_s" in _run("rabbit").stdout
 
@@ -147,7 +147,7 @@ def test_channels_of_handlers_are_explained_too(tmp_path: Path) -> None:
     app.handler("orders", group="biling")(lambda value: None)
     app.handler("mails")(lambda value: None)
     orders, mails = explain(load_profile(None, "rabbit"), app)
-    assert orders.refusals[0].hint == "did you mean 'billing'?"
+    assert orders.refusals[0].error.hint == "did you mean 'billing'?"
     assert (mails.channel, mails.refusals) == ("mails", ())
 
 

@@ -228,9 +228,9 @@ def test_a_plugin_that_calls_itself_otherwise_is_refused(install: Install) -> No
         plugins.load("nats")
 
 
-def test_a_natural_semantics_without_capabilities_is_refused(install: Install) -> None:
+def test_default_semantics_without_capabilities_is_refused(install: Install) -> None:
     install("nats", natural="STREAM")
-    with pytest.raises(PluginError, match="no capabilities for its natural"):
+    with pytest.raises(PluginError, match="no capabilities for its default"):
         plugins.load("nats")
 
 

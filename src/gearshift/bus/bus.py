@@ -440,10 +440,15 @@ def _configured(
     config: Config | None,
     profile: str | None,
 ) -> Config:
-    given = [one for one in (source, settings, config) if one is not None]
-    if len(given) > 1:
+    if sum(one is not None for one in (source, settings, config)) > 1:
         raise UsageError("open() takes one of a file, a URL, settings and a config")
-    source = given[0] if given else None
+    if config is not None and not isinstance(config, Config):
+        raise UsageError(
+            f"config is a Config, not {type(config).__name__}", hint="Config.from_mapping makes one"
+        )
+    if settings is not None:
+        return configuration.load(settings=settings, profile=profile)
+    source = source if config is None else config
     is_url = isinstance(source, str) and "://" in source
     if profile is not None and (is_url or isinstance(source, Config)):
         raise UsageError("profile is for a file or settings; a URL or a Config has its profile")

@@ -69,7 +69,7 @@ class Topology:
             offered = ", ".join(sorted(self._plugin.capabilities))
             raise NotSupported(
                 f"this backend has no {spec.semantics} semantics, it offers: {offered}",
-                hint="choose another profile, or leave semantics out for the natural one",
+                hint="choose another profile, or leave semantics out for the default",
                 backend=self._plugin.name,
                 channel=spec.name,
             )

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from gearshift.cli.output import is_plain, printable
 from gearshift.errors import ConnectionFailed, GearshiftError, TopologyConflict
+from gearshift.exit_codes import exit_code
 from gearshift.operations.cleanup import Terminated
 
 if TYPE_CHECKING:
@@ -221,7 +222,9 @@ def _hint(error: GearshiftError) -> str | None:
 def _exit_code(error: Exception) -> int:
     if isinstance(error, click.FileError):
         return 2  # a file that cannot be read is a wrong argument
-    return error.exit_code if isinstance(error, GearshiftError | click.ClickException) else 1
+    if isinstance(error, CommandFailed | click.ClickException):
+        return error.exit_code
+    return exit_code(error)
 
 
 def _label(word: str, colour: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import rich_click as click
 
 from gearshift.cli.context import common_options, complete_channel, session_of
 from gearshift.cli.output import cell, emit, output_option, show
+from gearshift.exit_codes import exit_code
 from gearshift.operations.cleanup import sigterm_raises
 from gearshift.operations.doctor import Check, Status, examine
 
@@ -21,6 +21,9 @@ _STYLES = {
     Status.NOT_RUN: "dim",
     Status.SKIPPED: "dim",
 }
+
+
+_FIELDS = ("step", "status", "detail", "subject", "hint")
 
 
 @click.command("doctor")
@@ -51,14 +54,11 @@ def command(ctx: click.Context, channels: tuple[str, ...], no_round_trip: bool, 
     done = list(checks) if output != "table" else list(_shown(checks))
     if output != "table":
         emit([_record(check) for check in done], output, lambda: "")
-    failed = [check for check in done if check.status is Status.FAILED]
-    return failed[0].exit_code if failed else 0
+    return next((exit_code(check.error) for check in done if check.error is not None), 0)
 
 
 def _record(check: Check) -> dict[str, object]:
-    record = asdict(check)
-    del record["exit_code"]
-    return record
+    return {field: getattr(check, field) for field in _FIELDS}
 
 
 def _shown(checks: Iterator[Check]) -> Iterator[Check]:

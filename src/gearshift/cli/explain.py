@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -13,6 +13,7 @@ from gearshift import plugins
 from gearshift.cli.context import common_options, note, session_of
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.errors import GearshiftError
+from gearshift.exit_codes import exit_code
 from gearshift.operations.crossing import between
 from gearshift.operations.explain import (
     SEMANTICS,
@@ -68,7 +69,7 @@ def command(
     if not before:
         note("no channel is configured, and no handlers are given with --app")
     if second is None:
-        emit([asdict(one) for one in before], output, lambda: _explained(before))
+        emit([_record(one) for one in before], output, lambda: _explained(before))
         return _exit_code(before)
     after = explain(load_profile(session.config_path, second), app)
     found = changes(before, after)
@@ -87,7 +88,7 @@ def _on_the_way(before: Sequence[Explanation], after: Sequence[Explanation]) -> 
 
 def _exit_code(explanations: Sequence[Explanation]) -> int:
     """That of the worst refusal: 4 where something is missing."""
-    return max((r.exit_code for one in explanations for r in one.refusals), default=0)
+    return max((exit_code(r.error) for one in explanations for r in one.refusals), default=0)
 
 
 def _explained(explanations: Sequence[Explanation]) -> RenderableType:
@@ -150,9 +151,9 @@ def _headline(old: Explanation, new: Explanation) -> str:
 def _refusals(one: Explanation) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for refusal in one.refusals:
-        lines.append(cell(f"refused on {one.profile}: {refusal.text}", "bold red"))
-        if refusal.hint:
-            lines.append(cell(f"  fix: {refusal.hint}", "cyan"))
+        lines.append(cell(f"refused on {one.profile}: {refusal.error.message}", "bold red"))
+        if refusal.error.hint:
+            lines.append(cell(f"  fix: {refusal.error.hint}", "cyan"))
     return lines
 
 
@@ -188,6 +189,19 @@ def _records(
 
 
 def _side(one: Explanation) -> dict[str, Any]:
-    record = asdict(one)
+    record = _record(one)
     del record["facts"], record["channel"]
     return record
+
+
+def _record(one: Explanation) -> dict[str, Any]:
+    refusals = [
+        {
+            "text": refusal.error.message,
+            "hint": refusal.error.hint,
+            "exit_code": exit_code(refusal.error),
+            "requires": refusal.requires,
+        }
+        for refusal in one.refusals
+    ]
+    return asdict(replace(one, refusals=())) | {"refusals": refusals}

@@ -19,6 +19,7 @@ from gearshift.cli.context import (
 )
 from gearshift.cli.output import Record, cell, emit, new_table, output_option, terminal
 from gearshift.errors import ConnectionFailed, GearshiftError
+from gearshift.exit_codes import exit_code
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +64,7 @@ def _report(records: Sequence[Record], session: Session) -> int:
     errors = [error for record in records if isinstance(error := record["error"], GearshiftError)]
     for error in errors:
         print_error(error, session)
-    return errors[0].exit_code if errors else 0
+    return exit_code(errors[0]) if errors else 0
 
 
 def _watch_live(bus: Bus, names: Sequence[str], every_s: float) -> None:

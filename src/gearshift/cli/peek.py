@@ -9,13 +9,7 @@ import rich_click as click
 
 from gearshift.bus import Bus
 from gearshift.capabilities import Prefetch
-from gearshift.cli.context import (
-    CommandFailed,
-    common_options,
-    complete_channel,
-    note,
-    session_of,
-)
+from gearshift.cli.context import common_options, complete_channel, note, session_of
 from gearshift.cli.output import json_line
 from gearshift.cli.record import record_of
 from gearshift.delivery import Delivery
@@ -56,15 +50,14 @@ def command(ctx: click.Context, channel: str, group: str | None, most: int, yes:
 
 
 def _require_harmless(bus: Bus, channel: str) -> None:
-    """Raise CommandFailed where a look could make others give messages up."""
+    """Raise NotSupported where a look could make others give messages up."""
     if bus.capabilities(channel).prefetch is Prefetch.STRICT:
         return
     if bus.semantics(channel) is Semantics.QUEUE:
-        raise CommandFailed(
+        raise NotSupported(
             f"a look at {channel!r} takes whole batches in hand here, and may cost each message "
             "one of its attempts",
             hint="--yes looks all the same",
-            exit_code=NotSupported.exit_code,
         )
 
 

@@ -22,6 +22,7 @@ from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
 from gearshift.cli.lines import LineReader
 from gearshift.cli.output import json_line, terminal
 from gearshift.errors import GearshiftError
+from gearshift.exit_codes import exit_code
 from gearshift.message import Message, Receipt, SendResult
 from gearshift.operations.crossing import Crossing
 from gearshift.producer import Producer
@@ -170,9 +171,9 @@ class _Sending:
     def _refusal(self, error: Exception) -> CommandFailed:
         ours = isinstance(error, GearshiftError)
         return CommandFailed(
-            f"{self._reader.place}: {error.message if ours else error}",  # type: ignore[attr-defined]
+            f"{self._reader.place}: {getattr(error, 'message', error)}",
             hint=f"{self._sent:,} sent before it, nothing after it; mend the line and go on there",
-            exit_code=error.exit_code if ours else 2,  # type: ignore[attr-defined]
+            exit_code=exit_code(error) if ours else 2,
         )
 
 

@@ -33,7 +33,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one channel is to be used, on whichever backend. Raises ConfigError.
 
-    ``semantics`` None takes the backend's natural one; ``partitions`` and ``retention_s`` are for
+    ``semantics`` None takes the backend's default; ``partitions`` and ``retention_s`` are for
     streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
     group. ``dead_letter`` None or true is a channel called after this one (see
     ``dead_letter_name``), false is none, a text is that channel. ``prefetch`` and

@@ -19,7 +19,7 @@ from gearshift.config.document import MISSING, Document, Keys, copied, locate, r
 from gearshift.config.expansion import Unset, expand
 from gearshift.config.masking import Redactor
 from gearshift.config.model import Config, Profile
-from gearshift.errors import ConfigError
+from gearshift.errors import ConfigError, UsageError
 from gearshift.message import validate_name
 
 __all__ = ["DEFAULT_PROFILE", "load", "rehearsal_file", "with_channels"]
@@ -48,7 +48,8 @@ def load(
     file's ``profile``, else its only one. ``settings``, a mapping of the same form, takes the place
     of a file. ``environ`` stands for ``os.environ`` in tests.
 
-    Raises ConfigError for whatever is wrong, except in the tables of profiles that are not
+    Raises UsageError for arguments that exclude one another or have the wrong type, and
+    ConfigError for whatever is wrong, except in the tables of profiles that are not
     selected and in what only a backend can check: that comes with ``Config.settings_for``.
     """
     environ = os.environ if environ is None else environ
@@ -110,6 +111,13 @@ def _document(
 ) -> Document:
     here = (directory or _current()).absolute()
     if settings is not None:
+        if path is not None:
+            raise UsageError("a file and settings exclude one another")
+        if not isinstance(settings, Mapping):
+            raise UsageError(
+                f"settings is a mapping, not {type(settings).__name__}",
+                hint='settings={"profiles": {"dev": {"backend": "sqlite"}}}',
+            )
         return Document(label="settings", folder=here, tree=copied(settings))
     named = path or environ.get(overrides.CONFIG)  # set to nothing counts as not set
     if named:

@@ -60,6 +60,17 @@ class Config:
     _table: Mapping[str, Any]  # the selected profile, ${VAR} replaced: never shown
     _secrets: Redactor
 
+    @staticmethod
+    def from_mapping(settings: Mapping[str, Any], *, profile: str | None = None) -> Config:
+        """The configuration in ``settings``, which has the form of ``gearshift.toml``.
+
+        The environment is merged as with a file. Does not block. Raises ConfigError, and UsageError
+        for what is not a mapping.
+        """
+        from gearshift.config.loading import load  # which makes Configs
+
+        return load(settings=settings, profile=profile)
+
     def __repr__(self) -> str:
         where = f"file={str(self.file)!r}" if self.file else "file=None"
         text = f"Config(profile={self.profile!r}, backend={self.backend!r}, {where})"

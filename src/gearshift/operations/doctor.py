@@ -55,7 +55,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding. ``hint`` is the fix, ``exit_code`` what a failure ends the command with.
+    """One finding. ``hint`` is the fix, ``error`` what has failed.
 
     ``subject`` is the server or channel that it is about. No text holds a secret.
     """
@@ -65,7 +65,7 @@ class Check:
     detail: str
     subject: str | None = None
     hint: str | None = None
-    exit_code: int = 0
+    error: Exception | None = None
 
 
 def examine(
@@ -163,7 +163,7 @@ class _Examination:
             detail=masked(f"{subject}: {text}" if subject else text),
             subject=subject,
             hint=masked(hint),
-            exit_code=ours.exit_code if ours else 1,
+            error=error,
         )
 
     # ── steps ──

@@ -160,9 +160,7 @@ class Fact:
 class Refusal:
     """Why a channel would not open. ``requires`` is the requirement that is not met, if any."""
 
-    text: str
-    hint: str | None
-    exit_code: int
+    error: GearshiftError
     requires: str | None = None
 
 
@@ -307,22 +305,21 @@ class _Reader:
             if self.backend is not None:
                 self.backend.check(spec)
         except GearshiftError as error:
-            yield _refusal(error)
+            yield Refusal(error=error)
         if declared is not None:
             for requirement, whose in self._requirements(spec.name):
                 if not declared.satisfies(requirement):
-                    yield Refusal(
-                        text=f"{whose} requires {requirement}, which a {spec.semantics} on "
+                    missing = NotSupported(
+                        f"{whose} requires {requirement}, which a {spec.semantics} on "
                         f"{self.plugin.name} does not have",
                         hint="choose another profile or semantics, or drop the requirement",
-                        exit_code=NotSupported.exit_code,
-                        requires=str(requirement),
                     )
+                    yield Refusal(error=missing, requires=str(requirement))
         for handler in self._handlers(spec.name):
             try:
                 topology.group(spec, handler.group, create=None)
             except GearshiftError as error:
-                yield _refusal(error)
+                yield Refusal(error=error)
 
     def _requirements(self, channel: str) -> Iterator[tuple[Requirement, str]]:
         for requirement in self.config.channel(channel).requires:
@@ -337,7 +334,7 @@ class _Reader:
     def _because(self, channel: str, field: str) -> str:
         """A setting, its value, and where it comes from."""
         if field == "semantics" and self.config.channel(channel).semantics is None:
-            return f"semantics is not set: {self.plugin.name}'s natural one"
+            return f"semantics is not set: {self.plugin.name}'s default"
         rows = {row.key: row for row in self.config.rows()}
         row = rows.get(f"channels.{channel}.{field}")
         if row is None:  # of a handler's channel that is not configured
@@ -347,10 +344,6 @@ class _Reader:
 
 def _sentence(capability: str, level: Value) -> str:
     return SENTENCES[capability].get(level) or _LARGEST.format(level)
-
-
-def _refusal(error: GearshiftError) -> Refusal:
-    return Refusal(text=error.message, hint=error.hint, exit_code=error.exit_code)
 
 
 def _relation(before: Fact, after: Fact) -> Relation:

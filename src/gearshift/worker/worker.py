@@ -33,12 +33,10 @@ from gearshift.delivery import Delivery
 from gearshift.errors import (
     AlreadySettled,
     Closed,
-    ConfigError,
-    ConnectionFailed,
     GearshiftError,
-    NotSupported,
     StaleDelivery,
 )
+from gearshift.exit_codes import MISSING_CAPABILITY, UNREACHABLE, WRONG_SETTINGS, exit_code
 from gearshift.message import Semantics
 from gearshift.telemetry.server import TelemetryServer, parse_address
 from gearshift.worker import dispatch
@@ -57,7 +55,7 @@ _START_TIMEOUT_S = 1.0  # for each try, so that a signal is not kept waiting
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 #: Exit codes of errors that no other process would be spared.
-_LASTING = frozenset((ConfigError.exit_code, NotSupported.exit_code))
+_LASTING = frozenset((WRONG_SETTINGS, MISSING_CAPABILITY))
 
 #: Delivery.outcome → field of the report.
 _COUNTERS = {"ack": "acked", "retry": "retried", "reject": "rejected", "stale": "stale"}
@@ -374,7 +372,7 @@ class _Supervisor:
     def _is_hopeless(self) -> bool:
         """A child found what another one would find too: a wrong setting, a missing capability,
         refused credentials from the start."""
-        lasting = _LASTING if self.was_ready else _LASTING | {ConnectionFailed.exit_code}
+        lasting = _LASTING if self.was_ready else _LASTING | {UNREACHABLE}
         return any(child.process.exitcode in lasting for child in self.children)
 
     def _start(self, place: int) -> _Child:
@@ -434,5 +432,5 @@ def _child(job: _Job, place: int, link: Connection) -> None:
         except GearshiftError as error:
             logs.to_stderr()  # it may have failed before
             log.error("%s", error)
-            code = error.exit_code
+            code = exit_code(error)
     raise SystemExit(code)
