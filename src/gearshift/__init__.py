@@ -23,9 +23,9 @@ from gearshift.config import Config
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import GroupStatus, Start, StartAt
-from gearshift.errors import GearshiftError
+from gearshift.errors import GearshiftError, SendFailed
 from gearshift.message import Headers, Message, Position, Receipt, Semantics
-from gearshift.producer import Producer, SendFailed
+from gearshift.producer import Producer
 from gearshift.rehearsal import rehearsing
 from gearshift.worker.app import App, Reject, Retry
 

@@ -202,9 +202,15 @@ class Consumer(Generic[T]):
             )
         self._subscription.loop.seek(start, timeout_s)
 
-    def flush(self, timeout_s: float = 30.0) -> bool:
-        """Wait until the driver was told of everything settled so far; False after the timeout."""
-        return self._inbox.wait_settled(timeout_s)
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until the driver was told of everything settled so far.
+
+        Raises DeadlineExceeded after ``timeout_s`` seconds.
+        """
+        if not self._inbox.wait_settled(timeout_s):
+            raise DeadlineExceeded(
+                f"the broker was not told of every settlement after {timeout_s} s", **self._where()
+            )
 
     def stop_receiving(self) -> None:
         """Hand out nothing more: ``receive`` raises Closed, ``iterate`` ends, in every thread.

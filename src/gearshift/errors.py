@@ -29,7 +29,8 @@
     │   ├── PublishRefused           the broker said no; nothing is stored
     │   ├── Unroutable               nothing would have received it; nothing is stored
     │   ├── BackpressureError        no room before the deadline; nothing is stored (retryable)
-    │   └── OutcomeUnknown           it may or may not be stored
+    │   ├── OutcomeUnknown           it may or may not be stored
+    │   └── SendFailed               some messages of a send_many have no receipt
     ├── SettleError
     │   ├── AlreadySettled
     │   └── StaleDelivery            lease, assignment or connection is gone; it will come again
@@ -40,8 +41,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gearshift.secret import without_credentials
+
+if TYPE_CHECKING:
+    from gearshift.message import Receipt
 
 __all__ = [
     "AlreadySettled",
@@ -69,6 +74,7 @@ __all__ = [
     "PluginIncompatible",
     "PublishError",
     "PublishRefused",
+    "SendFailed",
     "SettleError",
     "StaleDelivery",
     "TopologyConflict",
@@ -243,6 +249,22 @@ class OutcomeUnknown(PublishError):
     def __init__(self, message: str, *, message_id: str | None = None, **where: object) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]
         self.message_id = message_id
+
+
+class SendFailed(PublishError):
+    """Some messages of a ``send_many`` have no receipt.
+
+    ``results`` has an entry for each message, in order: its Receipt, or the error that it met.
+    """
+
+    def __init__(self, results: list[Receipt | GearshiftError]) -> None:
+        self.results = results
+        failed = [result for result in results if isinstance(result, GearshiftError)]
+        super().__init__(
+            f"{len(failed)} of {len(results)} messages were not confirmed; the first: {failed[0]}",
+            hint="see .results for each, or pass raise_on_error=False",
+            retryable=all(error.retryable for error in failed),
+        )
 
 
 class SettleError(GearshiftError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from gearshift.errors import GearshiftError, InvalidMessage
 
@@ -17,8 +17,10 @@ __all__ = [
     "DEFAULT_GROUP",
     "NO_HEADERS",
     "RESERVED_PREFIX",
+    "Fields",
     "HeaderValue",
     "Headers",
+    "HeadersLike",
     "Key",
     "Message",
     "Native",
@@ -44,6 +46,8 @@ HeaderValue: TypeAlias = str | bytes | int | bool
 
 #: A key is bytes at heart: a str stands for its UTF-8, and bytes for what is not UTF-8.
 Key: TypeAlias = str | bytes
+
+HeadersLike: TypeAlias = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
 
 #: The group of a consumer that names none.
 DEFAULT_GROUP = "default"
@@ -73,9 +77,7 @@ class Headers(Mapping[str, HeaderValue]):
 
     __slots__ = ("pairs",)
 
-    def __init__(
-        self, source: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] = ()
-    ) -> None:
+    def __init__(self, source: HeadersLike = ()) -> None:
         self.pairs: tuple[tuple[str, HeaderValue], ...]
         if type(source) is tuple:  # by type: asking an ABC costs more than all the rest
             self.pairs = source
@@ -172,6 +174,20 @@ class Message(_Remembered):
         """Bytes of body, key and headers: what buffers and limits count."""
         size: int | None = getattr(self, "_size", None)
         return _size_of(self) if size is None else size
+
+
+class Fields(TypedDict, total=False):
+    """Fields of a message beside its value, as ``Producer.message`` takes and explains them."""
+
+    key: Key | None
+    headers: HeadersLike | None
+    id: str | None
+    content_type: str | None
+    timestamp_ms: int | None
+    correlation_id: str | None
+    reply_to: str | None
+    type: str | None
+    content_encoding: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +333,7 @@ def key_bytes(key: Key) -> bytes:
 
 
 def validate_headers(
-    headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None,
+    headers: HeadersLike | None,
 ) -> Headers:
     """Return ``headers`` as Headers if every broker can carry them, else raise InvalidMessage."""
     checked = as_headers(headers)
@@ -336,7 +352,7 @@ def validate_headers(
 
 
 def as_headers(
-    headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None,
+    headers: HeadersLike | None,
 ) -> Headers:
     """``headers`` as Headers, not yet checked one by one. Raises InvalidMessage."""
     if isinstance(headers, Headers):

@@ -5,26 +5,28 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, Unpack
 
 from gearshift._core.publishing.buffer import Batch, PublishBuffer
 from gearshift.codecs import Codec
 from gearshift.errors import (
     BlockingInEventLoop,
     Closed,
+    DeadlineExceeded,
     GearshiftError,
     InvalidMessage,
     MessageTooLarge,
     NotSupported,
-    PublishError,
+    SendFailed,
 )
 from gearshift.message import (
-    HeaderValue,
+    Fields,
+    HeadersLike,
     Key,
     Message,
     Receipt,
@@ -35,7 +37,7 @@ from gearshift.message import (
     validated_size,
 )
 
-__all__ = ["Producer", "ProducerPolicy", "SendFailed", "refuse_in_event_loop"]
+__all__ = ["Producer", "ProducerPolicy", "refuse_in_event_loop"]
 
 #: Messages that are handed to a driver together.
 CHUNK = 500
@@ -44,22 +46,6 @@ DEFAULT_TIMEOUT_S = 30.0
 
 #: A message that may be sent, or why it may not.
 Prepared: TypeAlias = Message | GearshiftError
-
-
-class SendFailed(PublishError):
-    """Some messages of a ``send_many`` have no receipt.
-
-    ``results`` has an entry for each message, in order: its Receipt, or the error that it met.
-    """
-
-    def __init__(self, results: list[SendResult]) -> None:
-        self.results = results
-        failed = [result for result in results if isinstance(result, GearshiftError)]
-        super().__init__(
-            f"{len(failed)} of {len(results)} messages were not confirmed; the first: {failed[0]}",
-            hint="see .results for each, or pass raise_on_error=False",
-            retryable=all(error.retryable for error in failed),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +116,7 @@ class Producer:
         value: object,
         *,
         key: Key | None = None,
-        headers: Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]] | None = None,
+        headers: HeadersLike | None = None,
         id: str | None = None,
         content_type: str | None = None,
         timestamp_ms: int | None = None,
@@ -167,7 +153,7 @@ class Producer:
         )
 
     def send(
-        self, value: object, *, timeout_s: float = DEFAULT_TIMEOUT_S, **fields: Any
+        self, value: object, *, timeout_s: float = DEFAULT_TIMEOUT_S, **fields: Unpack[Fields]
     ) -> Receipt:
         """Send one message and wait until the broker has stored it.
 
@@ -188,15 +174,15 @@ class Producer:
         self,
         values: Iterable[object],
         *,
-        key: Callable[[Any], Key | None] | None = None,
+        key_by: Callable[[Any], Key | None] | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         raise_on_error: bool = True,
     ) -> list[SendResult]:
         """Send many messages, pipelined, in order; one result each, in the same order.
 
         ``values`` may be a generator of any length: it is read as room becomes free. Each is a
-        value, or a Message made by ``message`` when it needs headers; ``key`` computes a value's
-        key. Blocks; no single message waits longer than ``timeout_s`` seconds.
+        value, or a Message made by ``message`` when it needs headers; ``key_by`` computes a
+        value's key. Blocks; no single message waits longer than ``timeout_s`` seconds.
 
         Results are Receipts. If any message has none, SendFailed carries all results; with
         ``raise_on_error=False`` they are returned, errors in the places of receipts. A value that
@@ -209,7 +195,7 @@ class Producer:
         stopped: GearshiftError | None = None
         for part in _parts(iter(values), CHUNK):
             chunk = self._start(
-                [self._try_prepare(value, key) for value in part], timeout_s, stopped
+                [self._try_prepare(value, key_by) for value in part], timeout_s, stopped
             )
             stopped = chunk.refused  # what comes after must not overtake it
             chunks.append(chunk)
@@ -222,7 +208,7 @@ class Producer:
         return results
 
     def submit(
-        self, value: object, *, timeout_s: float = DEFAULT_TIMEOUT_S, **fields: Any
+        self, value: object, *, timeout_s: float = DEFAULT_TIMEOUT_S, **fields: Unpack[Fields]
     ) -> Future[Receipt]:
         """Send without waiting; the future gets the Receipt, or the error ``send`` would raise.
 
@@ -251,9 +237,17 @@ class Producer:
         prepared = self._try_prepare(message, None)
         return prepared if isinstance(prepared, GearshiftError) else None
 
-    def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
-        """Wait until everything submitted has its result; False if ``timeout_s`` passed first."""
-        return self._buffer.flush(timeout_s)
+    def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Wait until everything submitted has its result and callbacks of futures have run.
+
+        Raises DeadlineExceeded after ``timeout_s`` seconds.
+        """
+        if not self._buffer.flush(timeout_s):
+            raise DeadlineExceeded(
+                f"{self._buffer.in_flight} messages have no result after {timeout_s} s",
+                backend=self.backend,
+                channel=self.channel,
+            )
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Flush for up to ``timeout_s`` seconds and close. Idempotent.
@@ -303,15 +297,15 @@ class Producer:
             return _Chunk(prepared, None, error)
         return _Chunk(prepared, batch, None)
 
-    def _try_prepare(self, value: object, key: Callable[[Any], Key | None] | None) -> Prepared:
+    def _try_prepare(self, value: object, key_by: Callable[[Any], Key | None] | None) -> Prepared:
         try:
-            if key is None or isinstance(value, Message):
+            if key_by is None or isinstance(value, Message):
                 return self._prepare(value)
-            return self._prepare(value, key=key(value))
+            return self._prepare(value, key=key_by(value))
         except GearshiftError as error:
             return error
 
-    def _prepare(self, value: object, **fields: Any) -> Message:
+    def _prepare(self, value: object, **fields: Unpack[Fields]) -> Message:
         if not isinstance(value, Message):
             return self.message(value, **fields)
         if fields:

@@ -107,7 +107,7 @@ def test_attempts_are_bounded_and_end_in_the_dead_letters(bus: gearshift.Bus, ch
 def test_on_a_stream_a_retried_message_holds_its_key_and_no_other(bus: gearshift.Bus) -> None:
     """While one message waits for its retry its key waits too, other keys go on."""
     bus.producer("events").send_many(
-        [("a", 1), ("a", 2), ("b", 3), ("b", 4)], key=lambda value: value[0]
+        [("a", 1), ("a", 2), ("b", 3), ("b", 4)], key_by=lambda value: value[0]
     )
     seen = []
     with bus.consumer("events", group="g") as consumer:
@@ -125,7 +125,7 @@ def test_on_a_stream_a_retried_message_holds_its_key_and_no_other(bus: gearshift
 
 def test_a_position_never_passes_an_unsettled_message(bus: gearshift.Bus) -> None:
     """What lies behind an unsettled message comes again, what is before it does not."""
-    bus.producer("events").send_many(range(10), key=lambda _: "k")
+    bus.producer("events").send_many(range(10), key_by=lambda _: "k")
     consumer = bus.consumer("events", group="g")
     deliveries = []
     while len(deliveries) < 10:
@@ -140,7 +140,7 @@ def test_a_position_never_passes_an_unsettled_message(bus: gearshift.Bus) -> Non
 
 def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
     """Seek to the start, to an offset and to a time; each group has its own position."""
-    receipts = bus.producer("events").send_many(range(20), key=lambda _: "k")
+    receipts = bus.producer("events").send_many(range(20), key_by=lambda _: "k")
     place = receipts[15].position
     with bus.consumer("events", group="g") as consumer:
         assert drain(consumer, 20) == list(range(20))
@@ -230,7 +230,7 @@ def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:
 
 def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus) -> None:
     """Eight threads on one consumer: no two deliveries of a key at once, first ones in order."""
-    bus.producer("orders").send_many(range(400), key=lambda n: f"k{n % 5}")
+    bus.producer("orders").send_many(range(400), key_by=lambda n: f"k{n % 5}")
     consumer = bus.consumer("orders", group="audit", serial_keys=True)
     lock, active, order = threading.Lock(), Counter(), {}
     overlaps = []

@@ -117,7 +117,7 @@ def test_a_slow_key_holds_back_itself_alone(bus: gearshift.Bus, channel: str) ->
 
     worker = Worker(app, bus)
     worker.start()
-    bus.producer(channel).send_many(range(40), key=lambda n: "quick" if n % 2 else "slow")
+    bus.producer(channel).send_many(range(40), key_by=lambda n: "quick" if n % 2 else "slow")
     assert until(lambda: worker.report.acked == 40)
     report = worker.stop()
     assert (report.retried, report.rejected, overlapping) == (0, 0, [])
@@ -134,7 +134,7 @@ def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
     """
     (folder / "service.py").write_text(WORKER.replace("CHANNEL", channel))
     with gearshift.open() as bus:
-        bus.producer(channel).send_many(range(40), key=str)
+        bus.producer(channel).send_many(range(40), key_by=str)
     program = Path(sys.executable).with_name("gearshift")
     with subprocess.Popen(
         [program, "run", "service:app", "--processes", "2"], stderr=subprocess.PIPE, text=True

@@ -86,7 +86,7 @@ def die_in_transaction(config: str, channel: str, what: str) -> None:
         unchanged[0] = writers[-1]._db.total_changes if writers[-1]._db else 0
         armed.set()
         if what == "publish":
-            producer.send_many(range(100), key=lambda n: f"k{n}")
+            producer.send_many(range(100), key_by=lambda n: f"k{n}")
         else:
             bus.consumer(channel, group="workers").receive()
 

@@ -156,7 +156,7 @@ def test_a_retry_that_cannot_be_stored_is_kept_and_counted(
         assert stats.unstored == 1
         assert "max.message.bytes" in str(stats.obstacle)
         delivery.ack()
-        assert consumer.flush()
+        consumer.flush()
         assert bus.stats().receiving[0].unstored == 0
 
 
@@ -168,7 +168,7 @@ def test_max_processing_s_sets_the_lock(settings: Settings, hasty_kafka: Kafka, 
             (delivery,) = take(consumer, 1)
             time.sleep(LOCK_S + 1.0)
             delivery.ack()
-            assert consumer.flush()
+            consumer.flush()
             bus.producer(name).send("next")
             assert ack_all(take(consumer, 1)) == ["next"]
 

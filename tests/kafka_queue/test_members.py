@@ -54,7 +54,7 @@ def test_members_of_a_group_on_four_partitions(
     file = settings("prefetch = 1\nmax_processing_s = 60\nnative.kafka.partitions = 4")
     file.write_text(file.read_text().replace('"queue"', f'"{semantics}"'))
     with gearshift.open(file) as bus:
-        bus.producer(name).send_many(range(40 * MEMBERS), key=str)
+        bus.producer(name).send_many(range(40 * MEMBERS), key_by=str)
         consumers = [bus.consumer(name, group="g") for _ in range(MEMBERS)]
         if semantics == "stream":  # a partition that moves would keep two busy
             shares = [1] * expected + [0] * (MEMBERS - expected)

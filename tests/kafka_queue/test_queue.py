@@ -56,7 +56,7 @@ def test_declared_groups_get_everything_though_their_consumers_come_later(
 ) -> None:
     """Two groups, no consumer yet: both get all that is sent, whoever comes when."""
     with gearshift.open(settings("native.kafka.partitions = 4", group='billing", "audit')) as bus:
-        bus.producer(name).send_many(range(100), key=lambda n: f"k{n % 9}")
+        bus.producer(name).send_many(range(100), key_by=lambda n: f"k{n % 9}")
         for group in ("billing", "audit"):
             with bus.consumer(name, group=group) as consumer:
                 assert drain(consumer, 100) == list(range(100))

@@ -181,7 +181,7 @@ def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(
     for delivery in old:
         with pytest.raises(StaleDelivery):
             delivery.ack()
-    assert consumer.flush()
+    consumer.flush()
     assert consumer._inbox.stats.stale == 2
     bus.close()
     assert until(lambda: ready_in(raw, f"{name}.default") == 2)

@@ -64,7 +64,7 @@ def send_through_a_loss(
         first = producer.submit(number, key=key, timeout_s=PATIENCE_S)
         assert until(leader.waiting)
     later = range(number + 1, number + 1 + _AHEAD)
-    rest = producer.send_many(later, key=lambda _: key, raise_on_error=False)
+    rest = producer.send_many(later, key_by=lambda _: key, raise_on_error=False)
     return [first.result(PATIENCE_S), *(one for one in rest if isinstance(one, gearshift.Receipt))]
 
 
@@ -90,7 +90,7 @@ def test_receipts_hold_when_a_stream_gets_another_leader(
 ) -> None:
     """Also of a producer that has sent to other partitions, which RabbitMQ before 4.0 confuses."""
     producer = open_bus(stream(name)).producer(name)
-    producer.send_many(range(_AHEAD), key=lambda _: _KEYS[1])
+    producer.send_many(range(_AHEAD), key_by=lambda _: _KEYS[1])
     receipts = send_through_a_loss(producer, Leader(rabbitmq, f"{name}:0"), _KEYS[0], 0)
     assert len(receipts) == 1 + _AHEAD
     assert stored(raw, f"{name}:0", 999) == list(range(1 + _AHEAD))
@@ -102,7 +102,7 @@ def test_receipts_hold_after_messages_that_no_stream_took(
     """They took numbers of the AMQP channel and none of the stream."""
     producer = open_bus(stream(name)).producer(name)
     raw.queue_unbind(f"{name}:0", name, "0")
-    producer.send_many(range(_AHEAD), key=lambda _: _KEYS[0])
+    producer.send_many(range(_AHEAD), key_by=lambda _: _KEYS[0])
     receipts = send_through_a_loss(producer, Leader(rabbitmq, f"{name}:0"), _KEYS[0], _AHEAD)
     assert len(receipts) == 1 + _AHEAD
     assert stored(raw, f"{name}:0", 999) == list(range(1 + 2 * _AHEAD))

@@ -68,7 +68,7 @@ def test_a_full_server_keeps_consumers_at_work(open_bus: OpenBus, name: str) -> 
         (bad,) = take(consumer, 1)
         assert (bad.value, bad.attempt) == ("bad", 3)
         bad.ack()
-        assert consumer.flush()
+        consumer.flush()
         assert bus.stats().receiving[0].reconnects == 0
 
 

@@ -89,7 +89,7 @@ def test_receipts_hold_when_the_leader_of_a_channel_is_killed(
     assert {cluster.leader(queue) for queue in queues} == {leader}
     with open_bus(cluster, sender, tmp_path, name, semantics) as bus:
         producer = bus.producer(name)
-        producer.send_many(range(_MANY), key=lambda _: _KEYS[1])
+        producer.send_many(range(_MANY), key_by=lambda _: _KEYS[1])
         leader.pause()
         waiting = [
             producer.submit(number, key=_KEYS[number < 2 * _MANY], timeout_s=PATIENCE_S)
@@ -100,7 +100,7 @@ def test_receipts_hold_when_the_leader_of_a_channel_is_killed(
         leader.kill()
         assert until(lambda: all(cluster.leader(queue) in followers for queue in queues))
         later = range(3 * _MANY, 4 * _MANY)
-        results = producer.send_many(later, key=lambda _: _KEYS[0], raise_on_error=False)
+        results = producer.send_many(later, key_by=lambda _: _KEYS[0], raise_on_error=False)
         refused = {_MANY + at for at, one in enumerate(waiting) if one.exception(PATIENCE_S)}
         refused |= {
             number for number, one in zip(later, results, strict=True) if not is_receipt(one)

@@ -43,7 +43,8 @@ def sending(bus: Bus) -> None:
         assert_type(orders.submit(Order(1)), Future[Receipt])
         assert_type(orders.send_many([1, 2]), list[Receipt | GearshiftError])
         assert_type(orders.message(b"x", headers=[("a", "b"), ("a", b"c")]), Message)
-        assert_type(orders.flush(1.0), bool)
+        assert_type(orders.send_many([1, 2], key_by=str), list[Receipt | GearshiftError])
+        orders.flush(1.0)
     receipt = orders.send(1)
     assert_type(receipt.position, Position | None)
     assert_type(receipt.id, str)
@@ -124,4 +125,7 @@ def mistakes(bus: Bus) -> None:
     bus.producer(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bus.consumer("orders", prefetch="10")  # type: ignore[call-overload]  # pyright: ignore
     bus.producer("orders").message(1, headers={"a": 1.5})  # type: ignore[arg-type]  # pyright: ignore
+    bus.producer("orders").send(1, hedaers={})  # type: ignore[call-arg]  # pyright: ignore
+    bus.producer("orders").submit(1, key=5)  # type: ignore[arg-type]  # pyright: ignore
+    bus.producer("orders").send_many([1], key=str)  # type: ignore[call-arg]  # pyright: ignore
     Message(body=b"").body = b"x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]

@@ -190,7 +190,7 @@ def send(bus: gearshift.Bus, channel: str, path: Path, args: Run) -> tuple[Total
         told(args.total)
 
     with args.bars.step("sent", args.total) as told, bus.producer(channel, create=True) as out:
-        receipts = out.send_many(values(), key=lambda flight: flight["tailnum"])
+        receipts = out.send_many(values(), key_by=lambda flight: flight["tailnum"])
     return totals, {receipt.id for receipt in receipts if isinstance(receipt, gearshift.Receipt)}
 
 

@@ -73,7 +73,7 @@ def send(orders: int) -> float:
             {"order_id": n, "customer": f"c{n % 97}", "cents": 0 if n == POISON else 100 + n % 900}
             for n in range(orders)
         )
-        producer.send_many(values, key=lambda order: order["customer"])
+        producer.send_many(values, key_by=lambda order: order["customer"])
     return time.monotonic() - started
 
 

@@ -141,7 +141,6 @@ class Stage:
                 value, key = msgspec.to_builtins(order), order.customer
                 message = producer.message(value, key=key if self.keyed else None)
                 self._submit(producer, order.order_id, key, message)
-            producer.flush()
 
     def send_copies(self, messages: Sequence[tuple[str | None, Message]]) -> None:
         """Send messages as they are, each with the key to write down; also returns with receipts.
@@ -151,7 +150,6 @@ class Stage:
         with self.bus.producer(self.channel) as producer:
             for seq, (key, message) in enumerate(messages):
                 self._submit(producer, seq, key, message)
-            producer.flush()
 
     def _submit(self, producer: Producer, seq: int, key: str | None, message: Message) -> None:
         self.recorder.event("send", "producer", seq=seq, key=key)

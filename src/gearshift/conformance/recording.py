@@ -12,9 +12,15 @@ from gearshift.conformance.history import Event, History, Kind, Phase, fingerpri
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
-from gearshift.errors import GearshiftError, OutcomeUnknown, StaleDelivery
+from gearshift.errors import (
+    DeadlineExceeded,
+    GearshiftError,
+    OutcomeUnknown,
+    SendFailed,
+    StaleDelivery,
+)
 from gearshift.message import Key, Message, Receipt, SendResult
-from gearshift.producer import Producer, SendFailed
+from gearshift.producer import Producer
 
 __all__ = ["RecordingConsumer", "RecordingProducer", "payload"]
 
@@ -179,13 +185,16 @@ class RecordingConsumer:
         self.consumer.seek(start)
 
     def flush(self) -> bool:
-        """As Consumer.flush; what was settled is then known to the broker."""
+        """As Consumer.flush, but returns False instead of raising when not in time."""
         with self._lock:
             told, self._untold = self._untold, []
-        done = self.consumer.flush()
-        for event in told if done else ():
+        try:
+            self.consumer.flush()
+        except DeadlineExceeded:
+            return False
+        for event in told:
             self._record(Kind.SETTLE, phase=Phase.OK, id=event.id, verdict=event.verdict)
-        return done
+        return True
 
     def close(self) -> list[str | None]:
         """As Consumer.close."""
