@@ -17,13 +17,13 @@ from gearshift.errors import ConfigError
 
 __all__ = [
     "Capabilities",
+    "Durability",
     "Known",
     "Lease",
     "Members",
     "Order",
     "Prefetch",
     "Requirement",
-    "Survives",
     "levels",
 ]
 
@@ -59,7 +59,7 @@ class Prefetch(_Level):
     STRICT = "strict"
 
 
-class Survives(_Level):
+class Durability(_Level):
     """What a stored message and a group's progress outlive."""
 
     NOTHING = "nothing"  # they live in this process
@@ -155,7 +155,7 @@ class Capabilities:
     redelivered: Known
     attempt: Known
     prefetch: Prefetch
-    survives: Survives
+    durability: Durability
     lease: Lease
     members: Members
 
@@ -191,7 +191,7 @@ _LEVELS: dict[str, type[_Level]] = {
     "redelivered": Known,
     "attempt": Known,
     "prefetch": Prefetch,
-    "survives": Survives,
+    "durability": Durability,
     "lease": Lease,
     "members": Members,
 }

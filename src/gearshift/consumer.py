@@ -20,7 +20,7 @@ from gearshift._core.consuming.suspects import is_given_up
 from gearshift._core.logs import LimitedLog
 from gearshift.codecs import Codec, decode
 from gearshift.delivery import Delivery
-from gearshift.driver import Start, Verdict
+from gearshift.driver import Settlement, Start
 from gearshift.errors import (
     Closed,
     DeadlineExceeded,
@@ -260,7 +260,7 @@ class Consumer(Generic[T]):
 
     def _ack(self, entry: Entry) -> str:
         """See Delivery.ack; this and its like return the outcome."""
-        self._inbox.settle(entry, Verdict.ACK)
+        self._inbox.settle(entry, Settlement.ACK)
         return "ack"
 
     def _retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
@@ -288,7 +288,7 @@ class Consumer(Generic[T]):
                 reason,
             )
             entry.refused = True
-            self._inbox.settle(entry, Verdict.DISCARD)
+            self._inbox.settle(entry, Settlement.DISCARD)
             return "reject"
         self._policy.dead_letters.send(
             entry.message,
@@ -302,12 +302,12 @@ class Consumer(Generic[T]):
         if self._policy.holds_retries(wait_s):
             self._inbox.hold(entry, wait_s)
         else:
-            self._inbox.settle(entry, Verdict.RETRY, wait_s)
+            self._inbox.settle(entry, Settlement.RETRY, wait_s)
 
     def _buried(self, entry: Entry, reason: str, error: GearshiftError | None) -> None:
         try:
             if error is None:
-                self._inbox.settle(entry, Verdict.DISCARD)
+                self._inbox.settle(entry, Settlement.DISCARD)
                 self._log.warning(
                     "%s/%s: message %r moved to the dead letters: %s",
                     self.channel, self.group, entry.message.id, reason,
@@ -346,7 +346,7 @@ class Consumer(Generic[T]):
         if group == self.group:
             entry.message = revived(entry.message)  # as it was before it died
             return False
-        self._inbox.settle(entry, Verdict.ACK)
+        self._inbox.settle(entry, Settlement.ACK)
         return True
 
     def _bury_if_ended(self, entry: Entry) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from conformance.mutants import Backend, Wrapper
 
-from gearshift.driver import BackendPlugin, ConsumerSpec, Incoming, Settlement, Verdict
+from gearshift.driver import BackendPlugin, ConsumerSpec, Received, Settlement, SettleRequest
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.sqlite import gearshift_backend as original
 from gearshift.embedded.sqlite.faults import LeaseOver
@@ -23,18 +23,18 @@ NAME = "late-word"
 class _Consumer(Wrapper):
     producer: Any
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         try:
             return self.inner.receive(max_messages, timeout_s)
         except LeaseOver:
             return ()
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Any]:
-        retried = [one for one in settlements if one.verdict is Verdict.RETRY]
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[Any]:
+        retried = [one for one in requests if one.settlement is Settlement.RETRY]
         self.producer.submit([one.message for one in retried], lambda outcomes: None)
         self.producer.flush(5.0)
         self.inner.settle(
-            [one._replace(verdict=Verdict.ACK) if one in retried else one for one in settlements]
+            [one._replace(settlement=Settlement.ACK) if one in retried else one for one in requests]
         )
         return ()
 

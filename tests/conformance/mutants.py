@@ -22,13 +22,13 @@ from gearshift.driver import (
     BackendPlugin,
     ChannelSpec,
     ConsumerSpec,
-    Incoming,
     OnOutcomes,
     Outcome,
     Place,
+    Received,
     Settlement,
+    SettleRequest,
     Stored,
-    Verdict,
 )
 from gearshift.errors import StaleDelivery
 from gearshift.message import NO_HEADERS, Headers, Message, Receipt, Semantics
@@ -75,51 +75,53 @@ class Backend(Wrapper):
 class Receiving(Wrapper):
     """Changes each message as it comes."""
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         return [self.alter(one) for one in self.inner.receive(max_messages, timeout_s)]
 
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         return incoming
 
 
 class AcksFirst(Wrapper):
     """Settles on receipt, and forgets what it is told later."""
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         found = self.inner.receive(max_messages, timeout_s)
-        self.inner.settle([Settlement(one.token, Verdict.ACK) for one in found])
+        self.inner.settle([SettleRequest(one.token, Settlement.ACK) for one in found])
         return found
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[Any]:
+    def settle(self, requests: Sequence[SettleRequest]) -> list[Any]:
         return []
 
 
 class RetryDrops(Wrapper):
     """Takes a retry for an ack."""
 
-    def settle(self, settlements: Sequence[Settlement]) -> Any:
-        return self.inner.settle([self._dropped(one) for one in settlements])
+    def settle(self, requests: Sequence[SettleRequest]) -> Any:
+        return self.inner.settle([self._dropped(one) for one in requests])
 
-    def _dropped(self, one: Settlement) -> Settlement:
-        return one._replace(verdict=Verdict.ACK) if one.verdict is Verdict.RETRY else one
+    def _dropped(self, one: SettleRequest) -> SettleRequest:
+        return (
+            one._replace(settlement=Settlement.ACK) if one.settlement is Settlement.RETRY else one
+        )
 
 
 class RetryCapped(RetryDrops):
     """Gives up in silence after the fifth attempt."""
 
-    def _dropped(self, one: Settlement) -> Settlement:
+    def _dropped(self, one: SettleRequest) -> SettleRequest:
         return super()._dropped(one) if (one.attempt or 0) >= 5 else one
 
 
 class LosesKeyOnRedelivery(Receiving):
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         if not incoming.redelivered:
             return incoming
         return incoming._replace(message=replace(incoming.message, key=None))
 
 
 class LosesHeadersOnRedelivery(Receiving):
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         if not incoming.redelivered:
             return incoming
         return incoming._replace(message=replace(incoming.message, headers=NO_HEADERS))
@@ -128,7 +130,7 @@ class LosesHeadersOnRedelivery(Receiving):
 class SwapsNeighbours(Wrapper):
     """The first two messages of one key in a batch change places."""
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         found = list(self.inner.receive(max_messages, timeout_s))
         for n in range(len(found) - 1, 0, -1):
             for m in range(n):
@@ -145,18 +147,18 @@ class CloseCounts(Wrapper):
         super().__init__(inner)
         self.tokens: dict[Any, None] = {}
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
-        found: Sequence[Incoming] = self.inner.receive(max_messages, timeout_s)
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
+        found: Sequence[Received] = self.inner.receive(max_messages, timeout_s)
         self.tokens |= dict.fromkeys(one.token for one in found)
         return found
 
-    def settle(self, settlements: Sequence[Settlement]) -> Any:
-        for settlement in settlements:
-            self.tokens.pop(settlement.token, None)
-        return self.inner.settle(settlements)
+    def settle(self, requests: Sequence[SettleRequest]) -> Any:
+        for request in requests:
+            self.tokens.pop(request.token, None)
+        return self.inner.settle(requests)
 
     def close(self, timeout_s: float) -> None:
-        self.inner.settle([Settlement(token, Verdict.RETRY) for token in self.tokens])
+        self.inner.settle([SettleRequest(token, Settlement.RETRY) for token in self.tokens])
         self.inner.close(timeout_s)
 
 
@@ -167,26 +169,26 @@ class CloseForgets(Receiving):
         super().__init__(inner)
         self.before: dict[str | None, int] = {}
 
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         attempt = incoming.attempt or 1
         before = self.before.setdefault(incoming.message.id, attempt - 1)
         return incoming._replace(attempt=attempt - before)
 
 
 class AttemptNeverRises(Receiving):
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         return incoming._replace(attempt=1)
 
 
 class NeverFlags(Receiving):
     """Says of every message that it comes for the first time."""
 
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         return incoming._replace(redelivered=False)
 
 
 class SevenBits(Receiving):
-    def alter(self, incoming: Incoming) -> Incoming:
+    def alter(self, incoming: Received) -> Received:
         body = bytes(byte & 0x7F for byte in incoming.message.body or b"")
         return incoming._replace(message=replace(incoming.message, body=body))
 
@@ -194,7 +196,7 @@ class SevenBits(Receiving):
 class Phantom(Receiving):
     """The first message after connecting comes with one that nobody sent."""
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         found = list(super().receive(max_messages, timeout_s))
         if found and not vars(self).setdefault("done", False):
             self.done = True
@@ -210,7 +212,7 @@ class CommitsAhead(Wrapper):
         super().__init__(inner)
         self.read: dict[int, int] = {}
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         found = self.inner.receive(max_messages, timeout_s)
         for one in found:
             self.read[one.position.partition] = one.position.offset + 1
@@ -228,15 +230,15 @@ class AcksThrough(Wrapper):
         super().__init__(inner)
         self.held: list[Any] = []
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         found = self.inner.receive(max_messages, timeout_s)
         self.held += [one.token for one in found]
         return found
 
-    def settle(self, settlements: Sequence[Settlement]) -> Any:
-        for one in settlements:
+    def settle(self, requests: Sequence[SettleRequest]) -> Any:
+        for one in requests:
             last = self.held.index(one.token) + 1
-            self.inner.settle([Settlement(token, Verdict.ACK) for token in self.held[:last]])
+            self.inner.settle([SettleRequest(token, Settlement.ACK) for token in self.held[:last]])
             del self.held[:last]
         return []
 
@@ -244,11 +246,11 @@ class AcksThrough(Wrapper):
 class CloseAcks(AcksThrough):
     """Acks what is in hand when it is closed."""
 
-    def settle(self, settlements: Sequence[Settlement]) -> Any:
-        return self.inner.settle(settlements)
+    def settle(self, requests: Sequence[SettleRequest]) -> Any:
+        return self.inner.settle(requests)
 
     def close(self, timeout_s: float) -> None:
-        self.inner.settle([Settlement(token, Verdict.ACK) for token in self.held])
+        self.inner.settle([SettleRequest(token, Settlement.ACK) for token in self.held])
         self.inner.close(timeout_s)
 
 
@@ -259,20 +261,20 @@ class TakesAway(Wrapper):
         super().__init__(inner)
         self.since: dict[Any, float] = {}
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         now = time.monotonic()
         late = [token for token, at in self.since.items() if now - at > 0.5]
         for token in late:
             del self.since[token]
-        self.inner.settle([Settlement(token, Verdict.RELEASE) for token in late])
+        self.inner.settle([SettleRequest(token, Settlement.RELEASE) for token in late])
         found = self.inner.receive(0 if late else max_messages, timeout_s)
         self.since |= {one.token: now for one in found}
         return found
 
-    def settle(self, settlements: Sequence[Settlement]) -> Any:
-        for one in settlements:
+    def settle(self, requests: Sequence[SettleRequest]) -> Any:
+        for one in requests:
             self.since.pop(one.token, None)
-        return self.inner.settle(settlements)
+        return self.inner.settle(requests)
 
 
 class SeekDoesNothing(Wrapper):
@@ -510,7 +512,7 @@ def stale_ack_hits_another() -> Iterator[None]:
         except StaleDelivery:
             for inbox in inboxes:
                 for other in inbox.in_hand():
-                    inbox.settle(other, Verdict.ACK)
+                    inbox.settle(other, Settlement.ACK)
             raise
 
     with patch.object(Consumer, "_ack", ack), patch.object(Inbox, "connected", connect):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
@@ -69,14 +70,18 @@ def test_what_other_modules_import_is_offered() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module in trees
         for one in node.names
-        if f"{node.module}.{one.name}" not in trees and not one.name.startswith("__")
-        if one.name not in _offered(trees[node.module])
+        if f"{node.module}.{one.name}" not in trees and not one.name.startswith(("__", "*"))
+        if one.name not in _offered(node.module, trees)
     ]
     assert past == []
 
 
-def _offered(tree: ast.Module) -> list[str]:
-    for node in tree.body:
+def _offered(module: str, trees: Mapping[str, ast.Module]) -> set[str]:
+    """The names in its ``__all__``, and in those of the modules that it passes on whole."""
+    offered: set[str] = set()
+    for node in trees[module].body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return list(ast.literal_eval(node.value))
-    return []
+            offered |= set(ast.literal_eval(node.value))
+        if isinstance(node, ast.ImportFrom) and [one.name for one in node.names] == ["*"]:
+            offered |= _offered(str(node.module), trees)
+    return offered

@@ -11,10 +11,10 @@ from gearshift.driver import (
     Backend,
     ChannelSpec,
     ConsumerSpec,
-    Incoming,
     Place,
+    Received,
     Settlement,
-    Verdict,
+    SettleRequest,
 )
 from gearshift.embedded.memory.backend import MemoryBackend, MemorySettings
 from gearshift.embedded.sqlite.backend import SqliteBackend
@@ -74,11 +74,11 @@ def consumer_spec(spec: ChannelSpec, member: str = "m", **settings: Any) -> Cons
     return ConsumerSpec(channel=spec, group="g", member=member, prefetch=1000, **settings)
 
 
-def ack(incoming: Incoming) -> Settlement:
-    return Settlement(incoming.token, Verdict.ACK)
+def ack(incoming: Received) -> SettleRequest:
+    return SettleRequest(incoming.token, Settlement.ACK)
 
 
-def bodies(arrivals: Iterable[Incoming]) -> list[str]:
+def bodies(arrivals: Iterable[Received]) -> list[str]:
     return [(incoming.message.body or b"").decode() for incoming in arrivals]
 
 

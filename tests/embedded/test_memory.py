@@ -8,7 +8,7 @@ import pytest
 
 import gearshift
 from gearshift import errors
-from gearshift.driver import ConsumerSpec, Settlement, Stored, Verdict
+from gearshift.driver import ConsumerSpec, Settlement, SettleRequest, Stored
 from gearshift.embedded.memory.backend import MemorySettings
 from gearshift.message import Semantics
 
@@ -101,7 +101,7 @@ def test_a_wall_clock_that_jumps_moves_no_retry() -> None:
     publish(backend, spec, ["m"], key=None)
     consumer = backend.queue_consumer(consumer_spec(spec))
     (first,) = consumer.receive(1, 0)
-    consumer.settle([Settlement(first.token, Verdict.RETRY, 60.0)])
+    consumer.settle([SettleRequest(first.token, Settlement.RETRY, 60.0)])
     clock.now += 3600
     assert consumer.receive(1, 0) == []
     clock.now -= 7200
@@ -118,11 +118,11 @@ def test_a_delayed_message_comes_when_it_is_due() -> None:
     publish(backend, spec, "ab", key=None)
     consumer = backend.queue_consumer(consumer_spec(spec))
     (first,) = consumer.receive(1, 10)
-    consumer.settle([Settlement(first.token, Verdict.RETRY, 60.0)])
+    consumer.settle([SettleRequest(first.token, Settlement.RETRY, 60.0)])
     clock.now += 59
     (second,) = consumer.receive(10, 10)
     assert bodies([second]) == ["b"]
-    consumer.settle([Settlement(second.token, Verdict.RETRY)])
+    consumer.settle([SettleRequest(second.token, Settlement.RETRY)])
     clock.now += 1
     again = consumer.receive(10, 10)
     assert bodies(again) == ["a", "b"]

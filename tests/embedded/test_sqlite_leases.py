@@ -13,14 +13,14 @@ import pytest
 from gearshift.driver import (
     ChannelSpec,
     ConsumerSpec,
-    Incoming,
     LogDriver,
     Place,
     QueueDriver,
+    Received,
     Settlement,
+    SettleRequest,
     Start,
     StartAt,
-    Verdict,
 )
 from gearshift.embedded.sqlite import queue
 from gearshift.embedded.sqlite.backend import SqliteBackend
@@ -96,8 +96,8 @@ def test_what_was_held_past_its_lease_is_stale_and_settles_nothing(
     assert len(silent.settle([ack(lost)])) == 1  # also while nobody has it
     (held,) = other.receive(1, 10)
     assert (lost.attempt, held.attempt, held.redelivered) == (1, 2, True)
-    for verdict in (Verdict.ACK, Verdict.RETRY, Verdict.RELEASE, Verdict.DISCARD):
-        (failure,) = silent.settle([Settlement(lost.token, verdict)])
+    for settlement in (Settlement.ACK, Settlement.RETRY, Settlement.RELEASE, Settlement.DISCARD):
+        (failure,) = silent.settle([SettleRequest(lost.token, settlement)])
         assert failure.token == lost.token
         assert isinstance(failure.error, StaleDelivery)
     (status,) = backend.admin().groups(spec)
@@ -176,7 +176,7 @@ def test_one_token_settles_one_handing_out(backend: SqliteBackend) -> None:
     publish(backend, spec, ["m"], key=None)
     consumer = backend.queue_consumer(consumer_spec(spec))
     (first,) = consumer.receive(1, 10)
-    assert consumer.settle([Settlement(first.token, Verdict.RETRY)]) == []
+    assert consumer.settle([SettleRequest(first.token, Settlement.RETRY)]) == []
     (second,) = consumer.receive(1, 10)
     assert second.attempt == 2
     assert len(consumer.settle([ack(first)])) == 1
@@ -207,7 +207,7 @@ def test_a_key_waits_for_its_retry(backend: SqliteBackend, clock: Clock) -> None
     publish(backend, spec, ["b1"], key="b")
     consumer = backend.queue_consumer(consumer_spec(spec))
     (first,) = consumer.receive(1, 10)
-    consumer.settle([Settlement(first.token, Verdict.RETRY, 60.0)])
+    consumer.settle([SettleRequest(first.token, Settlement.RETRY, 60.0)])
     assert bodies(consumer.receive(5, 10)) == ["b1"]
     assert consumer.receive(5, 0.3) == ()
     clock.now += 61
@@ -239,7 +239,7 @@ def test_what_is_not_due_yet_costs_a_claim_nothing(backend: SqliteBackend, clock
         failed = [
             incoming for _ in range(0, count, 1000) for incoming in consumer.receive(1000, 10)
         ]
-        consumer.settle([Settlement(one.token, Verdict.RETRY, 3600.0) for one in failed])
+        consumer.settle([SettleRequest(one.token, Settlement.RETRY, 3600.0) for one in failed])
         steps.append(steps_for_ten(backend, spec, consumer))
     assert steps[1] < steps[0] * 1.5
     clock.now += 3601
@@ -257,7 +257,7 @@ def test_what_stands_behind_a_waiting_message_costs_a_claim_nothing(
     holder = backend.queue_consumer(consumer_spec(spec, "holder"))
     (first,) = holder.receive(1, 10)
     if waits_for == "a retry":
-        holder.settle([Settlement(first.token, Verdict.RETRY, 3600.0)])
+        holder.settle([SettleRequest(first.token, Settlement.RETRY, 3600.0)])
     consumer = backend.queue_consumer(consumer_spec(spec))
     steps: list[int] = []
     for count in (20, 2980):
@@ -307,18 +307,18 @@ def test_keys_keep_their_order_whatever_happens_to_their_messages(
                 model.claimed(name, consumers[name].receive(model.random.randrange(1, 6), 0))
             case "settle":
                 ways = ["keep", "ack", "ack", "release", "retry"]
-                consumers[name].settle(model.settlements(name, ways))
+                consumers[name].settle(model.requests(name, ways))
             case "wait":
                 clock.now += model.random.choice([1.0, 10.0])
             case "restart" if model.random.random() < 0.3:
                 consumers[name].close(0)
-                model.settlements(name, ["release"])
+                model.requests(name, ["release"])
                 consumers[name] = backend.queue_consumer(consumer_spec(spec, name))
     while model.left:
         clock.now += 100.0
         for name in "xyz":
             model.claimed(name, consumers[name].receive(100, 0))
-            consumers[name].settle(model.settlements(name, ["ack"]))
+            consumers[name].settle(model.requests(name, ["ack"]))
     for consumer in consumers.values():
         consumer.close(0)
     backend.close()
@@ -331,7 +331,7 @@ class _Model:
         self.random = random
         self.left: dict[str, tuple[str | None, float]] = {}
         self._clock = clock
-        self._held: dict[str, list[Incoming]] = {name: [] for name in "xyz"}
+        self._held: dict[str, list[Received]] = {name: [] for name in "xyz"}
         self._sent = 0
 
     def sent(self, key: str, count: int) -> list[str]:
@@ -340,7 +340,7 @@ class _Model:
         self.left.update(dict.fromkeys(names, (None, 0.0)))
         return names
 
-    def claimed(self, name: str, found: Sequence[Incoming]) -> None:
+    def claimed(self, name: str, found: Sequence[Received]) -> None:
         """Each was the next of its key; none is only right if none might have come."""
         if not found:
             assert [one for one in self.left if self._may_come(one, name)] == []
@@ -350,7 +350,7 @@ class _Model:
             self.left[body] = (name, 0.0)
             self._held[name].append(one)
 
-    def settlements(self, name: str, ways: Sequence[str]) -> list[Settlement]:
+    def requests(self, name: str, ways: Sequence[str]) -> list[SettleRequest]:
         """Of what it holds, each in one of these ways."""
         held, self._held[name] = self._held[name], []
         settled = []
@@ -363,10 +363,10 @@ class _Model:
                     settled.append(ack(one))
                     del self.left[body]
                 case "release":
-                    settled.append(Settlement(one.token, Verdict.RELEASE))
+                    settled.append(SettleRequest(one.token, Settlement.RELEASE))
                     self.left[body] = (None, 0.0)
                 case "retry":
-                    settled.append(Settlement(one.token, Verdict.RETRY, 5.0))
+                    settled.append(SettleRequest(one.token, Settlement.RETRY, 5.0))
                     self.left[body] = (None, self._clock.now + 5.0)
         return settled
 

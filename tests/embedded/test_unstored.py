@@ -11,14 +11,14 @@ from support.waiting import until
 import gearshift
 from gearshift import App, Reject
 from gearshift.driver import (
-    Incoming,
     OnOutcomes,
     Outcome,
+    Received,
     SettleFailure,
     Settlement,
+    SettleRequest,
     Stored,
     Unstored,
-    Verdict,
 )
 from gearshift.embedded.memory.producer import MemoryProducer
 from gearshift.embedded.memory.queue import MemoryQueue
@@ -34,27 +34,27 @@ class Refusing:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.retries = self.dead_letters = False
         self.refused = 0
-        returned: list[Incoming] = []
+        returned: list[Received] = []
         receive, settle, submit = MemoryQueue.receive, MemoryQueue.settle, MemoryProducer.submit
 
-        def receiving(driver: MemoryQueue, most: int, timeout_s: float) -> Sequence[Incoming]:
+        def receiving(driver: MemoryQueue, most: int, timeout_s: float) -> Sequence[Received]:
             if returned:
                 found = list(returned)
                 returned.clear()
                 return found
             return receive(driver, most, timeout_s)
 
-        def settling(driver: MemoryQueue, work: Sequence[Settlement]) -> Sequence[SettleFailure]:
+        def settling(driver: MemoryQueue, work: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
             for one in work:
-                if self.retries and one.verdict is Verdict.RETRY:
+                if self.retries and one.settlement is Settlement.RETRY:
                     self.refused += 1
                     assert one.message is not None
                     again = Unstored(PublishRefused("a quota"), one.delay_s)
                     attempt = (one.attempt or 0) + 1
                     returned.append(
-                        Incoming(one.message, one.token, None, attempt, True, unstored=again)
+                        Received(one.message, one.token, None, attempt, True, unstored=again)
                     )
-            ok = [one for one in work if not (self.retries and one.verdict is Verdict.RETRY)]
+            ok = [one for one in work if not (self.retries and one.settlement is Settlement.RETRY)]
             return settle(driver, ok)
 
         def submitting(

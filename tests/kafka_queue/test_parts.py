@@ -6,7 +6,7 @@ import pytest
 
 from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.settlements import QueueSettlements
-from gearshift.driver import ChannelSpec, Incoming, Verdict
+from gearshift.driver import ChannelSpec, Received, Settlement
 from gearshift.errors import StaleDelivery
 from gearshift.message import Message, Semantics
 from gearshift_kafka.native import NativeSettings
@@ -58,13 +58,13 @@ def test_an_entry_past_its_lock_is_neither_handed_out_nor_settled() -> None:
     now = 0.0
     inbox, settlements = Inbox(2, clock=lambda: now), QueueSettlements(cumulative=False)
     inbox.connected(settlements, lambda: None, ready=True)
-    inbox.add([Incoming(Message(b"a"), 1, locked_until=5.0)])
+    inbox.add([Received(Message(b"a"), 1, locked_until=5.0)])
     (entry,) = inbox.next(1, 0.0)
-    inbox.add([Incoming(Message(b"b"), 2, locked_until=5.0)])
+    inbox.add([Received(Message(b"b"), 2, locked_until=5.0)])
     assert inbox.room() == 0
     now = 5.0
     with pytest.raises(StaleDelivery):
-        inbox.settle(entry, Verdict.ACK)
+        inbox.settle(entry, Settlement.ACK)
     assert inbox.next(2, 0.0) == []
     assert inbox.room() == 2
     assert inbox.take() == []

@@ -14,7 +14,7 @@ from support.settled import write_names
 from support.waiting import take, until
 
 import gearshift
-from gearshift.driver import ChannelSpec, ConsumerSpec, Incoming, Settlement, Verdict
+from gearshift.driver import ChannelSpec, ConsumerSpec, Received, Settlement, SettleRequest
 from gearshift.errors import ConfigError, StaleDelivery
 from gearshift.message import Message, Semantics
 from gearshift_rabbitmq.backend import RabbitBackend
@@ -56,19 +56,19 @@ class Driver:
         wanted = ConsumerSpec(channel=self.spec, group="g", member="", prefetch=100)
         return Consumer(connect or (lambda purpose: Link(self.settings, purpose)), wanted)
 
-    def receive(self, consumer: Consumer, count: int, at_once: int = 100) -> list[Incoming]:
-        found: list[Incoming] = []
+    def receive(self, consumer: Consumer, count: int, at_once: int = 100) -> list[Received]:
+        found: list[Received] = []
         assert until(lambda: found.extend(consumer.receive(at_once, 0.2)) or len(found) >= count)
         return found
 
-    def retry(self, number: int, delay_s: float) -> Settlement:
+    def retry(self, number: int, delay_s: float) -> SettleRequest:
         incoming = self.received[number]
-        return Settlement(
-            incoming.token, Verdict.RETRY, delay_s, message=incoming.message, attempt=1
+        return SettleRequest(
+            incoming.token, Settlement.RETRY, delay_s, message=incoming.message, attempt=1
         )
 
-    def ack_through(self, number: int) -> Settlement:
-        return Settlement(self.received[number].token, Verdict.ACK, through=True)
+    def ack_through(self, number: int) -> SettleRequest:
+        return SettleRequest(self.received[number].token, Settlement.ACK, through=True)
 
     def close(self) -> None:
         self.retries_may_connect.set()
@@ -80,7 +80,7 @@ class Driver:
         return Link(self.settings, purpose)
 
 
-def bodies(received: list[Incoming]) -> list[bytes | None]:
+def bodies(received: list[Received]) -> list[bytes | None]:
     return [incoming.message.body for incoming in received]
 
 
@@ -355,17 +355,17 @@ def test_a_subscription_gives_way_to_a_smaller_one_when_all_it_allows_is_here(
     driver = Driver(rabbitmq, name, 0)
     consumer, queue = driver.consumer, f"{name}.g"
     driver.publish(40)
-    found: list[Incoming] = []
+    found: list[Received] = []
 
     assert until(lambda: found.extend(consumer.receive(8 - len(found), 0.2)) or len(found) == 8)
     assert until(lambda: ready_in(raw, queue) == 32)  # before anything is known of their size
-    consumer.settle([Settlement(one.token, Verdict.ACK) for one in found[:6]])
+    consumer.settle([SettleRequest(one.token, Settlement.ACK) for one in found[:6]])
     # Two are in hand and no more wanted; six more came, and one to the next subscription.
     assert until(lambda: consumer.receive(0, 0.1) or ready_in(raw, queue) == 25)
-    consumer.settle([Settlement(one.token, Verdict.ACK) for one in found[6:]])
+    consumer.settle([SettleRequest(one.token, Settlement.ACK) for one in found[6:]])
     while len(found) < 40:
         (one,) = driver.receive(consumer, 1, at_once=1)
-        consumer.settle([Settlement(one.token, Verdict.ACK)])
+        consumer.settle([SettleRequest(one.token, Settlement.ACK)])
         found.append(one)
     assert bodies(found) == [b"%d" % n for n in range(40)]
     assert not any(one.redelivered for one in found)

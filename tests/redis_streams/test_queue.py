@@ -7,7 +7,7 @@ from redis import Redis as Client
 from support.waiting import ack_all, take, until
 
 from gearshift import errors
-from gearshift.driver import ChannelSpec, ConsumerSpec, Settlement, Verdict
+from gearshift.driver import ChannelSpec, ConsumerSpec, Settlement, SettleRequest
 from gearshift.message import Semantics
 from gearshift_redis.backend import RedisBackend
 from gearshift_redis.settings import RedisSettings
@@ -163,11 +163,11 @@ def test_who_was_taken_for_dead_settles_nothing_of_others(
     for sign in raw.scan_iter(f"gearshift:{{{name}}}:alive:g:gearshift:frozen#*"):
         raw.delete(sign)  # as if it had shown none for so long
     (taken,) = other.receive(1, 10.0)
-    for verdict in (Verdict.ACK, Verdict.DISCARD, Verdict.RELEASE, Verdict.RETRY):
-        said = Settlement(late.token, verdict, message=late.message, attempt=1)
+    for settlement in (Settlement.ACK, Settlement.DISCARD, Settlement.RELEASE, Settlement.RETRY):
+        said = SettleRequest(late.token, settlement, message=late.message, attempt=1)
         (failure,) = frozen.settle([said])
         assert isinstance(failure.error, errors.StaleDelivery)
-    assert other.settle([Settlement(taken.token, Verdict.ACK)]) == []
+    assert other.settle([SettleRequest(taken.token, Settlement.ACK)]) == []
     assert raw.xlen(f"gearshift:{{{name}}}:stream:g") == 0
     for consumer in (frozen, other):
         consumer.close(5.0)

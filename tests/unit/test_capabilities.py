@@ -10,13 +10,13 @@ import pytest
 
 from gearshift.capabilities import (
     Capabilities,
+    Durability,
     Known,
     Lease,
     Members,
     Order,
     Prefetch,
     Requirement,
-    Survives,
 )
 from gearshift.errors import ConfigError
 
@@ -26,7 +26,7 @@ GUARANTEES = {
     "redelivered": Known,
     "attempt": Known,
     "prefetch": Prefetch,
-    "survives": Survives,
+    "durability": Durability,
     "lease": Lease,
     "members": Members,
 }

@@ -10,7 +10,7 @@ import pytest
 from gearshift import errors
 from gearshift._core.consuming.settlements import Entry
 from gearshift.delivery import Delivery
-from gearshift.driver import Incoming
+from gearshift.driver import Received
 from gearshift.message import Message
 
 
@@ -54,7 +54,7 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def delivery(receiver: Receiver) -> Delivery[Any]:
-    return Delivery(receiver, Entry.of(Incoming(Message(b"x"), 1, None, 1)))
+    return Delivery(receiver, Entry.of(Received(Message(b"x"), 1, None, 1)))
 
 
 @pytest.mark.parametrize("delay_s", [-1, float("nan"), float("inf"), 604801, "1"])

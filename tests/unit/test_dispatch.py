@@ -15,7 +15,7 @@ import pytest
 
 from gearshift import App, Delivery, Reject, Retry, errors
 from gearshift._core.consuming.settlements import Entry
-from gearshift.driver import Incoming
+from gearshift.driver import Received
 from gearshift.message import Message
 from gearshift.worker.dispatch import Call, Ending, run
 from gearshift.worker.event_loop import EventLoop
@@ -38,7 +38,7 @@ class _Decoding:
 
 
 def delivery(body: bytes | None = b"{}") -> Delivery[Any]:
-    return Delivery(_Decoding(), Entry.of(Incoming(Message(body), 1, None, 1)))  # type: ignore[arg-type]
+    return Delivery(_Decoding(), Entry.of(Received(Message(body), 1, None, 1)))  # type: ignore[arg-type]
 
 
 def never(_: object) -> Any:

@@ -107,7 +107,7 @@ def test_what_a_switch_changes() -> None:
     assert there["members"] is Relation.WORSE
     assert there["max_message_bytes"] is Relation.WORSE
     assert there["native_retry"] is back["native_retry"] is Relation.DIFFERS
-    assert there["survives"] is Relation.SAME
+    assert there["durability"] is Relation.SAME
     assert {change.relation for change in changes(rabbit, rabbit)} == {Relation.SAME}
 
 
@@ -166,7 +166,7 @@ def test_two_profiles_in_words() -> None:
     assert text.startswith("orders: a queue on rabbit, a stream on kafka\n")
     assert text.index("worse ") < text.index("better ")
     assert "guarantees are the same" in text
-    assert SENTENCES["survives"]["broker_restart"] not in text
+    assert SENTENCES["durability"]["broker_restart"] not in text
 
 
 @pytest.mark.parametrize("output", ["json", "jsonl"])

@@ -11,7 +11,7 @@ from support.waiting import PATIENCE_S, until
 from gearshift import errors
 from gearshift._core.consuming.inbox import IDLE_INTERVAL_S, SETTLE_INTERVAL_S, SPAN_FACTOR, Inbox
 from gearshift._core.consuming.settlements import Entry, Fate, LogSettlements, QueueSettlements
-from gearshift.driver import Incoming, Verdict
+from gearshift.driver import Received, Settlement
 from gearshift.message import Message, Position
 from gearshift.stats import ReceiveStats
 
@@ -40,11 +40,11 @@ class World:
         self.woken += 1
 
     def arrive(self, *tokens: int, key: str | None = None, attempt: int | None = None) -> None:
-        self.inbox.add([Incoming(Message(b"m", key), n, None, attempt) for n in tokens])
+        self.inbox.add([Received(Message(b"m", key), n, None, attempt) for n in tokens])
 
     def read(self, *offsets: int, partition: int = 0) -> None:
         places = [Position(partition, offset) for offset in offsets]
-        self.inbox.add([Incoming(Message(b"m"), place, place) for place in places])
+        self.inbox.add([Received(Message(b"m"), place, place) for place in places])
 
     def take(self, most: int = 100) -> list[Entry]:
         return self.inbox.next(most, 0.0)
@@ -73,7 +73,7 @@ def test_room_is_what_prefetch_leaves() -> None:
     world.arrive(1, 2)
     (first,) = world.take(1)
     assert world.inbox.room() == 1
-    world.inbox.settle(first, Verdict.ACK)
+    world.inbox.settle(first, Settlement.ACK)
     assert world.inbox.room() == 2
 
 
@@ -85,24 +85,24 @@ def test_on_a_log_work_goes_on_behind_an_unsettled_message_only_so_far() -> None
     for offset in range(1, 2 * SPAN_FACTOR):
         assert world.inbox.room() == 1
         world.read(offset)
-        world.inbox.settle(world.take()[0], Verdict.ACK)
+        world.inbox.settle(world.take()[0], Settlement.ACK)
     assert world.inbox.room() == 0
 
 
 def test_what_nobody_takes_in_time_goes_back_and_all_behind_it_too() -> None:
     """So their order stays; what is in hand is settled as ever."""
     world = World()
-    world.inbox.add([Incoming(Message(b"m"), n, return_at=10.0 + n) for n in range(3)])
+    world.inbox.add([Received(Message(b"m"), n, return_at=10.0 + n) for n in range(3)])
     (first,) = world.take(1)
     world.clock.now = 10.5  # of the first alone, which is in hand
     assert world.inbox.take() == []
     world.clock.now = 11.0
-    told = [(each.token, each.verdict) for each in world.inbox.take()]
-    assert told == [(1, Verdict.RELEASE), (2, Verdict.RELEASE)]
+    told = [(each.token, each.settlement) for each in world.inbox.take()]
+    assert told == [(1, Settlement.RELEASE), (2, Settlement.RELEASE)]
     assert world.take() == []
     assert world.inbox.room() == 3
-    world.inbox.settle(first, Verdict.ACK)
-    assert [(each.token, each.verdict) for each in world.inbox.take()] == [(0, Verdict.ACK)]
+    world.inbox.settle(first, Settlement.ACK)
+    assert [(each.token, each.settlement) for each in world.inbox.take()] == [(0, Settlement.ACK)]
 
 
 def test_waiting_users_get_what_arrives() -> None:
@@ -128,7 +128,7 @@ def test_a_held_entry_comes_again_when_it_is_due() -> None:
     world.clock.now = 5.0
     assert tokens(world.take()) == [1]
     assert entry.attempts == 3
-    world.inbox.settle(entry, Verdict.ACK)
+    world.inbox.settle(entry, Settlement.ACK)
     assert tokens(world.take()) == [2]
 
 
@@ -162,9 +162,9 @@ def test_an_entry_is_settled_once() -> None:
     world = World()
     world.arrive(1)
     (entry,) = world.take()
-    world.inbox.settle(entry, Verdict.ACK)
+    world.inbox.settle(entry, Settlement.ACK)
     with pytest.raises(errors.AlreadySettled):
-        world.inbox.settle(entry, Verdict.ACK)
+        world.inbox.settle(entry, Settlement.ACK)
 
 
 @pytest.mark.parametrize("how", ["settle", "hold"])
@@ -175,7 +175,7 @@ def test_after_a_lost_connection_what_was_in_hand_is_stale(how: str) -> None:
     (entry,) = world.take()
     world.inbox.disconnected()
     attempts = {
-        "settle": lambda: world.inbox.settle(entry, Verdict.ACK),
+        "settle": lambda: world.inbox.settle(entry, Settlement.ACK),
         "hold": lambda: world.inbox.hold(entry, 1.0),
     }
     with pytest.raises(errors.StaleDelivery):
@@ -194,12 +194,12 @@ def test_the_driver_is_woken_when_it_matters() -> None:
     entries = world.take()
     seen = []
     for entry in entries:
-        world.inbox.settle(entry, Verdict.ACK)
+        world.inbox.settle(entry, Settlement.ACK)
         seen.append(world.woken)
     assert seen == [0, 0, 1, 1, 1]
     full = World(prefetch=6)
     full.arrive(1, 2, 3, 4, 5, 6)
-    full.inbox.settle(full.take(1)[0], Verdict.ACK)
+    full.inbox.settle(full.take(1)[0], Settlement.ACK)
     assert full.woken == 1
 
 
@@ -209,7 +209,7 @@ def test_the_pump_looks_up_sooner_while_something_is_unsettled_or_untold() -> No
     assert world.inbox.patience_s() == IDLE_INTERVAL_S
     world.arrive(1)
     assert world.inbox.patience_s() == SETTLE_INTERVAL_S
-    world.inbox.settle(world.take()[0], Verdict.ACK)
+    world.inbox.settle(world.take()[0], Settlement.ACK)
     assert world.inbox.patience_s() == SETTLE_INTERVAL_S
     world.inbox.take()
     world.inbox.told(0)
@@ -220,7 +220,7 @@ def test_flush_waits_until_the_driver_was_told() -> None:
     """Taken is not told; settlements that came too late are counted."""
     world = World()
     world.arrive(1)
-    world.inbox.settle(world.take()[0], Verdict.ACK)
+    world.inbox.settle(world.take()[0], Settlement.ACK)
     assert not world.inbox.wait_settled(0.0)
     assert len(world.inbox.take()) == 1
     assert not world.inbox.wait_settled(0.0)
@@ -239,7 +239,7 @@ def test_a_revoked_partition_gives_its_settled_prefix_and_nothing_more() -> None
     world.read(0, 1, 2, partition=0)
     world.read(0, partition=1)
     first = world.take(1)[0]
-    world.inbox.settle(first, Verdict.ACK)
+    world.inbox.settle(first, Settlement.ACK)
     assert world.inbox.revoked([0]) == {0: 1}
     assert tokens(world.take()) == [Position(1, 0)]
 
@@ -254,7 +254,7 @@ def test_a_revocation_waits_for_what_is_being_worked_on(monkeypatch: pytest.Monk
     revoking = threading.Thread(target=lambda: positions.append(dict(world.inbox.revoked([0]))))
     revoking.start()
     assert until(lambda: not world.inbox._key_order)  # what was not handed out yet is not any more
-    world.inbox.settle(entry, Verdict.ACK)
+    world.inbox.settle(entry, Settlement.ACK)
     revoking.join(PATIENCE_S)
     assert positions == [{0: 1}]
 
@@ -264,11 +264,11 @@ def test_a_lost_partition_commits_nothing() -> None:
     world = World(log=True)
     world.read(0, 1)
     first, second = world.take()
-    world.inbox.settle(first, Verdict.ACK)
+    world.inbox.settle(first, Settlement.ACK)
     world.inbox.lost([0])
     assert world.inbox.take() == {}
     with pytest.raises(errors.StaleDelivery):
-        world.inbox.settle(second, Verdict.ACK)
+        world.inbox.settle(second, Settlement.ACK)
 
 
 # ── the end ──
@@ -291,7 +291,7 @@ def test_forgotten_settlements_are_told_and_not_too_often(
     assert "channel 'orders', group 'billing'" in told[1][0]
     assert "2 are unsettled and none was settled for 12 s" in told[1][0]
     assert world.inbox.snapshot().stalled_s == 73.0
-    world.inbox.settle(held[0], Verdict.ACK)
+    world.inbox.settle(held[0], Settlement.ACK)
     world.clock.now = 200.0
     assert world.take() == []
     assert caplog.records == []
@@ -321,7 +321,7 @@ def test_closing_ends_every_waiting_call(monkeypatch: pytest.MonkeyPatch) -> Non
     assert raised == [errors.Closed]
     with pytest.raises(errors.Closed):
         world.take()
-    world.inbox.settle(entry, Verdict.ACK)
+    world.inbox.settle(entry, Settlement.ACK)
 
 
 def test_what_ended_the_pump_is_raised_by_every_call() -> None:
@@ -353,17 +353,17 @@ def test_the_window_closes_when_its_bodies_are_too_many_bytes() -> None:
     """Few at first; then as many as fit by their size, and it opens again as they are settled."""
     world = World(prefetch=100, prefetch_bytes=1000)
     assert world.inbox.room() == 8
-    world.inbox.add([Incoming(Message(b"x" * 100), n) for n in range(8)])
+    world.inbox.add([Received(Message(b"x" * 100), n) for n in range(8)])
     assert world.inbox.room() == 2
-    world.inbox.add([Incoming(Message(b"x" * 100), n) for n in (8, 9)])
+    world.inbox.add([Received(Message(b"x" * 100), n) for n in (8, 9)])
     assert world.inbox.room() == 0
     entries = world.take()
     assert len(entries) == 10
     woken = world.woken
-    world.inbox.settle(entries[0], Verdict.ACK)
+    world.inbox.settle(entries[0], Settlement.ACK)
     assert (world.inbox.room(), world.woken) == (1, woken + 1)
     for entry in entries[1:]:
-        world.inbox.settle(entry, Verdict.ACK)
+        world.inbox.settle(entry, Settlement.ACK)
     assert world.inbox.room() == 10
 
 
@@ -373,13 +373,13 @@ def test_one_message_is_taken_however_large(log: bool) -> None:
     world = World(prefetch=100, prefetch_bytes=1000, log=log)
     position = Position(0, 7) if log else None
     for _ in range(3):
-        world.inbox.add([Incoming(Message(b"x" * 5000), position, position)])
+        world.inbox.add([Received(Message(b"x" * 5000), position, position)])
         assert world.inbox.room() == 0
         world.inbox.disconnected()
         world.connect(log=log)
         assert world.inbox.room() == 1
     for _ in range(200):
-        world.inbox.add([Incoming(Message(b"x"), position, position)])
+        world.inbox.add([Received(Message(b"x"), position, position)])
         world.inbox.disconnected()
         world.connect(log=log)
     assert world.inbox.room() == 100

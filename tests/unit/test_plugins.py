@@ -24,7 +24,7 @@ from gearshift.message import Semantics
 
 MODULE = """
 import gearshift_imports
-from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Durability
 from gearshift.driver import BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
@@ -34,7 +34,7 @@ QUEUE = Capabilities(
     redelivery=True, native_retry=True, native_delay=True, dead_letter=True, fan_out=True,
     replay=False, seek=False, purge=True, ephemeral_group=True, unroutable_detected=True,
     tombstone=False, depth=True, durable_group=True, order=Order.NONE, redelivered=Known.EXACT,
-    attempt=Known.EXACT, prefetch=Prefetch.STRICT, survives=Survives.PROCESS, lease=Lease.HELD,
+    attempt=Known.EXACT, prefetch=Prefetch.STRICT, durability=Durability.PROCESS, lease=Lease.HELD,
     members=Members.ANY, max_message_bytes=1,
 )
 

@@ -12,7 +12,7 @@ import gearshift
 from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.settlements import QueueSettlements
-from gearshift.driver import Incoming, Verdict
+from gearshift.driver import Received, Settlement
 from gearshift.errors import ConfigError
 from gearshift.message import Message
 
@@ -89,7 +89,7 @@ class World:
         self.now = 0.0
         self.inbox = Inbox(10, rate_limit=RateLimit(2.0), clock=lambda: self.now)
         self.inbox.connected(QueueSettlements(cumulative=False), lambda: None, ready=True)
-        self.inbox.add([Incoming(Message(b"m"), number) for number in range(10)])
+        self.inbox.add([Received(Message(b"m"), number) for number in range(10)])
 
     def take(self) -> list[int]:
         return [entry.token for entry in self.inbox.next(100, 0.0)]
@@ -124,7 +124,7 @@ def test_waiting_for_the_limit_ends_when_it_allows_one() -> None:
     assert world.take() == []
     assert world.inbox._nap(world.now, None) == pytest.approx(0.5)
     assert world.inbox._nap(world.now, 0.3) == pytest.approx(0.3)
-    world.inbox.settle(first, Verdict.ACK)
+    world.inbox.settle(first, Settlement.ACK)
 
 
 @pytest.mark.parametrize("where", ["channel", "consumer"])

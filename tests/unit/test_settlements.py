@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gearshift._core.consuming.settlements import Entry, Fate, LogSettlements, QueueSettlements
-from gearshift.driver import Settlement, Verdict
+from gearshift.driver import Settlement, SettleRequest
 from gearshift.message import Message, Position
 
 
@@ -39,11 +39,11 @@ def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
     entries = [queue_entry(n) for n in range(5)]
     settlements = filled(QueueSettlements(cumulative=True), entries)
     for number in (1, 0, 3):
-        settlements.settle(entries[number], Verdict.ACK, 0.0)
+        settlements.settle(entries[number], Settlement.ACK, 0.0)
     told = settlements.take()
     assert told == [
-        Settlement(3, Verdict.ACK),
-        Settlement(1, Verdict.ACK, through=True),
+        SettleRequest(3, Settlement.ACK),
+        SettleRequest(1, Settlement.ACK, through=True),
     ]
     assert not settlements.has_news()
     assert settlements.unsettled == 2
@@ -60,7 +60,7 @@ def test_what_is_settled_behind_an_unsettled_message_is_let_go(cumulative: bool)
         kept.add(token)
         entry = Entry(Message(b"m"), token, None, None, None)
         settlements.add(entry)
-        settlements.settle(entry, Verdict.ACK, 0.0)
+        settlements.settle(entry, Settlement.ACK, 0.0)
         assert len(settlements.take()) == 1
     assert len(kept) < 100
     assert [entry.token for entry in settlements.entries()] == [0]
@@ -70,11 +70,13 @@ def test_a_run_never_covers_another_verdict() -> None:
     """A reject among acks is told for itself, and first."""
     entries = [queue_entry(n) for n in range(3)]
     settlements = filled(QueueSettlements(cumulative=True), entries)
-    for entry, verdict in zip(entries, (Verdict.ACK, Verdict.DISCARD, Verdict.ACK), strict=True):
-        settlements.settle(entry, verdict, 0.0)
+    for entry, settlement in zip(
+        entries, (Settlement.ACK, Settlement.DISCARD, Settlement.ACK), strict=True
+    ):
+        settlements.settle(entry, settlement, 0.0)
     assert settlements.take() == [
-        Settlement(1, Verdict.DISCARD),
-        Settlement(2, Verdict.ACK, through=True),
+        SettleRequest(1, Settlement.DISCARD),
+        SettleRequest(2, Settlement.ACK, through=True),
     ]
 
 
@@ -83,8 +85,8 @@ def test_without_cumulative_acks_each_is_told_for_itself() -> None:
     entries = [queue_entry(n) for n in range(3)]
     settlements = filled(QueueSettlements(cumulative=False), entries)
     for number in (2, 0, 1):
-        settlements.settle(entries[number], Verdict.ACK, 0.0)
-    assert [settlement.token for settlement in settlements.take()] == [2, 0, 1]
+        settlements.settle(entries[number], Settlement.ACK, 0.0)
+    assert [request.token for request in settlements.take()] == [2, 0, 1]
 
 
 def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
@@ -92,9 +94,9 @@ def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
     entry = queue_entry(7, attempt=2)
     entry.retries = 1
     settlements = filled(QueueSettlements(cumulative=True), [entry])
-    settlements.settle(entry, Verdict.RETRY, 1.5)
+    settlements.settle(entry, Settlement.RETRY, 1.5)
     assert settlements.take() == [
-        Settlement(7, Verdict.RETRY, 1.5, message=entry.message, attempt=3),
+        SettleRequest(7, Settlement.RETRY, 1.5, message=entry.message, attempt=3),
     ]
 
 
@@ -102,7 +104,7 @@ def test_abandoning_a_queue_makes_the_unsettled_stale_and_forgets_what_was_to_be
     """Tokens of a lost connection are told to nobody."""
     entries = [queue_entry(n) for n in range(2)]
     settlements = filled(QueueSettlements(cumulative=True), entries)
-    settlements.settle(entries[0], Verdict.ACK, 0.0)
+    settlements.settle(entries[0], Settlement.ACK, 0.0)
     settlements.abandon()
     assert [entry.fate for entry in entries] == [Fate.SETTLED, Fate.STALE]
     assert (settlements.take(), settlements.unsettled) == ([], 0)
@@ -127,8 +129,8 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.settlements = QueueSettlements(cumulative=True)
         self.entries: list[Entry] = []
-        self.said: dict[int, Verdict] = {}
-        self.broker: dict[int, Verdict] = {}
+        self.said: dict[int, Settlement] = {}
+        self.broker: dict[int, Settlement] = {}
 
     @rule(count=st.integers(1, 4))
     def arrive(self, count: int) -> None:
@@ -137,22 +139,22 @@ class QueueMachine(RuleBasedStateMachine):
             self.settlements.add(self.entries[-1])
 
     @precondition(lambda self: len(self.said) < len(self.entries))
-    @rule(data=st.data(), verdict=st.sampled_from(list(Verdict)))
-    def settle(self, data: st.DataObject, verdict: Verdict) -> None:
+    @rule(data=st.data(), settlement=st.sampled_from(list(Settlement)))
+    def settle(self, data: st.DataObject, settlement: Settlement) -> None:
         left = [entry for entry in self.entries if entry.token not in self.said]
         entry = data.draw(st.sampled_from(left))
-        self.said[entry.token] = verdict
-        self.settlements.settle(entry, verdict, 0.0)
+        self.said[entry.token] = settlement
+        self.settlements.settle(entry, settlement, 0.0)
 
     @rule()
     def tell(self) -> None:
-        for settlement in self.settlements.take():
-            tokens = [settlement.token]
-            if settlement.through:
-                tokens = [n for n in range(settlement.token + 1) if n not in self.broker]
+        for request in self.settlements.take():
+            tokens = [request.token]
+            if request.through:
+                tokens = [n for n in range(request.token + 1) if n not in self.broker]
             for token in tokens:
                 assert token not in self.broker, "settled twice"
-                self.broker[token] = settlement.verdict
+                self.broker[token] = request.settlement
         assert self.broker == self.said
 
     @invariant()
@@ -170,11 +172,11 @@ def test_a_position_stops_before_the_first_unsettled_message() -> None:
     """What is settled behind it counts as soon as it is settled itself."""
     entries = [log_entry(0, offset) for offset in (10, 11, 14)]
     settlements = filled(LogSettlements(), entries)
-    settlements.settle(entries[1], Verdict.ACK, 0.0)
+    settlements.settle(entries[1], Settlement.ACK, 0.0)
     assert (settlements.take(), settlements.span, settlements.unsettled) == ({}, 3, 2)
-    settlements.settle(entries[0], Verdict.DISCARD, 0.0)
+    settlements.settle(entries[0], Settlement.DISCARD, 0.0)
     assert (settlements.take(), settlements.span) == ({0: 12}, 1)
-    settlements.settle(entries[2], Verdict.ACK, 0.0)
+    settlements.settle(entries[2], Settlement.ACK, 0.0)
     assert settlements.take() == {0: 15}
     assert settlements.take() == {}
 
@@ -183,8 +185,8 @@ def test_a_released_message_holds_the_position() -> None:
     """It was never worked on, and comes again."""
     entries = [log_entry(0, offset) for offset in range(2)]
     settlements = filled(LogSettlements(), entries)
-    settlements.settle(entries[0], Verdict.RELEASE, 0.0)
-    settlements.settle(entries[1], Verdict.ACK, 0.0)
+    settlements.settle(entries[0], Settlement.RELEASE, 0.0)
+    settlements.settle(entries[1], Settlement.ACK, 0.0)
     assert settlements.take() == {}
 
 
@@ -193,12 +195,12 @@ def test_a_revoked_partition_is_forgotten_and_its_deliveries_are_stale() -> None
     lost, kept = log_entry(0, 5), log_entry(1, 5)
     settled = log_entry(0, 4)
     settlements = filled(LogSettlements(), [settled, lost, kept])
-    settlements.settle(settled, Verdict.ACK, 0.0)
+    settlements.settle(settled, Settlement.ACK, 0.0)
     assert settlements.positions([0, 1]) == {0: 5}
     settlements.revoke([0])
     assert (lost.fate, kept.fate) == (Fate.STALE, Fate.BUFFERED)
     assert (settlements.take(), settlements.unsettled, settlements.span) == ({}, 1, 1)
-    settlements.settle(kept, Verdict.ACK, 0.0)
+    settlements.settle(kept, Settlement.ACK, 0.0)
     assert settlements.take() == {1: 6}
 
 
@@ -237,9 +239,9 @@ class LogMachine(RuleBasedStateMachine):
         self.next[partition] = offset + count
 
     @precondition(lambda self: self._unsettled())
-    @rule(data=st.data(), verdict=st.sampled_from([Verdict.ACK, Verdict.DISCARD]))
-    def settle(self, data: st.DataObject, verdict: Verdict) -> None:
-        self.settlements.settle(data.draw(st.sampled_from(self._unsettled())), verdict, 0.0)
+    @rule(data=st.data(), settlement=st.sampled_from([Settlement.ACK, Settlement.DISCARD]))
+    def settle(self, data: st.DataObject, settlement: Settlement) -> None:
+        self.settlements.settle(data.draw(st.sampled_from(self._unsettled())), settlement, 0.0)
 
     @rule()
     def commit(self) -> None:

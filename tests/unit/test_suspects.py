@@ -11,7 +11,7 @@ import pytest
 from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.settlements import Entry, LogSettlements, QueueSettlements
 from gearshift._core.consuming.suspects import INSIST_S, TURN_S, Turn, is_given_up
-from gearshift.driver import Incoming, Place, Verdict
+from gearshift.driver import Place, Received, Settlement
 from gearshift.message import Message, Position
 
 
@@ -25,13 +25,13 @@ class World:
         self.inbox.connected(self.settlements, lambda: None, ready=True)
 
     def arrive(self, token: int, lost: int = 0) -> None:
-        self.inbox.add([Incoming(Message(b"m"), token, lost=lost)])
+        self.inbox.add([Received(Message(b"m"), token, lost=lost)])
 
     def take(self) -> list[Entry]:
         return self.inbox.next(10, 0.0)
 
-    def told(self) -> dict[Any, Verdict]:
-        return {settlement.token: settlement.verdict for settlement in self.inbox.take()}
+    def told(self) -> dict[Any, Settlement]:
+        return {request.token: request.settlement for request in self.inbox.take()}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_suspect_that_nobody_asked_for_goes_back() -> None:
     """So a process that dies idle had no suspect in its hands."""
     world = World()
     world.arrive(1, lost=1)
-    assert world.told() == {1: Verdict.RELEASE}
+    assert world.told() == {1: Settlement.RELEASE}
     assert world.inbox.room() == 0
     assert world.take() == []
     assert world.inbox.room() == 1
@@ -60,7 +60,7 @@ def test_nothing_is_fetched_while_a_suspect_is_unsettled() -> None:
     world.arrive(1, lost=1)
     (suspect,) = world.take()
     assert world.inbox.room() == 0
-    world.inbox.settle(suspect, Verdict.ACK)
+    world.inbox.settle(suspect, Settlement.ACK)
     assert world.inbox.room() == 0
     world.take()
     assert world.inbox.room() == 1
@@ -115,7 +115,7 @@ def test_one_consumer_of_a_process_has_a_suspect_at_a_time() -> None:
     first.told()
     first.inbox.told(0)
     assert second.inbox.room() == 0
-    first.inbox.settle(suspect, Verdict.ACK)
+    first.inbox.settle(suspect, Settlement.ACK)
     assert second.inbox.room() == 0
     first.told()
     assert second.inbox.room() == 0
@@ -135,7 +135,7 @@ def test_a_suspect_that_comes_out_of_turn_goes_back() -> None:
         world.take()
     assert first.inbox.room() == 1
     second.arrive(1, lost=1)
-    assert second.told() == {1: Verdict.RELEASE}
+    assert second.told() == {1: Settlement.RELEASE}
     assert second.inbox.room() == 0
     first.told()
     first.inbox.told(0)
@@ -196,7 +196,7 @@ class Reader:
 
     def arrive(self, *offsets: int) -> None:
         places = [Position(0, offset) for offset in offsets]
-        self.inbox.add([Incoming(Message(b"m"), place, place) for place in places])
+        self.inbox.add([Received(Message(b"m"), place, place) for place in places])
 
     def take(self, most: int = 10) -> list[Entry]:
         """Ask, let the pump tell the driver, and take what there is then."""
@@ -250,7 +250,7 @@ def test_what_may_have_killed_comes_alone_and_the_rest_behind_it() -> None:
         (suspect,) = reader.take()
         assert (suspect.token.offset, suspect.lost, suspect.attempts) == (offset, 1, 1)
         assert reader.take() == []
-        reader.inbox.settle(suspect, Verdict.ACK)
+        reader.inbox.settle(suspect, Settlement.ACK)
     reader.arrive(4, 5)
     assert [entry.lost for entry in reader.take()] == [0, 0]
 
@@ -259,14 +259,14 @@ def test_a_further_death_counts_for_what_was_handed_out() -> None:
     """And for nothing behind it: the next reader takes that as before."""
     reader = Reader(dead_with(0, 1, 2))
     reader.arrive(0, 1, 2)
-    reader.inbox.settle(reader.take()[0], Verdict.ACK)
+    reader.inbox.settle(reader.take()[0], Settlement.ACK)
     assert offsets(reader.take()) == [1]
     for deaths in (2, 3):
         reader = Reader(reader.stored)
         reader.arrive(1, 2)
         (killer,) = reader.take()
         assert (killer.token.offset, killer.lost, killer.attempts) == (1, deaths, deaths + 1)
-    reader.inbox.settle(killer, Verdict.DISCARD)
+    reader.inbox.settle(killer, Settlement.DISCARD)
     (next_one,) = reader.take()
     assert (next_one.token.offset, next_one.lost) == (2, 1)
 
@@ -334,7 +334,7 @@ def test_who_waits_for_another_consumers_suspect_is_not_collecting() -> None:
     other, reader = World(turn), Reader(dead_with(0, 1, 2), turn=turn)
     reader.arrive(0, 1, 2)
     (first,) = reader.take()
-    reader.inbox.settle(first, Verdict.ACK)
+    reader.inbox.settle(first, Settlement.ACK)
     reader.tell()
     other.take()
     other.arrive(1, lost=1)
@@ -342,7 +342,7 @@ def test_who_waits_for_another_consumers_suspect_is_not_collecting() -> None:
     assert reader.take() == []
     reader.inbox._clock = lambda: INSIST_S
     assert reader.take() == []
-    other.inbox.settle(suspect, Verdict.ACK)
+    other.inbox.settle(suspect, Settlement.ACK)
     other.told()
     other.inbox.told(0)
     assert offsets(reader.take()) == [1]
@@ -352,7 +352,7 @@ def test_a_seek_keeps_the_note_and_begins_anew() -> None:
     """What is read again after it is no suspect, and the death of its reader is still noticed."""
     reader = Reader(dead_with(5, at=5))
     reader.arrive(5)
-    reader.inbox.settle(reader.take()[0], Verdict.ACK)
+    reader.inbox.settle(reader.take()[0], Settlement.ACK)
     reader.tell()
     reader.inbox.forget()
     reader.arrive(0, 1)

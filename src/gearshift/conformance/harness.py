@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gearshift import config as configuration
 from gearshift import plugins
 from gearshift.bus import Bus
-from gearshift.capabilities import Capabilities, Survives
+from gearshift.capabilities import Capabilities, Durability
 from gearshift.config import Config
 from gearshift.conformance.history import History
 from gearshift.conformance.observing import observed
@@ -128,7 +128,7 @@ class Harness:
 
 def lives_in_process(plugin: BackendPlugin) -> bool:
     """True if what the backend stores is gone with its Backend object."""
-    return all(one.survives is Survives.NOTHING for one in plugin.capabilities.values())
+    return all(one.durability is Durability.NOTHING for one in plugin.capabilities.values())
 
 
 def shared(plugin: BackendPlugin) -> BackendPlugin:

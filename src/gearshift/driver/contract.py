@@ -52,7 +52,6 @@ __all__ = [
     "Condition",
     "ConsumerSpec",
     "GroupStatus",
-    "Incoming",
     "LogDriver",
     "LogEvents",
     "OnOutcomes",
@@ -60,13 +59,14 @@ __all__ = [
     "Place",
     "ProducerDriver",
     "QueueDriver",
+    "Received",
     "SettleFailure",
+    "SettleRequest",
     "Settlement",
     "Start",
     "StartAt",
     "Stored",
     "Unstored",
-    "Verdict",
 ]
 
 #: Version of this contract. A plugin states the one it was written for; another is refused.
@@ -291,7 +291,7 @@ class Unstored(NamedTuple):
     delay_s: float
 
 
-class Incoming(NamedTuple):
+class Received(NamedTuple):
     """One received message.
 
     ``token`` is whatever settles it (a delivery tag, a row id); core never looks inside. On a log
@@ -322,9 +322,9 @@ class Incoming(NamedTuple):
     return_at: float | None = None
 
 
-class Verdict(StrEnum):
+class Settlement(StrEnum):
     """How one delivery ended. DISCARD: gone without success, its dead letter is already stored
-    unless the Settlement says ``refused``."""
+    unless the SettleRequest says ``refused``."""
 
     ACK = "ack"
     RETRY = "retry"
@@ -332,7 +332,7 @@ class Verdict(StrEnum):
     RELEASE = "release"  # never worked on: give it back at once and do not count an attempt
 
 
-class Settlement(NamedTuple):
+class SettleRequest(NamedTuple):
     """``delay_s`` is for RETRY. ``through``: ACK this token and all earlier ones (see QueueDriver),
     but for those whose RETRY the driver has not completed yet.
 
@@ -342,7 +342,7 @@ class Settlement(NamedTuple):
     """
 
     token: Any
-    verdict: Verdict
+    settlement: Settlement
     delay_s: float = 0.0
     through: bool = False
     message: Message | None = None
@@ -361,7 +361,7 @@ class QueueDriver(Protocol):
     """One consumer of one group of a queue channel. It is consuming once it has been made.
 
     If ``cumulative_ack`` is true, tokens are ordered as received and core may send one
-    Settlement with ``through=True`` for a run of acks.
+    SettleRequest with ``through=True`` for a run of acks.
 
     It may have an attribute ``heard_at``: when the broker last said anything, a heartbeat at least,
     on the clock of ``time.monotonic``. A driver whose ``receive`` can only return if the broker has
@@ -370,7 +370,7 @@ class QueueDriver(Protocol):
 
     cumulative_ack: bool
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         """Up to ``max_messages`` as soon as there is one, or nothing after ``timeout_s``.
 
         Core asks for as many as it has room for, by number and by the size that messages had
@@ -388,7 +388,7 @@ class QueueDriver(Protocol):
         it. Does nothing if nothing can be lost.
         """
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         """Tell the broker, in this order; returns what could not be settled. May return before
         the broker has processed it, but a later receive, settle or close must not overtake it.
 
@@ -399,7 +399,7 @@ class QueueDriver(Protocol):
         A RETRY that the broker refuses to store (no permission, a quota, no room) is not given
         back to the broker, which would deliver it again at once: the message stays this
         consumer's, and a ``receive`` returns it, whatever ``max_messages`` is and without others,
-        as an Incoming with the same token, its attempt one higher and ``unstored``. Core keeps it
+        as a Received with the same token, its attempt one higher and ``unstored``. Core keeps it
         for the delay and settles it again.
         """
 
@@ -458,8 +458,8 @@ class LogEvents(Protocol):
 class LogDriver(Protocol):
     """One member of one group of a stream channel: partitions, offsets, one position each."""
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
-        """As QueueDriver.receive. Every Incoming has its ``position``; offsets of a partition rise.
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
+        """As QueueDriver.receive. Every Received has its ``position``; offsets of a partition rise.
 
         With ``max_messages`` 0 membership is kept and nothing is fetched or lost.
         """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
 from gearshift.message import Semantics
 
 __all__ = ["DEFAULT_PARTITIONS", "MAX_MESSAGE_BYTES", "ChannelSettings", "declared"]
@@ -21,12 +21,12 @@ class ChannelSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A channel's ``native`` table: nothing can be adopted, so nothing can be set."""
 
 
-def declared(survives: Survives) -> Mapping[Semantics, Capabilities]:
-    """Capabilities per semantics of a backend whose messages outlive ``survives``."""
-    return {Semantics.QUEUE: _queue(survives), Semantics.STREAM: _stream(survives)}
+def declared(durability: Durability) -> Mapping[Semantics, Capabilities]:
+    """Capabilities per semantics of a backend whose messages outlive what ``durability`` says."""
+    return {Semantics.QUEUE: _queue(durability), Semantics.STREAM: _stream(durability)}
 
 
-def _queue(survives: Survives) -> Capabilities:
+def _queue(durability: Durability) -> Capabilities:
     return Capabilities(
         redelivery=True,
         native_retry=True,
@@ -45,14 +45,14 @@ def _queue(survives: Survives) -> Capabilities:
         redelivered=Known.EXACT,
         attempt=Known.EXACT,
         prefetch=Prefetch.STRICT,
-        survives=survives,
+        durability=durability,
         lease=Lease.HELD,
         members=Members.ANY,
         max_message_bytes=MAX_MESSAGE_BYTES,
     )
 
 
-def _stream(survives: Survives) -> Capabilities:
+def _stream(durability: Durability) -> Capabilities:
     return Capabilities(
         redelivery=True,
         native_retry=False,  # a log has one position per partition; core holds what is retried
@@ -71,7 +71,7 @@ def _stream(survives: Survives) -> Capabilities:
         redelivered=Known.NONE,  # nothing is written when a log is read
         attempt=Known.NONE,
         prefetch=Prefetch.STRICT,
-        survives=survives,
+        durability=durability,
         lease=Lease.HELD,
         members=Members.PARTITIONS,
         max_message_bytes=MAX_MESSAGE_BYTES,

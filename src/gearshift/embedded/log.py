@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gearshift.driver import Incoming, LogEvents, Place, Start
+from gearshift.driver import LogEvents, Place, Received, Start
 from gearshift.message import Message, Position
 
 __all__ = ["Bounds", "EmbeddedLog", "LogStore", "Ownership"]
@@ -82,7 +82,7 @@ class EmbeddedLog:
         self._announced = False
         store.join()
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         deadline = time.monotonic() + timeout_s
         while True:
             self._follow_ownership()
@@ -143,11 +143,11 @@ class EmbeddedLog:
             self._announced = True
             self._events.assigned(sorted(taken), taken)
 
-    def _read(self, max_messages: int) -> list[Incoming]:
+    def _read(self, max_messages: int) -> list[Received]:
         """Share ``max_messages`` among the partitions, starting with another one each time."""
         partitions = sorted(self._next)
         self._turn += 1
-        found: list[Incoming] = []
+        found: list[Received] = []
         for number in range(len(partitions)):
             room = max_messages - len(found)
             if room <= 0:
@@ -157,7 +157,7 @@ class EmbeddedLog:
             found += self._read_partition(partition, share)
         return found
 
-    def _read_partition(self, partition: int, limit: int) -> list[Incoming]:
+    def _read_partition(self, partition: int, limit: int) -> list[Received]:
         rows = self._store.read(partition, self._next[partition], limit)
         if rows:
             if missing := rows[0][0] - self._next[partition]:
@@ -166,6 +166,6 @@ class EmbeddedLog:
         return [_incoming(partition, offset, message) for offset, message in rows]
 
 
-def _incoming(partition: int, offset: int, message: Message) -> Incoming:
+def _incoming(partition: int, offset: int, message: Message) -> Received:
     position = Position(partition, offset)
-    return Incoming(message, position, position)
+    return Received(message, position, position)

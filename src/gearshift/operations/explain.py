@@ -110,7 +110,7 @@ SENTENCES: dict[str, dict[Value, str]] = {
         "soft": "The client asks for about as many messages as prefetch; the broker may send more.",
         "strict": "A consumer never holds more unsettled messages than prefetch.",
     },
-    "survives": {
+    "durability": {
         "nothing": "Messages live in this process and end with it.",
         "process": "Messages outlive every client, but not a broker that is killed.",
         "broker_restart": "Messages and progress outlive a broker that is killed and restarted.",

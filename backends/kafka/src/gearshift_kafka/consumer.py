@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
-from gearshift.driver import Incoming, LogEvents, Place, Start
+from gearshift.driver import LogEvents, Place, Received, Start
 from gearshift.errors import UnknownChannel
 from gearshift.message import Position
 from gearshift_kafka.errors import CORRUPT, TRANSIENT, UNKNOWN_TOPIC
@@ -70,18 +70,18 @@ class KafkaReader:
         self._failures = failures
         self._heard = heard
         self._next: dict[int, int] = {}  # every partition that is owned: the next offset to take
-        self._hand: deque[Incoming] = deque()  # taken while nothing was wanted
+        self._hand: deque[Received] = deque()  # taken while nothing was wanted
         self._paused = False
         self._poll_at = 0.0  # while none is wanted: not before
         self._faults: dict[int, int] = {}
         self._woken = threading.Event()
         self._closed = False
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         self._raise_failure()
         self._heard.watch(self._topic)
         deadline = time.monotonic() + timeout_s
-        incoming: list[Incoming] = []
+        incoming: list[Received] = []
         if max_messages == 0:
             self._rest(deadline)
         else:
@@ -130,7 +130,7 @@ class KafkaReader:
 
     # ── taking messages ──
 
-    def _take(self, max_messages: int, deadline: float) -> list[Incoming]:
+    def _take(self, max_messages: int, deadline: float) -> list[Received]:
         if self._hand:
             count = min(max_messages, len(self._hand))
             return [self._hand.popleft() for _ in range(count)]
@@ -166,7 +166,7 @@ class KafkaReader:
             return True
         return sum(one.message.size for one in self._hand) >= _HAND_BYTES
 
-    def _poll(self, max_messages: int, timeout_s: float) -> list[Incoming]:
+    def _poll(self, max_messages: int, timeout_s: float) -> list[Received]:
         """What is there, or the first that comes within ``timeout_s``; runs callbacks."""
         records = self._consumer.consume(max_messages, 0)
         if not records and timeout_s > 0:
@@ -177,7 +177,7 @@ class KafkaReader:
         self._after_poll()
         return self._sift(records) if records else []
 
-    def _sift(self, records: Sequence[Record]) -> list[Incoming]:
+    def _sift(self, records: Sequence[Record]) -> list[Received]:
         incoming = []
         owned = self._next
         for record in records:
@@ -190,7 +190,7 @@ class KafkaReader:
             if partition in owned and partition is not None and offset is not None:
                 owned[partition] = offset + 1
                 position = Position(partition, offset)
-                incoming.append(Incoming(decode(record), position, position))
+                incoming.append(Received(decode(record), position, position))
         if incoming and self._faults:
             self._faults.clear()
         return incoming
@@ -327,7 +327,7 @@ class LoneReader(KafkaReader):
         self._refresh_at = time.monotonic() + refresh_s
         self._take_on(beginnings(consumer, topic, partitions, start))
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         if not self._told:
             self._told = True
             self._events.assigned(sorted(self._next))

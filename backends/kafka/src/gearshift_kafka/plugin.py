@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
@@ -30,7 +30,7 @@ STREAM = Capabilities(
     redelivered=Known.NONE,
     attempt=Known.NONE,
     prefetch=Prefetch.SOFT,
-    survives=Survives.BROKER_RESTART,
+    durability=Durability.BROKER_RESTART,
     lease=Lease.HELD,  # polling goes on while handlers work
     members=Members.PARTITIONS,
     max_message_bytes=1_000_000,  # a default broker takes 1,048,588 with what we add
@@ -55,7 +55,7 @@ QUEUE = Capabilities(
     redelivered=Known.HINT,
     attempt=Known.HINT,
     prefetch=Prefetch.SOFT,  # a share group hands out whole batches of foreign producers
-    survives=Survives.BROKER_RESTART,
+    durability=Durability.BROKER_RESTART,
     lease=Lease.FIXED,  # a lock, of 30 s by default, that this client cannot renew
     members=Members.ANY,
     max_message_bytes=1_000_000,

@@ -12,13 +12,13 @@ from pika import exceptions
 
 from gearshift.driver import (
     ConsumerSpec,
-    Incoming,
     Outcome,
+    Received,
     SettleFailure,
     Settlement,
+    SettleRequest,
     Stored,
     Unstored,
-    Verdict,
 )
 from gearshift_rabbitmq.connection import Link, Rpc, unsubscribe
 from gearshift_rabbitmq.delay import Retries
@@ -80,13 +80,13 @@ class Consumer:
         #: How long a delivery may wait for somebody who works on it.
         self._wait_s = min(consumer_timeout_s / 2, max(consumer_timeout_s / 10, spare_s))
         self._over_at = 0.0  # nothing that is held is over before
-        self._ready: deque[Incoming] = deque()  # received, not given to core
-        self._unsettled: dict[int, Incoming] = {}  # given to core and unsettled, in that order
+        self._ready: deque[Received] = deque()  # received, not given to core
+        self._unsettled: dict[int, Received] = {}  # given to core and unsettled, in that order
         #: Settled last, which the broker may not have heard of when the connection breaks.
         self._recent: deque[tuple[str | None, int]] = deque(maxlen=spec.prefetch)
-        self._aside: dict[int, Incoming] = {}  # being stored among the suspects
-        self._retrying: dict[int, Settlement] = {}  # being stored for another attempt
-        self._returned: list[Incoming] = []  # whose retry could not be stored
+        self._aside: dict[int, Received] = {}  # being stored among the suspects
+        self._retrying: dict[int, SettleRequest] = {}  # being stored for another attempt
+        self._returned: list[Received] = []  # whose retry could not be stored
         self._stored: deque[tuple[int, Outcome]] = deque()
         self._retries: Retries | None = None
         self._tags_are_in_order = True
@@ -113,7 +113,7 @@ class Consumer:
             self._link.close(1.0)
             raise
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         """See QueueDriver. Raises ConsumerCancelled when the broker has ended the subscription."""
         deadline = time.monotonic() + timeout_s
         wanted = len(self._unsettled) + max_messages
@@ -146,15 +146,15 @@ class Consumer:
         """See QueueDriver."""
         self._isolates = wanted
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         """See QueueDriver. A retry stays unacknowledged until its copy is confirmed."""
         failures: list[SettleFailure] = []
         with self._link.gathered():
             self._return_what_is_over()  # or an ack of all up to a later one would cover it
-            for settlement in settlements:
-                failure = self._settle(settlement)
+            for request in requests:
+                failure = self._settle(request)
                 if failure is not None:
-                    failures.append(SettleFailure(settlement.token, failure))
+                    failures.append(SettleFailure(request.token, failure))
         return failures
 
     def wake(self) -> None:
@@ -298,7 +298,7 @@ class Consumer:
         else:
             self._ready.append(one)
 
-    def _received(self, method: Any, properties: Any, body: bytes) -> Incoming:
+    def _received(self, method: Any, properties: Any, body: bytes) -> Received:
         now = time.monotonic()
         self._last_tag = method.delivery_tag
         one = incoming(
@@ -329,7 +329,7 @@ class Consumer:
 
     # ── settling ─────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, max_messages: int) -> Sequence[Incoming]:
+    def _take(self, max_messages: int) -> Sequence[Received]:
         """What core may have now."""
         ready, held = self._ready, self._unsettled
         if not self._suspects.active and self._suspects.look():
@@ -352,29 +352,29 @@ class Consumer:
             held[one.token.tag] = one
         return taken
 
-    def _settle(self, settlement: Settlement) -> Exception | None:
-        token: Token = settlement.token
+    def _settle(self, request: SettleRequest) -> Exception | None:
+        token: Token = request.token
         if token.tag not in self._unsettled:
             # The broker would close the AMQP channel over it, and all other work with it.
-            if settlement.through:
+            if request.through:
                 self._ack_each(tag for tag in list(self._unsettled) if tag < token.tag)
             gone: Exception = exceptions.ChannelWrongStateError("not held any more")
             return gone
         if not self._is_open():
             broken: Exception | None = self._link.error or self._reason
             return broken
-        verdict = settlement.verdict
-        if verdict is Verdict.ACK and settlement.through:
+        settlement = request.settlement
+        if settlement is Settlement.ACK and request.through:
             self._ack_through(token.tag)
-        elif settlement.refused and self._is_adopted:
+        elif request.refused and self._is_adopted:
             # The owner's dead-letter exchange gets it; without one the broker drops it.
             self._end(token.tag, self._refuse)
-        elif verdict is Verdict.ACK or verdict is Verdict.DISCARD:
+        elif settlement is Settlement.ACK or settlement is Settlement.DISCARD:
             self._end(token.tag, self._channel.basic_ack)
-        elif verdict is Verdict.RELEASE:
+        elif settlement is Settlement.RELEASE:
             self._release(token.tag)
         else:
-            self._store_again(token, settlement)
+            self._store_again(token, request)
         return None
 
     def _end(self, tag: int, answer: Callable[[int], None]) -> None:
@@ -388,7 +388,7 @@ class Consumer:
         else:
             self._give_back(one)
 
-    def _give_back(self, one: Incoming) -> None:
+    def _give_back(self, one: Received) -> None:
         self._survive([_fingerprint(one)])
         self._channel.basic_nack(one.token.tag, requeue=True)
 
@@ -489,7 +489,7 @@ class Consumer:
             self._suspects.active = True
             unsubscribe(self._channel, self._tag)
 
-    def _set_aside(self, one: Incoming) -> None:
+    def _set_aside(self, one: Received) -> None:
         """Store it among the suspects; until that is confirmed it stays unacknowledged."""
         tag = one.token.tag
         self._aside[tag] = one
@@ -505,12 +505,12 @@ class Consumer:
 
     # ── retries through the broker ───────────────────────────────────────────────────────────
 
-    def _store_again(self, token: Token, settlement: Settlement) -> None:
-        message = settlement.message
+    def _store_again(self, token: Token, request: SettleRequest) -> None:
+        message = request.message
         assert message is not None, "a RETRY carries its message"
-        self._retrying[token.tag] = settlement
-        failed = settlement.attempt or token.before + 1
-        self._storing().store(token, message, failed, settlement.delay_s, self._reporter(token.tag))
+        self._retrying[token.tag] = request
+        failed = request.attempt or token.before + 1
+        self._storing().store(token, message, failed, request.delay_s, self._reporter(token.tag))
 
     def _reporter(self, tag: int) -> Callable[[Sequence[Outcome]], None]:
         """Notes what became of a copy, on the publishing thread."""
@@ -554,7 +554,7 @@ class Consumer:
                 logger.warning("a lost message could not be set aside: %r", outcome.error)
                 self._suspects.keep(one)
 
-    def _return(self, one: Incoming, retry: Settlement, error: Exception | None) -> None:
+    def _return(self, one: Received, retry: SettleRequest, error: Exception | None) -> None:
         """Have core keep it: the broker would deliver it again at once, and not count that."""
         error = error or TimeoutError("no answer")
         attempt = (retry.attempt or one.token.before + 1) + 1
@@ -569,16 +569,16 @@ class Consumer:
         self._tags_are_in_order = False
         self._returned.append(one)
 
-    def _take_returned(self) -> Sequence[Incoming]:
+    def _take_returned(self) -> Sequence[Received]:
         returned, self._returned = self._returned, []
         return returned
 
 
-def _until(one: Incoming) -> float:
+def _until(one: Received) -> float:
     assert one.locked_until is not None
     return one.locked_until
 
 
-def _fingerprint(one: Incoming) -> tuple[str | None, int]:
+def _fingerprint(one: Received) -> tuple[str | None, int]:
     """What tells a message from others, within this process."""
     return one.message.id, hash(one.message.body)

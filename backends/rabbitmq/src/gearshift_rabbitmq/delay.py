@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from pika.spec import BasicProperties
 
-from gearshift.driver import Incoming, OnOutcomes
+from gearshift.driver import OnOutcomes, Received
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import Publication, Target
 from gearshift_rabbitmq.connection import Link
@@ -69,7 +69,7 @@ class Retries:
         )
         self._submit(queue, properties, message, on_outcomes)
 
-    def store_suspect(self, one: Incoming, on_outcomes: OnOutcomes) -> None:
+    def store_suspect(self, one: Received, on_outcomes: OnOutcomes) -> None:
         """Store a message among the suspects, with what it has lost. Never waits."""
         token: Token = one.token
         properties = retried(

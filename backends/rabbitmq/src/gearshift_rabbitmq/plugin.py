@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
@@ -30,7 +30,7 @@ QUEUE = Capabilities(
     redelivered=Known.HINT,  # also true for what was only prefetched by a dead consumer
     attempt=Known.HINT,  # retries exactly; of crashes, ten count as one
     prefetch=Prefetch.STRICT,
-    survives=Survives.BROKER_RESTART,
+    durability=Durability.BROKER_RESTART,
     lease=Lease.FIXED,  # the server's consumer_timeout, 30 minutes by default
     members=Members.ANY,
     max_message_bytes=16 * 1024 * 1024,  # max_message_size of 4.x; Admin knows of 3.x
@@ -54,7 +54,7 @@ STREAM = Capabilities(
     redelivered=Known.NONE,
     attempt=Known.NONE,
     prefetch=Prefetch.SOFT,  # the broker's credit is for each partition
-    survives=Survives.BROKER_RESTART,
+    durability=Durability.BROKER_RESTART,
     lease=Lease.HELD,
     members=Members.PARTITIONS,
     max_message_bytes=16 * 1024 * 1024,

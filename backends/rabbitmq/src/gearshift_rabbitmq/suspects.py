@@ -18,7 +18,7 @@ from typing import Any
 
 from pika.spec import Basic
 
-from gearshift.driver import Incoming
+from gearshift.driver import Received
 from gearshift_rabbitmq.connection import Link
 from gearshift_rabbitmq.topology import waiting
 from gearshift_rabbitmq.wire import Token
@@ -43,8 +43,8 @@ class Suspects:
         queue: str,
         *,
         is_ours: bool,
-        receive: Callable[..., Incoming],
-        store: Callable[[Incoming], None],
+        receive: Callable[..., Received],
+        store: Callable[[Received], None],
         on_end: Callable[[], None],
     ) -> None:
         self.active = False
@@ -56,8 +56,8 @@ class Suspects:
         self._store = store
         self._on_end = on_end
         self._asked = False
-        self._got: Incoming | None = None
-        self._kept: list[Incoming] = []  # could not be stored, in the order in which they came
+        self._got: Received | None = None
+        self._kept: list[Received] = []  # could not be stored, in the order in which they came
         self._is_unsure = False  # if the queue is there
         self._look_at = 0.0
         channel.add_callback(self._on_empty, [Basic.GetEmpty], one_shot=False)
@@ -69,7 +69,7 @@ class Suspects:
             return bool(waiting(self._link, self._queue))
         return False
 
-    def fetch(self) -> Incoming | None:
+    def fetch(self) -> Received | None:
         """The next one if it has come, else have it come."""
         if self._kept:
             return self._kept.pop(0)
@@ -88,12 +88,12 @@ class Suspects:
             self._end()
         return got
 
-    def keep(self, one: Incoming) -> None:
+    def keep(self, one: Received) -> None:
         """Have ``one`` taken from here, alone like the others: it could not be stored."""
         insort(self._kept, one, key=_tag)
         self._is_unsure = True
 
-    def left(self) -> Incoming | None:
+    def left(self) -> Received | None:
         """What was fetched and nobody took, at the end."""
         got, self._got = self._got, None
         return got
@@ -116,6 +116,6 @@ class Suspects:
         self._on_end()
 
 
-def _tag(one: Incoming) -> int:
+def _tag(one: Received) -> int:
     token: Token = one.token
     return token.tag

@@ -36,7 +36,7 @@ import msgspec
 from pika.compat import long
 from pika.spec import Basic, BasicProperties
 
-from gearshift.driver import Incoming
+from gearshift.driver import Received
 from gearshift.errors import InvalidMessage, MessageTooLarge, NotSupported
 from gearshift.message import (
     NO_HEADERS,
@@ -177,7 +177,7 @@ def incoming(
     routed: bool = True,
     locked_until: float | None = None,
     return_at: float | None = None,
-) -> Incoming:
+) -> Received:
     """A delivery as core wants it. Never raises on what a foreign client sent.
 
     Whatever the broker has counted since the message was stored is one more loss than its header
@@ -235,7 +235,7 @@ def incoming(
         native,
     )
     attempt = before + 1 + (lost if lost > 1 else 0)
-    return Incoming(
+    return Received(
         message, token, None, attempt, redelivered, locked_until, lost, return_at=return_at
     )
 

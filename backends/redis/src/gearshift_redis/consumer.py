@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Unstored, Verdict
+from gearshift.driver import (
+    ConsumerSpec,
+    Received,
+    SettleFailure,
+    Settlement,
+    SettleRequest,
+    Unstored,
+)
 from gearshift.errors import StaleDelivery
 from gearshift_redis.errors import may_not_store
 from gearshift_redis.layout import Layout, Source
@@ -54,7 +61,7 @@ class QueueConsumer:
         self._sources = layout.sources(spec.group)
         self._lease_ms = round(lease_s * 1000)
         self._name = f"{PREFIX}{spec.member}#{uuid.uuid4().hex[:8]}"
-        self._returned: list[Incoming] = []  # whose retries could not be stored
+        self._returned: list[Received] = []  # whose retries could not be stored
         self._woken = threading.Event()
         self._serve_at = 0.0
         self._take_over_at = 0.0
@@ -68,7 +75,7 @@ class QueueConsumer:
 
     # ── receiving ──
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         """See QueueDriver."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -96,7 +103,7 @@ class QueueConsumer:
         forgotten_ms = _EPHEMERAL_LEASES * self._lease_ms if self._ephemeral else 0
         self._scripts.serve(keys, [self._lease_ms, forgotten_ms])
 
-    def _next(self, max_messages: int, deadline: float) -> list[Incoming]:
+    def _next(self, max_messages: int, deadline: float) -> list[Received]:
         if time.monotonic() >= self._take_over_at:
             for source in self._sources:
                 found, must_wait = self._left(source, max_messages)
@@ -119,7 +126,7 @@ class QueueConsumer:
             for id_, entry in entries
         ][:max_messages]
 
-    def _left(self, source: Source, max_messages: int) -> tuple[list[Incoming], bool]:
+    def _left(self, source: Source, max_messages: int) -> tuple[list[Received], bool]:
         """What others have left, and whether more of it has to wait."""
         alive = self._layout.alive(self._group)
         answer: Any = self._scripts.take_over(
@@ -134,9 +141,9 @@ class QueueConsumer:
 
     def _incoming(
         self, source: Source, id_: bytes, entry: Mapping[bytes, bytes], lost: int, handed: bool
-    ) -> Incoming:
+    ) -> Received:
         failed = attempts_of(entry)
-        return Incoming(
+        return Received(
             message_of(entry, self._layout.body_field),
             _Token(source, id_),
             None,
@@ -151,19 +158,19 @@ class QueueConsumer:
         """See QueueDriver."""
         self._isolates = wanted
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         """See QueueDriver. One pipeline."""
         pipeline = self._client.pipeline(transaction=False)
-        asked: list[tuple[dict[bytes, _Token], Settlement]] = []
-        for (verdict, source), run in groupby(settlements, key=_how):
+        asked: list[tuple[dict[bytes, _Token], SettleRequest]] = []
+        for (settlement, source), run in groupby(requests, key=_how):
             those = list(run)
-            if verdict in (Verdict.ACK, Verdict.DISCARD):
+            if settlement in (Settlement.ACK, Settlement.DISCARD):
                 ids = [each.token.id for each in those]
                 add_to(pipeline, self._scripts.ack, [source.stream], self._who(source, *ids))
                 asked.append(({each.token.id: each.token for each in those}, those[0]))
                 continue
             for each in those:
-                if verdict is Verdict.RETRY:
+                if settlement is Settlement.RETRY:
                     self._retry(source, each, pipeline)
                 else:
                     who = self._who(source, each.token.id)
@@ -171,25 +178,25 @@ class QueueConsumer:
                 asked.append(({each.token.id: each.token}, each))
         failures = []
         answers = pipeline.execute(raise_on_error=False)
-        for answer, (tokens, settlement) in zip(answers, asked, strict=True):
+        for answer, (tokens, request) in zip(answers, asked, strict=True):
             if isinstance(answer, Exception):
-                if settlement.verdict is not Verdict.RETRY or not may_not_store(answer):
+                if request.settlement is not Settlement.RETRY or not may_not_store(answer):
                     raise answer
-                self._returned.append(_unstored(settlement, answer))
+                self._returned.append(_unstored(request, answer))
                 continue
             for id_ in answer:
                 gone = StaleDelivery("another consumer has taken it over")
                 failures.append(SettleFailure(tokens[id_], gone))
         return failures
 
-    def _retry(self, source: Source, settlement: Settlement, pipeline: Any) -> None:
-        message, attempt = settlement.message, settlement.attempt
+    def _retry(self, source: Source, request: SettleRequest, pipeline: Any) -> None:
+        message, attempt = request.message, request.attempt
         assert message is not None, "a RETRY carries its message"
         assert attempt is not None, "and the attempt that failed"
         fields = fields_of(message, self._layout.body_field, attempts=attempt)
-        delay_ms = round(settlement.delay_s * 1000)
+        delay_ms = round(request.delay_s * 1000)
         own, later = self._layout.stream(self._group), self._layout.later(self._group)
-        who = self._who(source, settlement.token.id)
+        who = self._who(source, request.token.id)
         keys = [source.stream, own, later]
         add_to(pipeline, self._scripts.retry, keys, [*who, delay_ms, *fields])
 
@@ -234,13 +241,13 @@ class QueueConsumer:
         pipeline.execute()
 
 
-def _unstored(settlement: Settlement, error: Exception) -> Incoming:
-    message, attempt = settlement.message, settlement.attempt
+def _unstored(request: SettleRequest, error: Exception) -> Received:
+    message, attempt = request.message, request.attempt
     assert message is not None, "a RETRY carries its message"
     assert attempt is not None, "and the attempt that failed"
-    unstored = Unstored(error, settlement.delay_s)
-    return Incoming(message, settlement.token, None, attempt + 1, True, unstored=unstored)
+    unstored = Unstored(error, request.delay_s)
+    return Received(message, request.token, None, attempt + 1, True, unstored=unstored)
 
 
-def _how(settlement: Settlement) -> tuple[Verdict, Source]:
-    return settlement.verdict, settlement.token.source
+def _how(request: SettleRequest) -> tuple[Settlement, Source]:
+    return request.settlement, request.token.source

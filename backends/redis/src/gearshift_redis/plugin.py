@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.capabilities import Capabilities, Known, Lease, Members, Order, Prefetch, Survives
+from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
@@ -29,7 +29,7 @@ QUEUE = Capabilities(
     redelivered=Known.HINT,  # also true for what only lay in the buffer of a consumer that closed
     attempt=Known.HINT,  # retries exactly; of what came back without a word, ten count as one
     prefetch=Prefetch.STRICT,
-    survives=Survives.BROKER_RESTART,  # a server that forgets is refused, see ``persistence``
+    durability=Durability.BROKER_RESTART,  # a server that forgets is refused, see ``persistence``
     lease=Lease.HELD,
     members=Members.ANY,
     max_message_bytes=16 * 1024 * 1024,  # a larger one would hold up the server's one thread

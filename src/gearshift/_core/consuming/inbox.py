@@ -27,7 +27,7 @@ from gearshift._core.consuming.settlements import (
     Settlements,
 )
 from gearshift._core.consuming.suspects import INSIST_S, TURN, Isolation, Mark, Turn
-from gearshift.driver import Incoming, Place, Verdict
+from gearshift.driver import Place, Received, Settlement
 from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
 from gearshift.stats import ReceiveStats, Timings
 
@@ -52,8 +52,8 @@ _FIRST = 8
 _WARN_STALLED_AFTER_S = 10.0
 _WARN_AGAIN_AFTER_S = 60.0
 
-#: Verdict of a user → outcome of the delivery.
-_OUTCOMES = {Verdict.ACK: "ack", Verdict.RETRY: "retry", Verdict.DISCARD: "reject"}
+#: Settlement → outcome of the delivery.
+_OUTCOMES = {Settlement.ACK: "ack", Settlement.RETRY: "retry", Settlement.DISCARD: "reject"}
 
 
 class Inbox:
@@ -140,13 +140,13 @@ class Inbox:
                 self._changed.wait(min(nap_s, INSIST_S) if insists else nap_s)
                 self._isolation.asking -= 1
 
-    def settle(self, entry: Entry, verdict: Verdict, delay_s: float = 0.0) -> None:
+    def settle(self, entry: Entry, settlement: Settlement, delay_s: float = 0.0) -> None:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
         with self._lock:
             settlements = self._settlements_of(entry)
             was_full = self._isolation.active or not self._window_left(settlements)
-            settlements.settle(entry, verdict, delay_s)
-            self._count(_OUTCOMES[verdict])
+            settlements.settle(entry, settlement, delay_s)
+            self._count(_OUTCOMES[settlement])
             self._news += 1
             if self._key_order.settled(entry) or self._draining:
                 self._changed.notify_all()
@@ -166,7 +166,7 @@ class Inbox:
         with self._changed:
             self._settlements_of(entry)
             entry.retries += 1
-            self._count(_OUTCOMES[Verdict.RETRY])
+            self._count(_OUTCOMES[Settlement.RETRY])
             self._key_order.hold(entry, self._clock() + delay_s)
             self._changed.notify_all()
 
@@ -281,7 +281,7 @@ class Inbox:
             self._error = error
             self._changed.notify_all()
 
-    def add(self, arrivals: Sequence[Incoming]) -> None:
+    def add(self, arrivals: Sequence[Received]) -> None:
         """What the driver received."""
         with self._changed:
             assert self._settlements is not None
@@ -301,10 +301,10 @@ class Inbox:
                         self._alone = entry
                     self._key_order.push(entry)
                 else:
-                    self._settlements.settle(entry, Verdict.RELEASE, 0.0)
+                    self._settlements.settle(entry, Settlement.RELEASE, 0.0)
             self._changed.notify_all()
 
-    def keep_unstored(self, incoming: Incoming, obstacle: GearshiftError) -> None:
+    def keep_unstored(self, incoming: Received, obstacle: GearshiftError) -> None:
         """Hold a message whose retry the driver could not store, for the retry's delay."""
         with self._changed:
             assert self._settlements is not None
@@ -433,7 +433,7 @@ class Inbox:
         entry.obstacle = obstacle
         self._key_order.hold(entry, self._clock() + delay_s)
 
-    def _add_to_log(self, settlements: LogSettlements, arrivals: Sequence[Incoming]) -> None:
+    def _add_to_log(self, settlements: LogSettlements, arrivals: Sequence[Received]) -> None:
         """Suspects wait here, as a log gives nothing back; and what comes behind them, in order."""
         for incoming in arrivals:
             entry = Entry.of(incoming)
@@ -569,7 +569,7 @@ class Inbox:
         self._return_at = math.inf
         self._key_order.discard(lambda e: e.fate is Fate.BUFFERED and e.return_at is not None)
         for entry, _ in waiting:
-            settlements.settle(entry, Verdict.RELEASE, 0.0)
+            settlements.settle(entry, Settlement.RELEASE, 0.0)
 
     def _mark_seen(self, entry: Entry) -> None:
         """On a log, remember how far this consumer has been: what it gets again is redelivered."""

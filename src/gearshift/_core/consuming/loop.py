@@ -27,10 +27,10 @@ from gearshift._core.reconnect import (
     tell_still_away,
 )
 from gearshift.driver import (
-    Incoming,
     LogDriver,
     LogEvents,
     QueueDriver,
+    Received,
     SettleFailure,
     Start,
 )
@@ -244,7 +244,7 @@ class ConsumerLoop:
             )
         self._inbox.told(len(failures))
 
-    def _keep(self, returned: Sequence[Incoming]) -> None:
+    def _keep(self, returned: Sequence[Received]) -> None:
         """Retries that were not stored: they wait here instead."""
         for incoming in returned:
             assert incoming.unstored is not None, "they come without others"

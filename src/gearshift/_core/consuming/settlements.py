@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 from gearshift._core.consuming.suspects import Mark
 from gearshift.driver import (
-    Incoming,
     LogDriver,
     Place,
     QueueDriver,
+    Received,
     SettleFailure,
     Settlement,
+    SettleRequest,
     Unstored,
-    Verdict,
 )
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Position
@@ -70,12 +70,12 @@ class Entry:
     obstacle: GearshiftError | None = None
     dead: str | None = None
     burials: int = 0  # dead letters that could not be stored
-    settlement: Settlement | None = None
+    request: SettleRequest | None = None
     told: bool = False
     refused: bool = False
 
     @staticmethod
-    def of(incoming: Incoming) -> Entry:
+    def of(incoming: Received) -> Entry:
         return Entry(*incoming)
 
     @property
@@ -109,7 +109,7 @@ class Settlements(Protocol):
 
     def add(self, entry: Entry) -> None: ...
 
-    def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None: ...
+    def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None: ...
 
     def has_news(self) -> bool: ...
 
@@ -149,13 +149,13 @@ class QueueSettlements:
         self.unsettled += 1
         self.unsettled_bytes += entry.size
 
-    def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
-        if verdict is Verdict.RETRY:
-            entry.settlement = Settlement(
-                entry.token, verdict, delay_s, message=entry.message, attempt=entry.attempts
+    def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
+        if settlement is Settlement.RETRY:
+            entry.request = SettleRequest(
+                entry.token, settlement, delay_s, message=entry.message, attempt=entry.attempts
             )
         else:
-            entry.settlement = Settlement(entry.token, verdict, refused=entry.refused)
+            entry.request = SettleRequest(entry.token, settlement, refused=entry.refused)
         self._end(entry, Fate.SETTLED)
         self._news.append(entry)
 
@@ -174,7 +174,7 @@ class QueueSettlements:
         self.unsettled -= 1
         self.unsettled_bytes -= entry.size
 
-    def take(self) -> list[Settlement]:
+    def take(self) -> list[SettleRequest]:
         news, self._news = self._news, []
         through = self._settled_prefix()
         singles = [self._told(entry) for entry in news if not entry.told]
@@ -182,7 +182,7 @@ class QueueSettlements:
             self._open = deque(self.entries())  # the others were told
         return singles if through is None else [*singles, through]
 
-    def tell(self, driver: QueueDriver, work: list[Settlement]) -> Sequence[SettleFailure]:
+    def tell(self, driver: QueueDriver, work: list[SettleRequest]) -> Sequence[SettleFailure]:
         return driver.settle(work) if work else ()
 
     def abandon(self) -> None:
@@ -193,25 +193,25 @@ class QueueSettlements:
         self.unsettled = 0
         self.unsettled_bytes = 0
 
-    def _settled_prefix(self) -> Settlement | None:
-        """Drop the settled front; where allowed its acks become one settlement, the result."""
+    def _settled_prefix(self) -> SettleRequest | None:
+        """Drop the settled front; where allowed its acks become one, the result."""
         run: list[Entry] = []
         while self._open and self._open[0].fate in _ENDED:
             entry = self._open.popleft()
-            is_ack = entry.settlement is not None and entry.settlement.verdict is Verdict.ACK
+            is_ack = entry.request is not None and entry.request.settlement is Settlement.ACK
             if is_ack and not entry.told:
                 run.append(entry)
         if not self.cumulative or len(run) < 2:
             return None
         for entry in run:
             entry.told = True
-        return Settlement(run[-1].token, Verdict.ACK, through=True)
+        return SettleRequest(run[-1].token, Settlement.ACK, through=True)
 
     @staticmethod
-    def _told(entry: Entry) -> Settlement:
-        assert entry.settlement is not None
+    def _told(entry: Entry) -> SettleRequest:
+        assert entry.request is not None
         entry.told = True
-        return entry.settlement
+        return entry.request
 
 
 @dataclass(slots=True)
@@ -287,9 +287,9 @@ class LogSettlements:
         self.unsettled_bytes += entry.size
         self.span += 1
 
-    def settle(self, entry: Entry, verdict: Verdict, delay_s: float) -> None:
-        """A log knows one verdict: done with it. RELEASE changes nothing, it comes again anyway."""
-        if verdict is Verdict.RELEASE:
+    def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
+        """A log knows only "done with it". RELEASE changes nothing, it comes again anyway."""
+        if settlement is Settlement.RELEASE:
             return
         assert entry.position is not None
         number = entry.position.partition

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from gearshift.driver import Incoming, Place
+from gearshift.driver import Place, Received
 
 __all__ = ["INSIST_S", "TURN", "TURN_S", "Isolation", "Mark", "Turn", "is_given_up"]
 
@@ -108,7 +108,7 @@ class Isolation:
         self._holder = 0  # thread that was given the last one
         self._given_at = 0.0
 
-    def admit(self, arrivals: Sequence[Incoming]) -> bool:
+    def admit(self, arrivals: Sequence[Received]) -> bool:
         """Note what has come. False for a suspect that nobody asked for: it has to go back."""
         self.active = any(one.lost for one in arrivals)
         self.together &= self.active

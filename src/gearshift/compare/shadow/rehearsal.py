@@ -15,7 +15,7 @@ import msgspec
 
 from gearshift import config as configuration
 from gearshift.bus import Bus
-from gearshift.capabilities import Survives
+from gearshift.capabilities import Durability
 from gearshift.compare.columns import broker_of, described
 from gearshift.compare.ledger import Column, Event, Trial
 from gearshift.compare.notebook import apart
@@ -235,7 +235,7 @@ class _Run:
 def _column(broker: Broker) -> Column:
     """A side, described; refused where worker processes could not reach it."""
     column = described(broker)
-    if column.capabilities["survives"] == Survives.NOTHING.value:
+    if column.capabilities["durability"] == Durability.NOTHING.value:
         raise NotSupported(
             f"profile {column.profile!r} lives in one process, and a rehearsal has several",
             hint="rehearse with sqlite, or with a server",

@@ -33,7 +33,7 @@ _DEATHS = 3
 _FREEZES = 3
 
 
-@behaviour(Area.FAULTS, capability="survives", needs=Needs.BROKER, deliveries=_BEFORE)
+@behaviour(Area.FAULTS, capability="durability", needs=Needs.BROKER, deliveries=_BEFORE)
 def a_killed_broker_loses_nothing(kit: Kit) -> None:
     """SIGKILL while sending and consuming; after the restart both sides go on by themselves."""
     broker = _broker(kit)

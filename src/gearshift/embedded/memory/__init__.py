@@ -6,7 +6,7 @@ not, and when the bus is closed everything is gone.
 
 from __future__ import annotations
 
-from gearshift.capabilities import Survives
+from gearshift.capabilities import Durability
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.declared import ChannelSettings, declared
@@ -25,7 +25,7 @@ def gearshift_backend() -> BackendPlugin:
         summary="inside this process, for tests and notebooks; nothing survives it",
         settings=MemorySettings,
         channel_settings=ChannelSettings,
-        capabilities=declared(Survives.NOTHING),
+        capabilities=declared(Durability.NOTHING),
         natural=Semantics.QUEUE,
         connect=MemoryBackend,
         url_schemes={"memory": lambda url: {}},

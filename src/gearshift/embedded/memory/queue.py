@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
+from gearshift.driver import ConsumerSpec, Received, SettleFailure, Settlement, SettleRequest
 from gearshift.embedded.memory.channel import QueueChannel
 from gearshift.embedded.memory.group import Entry, Group, Hand, Lease
 from gearshift.errors import Closed, StaleDelivery, TopologyConflict, UnknownGroup
@@ -39,7 +39,7 @@ class MemoryQueue:
             raise UnknownGroup(f"channel {self._channel.name!r} has no group {name!r}")
         return groups[name]
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         deadline = time.monotonic() + timeout_s
         channel = self._channel
         with channel.changed:
@@ -69,28 +69,28 @@ class MemoryQueue:
     def isolate(self, wanted: bool) -> None:
         """Nothing is ever lost here."""
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         failures = []
         with self._channel.changed:
-            for settlement in settlements:
-                lease: Lease = settlement.token
+            for request in requests:
+                lease: Lease = request.token
                 if self._channel.deleted or not self._group.holds(self._hand, lease):
                     error = StaleDelivery("it went back to its group before it was settled")
                     failures.append(SettleFailure(lease, error))
                 else:
-                    self._settle(lease.entry, settlement)
+                    self._settle(lease.entry, request)
             self._channel.announce()
         return failures
 
-    def _settle(self, entry: Entry, settlement: Settlement) -> None:
+    def _settle(self, entry: Entry, request: SettleRequest) -> None:
         now = self._channel.now()
-        match settlement.verdict:
-            case Verdict.ACK | Verdict.DISCARD:
+        match request.settlement:
+            case Settlement.ACK | Settlement.DISCARD:
                 self._channel.settled(self._group.finish(entry, now))
-            case Verdict.RETRY:
-                due = now + settlement.delay_s if settlement.delay_s > 0 else 0.0
+            case Settlement.RETRY:
+                due = now + request.delay_s if request.delay_s > 0 else 0.0
                 self._group.give_back(entry, due, now)
-            case Verdict.RELEASE:
+            case Settlement.RELEASE:
                 entry.attempt -= 1
                 self._group.give_back(entry, 0.0, now)
 
@@ -112,6 +112,6 @@ class MemoryQueue:
             self._channel.announce()
 
 
-def _incoming(entry: Entry) -> Incoming:
+def _incoming(entry: Entry) -> Received:
     token = Lease(entry, entry.handed)
-    return Incoming(entry.shared.message, token, None, entry.attempt, entry.handed > 1)
+    return Received(entry.shared.message, token, None, entry.attempt, entry.handed > 1)

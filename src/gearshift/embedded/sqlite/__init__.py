@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from gearshift.capabilities import Survives
+from gearshift.capabilities import Durability
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.declared import ChannelSettings, declared
@@ -33,7 +33,7 @@ def gearshift_backend() -> BackendPlugin:
         summary="one durable file shared by the processes of one machine; no broker",
         settings=SqliteSettings,
         channel_settings=ChannelSettings,
-        capabilities=declared(Survives.BROKER_RESTART),
+        capabilities=declared(Durability.BROKER_RESTART),
         natural=Semantics.QUEUE,
         connect=SqliteBackend,
         url_schemes={"sqlite": lambda url: {"path": url[len("sqlite://") :]}},

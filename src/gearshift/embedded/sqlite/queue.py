@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gearshift.driver import ConsumerSpec, Incoming, SettleFailure, Settlement, Verdict
+from gearshift.driver import ConsumerSpec, Received, SettleFailure, Settlement, SettleRequest
 from gearshift.embedded.sqlite.faults import LeaseOver
 from gearshift.embedded.sqlite.members import (
     drop_finished,
@@ -106,7 +106,7 @@ class SqliteQueue:
         self._cared_at = 0.0
         self._closed = False
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         if self._closed:
             raise Closed("this consumer is closed")
         deadline = time.monotonic() + timeout_s
@@ -126,8 +126,8 @@ class SqliteQueue:
         """See QueueDriver."""
         self._isolates = wanted
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
-        return self._store.write(lambda tx: self._settle(tx, settlements))
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
+        return self._store.write(lambda tx: self._settle(tx, requests))
 
     def wake(self) -> None:
         self._watch.wake()
@@ -164,7 +164,7 @@ class SqliteQueue:
         require_channel(tx.db, self._spec.channel)
         return False
 
-    def _claim(self, tx: Tx, wanted: int) -> tuple[list[Incoming], bool]:
+    def _claim(self, tx: Tx, wanted: int) -> tuple[list[Received], bool]:
         """Up to ``wanted`` messages, and whether all that is ready has been looked at for them."""
         keys = {key for (key,) in tx.db.execute(_DUE, (self._group, tx.now)).fetchall()}
         self._bring_back(tx, dict.fromkeys(keys, _LEFT_READY))
@@ -209,19 +209,19 @@ class SqliteQueue:
         held = "SELECT 1 FROM work WHERE grp = ? AND member = ? AND member > 0 LIMIT 1"
         return [] if tx.db.execute(held, (self._group, self._member)).fetchone() else found[:1]
 
-    def _settle(self, tx: Tx, settlements: Sequence[Settlement]) -> list[SettleFailure]:
-        held = self._held(tx, [settlement.token.id for settlement in settlements])
+    def _settle(self, tx: Tx, requests: Sequence[SettleRequest]) -> list[SettleFailure]:
+        held = self._held(tx, [request.token.id for request in requests])
         failures: list[SettleFailure] = []
         finished: list[int] = []
         released: list[tuple[int, int]] = []
         failed: list[tuple[float, int | None, int, int]] = []
-        for token, verdict, delay_s, _, _, attempt, _ in settlements:
+        for token, settlement, delay_s, _, _, attempt, _ in requests:
             if held.pop(token.id, None) != token.handed:
                 error = StaleDelivery("its lease was over before it was settled")
                 failures.append(SettleFailure(token, error))
-            elif verdict in (Verdict.ACK, Verdict.DISCARD):
+            elif settlement in (Settlement.ACK, Settlement.DISCARD):
                 finished.append(token.id)
-            elif verdict is Verdict.RELEASE:
+            elif settlement is Settlement.RELEASE:
                 released.append((self._group, token.id))
             else:
                 due = tx.now + delay_s if delay_s > 0 else 0.0
@@ -280,7 +280,7 @@ def _incoming(
     handed: int,
     lost: int,
     in_hand: int,
-) -> Incoming:
+) -> Received:
     token = _Token(id_, handed + 1)
     attempt = failed + 1 + (lost if lost > 1 else in_hand)
-    return Incoming(decode(key, body, meta), token, None, attempt, handed > 0, lost=lost)
+    return Received(decode(key, body, meta), token, None, attempt, handed > 0, lost=lost)

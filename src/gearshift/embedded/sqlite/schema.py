@@ -78,7 +78,7 @@ CREATE TABLE work (
     due REAL NOT NULL DEFAULT 0,        -- waits until this time, 0: for nothing
     attempt INTEGER NOT NULL DEFAULT 0, -- how many have failed
     handed INTEGER NOT NULL DEFAULT 0,  -- times handed out, counted or not
-    lost INTEGER NOT NULL DEFAULT 0,    -- consumers that died with it since: driver.Incoming
+    lost INTEGER NOT NULL DEFAULT 0,    -- consumers that died with it since: driver.Received
     in_hand INTEGER NOT NULL DEFAULT 0, -- whether the first of them was working on it
     aside INTEGER NOT NULL DEFAULT 0,   -- not looked at by claims: its key waits, see queue
     PRIMARY KEY (grp, id)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from gearshift.driver import Incoming, LogEvents, Place, SettleFailure, Settlement, Verdict
+from gearshift.driver import LogEvents, Place, Received, SettleFailure, Settlement, SettleRequest
 from gearshift_kafka.consumer import KafkaReader
 
 __all__ = ["EphemeralQueue"]
@@ -48,12 +48,12 @@ class EphemeralQueue:
 
     def __init__(self, channel: str, read: Callable[[LogEvents], KafkaReader]) -> None:
         self._reader = read(_Events(channel))
-        self._unsettled: dict[object, Incoming] = {}
-        self._due: list[tuple[float, int, Incoming]] = []
+        self._unsettled: dict[object, Received] = {}
+        self._due: list[tuple[float, int, Received]] = []
         self._tie_breaker = itertools.count()
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
-        incoming: list[Incoming] = []
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
+        incoming: list[Received] = []
         now = time.monotonic()
         while self._due and self._due[0][0] <= now and len(incoming) < max_messages:
             incoming.append(heapq.heappop(self._due)[2])
@@ -67,13 +67,13 @@ class EphemeralQueue:
     def isolate(self, wanted: bool) -> None:
         """Nothing is ever lost here."""
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
-        for settlement in settlements:
-            one = self._unsettled.pop(settlement.token)
-            if settlement.verdict in (Verdict.RETRY, Verdict.RELEASE):
-                worked_on = settlement.verdict is Verdict.RETRY
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
+        for request in requests:
+            one = self._unsettled.pop(request.token)
+            if request.settlement in (Settlement.RETRY, Settlement.RELEASE):
+                worked_on = request.settlement is Settlement.RETRY
                 again = one._replace(attempt=(one.attempt or 1) + worked_on, redelivered=True)
-                due = time.monotonic() + settlement.delay_s
+                due = time.monotonic() + request.delay_s
                 heapq.heappush(self._due, (due, next(self._tie_breaker), again))
         return ()
 

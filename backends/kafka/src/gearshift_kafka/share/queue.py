@@ -14,7 +14,7 @@ from typing import TypeAlias
 from confluent_kafka import AcknowledgeType, KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
-from gearshift.driver import Incoming, SettleFailure, Settlement, Unstored, Verdict
+from gearshift.driver import Received, SettleFailure, Settlement, SettleRequest, Unstored
 from gearshift.errors import NotSupported, StaleDelivery, UnknownChannel
 from gearshift.message import Message
 from gearshift_kafka.errors import LACKS_PROTOCOL, TRANSIENT, code_of
@@ -44,7 +44,7 @@ _CHECK_EVERY_S = 5.0
 #: How often to ask whether others have left retries or suspects, until there have been some.
 _LOOK_EVERY_S = 10.0
 
-_HOW = {Verdict.ACK: AcknowledgeType.ACCEPT, Verdict.DISCARD: AcknowledgeType.REJECT}
+_HOW = {Settlement.ACK: AcknowledgeType.ACCEPT, Settlement.DISCARD: AcknowledgeType.REJECT}
 
 LaneFactory: TypeAlias = Callable[[], Lane]
 
@@ -59,7 +59,7 @@ class _Copy:
     delay_s: float = 0.0
     error: KafkaError | None = None
 
-    def returned(self, error: KafkaError) -> Incoming:
+    def returned(self, error: KafkaError) -> Received:
         """What core is given if it was not stored."""
         return _incoming(self.message, self.place, self.past)._replace(
             redelivered=True,
@@ -108,9 +108,9 @@ class ShareQueue:
         self._failures = failures
         self._last_delivery = deliveries - 1
         self._lanes = [new_lane()]
-        self._ready: deque[Incoming] = deque()
+        self._ready: deque[Received] = deque()
         self._stored: deque[_Copy] = deque()
-        self._returned: list[Incoming] = []  # whose copies could not be stored
+        self._returned: list[Received] = []  # whose copies could not be stored
         self._busy_since: float | None = None
         self._check_at = time.monotonic() + _CHECK_EVERY_S
         self._look_at = 0.0
@@ -127,7 +127,7 @@ class ShareQueue:
 
     # ── receiving ──
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         deadline = time.monotonic() + timeout_s
         while True:
             self._serve()
@@ -280,22 +280,22 @@ class ShareQueue:
         """See QueueDriver."""
         self._isolates = wanted
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[SettleFailure]:
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         failures: list[SettleFailure] = []
-        for settlement in settlements:
-            place: Place = settlement.token
+        for request in requests:
+            place: Place = request.token
             if not place.lane.holds(place):
                 gone = StaleDelivery("its lock was over before it was settled")
                 failures.append(SettleFailure(place, gone))
-            elif settlement.verdict is Verdict.RETRY:
-                message, attempt = settlement.message, settlement.attempt
+            elif request.settlement is Settlement.RETRY:
+                message, attempt = request.message, request.attempt
                 assert message is not None, "a RETRY carries its message"
                 assert attempt is not None, "and the attempt that failed"
-                self._store_again(place, message, Past(attempt), delay_s=settlement.delay_s)
-            elif settlement.verdict is Verdict.RELEASE:
+                self._store_again(place, message, Past(attempt), delay_s=request.delay_s)
+            elif request.settlement is Settlement.RELEASE:
                 self._give_back(place)
             else:
-                place.lane.acknowledge(place, _HOW[settlement.verdict])
+                place.lane.acknowledge(place, _HOW[request.settlement])
         for lane in self._all_lanes():
             failures += lane.commit()
         return failures
@@ -389,9 +389,9 @@ class ShareQueue:
                 log.warning("a retry's original comes again as well: %s", failure.error)
 
 
-def _incoming(message: Message, place: Place, past: Past) -> Incoming:
+def _incoming(message: Message, place: Place, past: Past) -> Received:
     lane = place.lane
-    return Incoming(
+    return Received(
         message,
         place,
         attempt=past.attempts + 1 + (past.lost if past.lost > 1 else 0),

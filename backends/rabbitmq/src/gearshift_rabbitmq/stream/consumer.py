@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, Incoming, LogEvents, Place, Start, StartAt
+from gearshift.driver import ConsumerSpec, LogEvents, Place, Received, Start, StartAt
 from gearshift_rabbitmq.connection import Link
 from gearshift_rabbitmq.stream.layout import Layout, has_exchange
 from gearshift_rabbitmq.stream.members import Members
@@ -45,7 +45,7 @@ class StreamConsumer:
             self._link.close(1.0)
             raise
 
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Incoming]:
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         """See LogDriver."""
         deadline = time.monotonic() + timeout_s
         self._link.step(0.0)
@@ -186,11 +186,11 @@ class StreamConsumer:
             skipped=self._events.skipped,
         )
 
-    def _take(self, max_messages: int) -> list[Incoming]:
+    def _take(self, max_messages: int) -> list[Received]:
         """Share ``max_messages`` among the partitions, beginning with another one each time."""
         self._turn += 1
         partitions = sorted(self._readings)
-        found: list[Incoming] = []
+        found: list[Received] = []
         for number in range(len(partitions)):
             partition = partitions[(number + self._turn) % len(partitions)]
             share = -(-(max_messages - len(found)) // (len(partitions) - number))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pika import exceptions
 
-from gearshift.driver import Incoming, Start, StartAt
+from gearshift.driver import Received, Start, StartAt
 from gearshift.message import Position
 from gearshift_rabbitmq.connection import RPC_TIMEOUT_S, Link, Rpc, unsubscribe
 from gearshift_rabbitmq.errors import is_held_too_long
@@ -65,7 +65,7 @@ class Reading:
         is_offset = start.at is StartAt.OFFSET
         self._from_offset = start.positions.get(self._partition) if is_offset else None
         self._from_ms = start.time_ms if start.at is StartAt.TIME else None
-        self._ready: deque[tuple[int, Incoming]] = deque()
+        self._ready: deque[tuple[int, Received]] = deque()
         self._ended: Exception | None = None
         rpc = Rpc(self._link)
         self._channel = rpc.channel
@@ -77,7 +77,7 @@ class Reading:
         arguments = {OFFSET: _specification(start, self._partition)}
         rpc.consume(self._queue, self._on_message, consumer_tag=self._tag, arguments=arguments)
 
-    def take(self, max_messages: int) -> list[Incoming]:
+    def take(self, max_messages: int) -> list[Received]:
         """Up to ``max_messages`` of what has come. Raises why nothing will any more."""
         if self._ended is not None:
             if not is_held_too_long(self._ended):
@@ -143,7 +143,7 @@ class Reading:
                 return
             self._from_ms = None
         position = Position(self._partition, offset)
-        self._ready.append((method.delivery_tag, Incoming(found.message, position, position)))
+        self._ready.append((method.delivery_tag, Received(found.message, position, position)))
 
     def _on_cancel(self, _: Any) -> None:
         self._link.leave_node()
