@@ -27,7 +27,9 @@ from gearshift.errors import GearshiftError, SendFailed
 from gearshift.message import Headers, Message, Position, Receipt, Semantics
 from gearshift.producer import Producer
 from gearshift.rehearsal import rehearsing
-from gearshift.worker.app import App, Reject, Retry
+from gearshift.worker.app import App
+from gearshift.worker.dispatch import Reject, Retry
+from gearshift.worker.worker import Worker
 
 __all__ = [
     "App",
@@ -49,6 +51,7 @@ __all__ = [
     "SendFailed",
     "Start",
     "StartAt",
+    "Worker",
     "errors",
     "open",
     "rehearsing",

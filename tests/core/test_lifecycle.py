@@ -13,8 +13,7 @@ import pytest
 from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
-from gearshift import errors
-from gearshift.worker.worker import Worker
+from gearshift import Worker, errors
 
 CONFIG = """
 profile = "p"

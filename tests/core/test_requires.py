@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import gearshift
+from gearshift import Worker
 from gearshift.errors import ConfigError, NotSupported
-from gearshift.worker.worker import Worker
 
 
 def test_code_states_what_it_requires(bus: gearshift.Bus) -> None:

@@ -47,6 +47,19 @@ def handle(number: int) -> None:
     (here / f"done-{number}").touch()
 """
 
+#: An app that runs itself.
+ITSELF = """
+import gearshift
+
+app = gearshift.App()
+
+@app.handler("orders")
+def handle(number: int) -> None:
+    print("handled", number, flush=True)
+
+print(app.run(profile="p"))
+"""
+
 #: The service's own line, and one failure each time.
 LOGGING = """
 import logging
@@ -263,3 +276,20 @@ def test_what_waiting_does_not_mend_ends_it(folder: Path, processes: str) -> Non
         assert running.said("the broker refuses the password")
         assert not running.said("starting another")
         assert not running.said("draining: ")
+
+
+def test_an_app_can_run_itself_until_it_is_told_to_stop(folder: Path) -> None:
+    """``App.run`` drains at the first signal and returns what was done."""
+    with gearshift.open() as bus:
+        bus.producer("orders").send(7)
+    program = subprocess.Popen(
+        [sys.executable, "-c", ITSELF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "handled 7\n"
+        program.send_signal(signal.SIGTERM)
+        out, err = program.communicate(timeout=PATIENCE_S)
+    assert "acked=1" in out
+    assert program.returncode == 0
+    assert "draining" in err

@@ -20,12 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.waiting import PATIENCE_S, take, until
 
 import gearshift
-from gearshift import App, errors
+from gearshift import App, Worker, errors
 from gearshift.stats import ReceiveStats, SendStats, Stats
 from gearshift.telemetry import health
 from gearshift.telemetry.prometheus import BusCollector
 from gearshift.telemetry.server import TelemetryServer, parse_address
-from gearshift.worker.worker import Worker
 from native_brokers.ports import reserve_ports
 
 

@@ -16,7 +16,7 @@ import pytest
 from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
-from gearshift.worker.worker import Worker
+from gearshift import Worker
 
 
 class Order(msgspec.Struct):

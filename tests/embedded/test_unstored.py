@@ -9,7 +9,7 @@ import pytest
 from support.waiting import until
 
 import gearshift
-from gearshift import App, Reject
+from gearshift import App, Reject, Worker
 from gearshift.driver import (
     OnOutcomes,
     Outcome,
@@ -25,7 +25,6 @@ from gearshift.embedded.memory.queue import MemoryQueue
 from gearshift.errors import PublishRefused
 from gearshift.message import Message
 from gearshift.telemetry import health
-from gearshift.worker.worker import Worker
 
 
 class Refusing:

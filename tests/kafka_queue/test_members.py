@@ -8,7 +8,7 @@ import pytest
 from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
-from gearshift.worker.worker import Worker
+from gearshift import Worker
 
 from .conftest import Settings
 

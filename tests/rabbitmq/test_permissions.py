@@ -12,9 +12,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from support.waiting import take, until
 
 import gearshift
-from gearshift import App
+from gearshift import App, Worker
 from gearshift.telemetry import health
-from gearshift.worker.worker import Worker
 from native_brokers import RabbitMQ
 
 from .conftest import OpenBus, ready_in

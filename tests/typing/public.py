@@ -27,8 +27,10 @@ from gearshift import (
     SendFailed,
     Start,
     StartAt,
+    Worker,
 )
 from gearshift.errors import GearshiftError, OutcomeUnknown
+from gearshift.worker.worker import WorkerReport
 
 
 @dataclass
@@ -100,6 +102,14 @@ def bill(order: Order) -> None:
 @app.handler("orders")
 async def audit(order: Order, delivery: Delivery[Order]) -> None:
     raise Retry(delay_s=2.0)
+
+
+def running(bus: Bus) -> None:
+    worker = Worker(app, bus)
+    worker.start(timeout_s=5.0)
+    worker.ready()
+    assert_type(worker.stop(drain_timeout_s=5.0), WorkerReport)
+    assert_type(app.run("gearshift.toml", profile="rabbit", metrics="9102"), WorkerReport)
 
 
 def handlers_stay_callable() -> None:

@@ -17,7 +17,8 @@ from gearshift import App, Delivery, Reject, Retry, errors
 from gearshift._core.consuming.settlements import Entry
 from gearshift.driver import Received
 from gearshift.message import Message
-from gearshift.worker.dispatch import Call, Ending, run
+from gearshift.worker.call import Call
+from gearshift.worker.dispatch import Ending, run
 from gearshift.worker.event_loop import EventLoop
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def command(
     connection is made and no secret is needed. The exit code is 4 if a profile lacks what the
     configuration or a handler requires.
     """
-    from gearshift.worker.app import load_app
+    from gearshift.worker.loading import load_app
 
     session = session_of(ctx)
     app = load_app(target) if target else None

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from gearshift.delivery import Delivery
 from gearshift.errors import StaleDelivery
-from gearshift.worker.app import App, Handler, load_function
+from gearshift.worker.app import App, Handler
+from gearshift.worker.loading import load_function
 
 __all__ = ["Probe", "call", "handler_of", "place"]
 

@@ -9,27 +9,26 @@
 
 A handler that returns acks its message. One that raises has it tried again, later and at most
 ``max_attempts`` times, then it goes to the dead letters; ``Reject`` sends it there at once, and
-``Retry`` chooses the delay. How it is called and what each way of ending means: dispatch.py.
+``Retry`` chooses the delay.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearshift._core.consuming.rate_limit import parse_rate
 from gearshift.capabilities import Requirement
-from gearshift.errors import GearshiftError, UsageError
+from gearshift.errors import UsageError
 from gearshift.message import DEFAULT_GROUP, validate_name
-from gearshift.worker.dispatch import Call, Reject, Retry
+from gearshift.worker.call import Call
 
-__all__ = ["App", "Handler", "Reject", "Retry", "load_app", "load_function"]
+if TYPE_CHECKING:
+    from gearshift.worker.worker import WorkerReport
+
+__all__ = ["App", "Handler"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +47,7 @@ class Handler:
 
     @property
     def name(self) -> str:
-        """The function's name and what it listens to, for logs."""
+        """The function's name, channel and group, for logs."""
         where = f"{self.channel}/{self.group or DEFAULT_GROUP}"
         function = self.call.function
         return f"{getattr(function, '__qualname__', function)} on {where}"
@@ -56,7 +55,7 @@ class Handler:
 
 @dataclass(slots=True)
 class App:
-    """A set of handlers, run by ``gearshift run module:app`` or a ``Worker``."""
+    """A set of handlers, run by ``gearshift run module:app``, ``run`` or a ``Worker``."""
 
     handlers: list[Handler] = field(default_factory=list)
 
@@ -107,73 +106,23 @@ class App:
 
         return register
 
+    def run(
+        self,
+        config_path: str | Path | None = None,
+        *,
+        profile: str | None = None,
+        metrics: str | None = None,
+    ) -> WorkerReport:
+        """Run the handlers in this process until SIGTERM or SIGINT, then drain for up to 30 s.
 
-def load_app(target: str) -> App:
-    """Import ``module:attribute``, with the current folder on the path. Raises UsageError."""
-    app = _imported(target, "orders:app")
-    attribute = target.partition(":")[2]
-    if not isinstance(app, App):
-        found = "nothing" if app is None else f"a {type(app).__name__}"
-        raise UsageError(
-            f"{target!r} is {found}, not a gearshift.App",
-            hint=f"write {attribute} = gearshift.App()",
-        )
-    if not app.handlers:
-        raise UsageError(
-            f"{target!r} has no handlers", hint="decorate a function with @app.handler"
-        )
-    return app
+        As ``gearshift run`` with one process, and with the same arguments. Blocks; main thread
+        only. Returns what was done. Raises ConfigError, UsageError, what ``gearshift.open`` and
+        ``Bus.consumer`` raise, and what has ended a consumer for good.
+        """
+        from gearshift.telemetry.server import parse_address  # all of these know App
+        from gearshift.worker.service import Service, serve
+        from gearshift.worker.signals import StopRequest
 
-
-def load_function(target: str) -> Callable[..., Any]:
-    """Import the function ``module:function`` as ``load_app`` does. Raises UsageError."""
-    function = _imported(target, "orders:bill")
-    if not callable(function):
-        raise UsageError(f"{target!r} is not a function", hint="name one that takes a message")
-    return cast(Callable[..., Any], function)
-
-
-def _imported(target: str, example: str) -> object:
-    """What ``module:attribute`` names; None if the module has no such attribute."""
-    module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UsageError(f"{target!r} is not module:attribute", hint=f"for example {example}")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _not_importable(module_name, error) from error
-        raise UsageError(
-            f"there is no module {module_name!r}", hint="run from its folder, or install it"
-        ) from error
-    except GearshiftError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _not_importable(module_name, error) from error
-    return getattr(module, attribute, None)
-
-
-def _not_importable(module_name: str, error: BaseException) -> UsageError:
-    """One error with the line of the user's own code that it came from."""
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and not _is_installed(Path(frame.filename))
-    ]
-    place = f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        place = f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
-    what = error.msg if isinstance(error, SyntaxError) else str(error)
-    return UsageError(
-        f"{module_name!r} cannot be imported: {type(error).__name__}: {what}",
-        hint=f"see {place}" if place else None,
-    )
-
-
-def _is_installed(file: Path) -> bool:
-    """Of Python's or somebody else's code, ours included."""
-    library = Path(os.__file__).parent
-    return "site-packages" in file.parts or file.is_relative_to(library) or file == Path(__file__)
+        address = None if metrics is None else parse_address(metrics)
+        with StopRequest() as stop:
+            return serve(self, Service(config_path, profile, address), stop)

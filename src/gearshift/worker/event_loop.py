@@ -23,7 +23,7 @@ class EventLoop:
     """Starts with the first awaitable that is waited for. Any thread but its own.
 
     If the loop ends before ``close``, every ``wait`` raises why, and ``on_end`` is called with it
-    on the loop's thread.
+    on the loop's thread. ``_lock`` guards the loop, its thread and ``_ended_by``.
     """
 
     def __init__(self, on_end: Callable[[BaseException], None] = lambda _: None) -> None:
@@ -80,7 +80,7 @@ class EventLoop:
                 self._end(error)
                 return
             except BaseException as error:
-                # asyncio ends its loop if a task raises this, and here it is everybody's loop.
+                # A task that raises this ends an asyncio loop, and this one is everybody's.
                 log.error("a task that a handler left behind raised %r", error)
 
     def _end(self, error: Exception) -> None:
@@ -93,7 +93,7 @@ class EventLoop:
 
 
 async def _ended(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """Its result or its error: SystemExit, raised in a task, would end the loop."""
+    """Return its result or its error: SystemExit, raised in a task, would end the loop."""
     try:
         return await awaitable, None
     except BaseException as error:

@@ -26,7 +26,7 @@ from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.rehearsal import digest, handling
 from gearshift.worker import dispatch
-from gearshift.worker.app import Handler, Retry
+from gearshift.worker.app import Handler
 from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["MAX_RETRY_DELAY_S", "Part", "main"]
@@ -149,7 +149,7 @@ def main(file: str) -> None:
 
 def _named(error: BaseException | None) -> str:
     """An asked-for retry is only that: its delay may differ each time."""
-    if isinstance(error, Retry):
+    if isinstance(error, dispatch.Retry):
         return "Retry"
     return f"{type(error).__name__}: {error}"[:200]
 

@@ -1,0 +1,140 @@
+"""Worker processes under a supervisor, which starts again what dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+from gearshift._core import logs
+from gearshift.errors import GearshiftError
+from gearshift.exit_codes import MISSING_CAPABILITY, UNREACHABLE, WRONG_SETTINGS, exit_code
+from gearshift.worker.loading import load_app
+from gearshift.worker.service import POLL_S, RETRY_AFTER_S, Service, serve
+from gearshift.worker.signals import STOP_SIGNALS, StopRequest
+from gearshift.worker.worker import DRAIN_TIMEOUT_S
+
+__all__ = ["Supervisor"]
+
+log = logging.getLogger("gearshift.worker")
+
+#: Exit codes of errors that another process would meet too.
+_LASTING = frozenset((WRONG_SETTINGS, MISSING_CAPABILITY))
+
+
+@dataclass(slots=True)
+class _Child:
+    """A worker process. It sends through ``pipe`` once it is ready, and drains when that closes."""
+
+    process: SpawnProcess
+    pipe: Connection
+
+    def has_been_ready(self) -> bool:
+        """True once, after the child has sent that it is ready."""
+        try:
+            return self.pipe.poll() and bool(self.pipe.recv())
+        except (EOFError, OSError):
+            return False
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs ``target`` in processes until SIGTERM or SIGINT, which may reach the whole group.
+
+    So children are not sent a signal to drain: one that gets the group's signal as well would take
+    it for the second one, which ends it at once. Main thread only.
+    """
+
+    target: str
+    service: Service
+    processes: int
+    children: list[_Child] = field(default_factory=list)
+    was_ready: bool = False  # at least one of them, once
+
+    def run(self) -> int:
+        """Returns the exit code."""
+        with StopRequest(at_once=self._kill) as stop:
+            self.children = [self._start(place) for place in range(self.processes)]
+            while not stop.wait(POLL_S) and not self._is_hopeless():
+                for place, child in enumerate(self.children):
+                    self.was_ready = child.has_been_ready() or self.was_ready
+                    if child.process.exitcode is not None:
+                        self._replace(place, child, stop)
+            return self._drain()
+
+    def _is_hopeless(self) -> bool:
+        """True if a child has met an error that another one would meet too: a wrong setting, a
+        missing capability, credentials that were refused from the start."""
+        lasting = _LASTING if self.was_ready else _LASTING | {UNREACHABLE}
+        return any(child.process.exitcode in lasting for child in self.children)
+
+    def _start(self, place: int) -> _Child:
+        # Spawned, not forked: no connection or lock of this process may reach a child.
+        ours, its = multiprocessing.Pipe()
+        service, level = self.service, logging.getLogger("gearshift").level
+        if service.metrics is not None and service.metrics[1]:
+            host, port = service.metrics
+            service = replace(service, metrics=(host, port + place))
+        process = multiprocessing.get_context("spawn").Process(
+            target=_child, args=(self.target, service, its, level)
+        )
+        resource_tracker.ensure_running()  # or ``start`` does it, and unblocks signals
+        # A signal waits until the child can take it: before that it would end it with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        its.close()
+        return _Child(process, ours)
+
+    def _replace(self, place: int, child: _Child, stop: StopRequest) -> None:
+        process = child.process
+        log.error(
+            "worker process %s ended with %s, starting another", process.pid, process.exitcode
+        )
+        child.pipe.close()
+        if not stop.wait(RETRY_AFTER_S):
+            self.children[place] = self._start(place)
+
+    def _drain(self) -> int:
+        log.info("draining %d processes", len(self.children))
+        for child in self.children:
+            child.pipe.close()
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S + 10.0
+        for child in self.children:
+            child.process.join(max(0.1, deadline - time.monotonic()))
+        self._kill()
+        codes = [abs(child.process.exitcode or 0) for child in self.children]
+        return max(_LASTING.intersection(codes) or codes, default=0)
+
+    def _kill(self) -> None:
+        for child in self.children:
+            if child.process.exitcode is None:
+                child.process.kill()
+                child.process.join()
+
+
+def _child(target: str, service: Service, pipe: Connection, log_level: int) -> None:
+    def tell_ready() -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone, which ``stop`` notices
+            pipe.send(True)
+
+    code = 0
+    with StopRequest(pipe) as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        if log_level:
+            logging.getLogger("gearshift").setLevel(log_level)
+        try:
+            serve(load_app(target), service, stop, on_ready=tell_ready)
+        except GearshiftError as error:
+            logs.to_stderr()  # it may have failed before
+            log.error("%s", error)
+            code = exit_code(error)
+    raise SystemExit(code)
