@@ -265,7 +265,7 @@ def test_a_comparison_without_any_result_is_not_called_the_same(
     def fail(*_: object, **__: object) -> None:
         raise PublishRefused("the disk is full")
 
-    monkeypatch.setattr("gearshift.compare.stage.Stage.send", fail)
+    monkeypatch.setattr("gearshift.compare.trial.Trial.send", fail)
     result = run("compare", "--scenario", "ordering", "--messages", "40")
     assert result.exit_code == 1
     assert "none of 1 scenarios has a result" in result.stdout

@@ -14,7 +14,15 @@ from gearshift.compare.findings import (
     Number,
     Observation,
 )
-from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Meta, Run, Setting, Trial
+from gearshift.compare.ledger import (
+    SCENARIOS,
+    Column,
+    Ledger,
+    Meta,
+    RunRecord,
+    Setting,
+    TrialRecord,
+)
 
 __all__ = ["findings", "ledger"]
 
@@ -169,7 +177,11 @@ def ledger() -> Ledger:
             embedded_only=True,
         ),
         runs=tuple(
-            Run(scenario=scenario, column=column.id, trials=(Trial(repetition=1, channel="c"),))
+            RunRecord(
+                scenario=scenario,
+                column=column.id,
+                trials=(TrialRecord(repetition=1, channel="c"),),
+            )
             for scenario in SCENARIOS
             for column in columns
         ),

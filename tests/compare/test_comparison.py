@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, until
 
 import gearshift
 from gearshift import compare
 from gearshift.compare import Comparison, Options, workload
-from gearshift.compare.actor import Actor, Role
-from gearshift.compare.columns import brokers_of
+from gearshift.compare.columns import targets_of
+from gearshift.compare.event_log import EventLog, Recorder
 from gearshift.compare.ledger import SCENARIOS, Event
-from gearshift.compare.stage import Stage
-from gearshift.compare.tape import Recorder, Tape
+from gearshift.compare.trial import Trial
+from gearshift.compare.worker import Duties, Worker
 from gearshift.driver import GroupStatus
 from gearshift.errors import ConfigError, UsageError
 
@@ -102,28 +102,28 @@ def test_a_kill_waits_until_the_broker_has_the_acks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ack that was written down and not sent yet is no ack: the broker is asked again."""
-    asked, status = threading.Semaphore(0), Stage.status
+    asked, status = threading.Semaphore(0), Trial.status
 
-    def watched(stage: Stage, group: str) -> GroupStatus | None:
+    def watched(trial: Trial, group: str) -> GroupStatus | None:
         asked.release()
-        return status(stage, group)
+        return status(trial, group)
 
-    monkeypatch.setattr(Stage, "status", watched)
-    queue = brokers_of((), None, tmp_path)[0]
+    monkeypatch.setattr(Trial, "status", watched)
+    queue = targets_of((), None, tmp_path)[0]
     orders = workload.make(1, 2, 1)
-    with Stage.set_up(queue, tmp_path, {"groups": ["workers"]}, keyed=True) as stage:
-        stage.send(orders)
-        with stage.bus.consumer(stage.channel, group="workers") as consumer:
+    with Trial.set_up(queue, tmp_path, {"groups": ["workers"]}) as trial:
+        trial.send(orders)
+        with trial.bus.consumer(trial.channel, group="workers") as consumer:
             (delivery,) = consumer.receive()
             seq = orders[0].order_id
-            stage.recorder.event("settle", "worker", seq=seq, group="workers", what="ack")
-            waiting = threading.Thread(target=stage.wait_acks_heard)
+            trial.recorder.event("settle", "worker", seq=seq, group="workers", what="ack")
+            waiting = threading.Thread(target=trial.wait_acks_heard)
             waiting.start()
             assert asked.acquire(timeout=PATIENCE_S)
             assert asked.acquire(timeout=PATIENCE_S)  # the first answer was not enough
             delivery.ack()
             waiting.join()
-            (left,) = stage.bus.groups(stage.channel)
+            (left,) = trial.bus.groups(trial.channel)
     assert (left.ready or 0) + (left.in_flight or 0) == 1
 
 
@@ -131,7 +131,7 @@ def test_a_dead_letter_that_comes_late_is_in_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence is not taken for the end: what was rejected is waited for."""
-    monkeypatch.setattr("gearshift.compare.stage._LOOK_S", 0.05)
+    monkeypatch.setattr("gearshift.compare.trial._LOOK_S", 0.05)
     silent, receive = threading.Event(), gearshift.Consumer.receive
 
     def watched(consumer: gearshift.Consumer[Any], *given: Any, **options: Any) -> list[Any]:
@@ -141,17 +141,17 @@ def test_a_dead_letter_that_comes_late_is_in_the_ledger(
         return found
 
     monkeypatch.setattr(gearshift.Consumer, "receive", watched)
-    queue = brokers_of((), None, tmp_path)[0]
+    queue = targets_of((), None, tmp_path)[0]
     (order,) = workload.make(1, 1, 1)
-    with Stage.set_up(queue, tmp_path, {"dead_letter": True}, keyed=True) as stage:
-        stage.recorder.event("settle", "worker", seq=order.order_id, what="reject")
-        stage.bus.declare(f"{stage.channel}.dead", create=True)
-        reading = threading.Thread(target=stage.read_dead_letters)
+    with Trial.set_up(queue, tmp_path, {"dead_letter": True}) as trial:
+        trial.recorder.event("settle", "worker", seq=order.order_id, what="reject")
+        trial.bus.declare(f"{trial.channel}.dead", create=True)
+        reading = threading.Thread(target=trial.read_dead_letters)
         reading.start()
         assert silent.wait(PATIENCE_S)
-        stage.bus.producer(f"{stage.channel}.dead").send(order)
+        trial.bus.producer(f"{trial.channel}.dead").send(order)
         reading.join()
-    assert [event.seq for event in stage.events if event.kind == "dead"] == [order.order_id]
+    assert [event.seq for event in trial.events if event.kind == "dead"] == [order.order_id]
 
 
 def test_without_keys_messages_overtake_each_other() -> None:
@@ -222,21 +222,20 @@ def test_a_handler_ends_in_a_comparison_as_it_does_in_a_worker(
     (tmp_path / "gearshift.toml").write_text(
         '[profiles.p]\nbackend = "memory"\n[channels.tasks]\nmax_attempts = 2\nretry_delay_s = 0\n'
     )
-    role = Role(
-        name="worker", channel="tasks", group="default", prefetch=1, work_ms=0,
-        handler="ending:handle",
+    duties = Duties(
+        name="worker", channel="tasks", group="default", prefetch=1, handler="ending:handle"
     )  # fmt: skip
     stop = threading.Event()
-    with Tape(tmp_path / "tape") as tape, gearshift.open(tmp_path / "gearshift.toml") as bus:
-        recorder = Recorder(tmp_path / "tape", 0)
-        actor = threading.Thread(target=Actor(bus, role, recorder).run, args=(stop,))
-        actor.start()
+    with EventLog(tmp_path / "log") as log, gearshift.open(tmp_path / "gearshift.toml") as bus:
+        recorder = Recorder(tmp_path / "log", 0)
+        worker = threading.Thread(target=Worker(bus, duties, recorder).run, args=(stop,))
+        worker.start()
         bus.producer("tasks").send_many(workload.make(1, 4, 4))
-        tape.wait(lambda events: len(_settled(events)) == 5, PATIENCE_S, "settled")
+        assert until(lambda: len(_settled(log.events())) == 5)
         stop.set()
-        actor.join()
+        worker.join()
         recorder.close()
-        settled = _settled(tape.events())
+        settled = _settled(log.events())
     import ending  # type: ignore[import-not-found]
 
     assert sorted(settled) == [(0, "ack"), (1, "reject"), (2, "reject"), (2, "retry"), (3, "ack")]

@@ -11,39 +11,39 @@ from pathlib import Path
 import pika
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from support.settings import profile_of
 from support.waiting import until
 
 from gearshift.compare import workload
-from gearshift.compare.actor import Role
-from gearshift.compare.ledger import Event
-from gearshift.compare.stage import PARTITIONS, Broker, Stage, count
+from gearshift.compare.columns import PARTITIONS, Target
+from gearshift.compare.conditions import acked, count
+from gearshift.compare.trial import Trial
+from gearshift.compare.worker import GROUP, Duties
 from gearshift.message import Semantics
 from native_brokers import Kafka, RabbitMQ
 
 MESSAGES, HANDLED = 90, 40
-GROUP = "workers"
 
 #: What a broker says: how many messages the group has still to settle.
 Waiting = Callable[[str], int]
 
 
-def play(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) -> None:
+def agree(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) -> None:
     """Send, handle some, stop: at both times ledger and broker must say the same."""
     file = folder / "gearshift.toml"
     file.write_text(f"[profiles.one]\n{settings}\n")
-    broker = Broker(config=file, profile="one", semantics=semantics)
+    target = Target(config=file, profile="one", semantics=semantics)
     channel = {"groups": [GROUP], "dead_letter": False}
-    with Stage.set_up(broker, folder, channel, keyed=True) as stage:
-        role = Role(name="w", channel=stage.channel, group=GROUP, prefetch=10, work_ms=1)
-        stage.send(workload.make(1, MESSAGES, 8))
-        assert count(stage.tape.events(), "receipt") == MESSAGES
-        assert settled(waiting, stage.channel, MESSAGES) == MESSAGES
-        stage.thread(role)
-        stage.wait(lambda events: count(events, "done") >= HANDLED, "some handled")
-        stage.stop_threads()
-        left = MESSAGES - acked(stage.tape.events())
+    with Trial.set_up(target, folder, channel, duties=Duties(work_ms=1)) as trial:
+        trial.send(workload.make(1, MESSAGES, 8))
+        assert count(trial.log.events(), "receipt") == MESSAGES
+        assert settled(waiting, trial.channel, MESSAGES) == MESSAGES
+        trial.thread("w")
+        trial.wait(lambda events: count(events, "done") >= HANDLED, "some handled")
+        trial.stop_threads()
+        left = MESSAGES - len(acked(trial.log.events(), GROUP))
         assert 0 < left <= MESSAGES - HANDLED
-        assert settled(waiting, stage.channel, left) == left
+        assert settled(waiting, trial.channel, left) == left
 
 
 def settled(waiting: Waiting, channel: str, expected: int) -> int:
@@ -59,10 +59,6 @@ def settled(waiting: Waiting, channel: str, expected: int) -> int:
     return told
 
 
-def acked(events: tuple[Event, ...]) -> int:
-    return sum(event.kind == "settle" and event.what == "ack" for event in events)
-
-
 @pytest.mark.parametrize("semantics", Semantics)
 def test_sqlite(semantics: Semantics, tmp_path: Path) -> None:
     """Rows of unsettled work; the offsets of partitions and of the group."""
@@ -76,11 +72,7 @@ def test_sqlite(semantics: Semantics, tmp_path: Path) -> None:
         with contextlib.closing(sqlite3.connect(tmp_path / "one.db")) as database:
             return int(database.execute(query).fetchone()[0])
 
-    play('backend = "sqlite"\npath = "one.db"', semantics, tmp_path, waiting)
-
-
-def rabbit(broker: RabbitMQ) -> str:
-    return f'backend = "rabbitmq"\nurl = "{broker.url}"'
+    agree('backend = "sqlite"\npath = "one.db"', semantics, tmp_path, waiting)
 
 
 @pytest.mark.broker
@@ -92,7 +84,7 @@ def test_a_queue_on_rabbitmq(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
             queue = link.channel().queue_declare(f"{channel}.{GROUP}", passive=True)
             return int(queue.method.message_count)
 
-    play(rabbit(rabbitmq), Semantics.QUEUE, tmp_path, waiting)
+    agree(profile_of(rabbitmq), Semantics.QUEUE, tmp_path, waiting)
 
 
 @pytest.mark.broker
@@ -110,11 +102,7 @@ def test_a_stream_on_rabbitmq(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
             # Unsettled, so that closing the connection gives them back.
             return stored - sum(int(link.channel().basic_get(queue)[2] or 0) for queue in kept)
 
-    play(rabbit(rabbitmq), Semantics.STREAM, tmp_path, waiting)
-
-
-def kafka_of(broker: Kafka) -> str:
-    return f'backend = "kafka"\nbootstrap_servers = ["{broker.url}"]'
+    agree(profile_of(rabbitmq), Semantics.STREAM, tmp_path, waiting)
 
 
 @pytest.mark.broker
@@ -124,7 +112,7 @@ def test_a_stream_on_kafka(kafka: Kafka, tmp_path: Path) -> None:
     def waiting(channel: str) -> int:
         return unread(kafka, channel, f"{channel}.{GROUP}")
 
-    play(kafka_of(kafka), Semantics.STREAM, tmp_path, waiting)
+    agree(profile_of(kafka), Semantics.STREAM, tmp_path, waiting)
 
 
 @pytest.mark.broker
@@ -148,7 +136,7 @@ def test_a_queue_on_kafka(kafka: Kafka, tmp_path: Path) -> None:
         given_back = unread(kafka, delay, delay) + unread(kafka, retry, "nobody")
         return sum(map(int, lags)) + given_back
 
-    play(kafka_of(kafka), Semantics.QUEUE, tmp_path, waiting)
+    agree(profile_of(kafka), Semantics.QUEUE, tmp_path, waiting)
 
 
 def unread(broker: Kafka, topic: str, group: str) -> int:

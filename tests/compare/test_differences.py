@@ -1,4 +1,4 @@
-"""What a rehearsal shows: hand-made performances, known answers."""
+"""What a rehearsal shows: hand-made runs, known answers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gearshift.compare.ledger import Column, Event, Trial
+from gearshift.compare.ledger import Column, Event, TrialRecord
 from gearshift.compare.shadow import Rehearsal, Result, judge
-from gearshift.compare.shadow.document import FIELDS, Original, Performance, Variant
+from gearshift.compare.shadow.document import FIELDS, Original, Variant, VariantRun
 from gearshift.rehearsal import Captured
 
 COUNT = 3
@@ -44,16 +44,16 @@ def given_up(seq: int, at_ms: float, why: str = "KeyError: 'total'") -> list[Eve
 FINE = [one for seq in range(COUNT) for one in (*sent(seq), *handled(seq, 10.0 * seq))]
 
 
-def performance(
+def variant_run(
     variant: Variant, events: Sequence[Event], captured: Sequence[Captured], error: str | None
-) -> Performance:
-    trial = Trial(
+) -> VariantRun:
+    trial = TrialRecord(
         repetition=1,
         channel="c",
         error=error,
         events=tuple(sorted(events, key=lambda one: one.at_ms)),
     )
-    return Performance(variant=variant, trial=trial, captured=tuple(captured))
+    return VariantRun(variant=variant, trial=trial, captured=tuple(captured))
 
 
 def result(
@@ -64,7 +64,7 @@ def result(
     captured: Sequence[Sequence[Captured]] = ((), (), ()),
     error: str | None = None,
 ) -> Result:
-    """The judgement on three performances, all of which are fine unless given."""
+    """The judgement on three runs, all of which are fine unless given."""
     sides = [
         Column(
             id=name, profile=name, semantics="queue", backend="b", server="s", embedded=True,
@@ -72,7 +72,7 @@ def result(
         )
         for name in ("old", "new")
     ]  # fmt: skip
-    plays = (("old", old, None), ("again", old if again is None else again, None),
+    given = (("old", old, None), ("again", old if again is None else again, None),
              ("new", new, error))  # fmt: skip
     return judge(
         Rehearsal(
@@ -81,9 +81,9 @@ def result(
             originals=tuple(
                 Original(id=f"id-{seq}", key="k", bytes=1, digests=AS_SENT) for seq in range(COUNT)
             ),
-            performances=tuple(
-                performance(variant, events, sends, failed)  # type: ignore[arg-type]
-                for (variant, events, failed), sends in zip(plays, captured, strict=True)
+            runs=tuple(
+                variant_run(variant, events, sends, failed)  # type: ignore[arg-type]
+                for (variant, events, failed), sends in zip(given, captured, strict=True)
             ),
         )
     )  # fmt: skip

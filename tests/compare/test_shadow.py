@@ -156,7 +156,7 @@ def test_where_nothing_differs_it_says_so() -> None:
     assert result.verdict == "safe", result.sentence
     assert set(verdicts(result).values()) == {"same", "measured"}
     assert len(found.originals) == MESSAGES
-    assert [len(one.captured) for one in found.performances] == [MESSAGES] * 3
+    assert [len(one.captured) for one in found.runs] == [MESSAGES] * 3
 
 
 def test_the_live_group_and_its_messages_are_untouched() -> None:
@@ -210,7 +210,7 @@ def test_a_queue_becomes_a_stream_with_the_partitions_of_the_settings(project: P
     with sending("orders"):
         found = rehearse("service:bill", new="new:stream", messages=10)
     assert shadow.judge(found).verdict == "safe"
-    places = {event.partition for event in found.performances[2].trial.events} - {None}
+    places = {event.partition for event in found.runs[2].trial.events} - {None}
     assert places <= {0, 1}
     assert places
 
@@ -235,7 +235,7 @@ def test_a_message_that_fails_on_both_is_no_difference() -> None:
 def test_a_handler_cannot_consume() -> None:
     """It would take from others: refused, and the reason is shown."""
     found = rehearse("service:forbidden", messages=1)
-    failed = {e.what for one in found.performances for e in one.trial.events if e.kind == "failed"}
+    failed = {e.what for one in found.runs for e in one.trial.events if e.kind == "failed"}
     assert len(failed) == 1
     assert "a rehearsal opens no consumer" in failed.pop()
 
@@ -244,9 +244,9 @@ def test_async_handlers_have_one_loop_as_in_a_worker() -> None:
     """What one message's handler has opened on it serves the next; its sends are counted as its."""
     found = rehearse("service:bound")
     assert shadow.judge(found).verdict == "safe"
-    assert not [e for one in found.performances for e in one.trial.events if e.kind == "failed"]
-    assert [len(one.captured) for one in found.performances] == [MESSAGES] * 3
-    assert all(sent.seq is not None for one in found.performances for sent in one.captured)
+    assert not [e for one in found.runs for e in one.trial.events if e.kind == "failed"]
+    assert [len(one.captured) for one in found.runs] == [MESSAGES] * 3
+    assert all(sent.seq is not None for one in found.runs for sent in one.captured)
 
 
 def test_a_handler_that_exits_has_failed_as_in_a_worker() -> None:

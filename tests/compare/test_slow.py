@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from gearshift.compare.judges.slow import JUDGE
-from gearshift.compare.ledger import Event, Sample, Trial
+from gearshift.compare.ledger import Event, Sample, TrialRecord
 
 MESSAGES = 100
 PREFETCH = 10
 
 
-def trial(*samples: Sample) -> Trial:
+def trial(*samples: Sample) -> TrialRecord:
     """A hundred messages are there after 100 ms; one goes every 10 ms."""
     events = [Event(at_ms=float(n), kind="receipt", who="p", seq=n) for n in range(MESSAGES)]
     events += [
         Event(at_ms=100.0 + 10 * n, kind="done", who="worker", seq=n) for n in range(MESSAGES)
     ]
-    return Trial(repetition=1, channel="c", events=tuple(events), samples=samples,
+    return TrialRecord(repetition=1, channel="c", events=tuple(events), samples=samples,
                  settings={"prefetch": PREFETCH})  # fmt: skip
 
 

@@ -7,10 +7,11 @@
     compare.run(["rabbit", "kafka"]).save(Path("report.html"))
 
 One file, one job: ``comparison`` (runs it), ``columns`` (on what), ``scenarios`` (what is done),
-``stage`` (where: a channel, its producer and workers), ``actor`` and ``worker`` (who: on a thread,
-in a process), ``probe`` (a handler, watched), ``tape`` (how it is written down), ``ledger`` (what
-happened), ``measures`` (counting in it), ``judges`` (what a scenario shows), ``analysis`` (from a
-ledger to ``findings``), ``report`` (how it is shown). ``shadow`` is the migration rehearsal.
+``trial`` (a channel with its producer and workers), ``sending``, ``worker`` (on a thread or in a
+process), ``handlers`` (the user's, observed), ``event_log`` and ``conditions`` (what happens, and
+what is waited for), ``ledger`` (what happened), ``measures`` (counting in it), ``judges`` (what a
+scenario shows), ``analysis`` (from a ledger to ``findings``), ``report`` (how it is shown).
+``shadow`` is the migration rehearsal.
 """
 
 from gearshift.compare.comparison import Comparison, run

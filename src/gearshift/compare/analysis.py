@@ -16,7 +16,7 @@ from gearshift.compare.findings import (
 )
 from gearshift.compare.judges import JUDGES, Judge
 from gearshift.compare.judges.judge import Seen
-from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Run
+from gearshift.compare.ledger import SCENARIOS, Column, Ledger, RunRecord
 
 __all__ = ["analyse", "headline"]
 
@@ -77,7 +77,7 @@ def headline(ledger: Ledger, findings: Sequence[Finding]) -> str:
 # ── One scenario on one column ───────────────────────────────────────────────────────────────────
 
 
-def _observe(judge: Judge, column: Column, run: Run, ledger: Ledger) -> Observation:
+def _observe(judge: Judge, column: Column, run: RunRecord, ledger: Ledger) -> Observation:
     expected = judge.expect(column, ledger.meta)
     if run.refused is not None:
         return _unjudged(column, UNSUPPORTED, "not possible here", run.refused, expected)
@@ -116,11 +116,11 @@ def _unjudged(
     )
 
 
-def _repetitions(run: Run) -> list[int]:
+def _repetitions(run: RunRecord) -> list[int]:
     return sorted({trial.repetition for trial in run.trials})
 
 
-def _see(judge: Judge, run: Run, repetition: int) -> Seen:
+def _see(judge: Judge, run: RunRecord, repetition: int) -> Seen:
     trials = [trial for trial in run.trials if trial.repetition == repetition]
     error = next((trial.error for trial in trials if trial.error), None)
     return Seen(outcome=None, why=error) if error else judge.see(trials)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gearshift import config as configuration
 from gearshift import plugins
+from gearshift._observe.access import Access
 from gearshift.compare.ledger import Column, Setting
-from gearshift.compare.stage import Broker
 from gearshift.errors import ConfigError
 from gearshift.message import Semantics
 
-__all__ = ["broker_of", "brokers_of", "described"]
+__all__ = ["PARTITIONS", "Target", "described", "target_of", "targets_of"]
+
+#: Partitions of every stream, so that all columns have the same.
+PARTITIONS = 4
 
 _EMBEDDED = """\
 profile = "embedded"
@@ -22,8 +27,25 @@ path = "compare.db"
 """
 
 
-def brokers_of(columns: Sequence[str], config: Path | None, folder: Path) -> list[Broker]:
-    """A broker per column; without columns an embedded one in ``folder``, as queue and as stream.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a column's messages go: a profile of a settings file (None: the nearest), and how."""
+
+    config: Path | None
+    profile: str
+    semantics: Semantics
+
+    def access(self, channels: Mapping[str, Mapping[str, Any]]) -> Access:
+        """The way to its broker, for this process and others, with ``channels`` and no others."""
+        return Access(
+            config=None if self.config is None else str(self.config),
+            profile=self.profile,
+            channels={name: dict(settings) for name, settings in channels.items()},
+        )
+
+
+def targets_of(columns: Sequence[str], config: Path | None, folder: Path) -> list[Target]:
+    """A target per column; without columns an embedded one in ``folder``, as queue and as stream.
 
     Raises ConfigError.
     """
@@ -31,16 +53,16 @@ def brokers_of(columns: Sequence[str], config: Path | None, folder: Path) -> lis
         file = folder / "gearshift.toml"
         file.write_text(_EMBEDDED)
         return [
-            Broker(config=file, profile="embedded", semantics=semantics) for semantics in Semantics
+            Target(config=file, profile="embedded", semantics=semantics) for semantics in Semantics
         ]
-    brokers = [broker_of(column, config) for column in columns]
-    for place, broker in enumerate(brokers):
-        if broker in brokers[:place]:
+    targets = [target_of(column, config) for column in columns]
+    for place, target in enumerate(targets):
+        if target in targets[:place]:
             raise ConfigError(f"column {columns[place]!r} is there twice", hint="leave one out")
-    return brokers
+    return targets
 
 
-def broker_of(column: str, config: Path | None, channel: str = "") -> Broker:
+def target_of(column: str, config: Path | None, channel: str = "") -> Target:
     """What ``profile`` or ``profile:semantics`` means. Raises ConfigError.
 
     Without semantics it is what the settings say of ``channel``, else the backend's natural one.
@@ -50,27 +72,26 @@ def broker_of(column: str, config: Path | None, channel: str = "") -> Broker:
     plugin = plugins.load(loaded.backend)
     if not separator:
         semantics = loaded.channel(channel).semantics or plugin.natural
-        return Broker(config=loaded.file, profile=profile, semantics=semantics)
+        return Target(config=loaded.file, profile=profile, semantics=semantics)
     offered = [str(semantics) for semantics in plugin.capabilities]
     if name not in offered:
         raise ConfigError(
             f"column {column!r}: backend {plugin.name!r} has no semantics {name!r}",
             hint="one of " + ", ".join(f"{profile}:{other}" for other in offered),
         )
-    return Broker(config=loaded.file, profile=profile, semantics=Semantics(name))
+    return Target(config=loaded.file, profile=profile, semantics=Semantics(name))
 
 
-def described(broker: Broker) -> Column:
+def described(target: Target) -> Column:
     """What the report says of a column. Connects, so that what is down is known at once."""
-    config = configuration.load(broker.config, profile=broker.profile)
+    config = configuration.load(target.config, profile=target.profile)
     plugin = plugins.load(config.backend)
     channel = "described"  # it need not be there
-    bus, _ = broker.open({channel: {"semantics": broker.semantics}})
-    with bus:
+    with target.access({channel: {"semantics": target.semantics.value}}).open() as bus:
         return Column(
-            id=f"{broker.profile}:{broker.semantics}",
-            profile=broker.profile,
-            semantics=broker.semantics.value,
+            id=f"{target.profile}:{target.semantics}",
+            profile=target.profile,
+            semantics=target.semantics.value,
             backend=plugin.name,
             server=bus.server(),
             embedded=not bus.endpoints(),

@@ -13,12 +13,19 @@ from pathlib import Path
 from gearshift.compare import ledger as ledgers
 from gearshift.compare import workload
 from gearshift.compare.analysis import analyse, headline
-from gearshift.compare.columns import brokers_of, described
+from gearshift.compare.columns import Target, described, targets_of
 from gearshift.compare.findings import Finding
-from gearshift.compare.ledger import SCENARIOS, Column, Ledger, Meta, Run, Scenario
-from gearshift.compare.probe import handler_of
-from gearshift.compare.scenarios import PLAYS, Options, Play
-from gearshift.compare.stage import Broker
+from gearshift.compare.handlers import handler_of
+from gearshift.compare.ledger import (
+    SCENARIOS,
+    Column,
+    Ledger,
+    Meta,
+    RunRecord,
+    Scenario,
+    TrialRecord,
+)
+from gearshift.compare.scenarios import RUNS, Options, Run
 from gearshift.compare.surroundings import machine, versions
 from gearshift.errors import GearshiftError, NotSupported
 
@@ -92,17 +99,23 @@ def run(
     orders = workload.make(wanted.seed, wanted.messages, max(wanted.keys, 1))
     with tempfile.TemporaryDirectory(prefix="gearshift-compare-") as name:
         folder = Path(name)
-        brokers = brokers_of(columns, config, folder)
-        columns_of = [described(broker) for broker in brokers]
+        targets = targets_of(columns, config, folder)
+        columns_of = [described(target) for target in targets]
         steps = [
-            (scenario, broker, column)
+            (scenario, target, column)
             for scenario in scenarios
-            for broker, column in zip(brokers, columns_of, strict=True)
+            for target, column in zip(targets, columns_of, strict=True)
         ]
         runs = []
-        for done, (scenario, broker, column) in enumerate(steps):
+        for done, (scenario, target, column) in enumerate(steps):
             progress(f"{scenario} on {column.id}", done, len(steps))
-            runs.append(_run(scenario, broker, column, folder, wanted, orders))
+            runs.append(
+                _run(
+                    scenario,
+                    column,
+                    Run(target=target, folder=folder, options=wanted, orders=orders),
+                )
+            )
         progress("done", len(steps), len(steps))
     return Comparison(
         Ledger(
@@ -126,36 +139,19 @@ def run(
     )
 
 
-def _run(
-    scenario: Scenario,
-    broker: Broker,
-    column: Column,
-    folder: Path,
-    options: Options,
-    orders: tuple[workload.Order, ...],
-) -> Run:
-    trials: list[ledgers.Trial] = []
-    for repetition in range(1, options.repetitions + 1):
-        play = Play(
-            broker=broker,
-            folder=folder,
-            options=options,
-            orders=orders,
-            repetition=repetition,
-            trials=trials,
-        )
+def _run(scenario: Scenario, column: Column, run: Run) -> RunRecord:
+    for repetition in range(1, run.options.repetitions + 1):
+        run.repetition = repetition
         try:
-            PLAYS[scenario](play)
+            RUNS[scenario](run)
         except NotSupported as refusal:
-            return Run(scenario=scenario, column=column.id, refused=refusal.message)
+            return RunRecord(scenario=scenario, column=column.id, refused=refusal.message)
         except GearshiftError as error:
-            trials.append(
-                ledgers.Trial(repetition=repetition, channel="", error=_masked(broker, error))
-            )
-    return Run(scenario=scenario, column=column.id, trials=tuple(trials))
+            text = _masked(run.target, error)
+            run.records.append(TrialRecord(repetition=repetition, channel="", error=text))
+    return RunRecord(scenario=scenario, column=column.id, trials=tuple(run.records))
 
 
-def _masked(broker: Broker, error: GearshiftError) -> str:
-    bus, _ = broker.open({})  # knows which texts are addresses
-    with bus:
+def _masked(target: Target, error: GearshiftError) -> str:
+    with target.access({}).open() as bus:  # knows which texts are addresses
         return bus.config.masked(str(error))

@@ -7,11 +7,11 @@
       meta            Meta: when, on what, with which settings, seed and workload
         columns[]     Column: id ("rabbit:queue"), profile, semantics, backend, server,
                       capabilities {name: value}, settings [{key, value, origin}] with defaults
-      runs[]          Run: one scenario on one column
+      runs[]          RunRecord: one scenario on one column
         scenario      "ordering" | "crash" | "fan_out" | "replay" | "poison" | "slow" | "scaling"
         column        Column.id
         refused       why it was not run at all, or null
-        trials[]      Trial: one repetition of one variant, on a channel of its own
+        trials[]      TrialRecord: one repetition of one variant, on a channel of its own
           repetition  from 1
           variant     "" or what differs between a repetition's trials, such as "workers=4"
           settings    {name: number or text}: members, prefetch, work_ms ...
@@ -50,7 +50,7 @@ Samples (``name`` and unit)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -64,11 +64,11 @@ __all__ = [
     "Kind",
     "Ledger",
     "Meta",
-    "Run",
+    "RunRecord",
     "Sample",
     "Scenario",
     "Setting",
-    "Trial",
+    "TrialRecord",
     "decode",
     "encode",
     "read",
@@ -77,33 +77,12 @@ __all__ = [
 FORMAT = 1
 
 Scenario = Literal["ordering", "crash", "fan_out", "replay", "poison", "slow", "scaling"]
-SCENARIOS: tuple[Scenario, ...] = (
-    "ordering",
-    "crash",
-    "fan_out",
-    "replay",
-    "poison",
-    "slow",
-    "scaling",
-)
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
 Kind = Literal[
-    "send",
-    "receipt",
-    "refused",
-    "deliver",
-    "done",
-    "failed",
-    "settle",
-    "seek",
-    "assign",
-    "start",
-    "ready",
-    "stop",
-    "stuck",
-    "fault",
-    "dead",
-]
+    "send", "receipt", "refused", "deliver", "done", "failed", "settle", "seek", "assign",
+    "start", "ready", "stop", "stuck", "fault", "dead",
+]  # fmt: skip
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -135,7 +114,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     group: str = ""
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One repetition of one variant, on a channel of its own."""
 
     repetition: int
@@ -147,13 +126,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[Sample, ...] = ()
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario on one column: every trial, all points kept."""
 
     scenario: Scenario
     column: str
     refused: str | None = None
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -200,7 +179,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = FORMAT
     meta: Meta
-    runs: tuple[Run, ...] = ()
+    runs: tuple[RunRecord, ...] = ()
 
 
 def encode(ledger: Ledger) -> bytes:

@@ -1,4 +1,4 @@
-"""How much memory this process has, sampled onto a tape."""
+"""How much memory this process has, sampled into the event log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from gearshift.compare.tape import Recorder
+from gearshift.compare.event_log import Recorder
 
 __all__ = ["watch"]
 

@@ -1,7 +1,4 @@
-"""The seven scenarios: what is done to a broker, by real means. What it shows is judged elsewhere.
-
-Each plays one repetition; everything that happens is on the tapes of its stages.
-"""
+"""The seven scenarios: what is done to a broker, by real means. Judges say what it shows."""
 
 from __future__ import annotations
 
@@ -11,16 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gearshift.compare.actor import Role
-from gearshift.compare.ledger import Event, Scenario, Trial
-from gearshift.compare.stage import Broker, Stage, count
+from gearshift.compare.columns import Target
+from gearshift.compare.conditions import count, rejected
+from gearshift.compare.ledger import Scenario, TrialRecord
+from gearshift.compare.trial import Trial
+from gearshift.compare.worker import GROUP, Duties
 from gearshift.compare.workload import Order
-from gearshift.errors import GearshiftError
 
-__all__ = ["PLAYS", "PROCESSES", "Options", "Play"]
-
-#: The one group of every scenario but the fan-out.
-GROUP = "workers"
+__all__ = ["RUNS", "Options", "Run"]
 
 MEMBERS = 3
 SCALES = (1, 2, 4, 8)
@@ -30,9 +25,6 @@ STUCK_AT = 5
 
 #: A backlog lasts at least so long: a busy broker takes its time to say how large it is.
 SLOW_FOR_MS = 3000.0
-
-#: Scenarios with worker processes: a broker inside this process cannot play them.
-PROCESSES: tuple[Scenario, ...] = ("crash", "slow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,187 +41,161 @@ class Options:
 
 
 @dataclass(slots=True, kw_only=True)
-class Play:
-    """One repetition of one scenario on one broker. ``trials`` fills as it goes."""
+class Run:
+    """One scenario on one target, repetition by repetition. ``records`` fills as it goes."""
 
-    broker: Broker
+    target: Target
     folder: Path
     options: Options
     orders: Sequence[Order]
-    repetition: int
-    trials: list[Trial] = field(default_factory=list)
+    repetition: int = 1
+    records: list[TrialRecord] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def stage(
+    def trial(
         self,
-        *,
         messages: int,
         work_ms: float,
+        *,
         prefetch: int | None = None,
         variant: str = "",
-        channel: Mapping[str, Any] | None = None,
-    ) -> Iterator[_Act]:
-        """A stage whose trial is kept; an error of ours in it ends the trial, not the run."""
-        options, error = self.options, None
+        **channel: Any,
+    ) -> Iterator[tuple[Trial, Sequence[Order]]]:
+        """A trial and its orders; an error of ours in it ends the trial, not the run.
+
+        ``channel`` are the settings of its channel, ``prefetch`` and ``work_ms`` those of all its
+        workers.
+        """
+        options, orders = self.options, self.orders[:messages]
         dead_letter = {} if options.handler else {"dead_letter": False}
-        keyed = options.keys > 0
-        settings = {"groups": [GROUP]} | dead_letter | dict(channel or {})
-        with Stage.set_up(self.broker, self.folder, settings, keyed=keyed) as stage:
-            act = _Act(stage, options, self.orders[:messages], work_ms, prefetch)
-            try:
-                yield act
-            except GearshiftError as failure:
-                error = stage.bus.config.masked(str(failure))
-        self.trials.append(
-            Trial(
-                repetition=self.repetition,
-                channel=stage.channel,
-                variant=variant,
-                settings={
-                    "messages": len(act.orders),
+        settings = {"groups": [GROUP]} | dead_letter | channel
+        duties = Duties(
+            prefetch=prefetch or options.prefetch,
+            work_ms=work_ms,
+            handler=options.handler,
+            settle=options.settle,
+        )
+        with (
+            Trial.set_up(
+                self.target, self.folder, settings, duties=duties, keyed=options.keys > 0
+            ) as trial,
+            trial.attempt(),
+        ):
+            yield trial, orders
+        self.records.append(
+            trial.record(
+                self.repetition,
+                variant,
+                {
+                    "messages": len(orders),
                     "work_ms": work_ms,
-                    "prefetch": act.prefetch,
+                    "prefetch": duties.prefetch,
                     "keys": options.keys,
                     "settle": options.settle,
                 },
-                error=error,
-                events=stage.events,
-                samples=stage.samples,
             )
         )
 
 
-class _Act:
-    """A stage, the orders that are sent there, and roles for its workers."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        options: Options,
-        orders: Sequence[Order],
-        work_ms: float,
-        prefetch: int | None,
-    ) -> None:
-        self.stage = stage
-        self.orders = orders
-        self.prefetch = prefetch or options.prefetch
-        self._options = options
-        self._work_ms = work_ms
-
-    def role(self, name: str, group: str = GROUP, **more: Any) -> Role:
-        """A worker's role with what all workers here have in common."""
-        return Role(
-            name=name,
-            channel=self.stage.channel,
-            group=group,
-            prefetch=self.prefetch,
-            work_ms=self._work_ms,
-            handler=self._options.handler,
-            settle=self._options.settle,
-            **more,
-        )
-
-
-def ordering(play: Play) -> None:
+def ordering(run: Run) -> None:
     """Several members of a group work while messages come in."""
-    with play.stage(messages=play.options.messages, work_ms=4) as act:
-        for number in range(MEMBERS):
-            act.stage.thread(act.role(f"worker-{number + 1}"))
-        act.stage.wait_ready(MEMBERS)
-        act.stage.send(act.orders)
-        act.stage.wait_done(act.orders)
+    with run.trial(run.options.messages, work_ms=4) as (trial, orders):
+        trial.threads(MEMBERS)
+        trial.send(orders)
+        trial.wait_done(orders)
 
 
-def crash(play: Play) -> None:
+def crash(run: Run) -> None:
     """Of two worker processes one is killed inside its handler; the other one goes on."""
-    with play.stage(messages=play.options.messages // 2, work_ms=10) as act:
-        act.stage.process(act.role("victim", stuck_at=STUCK_AT))
-        act.stage.process(act.role("survivor"))
-        act.stage.wait_ready(2)
-        act.stage.send(act.orders)
-        act.stage.wait(lambda events: count(events, "stuck") == 1, "the victim at work")
-        if play.options.settle == "first":
-            act.stage.wait_acks_heard()
-        act.stage.kill("victim")
-        act.stage.wait_done_or_drained(act.orders)
+    with run.trial(run.options.messages // 2, work_ms=10) as (trial, orders):
+        trial.process("victim", stuck_at=STUCK_AT)
+        trial.process("survivor")
+        trial.wait_ready(2)
+        trial.send(orders)
+        trial.wait(lambda events: count(events, "stuck") == 1, "the victim at work")
+        if run.options.settle == "first":
+            trial.wait_acks_heard()
+        trial.kill("victim")
+        trial.wait_done_or_drained(orders)
 
 
-def fan_out(play: Play) -> None:
+def fan_out(run: Run) -> None:
     """Two groups from the start, a third one when half of the messages have been handled."""
-    messages = play.options.messages // 2
-    with play.stage(messages=messages, work_ms=1, channel={"groups": list(EARLY_GROUPS)}) as act:
+    half = run.options.messages // 4
+    with run.trial(run.options.messages // 2, work_ms=1, groups=list(EARLY_GROUPS)) as (
+        trial,
+        orders,
+    ):
         for group in EARLY_GROUPS:
-            act.stage.thread(act.role(group, group))
-        act.stage.wait_ready_each(EARLY_GROUPS)
-        before, after = act.orders[: messages // 2], act.orders[messages // 2 :]
-        act.stage.send(before)
+            trial.thread(group, group=group)
+        trial.wait_ready_each(EARLY_GROUPS)
+        trial.send(orders[:half])
         for group in EARLY_GROUPS:
-            act.stage.wait_done(before, group)
-        act.stage.thread(act.role(LATE_GROUP, LATE_GROUP, create_group=True))
-        act.stage.wait_ready_each((LATE_GROUP,))
-        act.stage.send(after)
+            trial.wait_done(orders[:half], group)
+        trial.thread(LATE_GROUP, group=LATE_GROUP, create_group=True)
+        trial.wait_ready_each((LATE_GROUP,))
+        trial.send(orders[half:])
         for group in (*EARLY_GROUPS, LATE_GROUP):
-            act.stage.wait_done(after, group)
+            trial.wait_done(orders[half:], group)
 
 
-def replay(play: Play) -> None:
+def replay(run: Run) -> None:
     """A consumer that has done everything goes back to the start."""
-    with play.stage(messages=play.options.messages, work_ms=0.5) as act:
-        act.stage.thread(act.role("reader", seek_after=len(act.orders)))
-        act.stage.wait_ready(1)
-        act.stage.send(act.orders)
-        act.stage.wait(lambda events: count(events, "seek") == 1, "the reader back at the start")
-        act.stage.wait_replayed_or_refused(len(act.orders))
+    with run.trial(run.options.messages, work_ms=0.5) as (trial, orders):
+        trial.thread("reader", seek_after=len(orders))
+        trial.wait_ready(1)
+        trial.send(orders)
+        trial.wait(lambda events: count(events, "seek") == 1, "the reader back at the start")
+        trial.wait_replayed_or_refused(len(orders))
 
 
-def poison(play: Play) -> None:
+def poison(run: Run) -> None:
     """One message fails at every attempt, among others of its key and of other keys."""
-    channel = {"max_attempts": 4, "retry_delay_s": 0.15, "retry_max_delay_s": 0.3}
-    with play.stage(
-        messages=play.options.messages // 2,
+    with run.trial(
+        run.options.messages // 2,
         work_ms=12,
         prefetch=PREFETCH_FOR_RETRIES,
-        channel=channel | {"dead_letter": True},
-    ) as act:
-        bad = _poisoned(act.orders)
-        act.stage.thread(act.role("worker", poison=bad))
-        act.stage.wait_ready(1)
-        act.stage.send(act.orders)
-        act.stage.wait_done([order for order in act.orders if order.order_id != bad])
-        act.stage.wait(lambda events: _is_given_up(events, bad), "the poison given up")
-        act.stage.stop_threads()
-        act.stage.read_dead_letters()
+        max_attempts=4,
+        retry_delay_s=0.15,
+        retry_max_delay_s=0.3,
+        dead_letter=True,
+    ) as (trial, orders):
+        bad = _poisoned(orders)
+        trial.thread("worker", poison=bad)
+        trial.wait_ready(1)
+        trial.send(orders)
+        trial.wait_done([order for order in orders if order.order_id != bad])
+        trial.wait(lambda events: bad in rejected(events), "the poison given up")
+        trial.stop_threads()
+        trial.read_dead_letters()
 
 
-def slow(play: Play) -> None:
+def slow(run: Run) -> None:
     """A producer that is several times as quick as the only consumer."""
-    messages = play.options.messages
-    with play.stage(messages=messages, work_ms=max(6.0, SLOW_FOR_MS / messages)) as act:
-        act.stage.process(act.role("worker"))
-        act.stage.wait_ready(1)
-        with act.stage.sampled(GROUP):
-            act.stage.send(act.orders, per_s=600)
-            act.stage.wait_done(act.orders)
+    messages = run.options.messages
+    with run.trial(messages, work_ms=max(6.0, SLOW_FOR_MS / messages)) as (trial, orders):
+        trial.process("worker")
+        trial.wait_ready(1)
+        with trial.sampled(GROUP):
+            trial.send(orders, per_s=600)
+            trial.wait_done(orders)
 
 
-def scaling(play: Play) -> None:
+def scaling(run: Run) -> None:
     """The same messages for 1, 2, 4 and 8 workers; a stream has four partitions."""
+    messages = run.options.messages * 3 // 5
     for workers in SCALES:
-        with play.stage(
-            messages=play.options.messages * 3 // 5,
-            work_ms=12,
-            prefetch=1,
-            variant=f"workers={workers}",
-        ) as act:
-            for number in range(workers):
-                act.stage.thread(act.role(f"worker-{number + 1}"))
-            act.stage.wait_ready(workers)
-            act.stage.send(act.orders)
-            act.stage.wait_done(act.orders)
+        with run.trial(messages, work_ms=12, prefetch=1, variant=f"workers={workers}") as (
+            trial,
+            orders,
+        ):
+            trial.threads(workers)
+            trial.send(orders)
+            trial.wait_done(orders)
 
 
-#: Every scenario, in the order in which they are played.
-PLAYS: Mapping[Scenario, Callable[[Play], None]] = {
+#: Every scenario, in the order in which they are run.
+RUNS: Mapping[Scenario, Callable[[Run], None]] = {
     "ordering": ordering,
     "crash": crash,
     "fan_out": fan_out,
@@ -246,9 +212,3 @@ def _poisoned(orders: Sequence[Order]) -> int:
     return max(
         early, key=lambda order: sum(other.customer == order.customer for other in orders)
     ).order_id
-
-
-def _is_given_up(events: Sequence[Event], seq: int) -> bool:
-    return any(
-        event.kind == "settle" and event.seq == seq and event.what == "reject" for event in events
-    )

@@ -1,52 +1,227 @@
-"""A worker as a process of its own: ``python -m gearshift.compare.worker ORDER-FILE``.
-
-The file holds an Assignment. SIGTERM drains; SIGKILL is what some are made for.
-"""
+"""A worker of a trial: receives, records, handles, settles. On a thread or in a process."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
-from gearshift.bus import open_bus
-from gearshift.compare.actor import Actor, Role
+from gearshift._observe.access import Access
+from gearshift._observe.process import read_job
+from gearshift.bus import Bus
+from gearshift.compare.event_log import Recorder
+from gearshift.compare.handlers import ObservedDelivery, call, handler_of
 from gearshift.compare.memory import watch
-from gearshift.compare.tape import Recorder
+from gearshift.compare.workload import Order
+from gearshift.consumer import Consumer
+from gearshift.delivery import Delivery
+from gearshift.driver import Start
+from gearshift.errors import NotSupported
+from gearshift.worker import dispatch
+from gearshift.worker.event_loop import EventLoop
 
-__all__ = ["Assignment", "Site", "main"]
+__all__ = ["GROUP", "Duties", "Job", "ObservedWorker", "Site", "Worker", "main"]
+
+#: The group of a worker that is given no other.
+GROUP = "workers"
+
+_POLL_S = 0.1
+
+
+class Duties(msgspec.Struct, frozen=True, kw_only=True):
+    """What one worker does.
+
+    ``handler`` is module:function, "" a handler that sleeps ``work_ms`` times the order's effort.
+    With ``settle`` "first" it acks before it works. It fails every attempt at ``poison``, hangs
+    in its handler at its delivery number ``stuck_at`` and goes back to the start after it has
+    done ``seek_after`` messages.
+    """
+
+    name: str = ""
+    channel: str = ""
+    group: str = GROUP
+    prefetch: int = 10
+    work_ms: float = 0.0
+    create_group: bool = False
+    handler: str = ""
+    settle: Literal["after", "first"] = "after"
+    poison: int | None = None
+    stuck_at: int | None = None
+    seek_after: int | None = None
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a process plays: the broker's settings, and the tape with the time it counts from."""
+    """Where a process finds its trial: the broker, and the event log with its origin of time."""
 
-    config: str | None
-    profile: str
-    tape: str
+    access: Access
+    log: str
     origin_ns: int
 
+    def recorder(self) -> Recorder:
+        """A recorder of the trial's event log."""
+        return Recorder(Path(self.log), self.origin_ns)
 
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker process is told."""
 
-    role: Role
+    duties: Duties
     site: Site
 
 
-def main(file: str) -> None:
-    """Work until SIGTERM. The environment holds the settings of the scenario's channel."""
-    told = msgspec.json.decode(Path(file).read_bytes(), type=Assignment)
+class ObservedWorker:
+    """What every recorded worker does; how it handles a delivery is its own. One thread."""
+
+    def __init__(self, recorder: Recorder, name: str, group: str = "") -> None:
+        self._recorder = recorder
+        self._name = name
+        self._group = group
+        self._loop = EventLoop()
+
+    def handle(self, delivery: Delivery[Any], consumer: Consumer[Any]) -> None:
+        """Work on one delivery and settle it."""
+        raise NotImplementedError
+
+    def step(self, consumer: Consumer[Any]) -> None:
+        """Receive once, and handle what comes."""
+        for delivery in consumer.receive(timeout_s=_POLL_S):
+            self.handle(delivery, consumer)
+
+    def work(self, consumer: Consumer[Any], is_over: Callable[[], bool]) -> None:
+        """Record that it is ready, then step until ``is_over``; record its partitions."""
+        consumer.ready()
+        self.note("ready")
+        owned: frozenset[int] = frozenset()
+        while not is_over():
+            if consumer.partitions != owned:
+                owned = consumer.partitions
+                self.note("assign", partitions=tuple(sorted(owned)))
+            self.step(consumer)
+
+    def note(self, kind: Any, **fields: Any) -> None:
+        """Record an event of this worker."""
+        self._recorder.event(kind, self._name, group=self._group, **fields)
+
+    def noting(self, delivery: Delivery[Any], seq: int, key: str | None) -> Callable[..., None]:
+        """``note`` for events of this delivery."""
+        return partial(self.note, seq=seq, key=key, attempt=delivery.attempt)
+
+    @staticmethod
+    def given(delivery: Delivery[Any]) -> dict[str, Any]:
+        """What an event says of a delivery: whether it came again, and its place in a log."""
+        given: dict[str, Any] = {"redelivered": delivery.redelivered}
+        if delivery.position is not None:
+            given |= {
+                "partition": delivery.position.partition,
+                "offset": delivery.position.offset,
+            }
+        return given
+
+
+class Worker(ObservedWorker):
+    """A worker of a scenario."""
+
+    def __init__(self, bus: Bus, duties: Duties, recorder: Recorder) -> None:
+        super().__init__(recorder, duties.name, duties.group)
+        self._bus = bus
+        self._duties = duties
+        self._handler = handler_of(duties.handler) if duties.handler else None
+        self._deliveries = 0
+        self._done = 0
+        self._stop = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set, then drain and leave."""
+        duties, self._stop = self._duties, stop
+        self.note("start")
+        with (
+            contextlib.closing(self._loop),
+            self._bus.consumer(
+                duties.channel,
+                group=duties.group,
+                prefetch=duties.prefetch,
+                create=duties.create_group or None,
+                value_type=self._handler.call.value_type if self._handler else Any,
+                serial_keys=True,
+            ) as consumer,
+        ):
+            self.work(consumer, stop.is_set)
+        self.note("stop")
+
+    def step(self, consumer: Consumer[Any]) -> None:
+        """Receive once; go back to the start if it is time to."""
+        held = consumer.unsettled
+        self._recorder.sample("held_messages", held, who=self._name, group=self._group)
+        super().step(consumer)
+        if self._done == self._duties.seek_after:
+            self._done += 1  # once
+            self._seek(consumer)
+
+    def handle(self, delivery: Delivery[Any], consumer: Consumer[Any]) -> None:
+        """See ObservedWorker."""
+        self._deliveries += 1
+        order = msgspec.json.decode(delivery.body or b"", type=Order)
+        note = self.noting(delivery, order.order_id, order.customer)
+        note("deliver", **self.given(delivery))
+        is_last = self._deliveries == self._duties.stuck_at
+        hang = partial(self._hang, note, consumer) if is_last else None
+        observed = ObservedDelivery(delivery, note, hang)
+        if self._duties.settle == "first":
+            observed.ack()
+        ending = dispatch.run(partial(self._work, observed, order), self._loop.wait)
+        if ending.failed:
+            note("failed", what=type(ending.error).__name__)
+        elif ending.action == "ack":
+            if is_last:
+                self._hang(note)
+            note("done")
+            self._done += 1
+        if delivery.outcome is None:
+            ending.settle(observed)
+
+    def _work(self, observed: ObservedDelivery, order: Order) -> Any:
+        if order.order_id == self._duties.poison:
+            raise ValueError("poison")
+        if self._handler is not None:
+            return call(self._handler, observed)
+        time.sleep(self._duties.work_ms * order.effort / 1000)
+        return None
+
+    def _seek(self, consumer: Consumer[Any]) -> None:
+        consumer.flush()
+        try:
+            consumer.seek(Start())
+        except NotSupported as error:
+            self.note("seek", what=f"refused: {error.message}")
+        else:
+            self.note("seek", what="earliest")
+
+    def _hang(self, note: Callable[..., None], acked: Consumer[Any] | None = None) -> None:
+        """Wait to be killed, once the client has been told of what was ``acked``.
+
+        Told to stop instead, it leaves: the broker would keep a place for one that just ends.
+        """
+        if acked is not None:
+            acked.flush()
+        note("stuck")
+        self._stop.wait()
+        raise SystemExit
+
+
+def main() -> None:
+    """Work as a process until SIGTERM, which drains; SIGKILL is what some are made for."""
+    job = read_job(Job)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    site = told.site
-    recorder = Recorder(Path(site.tape), site.origin_ns)
-    threading.Thread(target=watch, args=(told.role.name, recorder, stop), daemon=True).start()
-    with open_bus(site.config, profile=site.profile) as bus:
-        Actor(bus, told.role, recorder).run(stop)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    recorder = job.site.recorder()
+    watching = threading.Thread(target=watch, args=(job.duties.name, recorder, stop), daemon=True)
+    watching.start()
+    with job.site.access.open() as bus:
+        Worker(bus, job.duties, recorder).run(stop)

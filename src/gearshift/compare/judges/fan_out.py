@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation, Field
 from gearshift.compare.judges.judge import Judge, Need, Seen
-from gearshift.compare.ledger import Column, Event, Meta, Trial
+from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
 
 
-def see(trials: Sequence[Trial]) -> Seen:
+def see(trials: Sequence[TrialRecord]) -> Seen:
     """Count each group's copies of what was sent before and after the last group came."""
     (trial,) = trials
     events = trial.events

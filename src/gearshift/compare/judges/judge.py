@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gearshift.compare.findings import Chart, Expectation, Number
-from gearshift.compare.ledger import Column, Meta, Trial
+from gearshift.compare.ledger import Column, Meta, TrialRecord
 
 __all__ = ["Judge", "Need", "Numbers", "Seen"]
 
@@ -47,7 +47,7 @@ class Judge:
     ranks: tuple[str, ...]
     shown: Mapping[str, str]
     sentence: Mapping[str, str]
-    see: Callable[[Sequence[Trial]], Seen]
+    see: Callable[[Sequence[TrialRecord]], Seen]
     expect: Callable[[Column, Meta], Expectation]
     needs: tuple[Need, ...] = field(default=())
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift.compare import measures
+from gearshift.compare.columns import PARTITIONS
 from gearshift.compare.findings import Cell, Chart, Expectation, Field
 from gearshift.compare.judges.judge import Judge, Need, Seen
-from gearshift.compare.ledger import Column, Meta, Trial
-from gearshift.compare.stage import PARTITIONS
+from gearshift.compare.ledger import Column, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
 
 
-def see(trials: Sequence[Trial]) -> Seen:
+def see(trials: Sequence[TrialRecord]) -> Seen:
     """Count the busy workers of each size of the group."""
     by_size = {int(trial.variant.partition("=")[2]): trial for trial in trials}
     largest = max(by_size)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation, Field
 from gearshift.compare.judges.judge import Judge, Need, Seen
-from gearshift.compare.ledger import Column, Meta, Sample, Trial
+from gearshift.compare.ledger import Column, Meta, Sample, TrialRecord
 
 __all__ = ["JUDGE"]
 
@@ -24,7 +24,7 @@ class _Moment(NamedTuple):
     at_broker: float
 
 
-def see(trials: Sequence[Trial]) -> Seen:
+def see(trials: Sequence[TrialRecord]) -> Seen:
     """Find where the backlog was whenever somebody looked."""
     (trial,) = trials
     prefetch = float(trial.settings["prefetch"])
@@ -55,7 +55,7 @@ def see(trials: Sequence[Trial]) -> Seen:
     )
 
 
-def _moments(trial: Trial, backlog: Sequence[tuple[float, int]]) -> Iterator[_Moment]:
+def _moments(trial: TrialRecord, backlog: Sequence[tuple[float, int]]) -> Iterator[_Moment]:
     """Each answer of the broker; of one that tells nothing, each look into the consumer."""
     times = [at_ms for at_ms, _ in backlog]
     tells = any(sample.name in _BROKER for sample in trial.samples)
@@ -79,7 +79,7 @@ def expect(column: Column, _meta: Meta) -> Expectation:
     )
 
 
-def _longest_confirm_ms(trial: Trial) -> float | None:
+def _longest_confirm_ms(trial: TrialRecord) -> float | None:
     return max((e.ms_taken for e in trial.events if e.ms_taken is not None), default=None)
 
 
@@ -88,7 +88,7 @@ def _growth_mib(samples: Sequence[Sample], who: str) -> float | None:
     return round((max(sizes) - sizes[0]) / _MIB, 1) if sizes else None
 
 
-def _chart(trial: Trial) -> Chart:
+def _chart(trial: TrialRecord) -> Chart:
     rows: list[tuple[Cell, ...]] = [
         ("backlog", "messages", at_ms, waiting) for at_ms, waiting in measures.backlog(trial.events)
     ]

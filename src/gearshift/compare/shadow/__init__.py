@@ -2,7 +2,7 @@
 
 ``gearshift compare --shadow OLD NEW``. One file, one job: ``originals`` (looks at the live channel
 and takes nothing), ``rehearsal`` (runs it: copies to channels of its own, on both brokers),
-``performer`` (a process that hands them to the handler and keeps back what it sends), ``document``
+``worker`` (a process that hands them to the handler and keeps back what it sends), ``document``
 (what is kept of it), ``differences`` (what it shows).
 """
 

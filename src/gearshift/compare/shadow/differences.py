@@ -1,6 +1,6 @@
 """What a rehearsal shows: NEW against OLD, aspect by aspect. Pure functions over the document.
 
-OLD plays twice. What differs between those two varies by itself (a time in a message, the turns of
+OLD is run twice. What differs between those two varies by itself (a time in a message, the turns of
 three workers), so it says nothing against NEW and is told as ``unclear``.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 
 from gearshift.compare import measures
 from gearshift.compare.ledger import Event
-from gearshift.compare.shadow.document import FIELDS, Original, Performance, Rehearsal
+from gearshift.compare.shadow.document import FIELDS, Original, Rehearsal, VariantRun
 
 __all__ = ["Difference", "Result", "Verdict", "judge"]
 
@@ -49,7 +49,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(rehearsal: Rehearsal) -> Result:
     """What ``rehearsal`` has shown."""
-    old, again, new = (_Shown(rehearsal.originals, one) for one in rehearsal.performances)
+    old, again, new = (_Shown(rehearsal.originals, one) for one in rehearsal.runs)
     views = _Views(rehearsal.originals, old, again, new)
     found = (
         _stored(views),
@@ -72,9 +72,9 @@ def _in_one(
     different = [one.sentence for one in found if one.verdict == "differs"]
     if different:
         return "differs", f"Do not switch {rehearsal.channel} to {new} yet: {'; '.join(different)}."
-    for performance in rehearsal.performances:
-        if performance.trial.error is not None:
-            return "inconclusive", f"Nothing can be said: {performance.trial.error}."
+    for run in rehearsal.runs:
+        if run.trial.error is not None:
+            return "inconclusive", f"Nothing can be said: {run.trial.error}."
     unclear = [one.aspect for one in found if one.verdict == "unclear"]
     safe = f"Safe to switch as far as {count:,} messages show: {new} did what {old} did"
     if unclear:
@@ -82,19 +82,19 @@ def _in_one(
     return "safe", safe + "."
 
 
-# ── One performance ──────────────────────────────────────────────────────────────────────────────
+# ── One run ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
 class _Shown:
-    """What one performance shows, counted once."""
+    """What one run shows, counted once."""
 
     originals: Sequence[Original]
-    performance: Performance
+    run: VariantRun
 
     @property
     def events(self) -> Sequence[Event]:
-        return self.performance.trial.events
+        return self.run.trial.events
 
     @cached_property
     def refused(self) -> dict[int, str]:
@@ -148,7 +148,7 @@ class _Shown:
     def sends(self, what: Callable[..., Hashable]) -> dict[int, list[Hashable]]:
         """What was sent while each message was handled, in an order that means nothing."""
         found: dict[int, list[Hashable]] = {}
-        for one in self.performance.captured:
+        for one in self.run.captured:
             if one.seq is not None:
                 found.setdefault(one.seq, []).append(what(one))
         return {seq: sorted(sent, key=repr) for seq, sent in found.items()}
@@ -156,9 +156,7 @@ class _Shown:
     @cached_property
     def outside(self) -> Counter[tuple[str, str | None, str]]:
         return Counter(
-            (one.channel, one.key, one.contents)
-            for one in self.performance.captured
-            if one.seq is None
+            (one.channel, one.key, one.contents) for one in self.run.captured if one.seq is None
         )
 
 
@@ -313,13 +311,13 @@ _HANDLER = (
     _Aspect(
         "handler sent",
         lambda shown: shown.sends(lambda one: (one.channel, one.key)),
-        lambda shown: f"{sum(one.seq is not None for one in shown.performance.captured):,}",
+        lambda shown: f"{sum(one.seq is not None for one in shown.run.captured):,}",
         "for {count} messages the handler sends to other channels or keys, or another number",
     ),
     _Aspect(
         "contents sent",
         lambda shown: shown.sends(lambda one: (one.channel, one.key, one.contents)),
-        lambda shown: f"{len({one.contents for one in shown.performance.captured}):,} different",
+        lambda shown: f"{len({one.contents for one in shown.run.captured}):,} different",
         "for {count} messages the handler sends other contents",
     ),
 )

@@ -6,11 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from gearshift.compare.ledger import Column, Trial
+from gearshift.compare.ledger import Column, TrialRecord
 from gearshift.message import Message
 from gearshift.rehearsal import Captured, digest
 
-__all__ = ["FIELDS", "Original", "Performance", "Rehearsal", "Variant", "digests", "encode"]
+__all__ = ["FIELDS", "Original", "Rehearsal", "Variant", "VariantRun", "digests", "encode"]
 
 FORMAT = 1
 
@@ -31,11 +31,11 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     digests: dict[str, str]
 
 
-class Performance(msgspec.Struct, frozen=True, kw_only=True):
+class VariantRun(msgspec.Struct, frozen=True, kw_only=True):
     """The copies on one broker: what happened, and what the handler sent and nobody got."""
 
     variant: Variant
-    trial: Trial
+    trial: TrialRecord
     captured: tuple[Captured, ...]
 
 
@@ -54,7 +54,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     old: Column
     new: Column
     originals: tuple[Original, ...]
-    performances: tuple[Performance, ...]
+    runs: tuple[VariantRun, ...]
 
 
 def encode(rehearsal: Rehearsal) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -14,18 +15,19 @@ from typing import Any
 import msgspec
 
 from gearshift import config as configuration
-from gearshift.bus import Bus
+from gearshift.bus import Bus, open_bus
 from gearshift.capabilities import Durability
-from gearshift.compare.columns import broker_of, described
-from gearshift.compare.ledger import Column, Event, Trial
+from gearshift.compare.columns import Target, described, target_of
+from gearshift.compare.conditions import done, rejected, stored
+from gearshift.compare.ledger import Column, Event
 from gearshift.compare.notebook import apart
-from gearshift.compare.shadow.document import Original, Performance, Rehearsal, Variant, digests
+from gearshift.compare.shadow.document import Original, Rehearsal, Variant, VariantRun, digests
 from gearshift.compare.shadow.originals import Watched, watch
-from gearshift.compare.shadow.performer import MAX_RETRY_DELAY_S, Part
-from gearshift.compare.stage import Broker, Stage
+from gearshift.compare.shadow.worker import MAX_RETRY_DELAY_S, Job
 from gearshift.compare.surroundings import machine, versions
+from gearshift.compare.trial import Trial
 from gearshift.driver import Start
-from gearshift.errors import GearshiftError, NotSupported
+from gearshift.errors import NotSupported
 from gearshift.message import DEFAULT_GROUP
 from gearshift.rehearsal import digest, read_captured
 
@@ -73,18 +75,18 @@ def rehearse(
     DeadlineExceeded if no message came; NotSupported for what a side cannot do at all.
     """
     started_at, started = datetime.now(UTC), time.monotonic()
-    old = broker_of(request.old, config, request.channel)
-    new = broker_of(request.new, config, request.channel)
+    old = target_of(request.old, config, request.channel)
+    new = target_of(request.new, config, request.channel)
     columns = {"old": _column(old), "new": _column(new)}
     with tempfile.TemporaryDirectory(prefix="gearshift-rehearsal-") as name:
         run = _Run(request, old, Path(name), progress)
-        performances = []
+        runs = []
         for done, (variant, what) in enumerate(_STEPS):
             text = what.format(
                 channel=request.channel, old=columns["old"].id, new=columns["new"].id
             )
             progress(text, done, len(_STEPS))
-            performances.append(run.perform(variant, new if variant == "new" else old))
+            runs.append(run.variant(variant, new if variant == "new" else old))
         progress("done", len(_STEPS), len(_STEPS))
     return Rehearsal(
         started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -98,7 +100,7 @@ def rehearse(
         old=columns["old"],
         new=columns["new"],
         originals=run.originals,
-        performances=tuple(performances),
+        runs=tuple(runs),
     )
 
 
@@ -107,7 +109,7 @@ class _Run:
     """One rehearsal under way."""
 
     request: Request
-    old: Broker
+    old: Target
     folder: Path
     progress: Progress
 
@@ -149,41 +151,48 @@ class _Run:
 
     def _live(self) -> Bus:
         """The bus of the live channel, as it is configured or as the command line says."""
-        bus, _ = self.old.open({})
-        if bus.semantics(self.request.channel) is self.old.semantics:
+        config, profile, channel = self.old.config, self.old.profile, self.request.channel
+        bus = open_bus(config, profile=profile)
+        if bus.semantics(channel) is self.old.semantics:
             return bus
         bus.close()
-        return self.old.open({self.request.channel: {"semantics": self.old.semantics.value}})[0]
+        setting = f"GEARSHIFT_CHANNELS__{channel.upper()}__SEMANTICS"
+        environ = os.environ | {setting: self.old.semantics.value}
+        return open_bus(config=configuration.load(config, profile=profile, environ=environ))
 
-    def perform(self, variant: Variant, broker: Broker) -> Performance:
-        """Send the copies to ``broker`` and let the handler work on them."""
-        error = None
+    def variant(self, variant: Variant, target: Target) -> VariantRun:
+        """Send the copies to ``target`` and let the handler work on them."""
+        request = self.request
         captured = self.folder / f"{variant}.captured"
-        settings, partitions = self._settings(broker)
-        with Stage.set_up(
-            broker, self.folder, settings, keyed=True, partitions=partitions
-        ) as stage:
-            for number in range(self.request.workers):
-                part = self._part(f"worker-{number + 1}", stage, captured)
-                stage.spawn(part.name, "gearshift.compare.shadow.performer", part)
-            stage.wait_ready(self.request.workers)
-            copies = list(zip(self._keys(), self.watched.messages, strict=True))
-            try:
-                stage.send_copies(copies)
-                stage.wait(_is_over, "every message handled or given up", self.request.seconds)
-            except GearshiftError as failure:
-                error = stage.bus.config.masked(str(failure))
-        return Performance(
+        settings, partitions = self._settings(target)
+        with Trial.set_up(target, self.folder, settings, partitions=partitions) as trial:
+            for number in range(request.workers):
+                job = Job(
+                    name=f"worker-{number + 1}",
+                    channel=trial.channel,
+                    live=request.channel,
+                    handler=request.handler,
+                    copies=str(self._copies),
+                    captured=str(captured),
+                    site=trial.site,
+                )
+                trial.spawn(job.name, "gearshift.compare.shadow.worker", job)
+            trial.wait_ready(request.workers)
+            copies = [
+                (message, seq, original.key)
+                for seq, (message, original) in enumerate(
+                    zip(self.watched.messages, self.originals, strict=True)
+                )
+            ]
+            with trial.attempt():
+                trial.send_copies(copies)
+                trial.wait(_is_over, "every message handled or given up", request.seconds)
+        counts: dict[str, int | float | str] = {
+            "messages": len(copies), "workers": request.workers,
+        }  # fmt: skip
+        return VariantRun(
             variant=variant,
-            trial=Trial(
-                repetition=1,
-                channel=stage.channel,
-                variant=variant,
-                settings={"messages": len(copies), "workers": self.request.workers},
-                error=error,
-                events=stage.events,
-                samples=stage.samples,
-            ),
+            trial=trial.record(1, variant, counts),
             captured=read_captured(captured),
         )
 
@@ -191,30 +200,16 @@ class _Run:
     def _copies(self) -> Path:
         return self.folder / "copies.json"
 
-    def _keys(self) -> list[str | None]:
-        return [original.key for original in self.originals]
-
-    def _part(self, name: str, stage: Stage, captured: Path) -> Part:
-        return Part(
-            name=name,
-            channel=stage.channel,
-            live=self.request.channel,
-            handler=self.request.handler,
-            copies=str(self._copies),
-            captured=str(captured),
-            site=stage.site(),
-        )
-
     def _share(self) -> int:
         """So few in one worker's hand that all have work, as they would over a longer time."""
         return max(1, self.request.messages // (4 * self.request.workers))
 
-    def _settings(self, broker: Broker) -> tuple[dict[str, Any], int | None]:
+    def _settings(self, target: Target) -> tuple[dict[str, Any], int | None]:
         """The live channel's settings for a copy of it, and its partitions.
 
         ``native`` is left out: it names what is there already, and the copy must not touch that.
         """
-        live = configuration.load(broker.config, profile=broker.profile).channel(
+        live = configuration.load(target.config, profile=target.profile).channel(
             self.request.channel
         )
         settings: dict[str, Any] = {
@@ -232,9 +227,9 @@ class _Run:
         return settings, live.partitions
 
 
-def _column(broker: Broker) -> Column:
+def _column(target: Target) -> Column:
     """A side, described; refused where worker processes could not reach it."""
-    column = described(broker)
+    column = described(target)
     if column.capabilities["durability"] == Durability.NOTHING.value:
         raise NotSupported(
             f"profile {column.profile!r} lives in one process, and a rehearsal has several",
@@ -246,10 +241,4 @@ def _column(broker: Broker) -> Column:
 
 def _is_over(events: list[Event]) -> bool:
     """Everything that was stored has been handled or given up."""
-    stored = {event.seq for event in events if event.kind == "receipt"}
-    ended = {
-        event.seq
-        for event in events
-        if event.kind == "done" or (event.kind == "settle" and event.what == "reject")
-    }
-    return stored <= ended
+    return stored(events) <= done(events, "") | rejected(events)

@@ -1,4 +1,4 @@
-"""A handler at work, watched: what it is given, and how it settles."""
+"""A user's handler, run as a worker runs it and observed: what it is given, and how it settles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
 from gearshift.worker.loading import load_function
 
-__all__ = ["Probe", "call", "handler_of", "place"]
+__all__ = ["ObservedDelivery", "call", "handler_of"]
 
 
 def handler_of(target: str) -> Handler:
@@ -21,22 +21,15 @@ def handler_of(target: str) -> Handler:
     return app.handlers[0]
 
 
-def call(handler: Handler, probe: Probe) -> Any:
+def call(handler: Handler, delivery: ObservedDelivery) -> Any:
     """Call ``handler`` as a worker would: see ``dispatch.Call``."""
-    return handler.call(cast(Delivery[Any], probe))
+    return handler.call(cast(Delivery[Any], delivery))
 
 
-def place(delivery: Delivery[Any]) -> dict[str, int]:
-    """Where it lies in a log, as fields of an event."""
-    position = delivery.position
-    return {} if position is None else {"partition": position.partition, "offset": position.offset}
+class ObservedDelivery:
+    """The delivery as a handler sees it; how it is settled is recorded by ``note``.
 
-
-class Probe:
-    """The delivery as a handler sees it; how it is settled is written down.
-
-    An ack is written before the broker can hear of it, so that no killed worker has acked more
-    than its tape says.
+    An ack is recorded before it is sent, so a SIGKILL cannot leave an ack unrecorded.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Watching a broker at work, for ``compare`` and ``conformance``: workers, threads, logs."""

@@ -1,0 +1,360 @@
+"""A trial under way: a channel of its own, its producer, workers and event log; then gone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Any
+
+import msgspec
+
+from gearshift._observe.process import WorkerProcess
+from gearshift._observe.threads import WorkerThread, working
+from gearshift._observe.waiting import remaining, status_of, wait_until
+from gearshift.compare import conditions, sending
+from gearshift.compare.columns import PARTITIONS, Target
+from gearshift.compare.conditions import count
+from gearshift.compare.event_log import EventLog, Recorder
+from gearshift.compare.ledger import Event, Sample, TrialRecord
+from gearshift.compare.memory import watch
+from gearshift.compare.notebook import apart
+from gearshift.compare.sending import Sent
+from gearshift.compare.worker import GROUP, Duties, Job, Site, Worker
+from gearshift.compare.workload import Order
+from gearshift.driver import GroupStatus
+from gearshift.errors import GearshiftError
+from gearshift.message import Semantics, message_id
+from gearshift.operations.cleanup import delete_channels, finish
+
+__all__ = ["Trial", "WorkerFailed"]
+
+log = logging.getLogger("gearshift.compare")
+
+TIMEOUT_S = 90.0  # of each wait; a busy machine starts its workers slowly
+LETTERS_TIMEOUT_S = 30.0
+_LOOK_S = 0.5
+_SAMPLE_S = 0.1
+_QUIET_S = 1.5
+_STOP_S = 10.0
+
+
+class WorkerFailed(GearshiftError):
+    """A worker of a scenario ended although nobody had told it to."""
+
+
+class Trial:
+    """One trial, made by ``Trial.set_up``. One thread."""
+
+    def __init__(
+        self,
+        target: Target,
+        folder: Path,
+        settings: Mapping[str, Any],
+        duties: Duties,
+        keyed: bool,
+        partitions: int | None,
+    ) -> None:
+        self.channel = f"compare_{message_id()[-14:]}"
+        wanted = {"semantics": target.semantics.value, **settings}
+        if target.semantics is Semantics.STREAM and partitions is not None:
+            wanted["partitions"] = partitions
+        self.semantics = target.semantics
+        self.partitions = partitions
+        self.error: str | None = None  #: what ended it early
+        self.events: tuple[Event, ...] = ()  #: everything that happened, once it is over
+        self.samples: tuple[Sample, ...] = ()
+        self._duties = duties
+        self._keyed = keyed
+        self._folder = folder
+        path = folder / f"{self.channel}.events"
+        access = target.access({self.channel: wanted})
+        self.site = Site(access=access, log=str(path), origin_ns=time.monotonic_ns())
+        self.bus = access.open()
+        self.log = EventLog(path)
+        self.recorder: Recorder = self.site.recorder()
+        self._threads: list[WorkerThread] = []
+        self._processes: dict[str, WorkerProcess] = {}
+        self._ended: set[str] = set()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def set_up(
+        target: Target,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        duties: Duties | None = None,
+        keyed: bool = True,
+        partitions: int | None = PARTITIONS,
+    ) -> Iterator[Trial]:
+        """A fresh channel with ``settings``; stopped, deleted, closed at the end in any case.
+
+        What cannot be deleted, because the broker has gone, is logged as a warning. ``duties`` are
+        what its workers have in common; ``keyed`` sends orders with their keys. ``partitions`` is
+        for a stream; None is what the backend takes.
+        """
+        trial = Trial(target, folder, settings, duties or Duties(), keyed, partitions)
+        with trial.bus, trial.log:
+            try:
+                trial.bus.declare(trial.channel)
+                yield trial
+            finally:
+                finish(trial._clear)
+                trial.recorder.close()
+                trial.events, trial.samples = trial.log.events(), trial.log.samples()
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """An error of ours in the block ends the trial with ``error``; it is not raised."""
+        try:
+            yield
+        except GearshiftError as failure:
+            self.error = self.bus.config.masked(str(failure))
+
+    def record(
+        self, repetition: int, variant: str, settings: dict[str, int | float | str]
+    ) -> TrialRecord:
+        """What happened, once the trial is over."""
+        return TrialRecord(
+            repetition=repetition,
+            channel=self.channel,
+            variant=variant,
+            settings=settings,
+            error=self.error,
+            events=self.events,
+            samples=self.samples,
+        )
+
+    # ── sending ──
+
+    def send(self, orders: Sequence[Order], *, per_s: float | None = None) -> None:
+        """Send ``orders``, each confirmed on its own; all outcomes are there on return."""
+        with self.bus.producer(self.channel) as producer:
+
+            def sent(order: Order) -> Sent:
+                key = order.customer if self._keyed else None
+                message = producer.message(msgspec.to_builtins(order), key=key)
+                return message, order.order_id, order.customer
+
+            sending.send(self.bus, producer, map(sent, orders), self.recorder, per_s)
+
+    def send_copies(self, messages: Sequence[Sent]) -> None:
+        """Send messages as they are; all outcomes are there on return."""
+        with self.bus.producer(self.channel) as producer:
+            sending.send(self.bus, producer, messages, self.recorder)
+
+    # ── workers ──
+
+    def thread(self, name: str, **more: Any) -> None:
+        """Start a worker on a thread of this process. ``more`` are duties of its own."""
+        worker = Worker(self.bus, self._duties_of(name, more), self.recorder)
+        self._threads.append(WorkerThread(worker.run, f"compare-{name}"))
+
+    def threads(self, members: int) -> None:
+        """Start so many workers on threads and wait until they are ready."""
+        for number in range(members):
+            self.thread(f"worker-{number + 1}")
+        self.wait_ready(members)
+
+    def process(self, name: str, **more: Any) -> None:
+        """Start a worker as a process, with a connection of its own."""
+        job = Job(duties=self._duties_of(name, more), site=self.site)
+        self.spawn(name, "gearshift.compare.worker", job)
+
+    def _duties_of(self, name: str, more: Mapping[str, Any]) -> Duties:
+        return msgspec.structs.replace(self._duties, name=name, channel=self.channel, **more)
+
+    def spawn(self, name: str, module: str, job: msgspec.Struct) -> None:
+        """Start ``module`` as a process with ``job``."""
+
+        def start() -> None:
+            output = self._folder / f"{self.channel}-{name}.log"
+            self._processes[name] = WorkerProcess(module, job, output)
+
+        finish(start)  # one that was started and is not known here would never be stopped
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a worker process."""
+        self._ended.add(name)
+        process = self._processes[name]
+        process.signal(SIGKILL)
+        self.recorder.event("fault", name, what="SIGKILL")
+        process.close(_STOP_S)
+
+    def stop_threads(self, timeout_s: float | None = None) -> None:
+        """Let every worker thread drain and leave."""
+        for thread in self._threads:
+            thread.stop.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        self._threads.clear()
+
+    # ── waiting ──
+
+    def wait(
+        self,
+        condition: Callable[[list[Event]], bool],
+        what: str,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """Block until ``condition`` holds for the events so far, in the order of writing.
+
+        Raises DeadlineExceeded naming ``what``, and WorkerFailed if a worker ended on its own.
+        """
+        wait_until(lambda: condition(self.log.written()), what, timeout_s, self._check_workers)
+
+    def wait_ready(self, members: int) -> None:
+        """Until so many workers are ready and, on a stream, share its partitions."""
+        self.wait(lambda events: count(events, "ready") >= members, "workers ready")
+        if self.semantics is Semantics.STREAM:
+            self.wait(
+                lambda events: conditions.is_balanced(events, members, self.partitions),
+                "partitions shared",
+            )
+
+    def wait_ready_each(self, groups: Sequence[str]) -> None:
+        """Until the single worker of each of ``groups`` is ready, with all partitions."""
+        is_queue = self.semantics is Semantics.QUEUE
+
+        def are_ready(events: list[Event]) -> bool:
+            return all(
+                conditions.is_ready(events, group)
+                and (is_queue or conditions.owns_all(events, group, self.partitions))
+                for group in groups
+            )
+
+        self.wait(are_ready, f"groups {', '.join(groups)} ready")
+
+    def wait_done(self, orders: Sequence[Order], group: str = GROUP) -> None:
+        """Until ``group`` has done every one of ``orders``."""
+        wanted = {order.order_id for order in orders}
+        self.wait(
+            lambda events: wanted <= conditions.done(events, group), f"{len(wanted)} messages done"
+        )
+
+    def wait_done_or_drained(self, orders: Sequence[Order], group: str = GROUP) -> None:
+        """As ``wait_done``, or until the broker has nothing more and nobody has anything in hand.
+
+        What is missing then is lost. Where the broker cannot tell, only time ends the wait.
+        """
+        wanted = {order.order_id for order in orders}
+        seen, quiet_since = -1, time.monotonic()
+
+        def is_over(events: list[Event]) -> bool:
+            nonlocal seen, quiet_since
+            if wanted <= conditions.done(events, group):
+                return True
+            if len(events) != seen:
+                seen, quiet_since = len(events), time.monotonic()
+            if time.monotonic() - quiet_since < _QUIET_S:
+                return False
+            quiet_since = time.monotonic()
+            return remaining(self.status(group)) == 0
+
+        self.wait(is_over, f"{len(wanted)} messages done or gone")
+
+    def wait_acks_heard(self, group: str = GROUP) -> None:
+        """Until the broker has every ack in the event log; at once where it cannot tell.
+
+        Some clients send acks when they like (Kafka's does): killed before, they have not acked.
+        """
+
+        def is_heard(events: list[Event]) -> bool:
+            acked = conditions.acked(events, group)
+            status = self.status(group)
+            if status is None:
+                return False
+            if self.semantics is Semantics.QUEUE and None in (status.ready, status.in_flight):
+                return True
+            left = len(conditions.stored(events) - acked)
+            # An ack that was recorded meanwhile may or may not be in the broker's number.
+            is_current = acked == conditions.acked(self.log.written(), group)
+            return remaining(status) == left and is_current
+
+        if self.bus.capabilities(self.channel).depth:
+            self.wait(is_heard, "the acks at the broker")
+
+    def wait_replayed_or_refused(self, messages: int) -> None:
+        """After a seek: until so many messages were delivered again, or at once if refused."""
+
+        def is_over(events: list[Event]) -> bool:
+            at = next(n for n, event in enumerate(events) if event.kind == "seek")
+            refused = events[at].what != "earliest"
+            return refused or count(events[at:], "done") >= messages
+
+        self.wait(is_over, "the replay")
+
+    # ── asking the broker ──
+
+    def read_dead_letters(self) -> None:
+        """Record what lies in the dead-letter channel, until all that was rejected has come.
+
+        What is missing after ``LETTERS_TIMEOUT_S`` is not there.
+        """
+        apart(self._read_dead_letters)
+
+    def _read_dead_letters(self) -> None:
+        missing = conditions.rejected(self.log.written())
+        deadline = time.monotonic() + LETTERS_TIMEOUT_S
+        with self.bus.consumer(f"{self.channel}.dead") as dead:
+            dead.ready()
+            while missing and time.monotonic() < deadline:
+                for delivery in dead.receive(timeout_s=_LOOK_S):
+                    order = msgspec.json.decode(delivery.body or b"", type=Order)
+                    self.recorder.event(
+                        "dead",
+                        "reader",
+                        seq=order.order_id,
+                        key=order.customer,
+                        what=str(delivery.headers.get("dead-letter-reason", "")),
+                    )
+                    delivery.ack()
+                    missing.discard(order.order_id)
+
+    def status(self, group: str) -> GroupStatus | None:
+        """The group as the broker has it, also recorded as samples."""
+        status = status_of(self.bus, self.channel, group)
+        for name in ("ready", "in_flight", "lag"):
+            value = getattr(status, name, None)
+            if value is not None:
+                self.recorder.sample(f"{name}_messages", value, group=group)
+        return status
+
+    @contextlib.contextmanager
+    def sampled(self, group: str) -> Iterator[None]:
+        """Sample the group's state and this process' memory while the block runs."""
+
+        def sample(stop: threading.Event) -> None:
+            while not stop.wait(_SAMPLE_S):
+                with contextlib.suppress(GearshiftError):
+                    self.status(group)
+
+        with working(sample, lambda stop: watch("producer", self.recorder, stop)):
+            yield
+
+    # ── inside ──
+
+    def _check_workers(self) -> None:
+        for thread in self._threads:
+            if thread.error is not None:
+                raise thread.error
+        for name, process in self._processes.items():
+            if name not in self._ended and process.returncode is not None:
+                self._ended.add(name)
+                last = self.bus.config.masked(process.last_words())
+                raise WorkerFailed(f"worker {name} ended with {process.returncode}: {last}")
+
+    def _clear(self) -> None:
+        """Stop everybody and remove the channel."""
+        self.stop_threads(_STOP_S)  # one that hangs in a handler is left to the process' end
+        for process in self._processes.values():
+            process.signal(SIGTERM)
+        for process in self._processes.values():
+            process.close(_STOP_S)
+        for problem in delete_channels(self.bus, self.channel):
+            log.warning("%s", self.bus.config.masked(problem))
