@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
 PROFILE ?= embedded
 SECONDS ?= 300
 WORKERS ?= 8
 TARGETS ?= demo test
+WORKS ?=
+ROUNDS ?= 5
 # Tests start hundreds of processes; without compiled modules each import costs them double.
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
@@ -62,8 +65,8 @@ types: $(READY)  ## check types
 imports: $(READY)  ## check which package imports which
 	@$(BIN)/lint-imports --no-cache >.imports.log || { cat .imports.log; exit 1; }; rm -f .imports.log
 
-bench: $(READY)  ## compare with the raw clients, on brokers that it starts itself
-	@PYTHONPATH=compose $(BIN)/python tests/benchmarks/run.py
+bench: $(PEERS)  ## compare with raw clients and peers, on brokers that it starts itself
+	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks $(WORKS) --rounds $(ROUNDS) --json bench.json
 
 brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
@@ -82,6 +85,10 @@ $(READY): constraints.txt $(PROJECTS)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 		--group dev -e . -e backends/rabbitmq -e backends/kafka -e backends/redis
+	@touch $@
+
+$(PEERS): tests/benchmarks/requirements.txt $(READY)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 help:  ## list the targets

@@ -8,29 +8,28 @@ from itertools import takewhile
 from typing import Any
 
 import pika
-from load import HEADERS, Measured, Watch, load
 
-WINDOW = 2000
+from benchmarks.work import HEADERS, IDLE_S, Place, Received, Sample, load
+
+WINDOW = 2000  # unconfirmed
 PREFETCH = 500
-ACK_EVERY = 100
-#: Nothing came for so long: the rest is lost.
-IDLE_S = 20.0
-QUORUM = {"x-queue-type": "quorum"}
 
 
 class _Client:
-    """A connection with one AMQP channel and one quorum queue; ``begin`` when they are there."""
+    """A connection with one AMQP channel; ``begin`` is called when it is there."""
 
-    def __init__(self, url: str, queue: str, total: int) -> None:
-        self.queue = queue
+    def __init__(self, place: Place, total: int) -> None:
+        self.place = place
         self.total = total
         self.connection = pika.SelectConnection(
-            pika.URLParameters(url), on_open_callback=self._on_connection
+            pika.URLParameters(place.url), on_open_callback=self._on_connection
         )
         self.channel: Any = None
+        self.sample = Sample(0)
 
-    def run(self) -> None:
+    def run(self) -> Sample:
         self.connection.ioloop.start()
+        return self.sample
 
     def end(self) -> None:
         self.connection.add_on_close_callback(lambda *_: self.connection.ioloop.stop())
@@ -44,17 +43,13 @@ class _Client:
 
     def _on_channel(self, channel: Any) -> None:
         self.channel = channel
-        channel.queue_declare(
-            self.queue, durable=True, arguments=QUORUM, callback=lambda _: self.begin()
-        )
+        self.begin()
 
 
 class _Publisher(_Client):
-    properties: Any = pika.BasicProperties
-
     def begin(self) -> None:
-        self.source = load(self.total)
-        self.sent = self.confirmed = self.lost = 0
+        self.source = load(self.place, self.total)
+        self.sent = self.refused = 0
         self.open: dict[int, None] = {}
         self.channel.add_on_return_callback(self._on_return)
         self.channel.confirm_delivery(self._on_confirm, callback=lambda _: self._start())
@@ -64,21 +59,21 @@ class _Publisher(_Client):
         self._fill()
 
     def _fill(self) -> None:
-        publish, queue = self.channel.basic_publish, self.queue
+        publish, queue = self.channel.basic_publish, self.place.name
         while len(self.open) < WINDOW and self.sent < self.total:
             key, body = next(self.source)
-            properties = self.properties(headers={"key": key, **HEADERS}, delivery_mode=2)
+            properties = pika.BasicProperties(headers={"key": key, **HEADERS}, delivery_mode=2)
             self.sent += 1
             self.open[self.sent] = None
             publish("", queue, body, properties, mandatory=True)
 
     def _on_return(self, *_: Any) -> None:
-        self.lost += 1
+        self.refused += 1
 
     def _on_confirm(self, frame: Any) -> None:
         tag, known = frame.method.delivery_tag, self.open
         if frame.method.NAME != "Basic.Ack":
-            self.lost += 1
+            self.refused += 1
         if frame.method.multiple:
             for open_tag in list(takewhile(lambda each: each <= tag, known)):
                 del known[open_tag]
@@ -86,54 +81,42 @@ class _Publisher(_Client):
             del known[tag]
         self._fill()
         if not known:
-            self.seconds = time.perf_counter() - self.started
+            seconds = time.perf_counter() - self.started
+            self.sample = Sample(self.total - self.refused, self.total / seconds)
             self.end()
 
 
 class _Consumer(_Client):
     def begin(self) -> None:
-        self.watch = Watch(self.total)
-        self.unacked = 0
+        self.received = Received(self.total)
         self.channel.basic_qos(prefetch_count=PREFETCH)
-        self.channel.basic_consume(self.queue, self._on_message)
+        self.channel.basic_consume(self.place.name, self._on_message)
         self._look_up(seen=-1)
 
     def _look_up(self, seen: int) -> None:
         """End, with what there is, once a whole IDLE_S has brought nothing new."""
-        if len(self.watch.seen) == seen:
+        if len(self.received.seen) == seen:
             self._finish()
-        elif not self.watch.complete:
-            following = partial(self._look_up, len(self.watch.seen))
+        elif not self.received.complete:
+            following = partial(self._look_up, len(self.received.seen))
             self.connection.ioloop.call_later(IDLE_S, following)
 
     def _finish(self) -> None:
-        self.result = self.watch.stop()
+        self.sample = self.received.sample()
         self.end()
 
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self.watch.saw([body])
-        self.unacked += 1
-        if self.unacked >= ACK_EVERY or self.watch.complete:
-            channel.basic_ack(method.delivery_tag, multiple=True)
-            self.unacked = 0
-        if self.watch.complete:
+        self.received.add(body)
+        channel.basic_ack(method.delivery_tag)
+        if self.received.complete:
             self._finish()
 
 
-def publish(url: str, queue: str, total: int) -> Measured:
+def send_many(place: Place, total: int) -> Sample:
     """Persistent, mandatory, confirmed, at most WINDOW unconfirmed."""
-    client = _Publisher(url, queue, total)
-    client.run()
-    return Measured(total / client.seconds, client.lost)
+    return _Publisher(place, total).run()
 
 
-def consume(url: str, queue: str, total: int) -> Measured:
-    """One ack for every ACK_EVERY."""
-    client = _Consumer(url, queue, total)
-    client.run()
-    return client.result
-
-
-def delete(url: str, queue: str) -> None:
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        connection.channel().queue_delete(queue)
+def receive(place: Place, total: int) -> Sample:
+    """Each acknowledged by itself."""
+    return _Consumer(place, total).run()
