@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from gearshift import config as configuration
-from gearshift import plugins
+from gearshift import plugins as backends
 from gearshift._core.consuming.dead_letters import DeadLetters
 from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.retry import RetryPolicy
+from gearshift._core.entry_points import installed
 from gearshift.bus.abandoned import close_abandoned
 from gearshift.bus.connections import OPEN_TIMEOUT_S, Connections
 from gearshift.bus.topology import Topology
@@ -38,6 +39,7 @@ from gearshift.driver import (
     StartAt,
 )
 from gearshift.errors import Closed, ConfigError, NotSupported, UsageError
+from gearshift.hooks.registry import GROUP, Hooks, load_hooks
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift.producer import Producer, ProducerPolicy
 from gearshift.rehearsal import Rehearsed
@@ -56,6 +58,7 @@ def open_bus(
     profile: str | None = None,
     settings: Mapping[str, Any] | None = None,
     config: Config | None = None,
+    plugins: Sequence[object] = (),
 ) -> Bus:
     """Open the broker that the configuration selects. This is ``gearshift.open``.
 
@@ -67,18 +70,21 @@ def open_bus(
     - ``settings``, a mapping of the form that the file has;
     - ``config``, a Config that was loaded before.
 
+    ``plugins`` have hooks that are called around what the bus does: see ``gearshift.hooks``.
+
     No connection is made before the first producer or consumer. Raises ConfigError, PluginError,
-    and UsageError for arguments that exclude one another.
+    and UsageError for arguments that exclude one another or a plugin that cannot be called.
     """
     loaded = _configured(source, settings, config, profile)
+    hooks = load_hooks(plugins, installed(GROUP))
     with loaded.masking():
-        plugin = plugins.load(loaded.backend)
+        plugin = backends.load(loaded.backend)
         _check_codecs(loaded)
         backend = plugin.connect(loaded.settings_for(plugin))
     loaded.clear(backend.endpoints())
     if loaded.rehearsal is not None:
         backend = Rehearsed(backend, loaded.rehearsal)
-    return Bus(loaded, plugin, backend)
+    return Bus(loaded, plugin, backend, hooks)
 
 
 class Bus:
@@ -89,12 +95,15 @@ class Bus:
     made, warns (ResourceWarning) and is closed in the background.
     """
 
-    def __init__(self, config: Config, plugin: BackendPlugin, backend: Backend) -> None:
+    def __init__(
+        self, config: Config, plugin: BackendPlugin, backend: Backend, hooks: Hooks | None = None
+    ) -> None:
         self.config = config
+        self.hooks = load_hooks() if hooks is None else hooks
         self._plugin = plugin
         self._backend = backend
         self._topology = Topology(config, plugin)
-        self._connections = Connections(backend, plugin.name, self._topology)
+        self._connections = Connections(backend, plugin.name, self._topology, self.hooks)
         self._closed = False
         # A bus that is dropped or still open at exit sends what was submitted before it goes.
         self._finalizer = weakref.finalize(self, close_abandoned, self._connections)
@@ -455,7 +464,7 @@ def _configured(
     if isinstance(source, Config):
         return source
     if isinstance(source, str) and is_url:
-        table = plugins.profile_for_url(source)
+        table = backends.profile_for_url(source)
         return configuration.load(settings={"profiles": {"url": table}}, profile="url")
     if isinstance(source, Mapping):
         return configuration.load(settings=source, profile=profile)

@@ -27,6 +27,7 @@ from gearshift.capabilities import Capabilities
 from gearshift.consumer import Subscription
 from gearshift.driver import AdminDriver, Backend, ChannelSpec, ConsumerSpec
 from gearshift.errors import GearshiftError
+from gearshift.hooks.registry import Hooks
 from gearshift.message import Semantics
 
 __all__ = ["OPEN_TIMEOUT_S", "Connections"]
@@ -53,6 +54,7 @@ class Connections:
     backend: Backend
     name: str
     topology: Topology
+    hooks: Hooks
     tally: Tally = field(default_factory=Tally)
     _consuming: list[Opened] = field(default_factory=list)
     _producing: list[Opened] = field(default_factory=list)
@@ -178,6 +180,7 @@ class Connections:
             opened.close(timeout_s)
         with contextlib.suppress(GearshiftError):
             self.backend.close()
+        self.hooks.close()
 
     def _connect(self, connect: Callable[[], T], channel: str | None, timeout_s: float) -> T:
         waiting = threading.Timer(_SILENT_S, self._tell, (channel, timeout_s))

@@ -55,9 +55,14 @@ class Handler:
 
 @dataclass(slots=True)
 class App:
-    """A set of handlers, run by ``gearshift run module:app``, ``run`` or a ``Worker``."""
+    """A set of handlers, run by ``gearshift run module:app``, ``run`` or a ``Worker``.
+
+    ``plugins`` are called around its messages: see ``gearshift.hooks``. A ``Worker`` needs a bus
+    that was opened with them.
+    """
 
     handlers: list[Handler] = field(default_factory=list)
+    plugins: Sequence[object] = ()
 
     def handler(
         self,

@@ -50,7 +50,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         config = configuration.load(service.config_path, profile=service.profile)
         logs.to_stderr(config.masked)
-        bus = stack.enter_context(open_bus(config=config))
+        bus = stack.enter_context(open_bus(config=config, plugins=app.plugins))
         log.info("started: profile %s on %s", bus.profile, bus.backend)
         if service.metrics is not None:
             host, port = service.metrics

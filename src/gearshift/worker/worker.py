@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.capabilities import Prefetch
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
-from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery
+from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery, UsageError
 from gearshift.message import Semantics
 from gearshift.worker import dispatch
 from gearshift.worker.app import App, Handler
@@ -50,6 +51,12 @@ class Worker:
     """
 
     def __init__(self, app: App, bus: Bus) -> None:
+        missing = [plugin for plugin in app.plugins if not bus.hooks.has(plugin)]
+        if missing:
+            raise UsageError(
+                f"the app has plugins that its bus does not have: {missing}",
+                hint="gearshift.open(plugins=app.plugins)",
+            )
         self._app = app
         self._bus = bus
         self._lock = threading.Lock()
@@ -138,6 +145,20 @@ class Worker:
         except BaseException as error:
             self._fail(error)
 
+    def _run(self, handler: Handler, delivery: Delivery[Any]) -> dispatch.Ending:
+        """Run the handler, with the plugins around it."""
+        hooks, call, wait = self._bus.hooks, handler.call, self._loop.wait
+        if hooks.within is not None:
+            within = partial(hooks.within, delivery, call.function)
+
+            def wait(awaitable: Awaitable[Any]) -> Any:
+                return self._loop.wait(within(awaitable))
+
+        body = partial(call, delivery)
+        if hooks.handle is None:
+            return dispatch.run(body, wait)
+        return dispatch.run(body, wait, partial(hooks.handle, delivery, call.function))
+
     def _fail(self, error: BaseException) -> None:
         """Note that a thread which handlers need has ended, and why."""
         self.error = self.error or error
@@ -146,7 +167,7 @@ class Worker:
     def _handle(self, handler: Handler, consumer: Consumer[Any], delivery: Delivery[Any]) -> None:
         """Run the handler, and settle by how it ended unless it has settled itself."""
         begun_at = time.perf_counter()
-        ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
+        ending = self._run(handler, delivery)
         took_s = time.perf_counter() - begun_at
         if ending.failed:
             self._log.error(

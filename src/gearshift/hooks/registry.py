@@ -1,0 +1,227 @@
+"""The plugins of one bus: found, checked and called."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pluggy
+
+from gearshift._core.entry_points import PluginEntry, broken, import_entry
+from gearshift._core.logs import LimitedLog
+from gearshift.delivery import Delivery
+from gearshift.driver import plugin as backend_hooks
+from gearshift.errors import UsageError
+from gearshift.hooks import specs
+from gearshift.hooks.failure_log import FailureLog
+from gearshift.hooks.specs import ConnectionEvent, Outgoing
+from gearshift.message import Message
+
+__all__ = ["GROUP", "Hooks", "load_hooks"]
+
+GROUP = "gearshift.plugins"
+
+log = logging.getLogger("gearshift.plugins")
+
+#: How long closing waits for plugins to be told of the last events. Seconds.
+_CLOSE_TIMEOUT_S = 5.0
+
+
+def load_hooks(plugins: Sequence[object] = (), installed: Sequence[PluginEntry] = ()) -> Hooks:
+    """Make the hooks of ``plugins`` and, behind them, of ``installed`` ones, which are imported.
+
+    Raises PluginError for an installed one that cannot be used, UsageError for a given one.
+    """
+    manager = pluggy.PluginManager(backend_hooks.PROJECT)
+    manager.add_hookspecs(backend_hooks)
+    manager.add_hookspecs(specs)
+    _register(manager, FailureLog())  # pluggy calls first what was registered last
+    for entry in reversed(installed):
+        plugin = import_entry(entry)
+        try:
+            _register(manager, plugin() if isinstance(plugin, type) else plugin)
+        except Exception as error:
+            raise broken(entry, str(error)) from error
+    for plugin in reversed(plugins):
+        _register(manager, plugin)
+    return Hooks(manager)
+
+
+def _register(manager: pluggy.PluginManager, plugin: object) -> None:
+    """Register ``plugin`` if all of its hooks can be called. Raises UsageError."""
+    name = _name(plugin)
+    try:
+        manager.register(plugin)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise UsageError(f"plugin {name}: {error}", hint="see gearshift.hooks.specs") from error
+    callers = manager.get_hookcallers(plugin)
+    if not callers:
+        raise UsageError(f"plugin {name} has no hooks", hint="mark its functions with hookimpl")
+    for caller in callers:
+        is_around = caller.name == "gearshift_handle"
+        for one in [impl for impl in caller.get_hookimpls() if impl.plugin is plugin]:
+            if inspect.iscoroutinefunction(one.function):
+                raise UsageError(f"plugin {name}: {caller.name} must not be an async function")
+            if one.wrapper is not is_around or one.hookwrapper:
+                marker = "hookimpl(wrapper=True)" if is_around else "hookimpl without wrapper"
+                raise UsageError(f"plugin {name}: {caller.name} needs {marker}")
+
+
+def _name(plugin: object) -> str:
+    return str(getattr(plugin, "__name__", type(plugin).__qualname__))
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """One plugin's function for a hook, and the parameters that it names."""
+
+    plugin: str
+    hook: str
+    function: Callable[..., Any]
+    parameters: tuple[str, ...]
+
+    def __call__(self, **arguments: Any) -> Any:
+        return self.function(*(arguments[name] for name in self.parameters))
+
+
+class Hooks:
+    """Calls the plugins of one bus. Any thread. Which plugins there are does not change.
+
+    A hook that no plugin implements is None, so that a message costs one look and no call. One
+    plugin's error does not keep the others from being called: so each is called by itself, in
+    pluggy's order, except around a handler, where a wrapper's error is meant to reach the next.
+    ``_lock`` guards ``_notifier``.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self._manager = manager
+        self._log = LimitedLog(log)
+        self._lock = threading.Lock()
+        self._events: queue.SimpleQueue[ConnectionEvent | None] = queue.SimpleQueue()
+        self._notifier: threading.Thread | None = None
+        self._senders = self._listeners("gearshift_send")
+        self._contexts = self._listeners("gearshift_handle_async")
+        self._watchers = self._listeners("gearshift_connection")
+        self.send = self._send if self._senders else None
+        self.received = self._notification("gearshift_received")
+        self.handle = self._handle if self._listeners("gearshift_handle") else None
+        self.within = self._within if self._contexts else None
+        self.settled = self._notification("gearshift_settled")
+        self.retry = self._notification("gearshift_retry")
+        self.dead_letter = self._notification("gearshift_dead_letter")
+        self.connection = self._enqueue if self._watchers else None
+
+    def has(self, plugin: object) -> bool:
+        """True if ``plugin`` is one of these."""
+        return self._manager.is_registered(plugin)
+
+    def close(self) -> None:
+        """Wait, for up to 5 s, until plugins were told of every connection event. Idempotent."""
+        with self._lock:
+            notifier, self._notifier = self._notifier, None
+        if notifier is not None:
+            self._events.put(None)
+            notifier.join(_CLOSE_TIMEOUT_S)
+
+    def _listeners(self, hook: str) -> tuple[_Listener, ...]:
+        found = getattr(self._manager.hook, hook).get_hookimpls()
+        return tuple(
+            _Listener(_name(one.plugin), hook, one.function, tuple(one.argnames))
+            for one in reversed(found)
+        )
+
+    def _notification(self, hook: str) -> Callable[..., None] | None:
+        listeners = self._listeners(hook)
+        return partial(self._notify, listeners) if listeners else None
+
+    def _notify(self, listeners: Sequence[_Listener], **arguments: Any) -> None:
+        for listener in listeners:
+            try:
+                listener(**arguments)
+            except Exception as error:
+                self._failed(listener, error)
+
+    def _failed(self, listener: _Listener, error: Exception) -> None:
+        self._log.error("plugin %s failed in %s", listener.plugin, listener.hook, exc_info=error)
+
+    # ── around a send ──
+
+    def _send(
+        self, channel: str, messages: Sequence[Message], check: Callable[[Message], object]
+    ) -> tuple[list[Message], Callable[[Sequence[Any]], None] | None]:
+        """The messages as the plugins change them, and what wants their results, if anything.
+
+        ``check`` raises if a changed message cannot be sent.
+        """
+        sent = [self._changed(Outgoing(channel, message), check) for message in messages]
+        listens = any(outgoing.callbacks for outgoing in sent)
+        end = partial(self._end, sent) if listens else None
+        return [outgoing.message for outgoing in sent], end
+
+    def _changed(self, outgoing: Outgoing, check: Callable[[Message], object]) -> Outgoing:
+        for listener in self._senders:
+            before = outgoing.message
+            try:
+                listener(outgoing=outgoing)
+                if outgoing.message is not before:
+                    check(outgoing.message)
+            except Exception as error:
+                outgoing.message = before
+                self._failed(listener, error)
+        return outgoing
+
+    def _end(self, sent: Sequence[Outgoing], results: Sequence[Any]) -> None:
+        for outgoing, result in zip(sent, results, strict=True):
+            for callback in reversed(outgoing.callbacks):
+                try:
+                    callback(result)
+                except Exception as error:
+                    self._failed(_Listener(_name(callback), "on_result", callback, ()), error)
+
+    # ── around a handler ──
+
+    def _handle(
+        self, delivery: Delivery[Any], handler: Callable[..., Any], complete: Callable[[], Any]
+    ) -> Any:
+        def gearshift_handle() -> Any:  # innermost; pluggy reads its signature
+            return complete()
+
+        arguments = {"delivery": delivery, "handler": handler}
+        return self._manager.hook.gearshift_handle.call_extra([gearshift_handle], arguments)
+
+    async def _within(
+        self, delivery: Delivery[Any], handler: Callable[..., Any], awaitable: Awaitable[Any]
+    ) -> Any:
+        try:
+            async with AsyncExitStack() as stack:
+                for listener in self._contexts:
+                    context = listener(delivery=delivery, handler=handler)
+                    if context is not None:
+                        await stack.enter_async_context(context)
+                return await awaitable
+        finally:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # if a context could not be entered
+
+    # ── connection events ──
+
+    def _enqueue(self, event: ConnectionEvent) -> None:
+        with self._lock:
+            if self._notifier is None:
+                self._notifier = threading.Thread(
+                    target=self._tell_watchers, name="gearshift-plugins", daemon=True
+                )
+                self._notifier.start()
+        self._events.put(event)
+
+    def _tell_watchers(self) -> None:
+        while (event := self._events.get()) is not None:
+            self._notify(self._watchers, event=event)
