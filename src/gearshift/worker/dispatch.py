@@ -82,7 +82,7 @@ class Ending:
 def run(
     body: Callable[[], Any],
     wait: Callable[[Awaitable[Any]], Any],
-    around: Callable[[Callable[[], Any]], Any] = lambda complete: complete(),
+    around: Callable[[Callable[[], Any]], Any] | None = None,
 ) -> Ending:
     """Run a handler's ``body`` to its end, and return how it ended.
 
@@ -91,7 +91,10 @@ def run(
     Raises only the KeyboardInterrupt of the main thread, which is meant for the program.
     """
     try:
-        returned = around(partial(_complete, body, wait))
+        if around is None:
+            returned = _complete(body, wait)
+        else:
+            returned = around(partial(_complete, body, wait))
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
             raise

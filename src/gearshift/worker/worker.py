@@ -20,6 +20,7 @@ from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelive
 from gearshift.message import Semantics
 from gearshift.worker import dispatch
 from gearshift.worker.app import App, Handler
+from gearshift.worker.call import Call
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]
 
@@ -59,6 +60,7 @@ class Worker:
             )
         self._app = app
         self._bus = bus
+        self._has_plugins = bus.hooks.handle is not None or bus.hooks.within is not None
         self._lock = threading.Lock()
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
@@ -145,20 +147,6 @@ class Worker:
         except BaseException as error:
             self._fail(error)
 
-    def _run(self, handler: Handler, delivery: Delivery[Any]) -> dispatch.Ending:
-        """Run the handler, with the plugins around it."""
-        hooks, call, wait = self._bus.hooks, handler.call, self._loop.wait
-        if hooks.within is not None:
-            within = partial(hooks.within, delivery, call.function)
-
-            def wait(awaitable: Awaitable[Any]) -> Any:
-                return self._loop.wait(within(awaitable))
-
-        body = partial(call, delivery)
-        if hooks.handle is None:
-            return dispatch.run(body, wait)
-        return dispatch.run(body, wait, partial(hooks.handle, delivery, call.function))
-
     def _fail(self, error: BaseException) -> None:
         """Note that a thread which handlers need has ended, and why."""
         self.error = self.error or error
@@ -167,7 +155,10 @@ class Worker:
     def _handle(self, handler: Handler, consumer: Consumer[Any], delivery: Delivery[Any]) -> None:
         """Run the handler, and settle by how it ended unless it has settled itself."""
         begun_at = time.perf_counter()
-        ending = self._run(handler, delivery)
+        if self._has_plugins:
+            ending = self._run_in_plugins(handler.call, delivery)
+        else:
+            ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
         took_s = time.perf_counter() - begun_at
         if ending.failed:
             self._log.error(
@@ -186,3 +177,16 @@ class Worker:
         counter = _COUNTERS[outcome]
         with self._lock:
             setattr(self.report, counter, getattr(self.report, counter) + 1)
+
+    def _run_in_plugins(self, call: Call, delivery: Delivery[Any]) -> dispatch.Ending:
+        hooks, wait = self._bus.hooks, self._loop.wait
+        if hooks.within is not None:
+            within = partial(hooks.within, delivery, call.function)
+
+            def wait(awaitable: Awaitable[Any]) -> Any:
+                return self._loop.wait(within(awaitable))
+
+        around = None
+        if hooks.handle is not None:
+            around = partial(hooks.handle, delivery, call.function)
+        return dispatch.run(partial(call, delivery), wait, around)
