@@ -12,7 +12,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeAlias, Unpack
 
-from gearshift._core.publishing.buffer import Batch, PublishBuffer
+from gearshift._core.publishing.batch import Batch
+from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.codecs import Codec
 from gearshift.errors import (
     BlockingInEventLoop,
@@ -71,7 +72,7 @@ class _Chunk:
     refused: GearshiftError | None
 
     def is_finished(self) -> bool:
-        return self.batch is None or self.batch.finished.is_set()
+        return self.batch is None or self.batch.is_finished
 
     def results(self, buffer: PublishBuffer) -> list[SendResult]:
         sent = buffer.wait(self.batch) if self.batch is not None else []

@@ -47,7 +47,7 @@ def test_a_send_that_failed_is_counted_by_its_error(
 ) -> None:
     producer = bus.producer("orders")
     refused = errors.BackpressureError("full")
-    monkeypatch.setattr(PublishBuffer, "_obstacle", lambda self, batch, waits: refused)
+    monkeypatch.setattr(PublishBuffer, "_obstacle", lambda self, waits: refused)
     with pytest.raises(errors.BackpressureError):
         producer.send({}, timeout_s=0.01)
     assert sending(bus, "orders").failed == {"BackpressureError": 1}
@@ -64,7 +64,7 @@ def test_submitting_in_an_event_loop_never_blocks_it(
 
     asyncio.run(submit())
     refused = errors.BackpressureError("full")
-    monkeypatch.setattr(PublishBuffer, "_obstacle", lambda self, batch, waits: refused)
+    monkeypatch.setattr(PublishBuffer, "_obstacle", lambda self, waits: refused)
     with pytest.raises(errors.BackpressureError):
         asyncio.run(submit())
 

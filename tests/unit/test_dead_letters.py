@@ -8,7 +8,7 @@ import pytest
 
 from gearshift import errors
 from gearshift._core.consuming.dead_letters import MAX_REASON, DeadLetters, revived
-from gearshift._core.publishing.buffer import Batch
+from gearshift._core.publishing.batch import Batch
 from gearshift.message import Headers, Message, Receipt
 
 

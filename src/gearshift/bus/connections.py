@@ -120,7 +120,6 @@ class Connections:
         buffer = PublishBuffer(
             lambda: self.backend.producer(spec),
             self.failures(spec.name),
-            channel=spec.name,
             on_reconnect=lambda: self.ensure(published, create, timeout_s=_AGAIN_S),
             open_timeout_s=timeout_s,
         )

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gearshift._core.publishing.buffer import Batch, PublishBuffer
+from gearshift._core.publishing.batch import Batch
+from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, message_id
 

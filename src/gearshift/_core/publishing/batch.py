@@ -1,0 +1,178 @@
+"""Messages that are published together, and what is known of each: no lock, no clock.
+
+::
+
+    NEW ──handed over──▶ HANDED ──handed over again──▶ MAYBE
+                          │  ▲                           │
+               not stored ▼  │ handed over again         │
+                         NOT ┘                           ▼
+    each ──────────── stored, refused, or its deadline: DONE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from threading import Event
+
+from gearshift._core.failures import Failures
+from gearshift.driver import Outcome, Stored
+from gearshift.errors import (
+    ConnectionFailed,
+    GearshiftError,
+    MessageTooLarge,
+    OutcomeUnknown,
+    UnknownChannel,
+)
+from gearshift.message import Message, Receipt, SendResult
+
+__all__ = ["Batch", "State"]
+
+
+class State(Enum):
+    """Knowledge about one message of a batch."""
+
+    NEW = auto()  #: no driver was given it
+    HANDED = auto()  #: one driver was given it
+    MAYBE = auto()  #: a driver before the present one may have stored it
+    NOT = auto()  #: no driver has stored it: the present one said so
+    DONE = auto()  #: it has its result
+
+
+class Batch:
+    """Messages that are handed over together, and their results in the same order.
+
+    The lock of the buffer that it was put into guards all of it. ``on_done`` is called once, on the
+    buffer's thread, when every result is there.
+    """
+
+    __slots__ = (
+        "begun_at", "deadline", "errors", "handed_at", "messages", "on_done", "remaining", "resent",
+        "results", "size", "states", "waiter",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        deadline: float,
+        on_done: Callable[[Batch], None] | None = None,
+    ) -> None:
+        self.messages = messages
+        self.deadline = deadline
+        self.on_done = on_done
+        self.states = [State.NEW] * len(messages)
+        self.results: list[SendResult | None] = [None] * len(messages)
+        self.errors: list[GearshiftError] = []  # those of the results
+        self.resent = 0  # receipts that say so
+        self.remaining = len(messages)
+        self.size = sum(message.size for message in messages)
+        self.begun_at = 0.0
+        self.handed_at: float | None = None  # None: no driver was given it
+        self.waiter: Event | None = None  # who waits for it
+
+    @property
+    def is_finished(self) -> bool:
+        """True once every message has its result."""
+        return not self.remaining
+
+    def unresolved(self) -> list[int]:
+        """Numbers of the messages that have no result yet."""
+        return [number for number, state in enumerate(self.states) if state is not State.DONE]
+
+    def hand_over(self, now: float) -> Sequence[int]:
+        """Note that a driver is given what has no result yet; return the numbers of those."""
+        is_first = self.handed_at is None and self.remaining
+        self.handed_at = now
+        if is_first:
+            self.states = [State.HANDED] * len(self.messages)
+            return range(len(self.messages))
+        numbers = self.unresolved()
+        for number in numbers:
+            is_certain = self.states[number] is State.NOT
+            self.states[number] = State.HANDED if is_certain else State.MAYBE
+        return numbers
+
+    def take(
+        self, outcomes: Sequence[Outcome], channel: str, failures: Failures
+    ) -> GearshiftError | None:
+        """Note what a driver reports; return why it can store nothing more, or None if it can."""
+        lost: GearshiftError | None = None
+        messages, states, results = self.messages, self.states, self.results
+        done, maybe = State.DONE, State.MAYBE
+        for number, stored, position, error in outcomes:
+            state = states[number]
+            if state is done:
+                continue  # the outcome came after the deadline
+            result: SendResult
+            if stored is Stored.YES:
+                result = Receipt(messages[number].id or "", channel, position, state is maybe)
+                if state is maybe:
+                    self.resent += 1
+            else:
+                failure = failures.translate(error or ConnectionFailed("no reason given"))
+                if _ends_driver(failure):
+                    lost = failure
+                if _heals(failure):
+                    if stored is Stored.NO and state is State.HANDED:
+                        states[number] = State.NOT
+                    continue
+                is_certain = stored is Stored.NO and state is not maybe
+                result = self._failed(number, failure, is_certain)
+            states[number] = done
+            results[number] = result
+            self.remaining -= 1
+        return lost
+
+    def expire(self, not_stored: Callable[[], GearshiftError], cause: Exception | None) -> None:
+        """Give what is open its result: ``not_stored()`` if it is not, else OutcomeUnknown."""
+        for number in self.unresolved():
+            failure = _unknown(self.messages[number], "no confirmation before the deadline", cause)
+            if self.states[number] in (State.NEW, State.NOT):
+                failure = not_stored()
+            self.errors.append(failure)
+            self.results[number] = failure
+            self.states[number] = State.DONE
+        self.remaining = 0
+
+    def _failed(self, number: int, failure: GearshiftError, is_certain: bool) -> GearshiftError:
+        message = self.messages[number]
+        if isinstance(failure, MessageTooLarge):
+            failure = _sized(failure, message.size)
+        if not is_certain and not isinstance(failure, OutcomeUnknown):
+            failure = _unknown(message, str(failure), failure)
+        self.errors.append(failure)
+        return failure
+
+
+def _unknown(message: Message, reason: str, cause: Exception | None) -> GearshiftError:
+    error = OutcomeUnknown(
+        f"message {message.id!r} may or may not be stored: {reason}",
+        hint="send it again under the same id if a duplicate does less harm than a loss",
+        message_id=message.id,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _sized(failure: MessageTooLarge, size: int) -> MessageTooLarge:
+    """An error for one message, with its size, which drivers may not know."""
+    sized = MessageTooLarge(
+        f"{size} bytes with key and headers: {failure.message}",
+        hint=failure.hint,
+        backend=failure.backend,
+        channel=failure.channel,
+    )
+    sized.__cause__ = failure.__cause__
+    return sized
+
+
+def _ends_driver(failure: GearshiftError) -> bool:
+    """True if the driver can store nothing more, whatever becomes of this message."""
+    reasons = (failure, failure.__cause__)
+    return any(isinstance(reason, ConnectionFailed | UnknownChannel) for reason in reasons)
+
+
+def _heals(failure: GearshiftError) -> bool:
+    """True if a new driver may store it, over a channel that was declared again."""
+    is_lost = isinstance(failure, ConnectionFailed) and failure.retryable
+    return is_lost or isinstance(failure, UnknownChannel)

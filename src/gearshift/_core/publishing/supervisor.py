@@ -1,0 +1,231 @@
+"""The driver of one channel, replaced when its connection is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from gearshift._core.failures import Failures
+from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
+from gearshift._core.publishing.batch import Batch
+from gearshift._core.reconnect import Pauses, connect_until, never, tell_still_away
+from gearshift.driver import Outcome, ProducerDriver
+from gearshift.errors import (
+    BackpressureError,
+    ConnectionFailed,
+    GearshiftError,
+    UnknownChannel,
+)
+from gearshift.stats import SendStats
+
+__all__ = ["Supervisor"]
+
+log = logging.getLogger("gearshift.producer")
+
+#: A driver that has reported nothing for the oldest batch this long is replaced. Seconds.
+STUCK_AFTER_S = 45.0
+
+
+class Supervisor:
+    """Owns a driver, and sends what has no outcome again, in order, when it has to replace it.
+
+    ``batches`` are those without results, in order of sending. The lock of ``changed``, which is
+    notified when there is a new driver, guards them and all state here: the driver, why it must be
+    replaced (``broken``), the thread that does so, and when the broker was last heard. Driver calls
+    are one at a time, under ``_calls``, which nobody takes while holding the lock.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], ProducerDriver],
+        failures: Failures,
+        batches: Mapping[Batch, None],
+        changed: threading.Condition,
+        *,
+        on_outcomes: Callable[[Batch, Sequence[Outcome]], None],
+        on_reconnect: Callable[[], object],
+        open_timeout_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connect = connect
+        self._failures = failures
+        self._batches = batches
+        self._changed = changed
+        self._on_outcomes = on_outcomes
+        self._on_reconnect = on_reconnect
+        self._clock = clock
+        self._calls = threading.Lock()
+        self.broken: GearshiftError | None = None
+        self.reconnects = 0
+        self._replacing: threading.Thread | None = None
+        self._lost_at: float | None = None  # when the broker was last heard, if it is away
+        self._pauses = Pauses(clock)
+        self._log = LimitedLog(log)
+        self._still = LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)
+        self.stopping = threading.Event()
+        self._driver: ProducerDriver | None = connect_until(
+            connect, failures, stop=self.stopping, timeout_s=open_timeout_s
+        )
+        self._connected_at = clock()
+
+    # ── the driver that there is ──
+
+    def submit(self, batch: Batch) -> None:
+        """Hand ``batch`` over, unless it was; without a driver the next one is given it."""
+        with self._calls:
+            if self._driver is not None and batch.handed_at is None:
+                self._hand_over(batch, self._driver)
+
+    def obstacle(self, waits: bool) -> GearshiftError | None:
+        """Why nothing can be handed over now; with the lock held.
+
+        Who cannot wait is not told of a missing connection: the next driver is given its batch.
+        """
+        if self._driver is None or self.broken is not None:
+            return self.not_stored() if waits else None
+        blocked = self._driver.blocked()
+        if blocked is None:
+            return None
+        return BackpressureError(f"the broker takes no messages: {blocked}")
+
+    def not_stored(self) -> GearshiftError:
+        """The error of what no driver has stored at its deadline; with the lock held."""
+        broken = self.broken
+        if isinstance(broken, UnknownChannel):
+            error: GearshiftError = UnknownChannel(
+                f"still missing at the deadline, nothing is stored: {broken}"
+            )
+        else:
+            reason = broken or "not connected"
+            error = ConnectionFailed(
+                f"no connection before the deadline, nothing is stored: {reason}"
+            )
+        error.__cause__ = broken
+        return error
+
+    def describe(self, stats: SendStats) -> None:
+        """Fill in how the connection is now. Any thread."""
+        with self._changed:
+            driver, lost_at, broken = self._driver, self._lost_at, self.broken
+        heard_at = lost_at if driver is None else _heard_at(driver)
+        if heard_at is not None:
+            stats.silent_s = max(0.0, self._clock() - heard_at)
+        if lost_at is not None:
+            stats.disconnected = str(broken)
+        if driver is not None:
+            stats.blocked = driver.blocked()
+
+    def close(self, timeout_s: float) -> None:
+        """Close the driver, which flushes for ``timeout_s``, and make no other."""
+        self.stopping.set()
+        if self._replacing is not None:
+            self._replacing.join()
+        with self._calls:
+            driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close(timeout_s)
+
+    def _hand_over(self, batch: Batch, driver: ProducerDriver) -> None:
+        """Give ``driver`` what is open of ``batch``; with ``_calls`` held."""
+        with self._changed:
+            numbers = batch.hand_over(self._clock())
+        if len(numbers) == len(batch.messages):
+            driver.submit(batch.messages, partial(self._on_outcomes, batch))
+        elif numbers:
+
+            def renumbered(outcomes: Sequence[Outcome]) -> None:
+                whole = [one._replace(number=numbers[one.number]) for one in outcomes]
+                self._on_outcomes(batch, whole)
+
+            driver.submit([batch.messages[number] for number in numbers], renumbered)
+
+    # ── the next one ──
+
+    @property
+    def must_replace(self) -> bool:
+        """True if the driver is lost and nobody is replacing it yet."""
+        return self.broken is not None and self._replacing is None
+
+    def lose(self, failure: GearshiftError) -> None:
+        """Note why the driver can store nothing more; with the lock held."""
+        self.broken = self.broken or failure
+
+    def check(self) -> None:
+        """Begin to replace the driver if it is lost, has ended or reports nothing. Never blocks."""
+        with self._changed:
+            if self._driver is not None:
+                self.broken = self.broken or self._fault(self._driver)
+            if not self.must_replace:
+                return
+            # On a thread of its own: deadlines must pass while a connect hangs.
+            self._replacing = threading.Thread(
+                target=self._replace, name="gearshift-reconnect", daemon=True
+            )
+        self._replacing.start()
+
+    def _fault(self, driver: ProducerDriver) -> GearshiftError | None:
+        ended: Exception | None = getattr(driver, "ended", None)
+        if ended is not None:
+            return self._failures.translate(ended)
+        oldest = next(iter(self._batches), None)
+        if oldest is None or oldest.handed_at is None or driver.blocked() is not None:
+            return None
+        silent_s = self._clock() - max(oldest.handed_at, self._connected_at)
+        if silent_s <= STUCK_AFTER_S:
+            return None
+        return ConnectionFailed(f"nothing was confirmed for {STUCK_AFTER_S:.0f} s")
+
+    def _replace(self) -> None:
+        with self._calls, self._changed:
+            old, self._driver = self._driver, None
+            heard_at = _heard_at(old)
+            self._lost_at = self._clock() if heard_at is None else heard_at
+        what = "it is gone" if isinstance(self.broken, UnknownChannel) else "connection lost"
+        self._log.warning(
+            "channel %r: %s, reconnecting: %s", self._failures.channel, what, self.broken
+        )
+        if old is not None:
+            with contextlib.suppress(Exception):
+                old.close(0.0)  # what it still held is reported UNKNOWN before this returns
+        self.stopping.wait(self._pauses.next_s())
+        driver = connect_until(
+            self._connect_again,
+            self._failures,
+            stop=self.stopping,
+            on_failure=self._note_failure,
+            give_up_on=never,
+        )
+        if driver is not None:
+            self._adopt(driver)
+
+    def _connect_again(self) -> ProducerDriver:
+        self._on_reconnect()
+        return self._connect()
+
+    def _note_failure(self, failure: GearshiftError) -> None:
+        self.broken = failure
+        tell_still_away(self._still, failure)
+
+    def _adopt(self, driver: ProducerDriver) -> None:
+        with self._calls:
+            with self._changed:
+                self._driver = driver
+                self._connected_at = self._clock()
+                self._pauses.made()
+                self.broken = self._lost_at = self._replacing = None
+                batches = list(self._batches)
+            for batch in batches:
+                self._hand_over(batch, driver)
+        with self._changed:
+            self.reconnects += 1
+            self._changed.notify_all()
+        log.info("channel %r: connected again", self._failures.channel)
+
+
+def _heard_at(driver: ProducerDriver | None) -> float | None:
+    """The time of the broker's last sign of life; None if the driver does not tell."""
+    at: float | None = getattr(driver, "heard_at", None)
+    return at
