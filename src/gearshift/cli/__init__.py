@@ -15,6 +15,7 @@ import rich_click as click
 from gearshift import __version__
 from gearshift.cli import (
     backends,
+    bench,
     compare,
     completion,
     config,
@@ -39,7 +40,7 @@ __all__ = ["cli", "main"]
 #: Help's panels: what a newcomer needs first comes first.
 GROUPS = {
     "Start": ["init", "doctor", "config", "completion"],
-    "Decide": ["compare", "explain", "backends"],
+    "Decide": ["compare", "explain", "bench", "backends"],
     "Messages": ["send", "tail", "peek", "replay"],
     "Operate": ["ls", "dlq", "run", "purge"],
     "Author": ["conformance"],
@@ -118,7 +119,7 @@ def cli(ctx: click.Context) -> None:
 
 
 for _module in (
-    backends, compare, completion, config, conformance, dlq, doctor, explain, init, ls, peek,
+    backends, bench, compare, completion, config, conformance, dlq, doctor, explain, init, ls, peek,
     purge, replay, run, send, tail,
 ):  # fmt: skip
     cli.add_command(_module.command)
