@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gearshift import plugins
-from gearshift.conformance.checkers import View, poll_order
+from gearshift.conformance.checkers.order import poll_order
 from gearshift.conformance.history import Event, History, Kind
+from gearshift.conformance.view import View
 from gearshift.message import Semantics
 
 

@@ -29,11 +29,12 @@ from support.waiting import PATIENCE_S
 
 from gearshift import config
 from gearshift.conformance import Harness
-from gearshift.conformance.checkers import CHECKERS, View
+from gearshift.conformance.checkers import CHECKERS
 from gearshift.conformance.history import Event, History, Kind, Phase
 from gearshift.conformance.kit import Broken, Kit
 from gearshift.conformance.load import Load
 from gearshift.conformance.proxy import Proxy
+from gearshift.conformance.view import View
 from gearshift.message import Semantics
 from native_brokers import KafkaCluster, RabbitMQ, RabbitMQ40, RabbitMQ43, RabbitMQCluster
 

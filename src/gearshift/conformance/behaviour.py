@@ -175,11 +175,11 @@ def _judge(behaviour: Behaviour, kit: Kit) -> tuple[Status, str, list[Violation]
 
 def _shortfall(behaviour: Behaviour, kit: Kit) -> str:
     """What the run did not see enough of to prove anything; empty if it did."""
-    retries = sum(event.verdict == "retry" for event in kit.history.events(Kind.SETTLE))
+    retries = sum(event.action == "retry" for event in kit.history.events(Kind.SETTLE))
     seen = {
         "deliveries": (len(kit.history.events(Kind.DELIVER)), behaviour.deliveries),
         "retries": (retries, behaviour.retries),
-        "faults": (kit.faults, 1 if behaviour.needs else 0),
+        "faults": (kit.broken, 1 if behaviour.needs else 0),
     }
     return ", ".join(
         f"saw {count} {what}, needs {least}"
@@ -223,12 +223,12 @@ def _prove_refused(kit: Kit, refused: Refusal) -> None:
     producer = kit.producer(channel)
     consumer = kit.consumer(channel)
     producer.send()
-    delivery = kit.take(consumer, 1)[0]
+    delivery = kit.one(consumer)
     with kit.refusal(NotSupported, "refusal", "an operation that is not declared"):
         refused(kit, channel, consumer)
     kit.require(delivery.outcome is None, "refusal", "the refused call settled a delivery")
     producer.send()
-    second = kit.take(consumer, 1)[0]
+    second = kit.one(consumer)
     consumer.ack(second)
     consumer.ack(delivery)
     kit.verify(channel)
@@ -253,6 +253,6 @@ def _result(
         text=text,
         checkers=tuple(dict.fromkeys(violation.checker for violation in violations or ())),
         deliveries=len(kit.history.events(Kind.DELIVER)) if kit else 0,
-        faults=kit.faults if kit else 0,
+        faults=kit.broken if kit else 0,
         seconds=round(seconds, 3),
     )

@@ -14,10 +14,11 @@ from gearshift.capabilities import Capabilities, Durability
 from gearshift.config import Config
 from gearshift.conformance.history import History
 from gearshift.conformance.observing import observed
+from gearshift.conformance.proxy import Proxy
 from gearshift.driver import Backend, BackendPlugin
 from gearshift.message import Semantics
 
-__all__ = ["BrokerProcess", "Cable", "Faults", "Harness", "lives_in_process", "shared"]
+__all__ = ["BrokerProcess", "Faults", "Harness", "lives_in_process", "shared"]
 
 
 class BrokerProcess(Protocol):
@@ -36,35 +37,18 @@ class BrokerProcess(Protocol):
         """SIGCONT."""
 
 
-class Cable(Protocol):
-    """The network between the profile's clients and the broker: see ``proxy.Proxy``."""
-
-    cuts: int
-
-    def cut(self) -> int: ...
-
-    def cut_after(self, answered_bytes: int) -> None: ...
-
-    def hold(self, *, answers_only: bool = False) -> None: ...
-
-    def release(self) -> None: ...
-
-    def slow(self, bytes_per_s: float | None) -> None: ...
-
-    def refuse(self, refused: bool) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
     """What may be broken. A part that is None cannot exist for this backend (an embedded one has
     no server); without any Faults at all the fault tests are listed as not run.
 
+    ``cable`` is the network between the profile's clients and the broker.
     ``workers``: other processes can reach the broker through the same profile. ``heartbeat_s``: how
     long the broker may stand still before its clients take it for dead, as the profile sets it.
     """
 
     broker: BrokerProcess | None
-    cable: Cable | None
+    cable: Proxy | None
     workers: bool
     heartbeat_s: float = 5.0
 

@@ -47,7 +47,7 @@ class Event:
     """One event. ``actor`` is the producer or consumer, of ``partitions`` the driver's member;
     ``id`` is the message's, and ``key`` (see ``key_text``).
 
-    ``verdict`` is "ack", "retry" or "reject". ``digest`` fingerprints body, key and headers.
+    ``action`` is "ack", "retry" or "reject". ``digest`` fingerprints body, key and headers.
     ``at_ns`` is of the monotonic clock, which all processes of a machine share.
     """
 
@@ -64,10 +64,13 @@ class Event:
     redelivered: bool | None = None
     position: tuple[int, int] | None = None
     partitions: tuple[int, ...] = ()
-    verdict: str = ""
+    action: str = ""
     prefetch: int | None = None
     note: str = ""
     at_ns: int = field(default_factory=time.monotonic_ns)
+
+    def __str__(self) -> str:
+        return f"message {self.sequence} of {self.actor} ({self.id})"
 
 
 def key_text(key: Key | None) -> str | None:
@@ -127,7 +130,7 @@ class History:
         for event in self.events(Kind.SETTLE):
             if (event.channel, event.group) != (channel, group) or event.id is None:
                 continue
-            if event.phase is Phase.FAIL or event.verdict == "retry":
+            if event.phase is Phase.FAIL or event.action == "retry":
                 found.discard((event.actor, event.id))
             else:
                 found.add((event.actor, event.id))

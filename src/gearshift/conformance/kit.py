@@ -11,17 +11,22 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
+from gearshift._observe.access import Access
+from gearshift._observe.waiting import remaining, status_of, wait_until
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities
-from gearshift.conformance.checkers import View, Violation, check
-from gearshift.conformance.harness import Harness
+from gearshift.conformance.checkers import Violation, check
+from gearshift.conformance.harness import BrokerProcess, Faults, Harness
 from gearshift.conformance.history import Event, History, Kind
+from gearshift.conformance.proxy import Proxy
 from gearshift.conformance.recording import RecordingConsumer, RecordingProducer
-from gearshift.conformance.worker import Job, WorkerProcess
+from gearshift.conformance.view import View
+from gearshift.conformance.worker import ConsumerProcess, Job
 from gearshift.delivery import Delivery
-from gearshift.errors import DeadlineExceeded, GearshiftError
+from gearshift.errors import GearshiftError
 from gearshift.message import Semantics
 from gearshift.operations.cleanup import delete_channels, finish
 
@@ -51,12 +56,12 @@ class Kit:
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
         self.history = History()
-        self.faults = 0  #: how often something was broken on purpose
+        self.broken = 0  #: how often something was broken on purpose
         self._run = uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
         self._channels: dict[str, dict[str, Any]] = {}
         self._buses: list[Bus] = []
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[ConsumerProcess] = []
         self._folder = tempfile.TemporaryDirectory(prefix="gearshift-kit-")
         self._made: list[RecordingConsumer | RecordingProducer] = []
 
@@ -135,36 +140,26 @@ class Kit:
         return consumer
 
     def worker(
-        self,
-        channel: str,
-        *,
-        group: str = "g",
-        work_s: float,
-        verdict: str = "ack",
-        prefetch: int = 10,
-        killer: str | None = None,
-    ) -> WorkerProcess:
+        self, channel: str, *, work_s: float, action: str = "ack", killer: str | None = None
+    ) -> ConsumerProcess:
         """A consumer in a process of its own; ``adopt`` its events when it is over."""
-        number = next(self._numbers)
+        actor = f"w{next(self._numbers)}"
         config = self.harness.config
         job = Job(
-            config=str(config.file),
-            profile=config.profile,
-            channels=self._channels,
+            access=Access(config=str(config.file), profile=config.profile, channels=self._channels),
             channel=channel,
-            group=group,
-            actor=f"w{number}",
-            prefetch=prefetch,
+            group="g",
+            actor=actor,
             work_s=work_s,
-            verdict=verdict,
-            events=str(Path(self._folder.name, f"w{number}.jsonl")),
+            action=action,
+            events=str(Path(self._folder.name, f"{actor}.jsonl")),
             killer=killer,
         )
         # One that was started and is not known here would never be stopped.
-        finish(lambda: self._workers.append(WorkerProcess(job)))
+        finish(lambda: self._workers.append(ConsumerProcess(job)))
         return self._workers[-1]
 
-    def adopt(self, worker: WorkerProcess) -> None:
+    def adopt(self, worker: ConsumerProcess) -> None:
         """Merge what a worker that has ended recorded, and that it is gone."""
         events = worker.events()
         self.history.extend(events)
@@ -173,20 +168,43 @@ class Kit:
             gone = replace(first, kind=Kind.CLOSE, prefetch=None, at_ns=time.monotonic_ns())
             self.history.add(gone)
 
+    # ── what a behaviour breaks ──
+
+    @property
+    def faults(self) -> Faults:
+        """What may be broken, for a behaviour that needs it."""
+        assert self.harness.faults is not None
+        return self.harness.faults
+
+    @property
+    def broker(self) -> BrokerProcess:
+        """The broker, for a behaviour that needs it."""
+        assert self.faults.broker is not None
+        return self.faults.broker
+
+    @property
+    def cable(self) -> Proxy:
+        """The network, for a behaviour that needs it."""
+        assert self.faults.cable is not None
+        return self.faults.cable
+
+    def kill(self, worker: ConsumerProcess) -> None:
+        """SIGKILL ``worker`` and adopt its events."""
+        self.fault("SIGKILL of a worker")
+        worker.signal(SIGKILL)
+        worker.wait(self.patience_s)
+        self.adopt(worker)
+
     def fault(self, note: str) -> None:
         """Record that something is being broken now."""
-        self.faults += 1
+        self.broken += 1
         self.history.add(Event(kind=Kind.FAULT, note=note))
 
     # ── waiting for events ──
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until ``condition`` holds. Raises DeadlineExceeded after ``patience_s``."""
-        deadline = time.monotonic() + self.patience_s
-        while not condition():
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded(f"{what}: not within {self.patience_s:g} s")
-            time.sleep(0.01)
+        wait_until(condition, what, self.patience_s)
 
     def take(self, consumer: RecordingConsumer, count: int) -> list[Delivery[Any]]:
         """Exactly ``count`` deliveries. Raises Broken("lost") after ``patience_s``."""
@@ -199,17 +217,27 @@ class Kit:
         )
         return taken
 
+    def one(self, consumer: RecordingConsumer) -> Delivery[Any]:
+        """The next delivery; see ``take``."""
+        return self.take(consumer, 1)[0]
+
+    def ack(self, consumer: RecordingConsumer, count: int) -> list[str]:
+        """Take and ack exactly ``count``, and flush; their ids in order."""
+        deliveries = self.take(consumer, count)
+        for delivery in deliveries:
+            consumer.ack(delivery)
+        consumer.flush()
+        return [str(delivery.id) for delivery in deliveries]
+
+    def join(self, channel: str, group: str = "g") -> None:
+        """Have ``group`` come and go, so that a stream knows its positions."""
+        self.consumer(channel, group).close()
+
     def depth(self, channel: str, group: str) -> int | None:
         """What waits for ``group`` or is in its hands; None where the backend cannot tell."""
         if not self.capabilities.depth:
             return None
-        statuses = self._any_bus(channel).groups(channel)
-        found = next((status for status in statuses if status.group == group), None)
-        if found is None:
-            return None
-        if self.is_stream:
-            return found.lag
-        return None if found.ready is None else found.ready + (found.in_flight or 0)
+        return remaining(status_of(self._any_bus(channel), channel, group))
 
     # ── claims ──
 
@@ -325,10 +353,5 @@ class Kit:
 
     def _any_bus(self, channel: str) -> Bus:
         """A client that knows ``channel`` and is open."""
-        return (
-            next(
-                (bus for bus in reversed(self._buses) if channel in bus.config.channels),
-                None,
-            )
-            or self.connect()
-        )
+        known = (bus for bus in reversed(self._buses) if channel in bus.config.channels)
+        return next(known, None) or self.connect()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gearshift.bus import Bus
@@ -13,6 +14,7 @@ from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import (
+    Closed,
     DeadlineExceeded,
     GearshiftError,
     OutcomeUnknown,
@@ -166,18 +168,35 @@ class RecordingConsumer:
         """As Delivery.reject."""
         self._settle(delivery, "reject", reason)
 
-    def _settle(self, delivery: Delivery[Any], verdict: str, *arguments: Any) -> None:
-        begun = self._record(Kind.SETTLE, phase=Phase.INVOKE, id=delivery.id, verdict=verdict)
+    def _settle(self, delivery: Delivery[Any], action: str, *arguments: Any) -> None:
+        begun = self._record(Kind.SETTLE, phase=Phase.INVOKE, id=delivery.id, action=action)
         try:
-            getattr(delivery, verdict)(*arguments)
+            getattr(delivery, action)(*arguments)
         except StaleDelivery:
-            self._record(Kind.SETTLE, phase=Phase.FAIL, id=delivery.id, verdict=verdict)
+            self._record(Kind.SETTLE, phase=Phase.FAIL, id=delivery.id, action=action)
             raise
-        if delivery.outcome != verdict:  # a retry that had used up its attempts
-            verdict = str(delivery.outcome)
-            begun = self._record(Kind.SETTLE, phase=Phase.INVOKE, id=delivery.id, verdict=verdict)
+        if delivery.outcome != action:  # a retry that had used up its attempts
+            action = str(delivery.outcome)
+            begun = self._record(Kind.SETTLE, phase=Phase.INVOKE, id=delivery.id, action=action)
         with self._lock:
             self._untold.append(begun)
+
+    def work(
+        self,
+        stop: threading.Event,
+        *,
+        batch: int = 10,
+        before: Callable[[], object] = lambda: None,
+        after: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Ack what comes until ``stop`` is set; call ``before`` and ``after`` with each ack."""
+        with contextlib.suppress(Closed):
+            while not stop.is_set():
+                for delivery in self.receive(batch, timeout_s=0.1):
+                    before()
+                    with contextlib.suppress(StaleDelivery):  # recorded; it comes again
+                        self.ack(delivery)
+                        after()
 
     def seek(self, start: Start) -> None:
         """As Consumer.seek."""
@@ -193,7 +212,7 @@ class RecordingConsumer:
         except DeadlineExceeded:
             return False
         for event in told:
-            self._record(Kind.SETTLE, phase=Phase.OK, id=event.id, verdict=event.verdict)
+            self._record(Kind.SETTLE, phase=Phase.OK, id=event.id, action=event.action)
         return True
 
     def close(self) -> list[str | None]:

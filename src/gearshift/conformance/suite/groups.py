@@ -25,8 +25,7 @@ def a_group_keeps_its_place_without_consumers(kit: Kit) -> None:
     producer = kit.producer(channel)
     producer.send_many(10, keys=["a", "b", "c"])
     with kit.consumer(channel) as consumer:
-        for delivery in kit.take(consumer, 10):
-            consumer.ack(delivery)
+        kit.ack(consumer, 10)
     producer.send_many(10, keys=["a", "b", "c"])
     kit.verify(channel)
 
@@ -78,8 +77,7 @@ def an_ephemeral_reader_takes_nothing_and_leaves_nothing(kit: Kit) -> None:
     channel = kit.channel()
     producer = kit.producer(channel)
     bus = kit.connect()
-    with kit.consumer(channel):
-        pass
+    kit.join(channel)
     before = _groups(bus, channel)
     with bus.consumer(channel, ephemeral=True, start="latest") as reader:
         reader.ready(kit.patience_s)

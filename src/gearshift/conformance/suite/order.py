@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
+from functools import partial
 
+from gearshift._observe.threads import working
 from gearshift.capabilities import Members, Order
 from gearshift.conformance.behaviour import Area, behaviour
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
-from gearshift.errors import StaleDelivery
 from gearshift.message import Key
 
 
@@ -42,7 +43,7 @@ def a_retry_keeps_its_key_in_order_on_a_stream(kit: Kit) -> None:
     acked: dict[Key | None, list[str]] = {"a": [], "b": []}
     consumer = kit.consumer(channel)
     while len(kit.history.finished(channel, "g")) < 40:
-        delivery = kit.take(consumer, 1)[0]
+        delivery = kit.one(consumer)
         if delivery.id in failing:
             failing.discard(delivery.id)
             consumer.retry(delivery, 0.05)
@@ -81,7 +82,7 @@ def _ack_all(kit: Kit, channel: str, members: list[RecordingConsumer], *, at_onc
     Nothing is acked before ``at_once`` members have a message: one that is quick might get all.
     """
     wanted = kit.history.published(channel).keys()
-    over, all_busy = threading.Event(), threading.Event()
+    all_busy = threading.Event()
 
     def hold() -> None:
         if len({event.actor for event in kit.history.delivered(channel, "g")}) >= at_once:
@@ -89,21 +90,10 @@ def _ack_all(kit: Kit, channel: str, members: list[RecordingConsumer], *, at_onc
         elif not all_busy.wait(kit.patience_s / 2):
             all_busy.set()  # it will not be so
 
-    def work(member: RecordingConsumer) -> None:
-        while not over.is_set():
-            for delivery in member.receive(5, timeout_s=0.05):
-                if not all_busy.is_set():
-                    hold()
-                over.wait(0.005)
-                with contextlib.suppress(StaleDelivery):  # recorded; it comes again
-                    member.ack(delivery)
+    def before() -> None:
+        if not all_busy.is_set():
+            hold()
+        time.sleep(0.005)
 
-    threads = [threading.Thread(target=work, args=(member,)) for member in members]
-    for thread in threads:
-        thread.start()
-    try:
+    with working(*(partial(member.work, batch=5, before=before) for member in members)):
         kit.until(lambda: kit.history.finished(channel, "g") >= wanted, "not all was delivered")
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()

@@ -29,8 +29,7 @@ def a_receipt_means_stored_already(kit: Kit) -> None:
     """When send returns the message is there: another client counts it or receives it."""
     channel = kit.channel()
     if kit.is_stream:
-        with kit.consumer(channel):  # the group gets its positions
-            pass
+        kit.join(channel)
     producer = kit.producer(channel)
     for number in range(1, 6):
         producer.send()

@@ -20,9 +20,9 @@ def seek_to_the_start_reads_everything_again(kit: Kit) -> None:
     channel = kit.channel()
     kit.producer(channel).send_many(20, keys=["a", "b"])
     consumer = kit.consumer(channel)
-    first = _ack(kit, consumer, 20)
+    first = kit.ack(consumer, 20)
     consumer.seek(Start())
-    second = _ack(kit, consumer, 20)
+    second = kit.ack(consumer, 20)
     kit.require(sorted(first) == sorted(second), "replay", "the second reading differs")
     kit.verify(channel)
 
@@ -39,7 +39,7 @@ def seek_to_an_offset_continues_there(kit: Kit) -> None:
     place = deliveries[7].position
     assert place is not None
     consumer.seek(Start(StartAt.OFFSET, {place.partition: place.offset}))
-    again = _ack(kit, consumer, 3)
+    again = kit.ack(consumer, 3)
     kit.require(again == [d.id for d in deliveries[7:]], "replay", f"came again: {again}")
     kit.verify(channel)
 
@@ -56,9 +56,9 @@ def seek_to_a_time_continues_there(kit: Kit) -> None:
     producer.send_many(5, keys=["a", "b", "c"])
     wanted = list(kit.history.published(channel))[5:]
     consumer = kit.consumer(channel)
-    _ack(kit, consumer, 10)
+    kit.ack(consumer, 10)
     consumer.seek(Start(StartAt.TIME, time_ms=between_ms))
-    again = _ack(kit, consumer, 5)
+    again = kit.ack(consumer, 5)
     kit.require(sorted(again) == sorted(wanted), "replay", f"came again: {len(again)}")
     kit.verify(channel)
 
@@ -75,7 +75,7 @@ def seek_to_the_end_skips(kit: Kit) -> None:
     consumer.seek(Start(StartAt.LATEST))
     producer.send_many(3, keys=["a"])
     new = set(kit.history.published(channel)) - old
-    kit.require(set(_ack(kit, consumer, 3)) == new, "replay", "what came was not what was sent")
+    kit.require(set(kit.ack(consumer, 3)) == new, "replay", "what came was not what was sent")
 
 
 @behaviour(Area.REPLAY, capability="replay", deliveries=20)
@@ -88,16 +88,6 @@ def a_replay_by_one_group_leaves_the_others_alone(kit: Kit) -> None:
     if kit.capabilities.replay:
         consumer = kit.consumer(channel, "h")
         consumer.seek(Start())
-        _ack(kit, consumer, 10)
+        kit.ack(consumer, 10)
     kit.verify(channel, "g")
     kit.verify(channel, "h")
-
-
-def _ack(kit: Kit, consumer: RecordingConsumer, count: int) -> list[str]:
-    """Take and ack ``count``; their ids in order."""
-    ids = []
-    for delivery in kit.take(consumer, count):
-        ids.append(str(delivery.id))
-        consumer.ack(delivery)
-    consumer.flush()
-    return ids

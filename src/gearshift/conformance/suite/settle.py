@@ -12,11 +12,9 @@ from gearshift.errors import AlreadySettled, StaleDelivery
 def what_was_acked_stays_gone(kit: Kit) -> None:
     """After ack and flush neither this consumer nor a fresh one gets it again."""
     channel = kit.channel()
-    producer = kit.producer(channel)
-    producer.send_many(30, keys=["a", "b", "c"])
+    kit.producer(channel).send_many(30, keys=["a", "b", "c"])
     consumer = kit.consumer(channel)
-    for delivery in kit.take(consumer, 30):
-        consumer.ack(delivery)
+    kit.ack(consumer, 30)
     kit.require(consumer.flush(), "unresolved", "flush did not end")
     kit.verify(channel)
 
@@ -31,7 +29,7 @@ def a_retried_message_comes_again_unchanged(kit: Kit) -> None:
     producer.send(key="other")
     left = 4
     while left or kit.history.finished(channel, "g") < kit.history.published(channel).keys():
-        delivery = kit.take(consumer, 1)[0]
+        delivery = kit.one(consumer)
         if delivery.key == "k" and left:
             left -= 1
             consumer.retry(delivery, 0.0)
@@ -44,9 +42,8 @@ def a_retried_message_comes_again_unchanged(kit: Kit) -> None:
 def a_second_delivery_is_flagged(kit: Kit) -> None:
     """What one consumer held and gave back says so to the next, as far as is declared."""
     channel = kit.channel()
-    producer = kit.producer(channel)
     consumer = kit.consumer(channel)
-    producer.send_many(2, keys=["a"])
+    kit.producer(channel).send_many(2, keys=["a"])
     for delivery in kit.take(consumer, 2):
         kit.require(
             delivery.redelivered is not True or kit.capabilities.redelivered is Known.NONE,
@@ -61,12 +58,11 @@ def a_second_delivery_is_flagged(kit: Kit) -> None:
 def a_hundred_retries_keep_the_message(kit: Kit) -> None:
     """However often it is retried it comes again, until max_attempts; then it is a dead letter."""
     channel = kit.channel(max_attempts=100, retry_delay_s=0.0, retry_max_delay_s=0.0)
-    producer = kit.producer(channel)
-    sent = producer.send(key="k")
+    sent = kit.producer(channel).send(key="k")
     consumer = kit.consumer(channel)
     outcome = None
     for _ in range(100):
-        delivery = kit.take(consumer, 1)[0]
+        delivery = kit.one(consumer)
         consumer.retry(delivery, 0.0)
         outcome = delivery.outcome
     kit.require(outcome == "reject", "attempt-count", f"the 100th retry ended as {outcome}")
@@ -89,11 +85,11 @@ def a_delayed_retry_is_not_held_in_hand(kit: Kit) -> None:
     first = producer.send(key="a").id
     # Of one key, what follows has to wait; of two, a log does not say which comes first.
     second = producer.send(key="b" if kit.capabilities.native_delay else "a").id
-    delivery = kit.take(consumer, 1)[0]
+    delivery = kit.one(consumer)
     consumer.retry(delivery, 1.0)
     order = [delivery.id]
     for _ in range(2):
-        delivery = kit.take(consumer, 1)[0]
+        delivery = kit.one(consumer)
         order.append(delivery.id)
         consumer.ack(delivery)
     expected = [first, second, first] if kit.capabilities.native_delay else [first, first, second]
@@ -105,14 +101,13 @@ def a_delayed_retry_is_not_held_in_hand(kit: Kit) -> None:
 def a_retry_goes_back_to_the_group(kit: Kit) -> None:
     """Where the broker takes it back, another member gets it as a second attempt."""
     channel = kit.channel()
-    producer = kit.producer(channel)
     holder = kit.consumer(channel)
-    producer.send(key="a")
-    holder.retry(kit.take(holder, 1)[0], 0.0)
+    kit.producer(channel).send(key="a")
+    holder.retry(kit.one(holder), 0.0)
     holder.flush()
     holder.close()
     other = kit.consumer(channel)
-    again = kit.take(other, 1)[0]
+    again = kit.one(other)
     if kit.capabilities.native_retry and kit.capabilities.attempt is not Known.NONE:
         kit.require(again.attempt >= 2, "attempt-count", f"it came with attempt {again.attempt}")
     other.ack(again)
@@ -123,9 +118,8 @@ def a_retry_goes_back_to_the_group(kit: Kit) -> None:
 def a_rejected_message_becomes_a_dead_letter(kit: Kit) -> None:
     """With its id, body, key and reason, once; its group does not see it again."""
     channel = kit.channel()
-    producer = kit.producer(channel)
     consumer = kit.consumer(channel)
-    producer.send_many(3, keys=["a", "b", "c"])
+    kit.producer(channel).send_many(3, keys=["a", "b", "c"])
     deliveries = kit.take(consumer, 3)
     consumer.reject(deliveries[1], "does not parse")
     for delivery in (deliveries[0], deliveries[2]):
@@ -151,13 +145,12 @@ def a_rejected_message_becomes_a_dead_letter(kit: Kit) -> None:
 def a_poison_message_does_not_block_its_successors(kit: Kit) -> None:
     """While one message fails until it is dead-lettered, the others are all handled."""
     channel = kit.channel(max_attempts=3)
-    producer = kit.producer(channel)
     consumer = kit.consumer(channel)
-    producer.send_many(10, keys=["poison", "b", "c"])
+    kit.producer(channel).send_many(10, keys=["poison", "b", "c"])
     poison = next(iter(kit.history.published(channel)))
     finished = kit.history.finished
     while finished(channel, "g") < kit.history.published(channel).keys():
-        delivery = kit.take(consumer, 1)[0]
+        delivery = kit.one(consumer)
         if delivery.id == poison:
             consumer.retry(delivery)
         else:
@@ -174,10 +167,9 @@ def a_poison_message_does_not_block_its_successors(kit: Kit) -> None:
 def settling_twice_raises(kit: Kit) -> None:
     """The second of two settlements is AlreadySettled and changes nothing."""
     channel = kit.channel()
-    producer = kit.producer(channel)
     consumer = kit.consumer(channel)
-    producer.send()
-    delivery = kit.take(consumer, 1)[0]
+    kit.producer(channel).send()
+    delivery = kit.one(consumer)
     consumer.ack(delivery)
     with kit.refusal(AlreadySettled, "refusal", "a second settlement"):
         delivery.retry()
@@ -188,8 +180,7 @@ def settling_twice_raises(kit: Kit) -> None:
 def unsettled_work_returns_when_its_consumer_closes(kit: Kit) -> None:
     """What was in hand, and what was only fetched, goes to the next consumer."""
     channel = kit.channel()
-    producer = kit.producer(channel)
-    producer.send_many(10, keys=["a", "b", "c"])
+    kit.producer(channel).send_many(10, keys=["a", "b", "c"])
     consumer = kit.consumer(channel, prefetch=10)
     deliveries = kit.take(consumer, 4)
     consumer.ack(deliveries[0])
@@ -210,11 +201,11 @@ def a_close_neither_costs_nor_forgets_attempts(kit: Kit) -> None:
     counts = not kit.is_stream and kit.capabilities.attempt is not Known.NONE
     for number in range(4):
         consumer = kit.consumer(channel)
-        delivery = kit.take(consumer, 1)[0]
+        delivery = kit.one(consumer)
         if not number:
             consumer.retry(delivery, 0.0)
             consumer.flush()
-            delivery = kit.take(consumer, 1)[0]
+            delivery = kit.one(consumer)
         kit.require(
             delivery.attempt == 2 or not counts,
             "attempt-count",
@@ -228,8 +219,7 @@ def a_close_neither_costs_nor_forgets_attempts(kit: Kit) -> None:
 def a_stale_settlement_touches_nothing(kit: Kit) -> None:
     """An ack after its consumer was closed raises, and the message comes to the next one."""
     channel = kit.channel()
-    producer = kit.producer(channel)
-    producer.send_many(2, keys=["a"])
+    kit.producer(channel).send_many(2, keys=["a"])
     first = kit.consumer(channel)
     stale = kit.take(first, 2)
     first.close()
@@ -247,8 +237,7 @@ def a_stale_settlement_touches_nothing(kit: Kit) -> None:
 def settling_out_of_order_loses_nothing(kit: Kit) -> None:
     """All but one are acked, the last first; after a close that one comes again."""
     channel = kit.channel()
-    producer = kit.producer(channel)
-    producer.send_many(10, keys=["k"])
+    kit.producer(channel).send_many(10, keys=["k"])
     consumer = kit.consumer(channel, prefetch=20)
     deliveries = kit.take(consumer, 10)
     for delivery in reversed(deliveries):
