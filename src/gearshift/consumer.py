@@ -8,9 +8,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
+from gearshift._core.clients import Client, forked, refuse_in_event_loop
 from gearshift._core.consuming.dead_letters import DeadLetters, redriven_to, revived
 from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.loop import ConsumerLoop
@@ -24,13 +24,11 @@ from gearshift.driver import Settlement, Start
 from gearshift.errors import (
     Closed,
     DeadlineExceeded,
-    Forked,
     GearshiftError,
     NotSupported,
     StaleDelivery,
 )
 from gearshift.message import Message
-from gearshift.producer import refuse_in_event_loop
 from gearshift.stats import ReceiveStats
 
 __all__ = ["Consumer", "ConsumerPolicy", "Subscription"]
@@ -95,7 +93,7 @@ class Subscription:
         return unsettled
 
 
-class Consumer(Generic[T]):
+class Consumer(Client, Generic[T]):
     """Receives from one channel as a member of one group. Made by ``Bus.consumer``.
 
     Every method may be called from any thread. A background thread talks to the broker, so slow
@@ -103,21 +101,11 @@ class Consumer(Generic[T]):
     """
 
     def __init__(self, subscription: Subscription, *, owner: object) -> None:
+        super().__init__(subscription, subscription.policy.channel, owner)
         self._subscription = subscription
         self._inbox = subscription.inbox
         self._policy = subscription.policy
         self._log = LimitedLog(log)
-        self._owner = owner  # open for as long as somebody may receive
-
-    @property
-    def channel(self) -> str:
-        """The name of the channel."""
-        return self._policy.channel
-
-    @property
-    def closed(self) -> bool:
-        """True once ``close`` was called."""
-        return self._subscription.closed
 
     @property
     def group(self) -> str:
@@ -155,9 +143,7 @@ class Consumer(Generic[T]):
         """
         refuse_in_event_loop("receive", instead="a worker thread")
         if os.getpid() != self._subscription.pid:
-            raise Forked(
-                "this consumer was made in a parent process", hint="open a bus in the child"
-            )
+            raise forked("consumer")
         return [Delivery(self, entry) for entry in self._receive_entries(max_messages, timeout_s)]
 
     def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Delivery[T]]:
@@ -226,17 +212,6 @@ class Consumer(Generic[T]):
         they come again. Idempotent. Blocks for about ``timeout_s`` seconds at most.
         """
         return self._subscription.close(timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Consumer of {self.channel!r} in group {self.group!r}>"

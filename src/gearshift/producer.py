@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
-from types import TracebackType
-from typing import Any, Self, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack
 
+from gearshift._core.clients import Client, refuse_in_event_loop, runs_event_loop
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.codecs import Codec
 from gearshift.errors import (
-    BlockingInEventLoop,
     Closed,
     DeadlineExceeded,
     GearshiftError,
@@ -38,7 +36,7 @@ from gearshift.message import (
     validated_size,
 )
 
-__all__ = ["Producer", "ProducerPolicy", "refuse_in_event_loop"]
+__all__ = ["Producer", "ProducerPolicy"]
 
 #: Messages that are handed to a driver together.
 CHUNK = 500
@@ -85,7 +83,7 @@ class _Chunk:
         ]
 
 
-class Producer:
+class Producer(Client):
     """Sends to one channel. Made by ``Bus.producer``; every method may be called from any thread.
 
     A send that returned is stored by the broker. What is in flight is bounded (10,000 messages or
@@ -93,24 +91,14 @@ class Producer:
     """
 
     def __init__(self, buffer: PublishBuffer, policy: ProducerPolicy, *, owner: object) -> None:
+        super().__init__(buffer, policy.channel, owner)
         self._buffer = buffer
         self._policy = policy
-        self._owner = owner  # open for as long as somebody may send
-
-    @property
-    def channel(self) -> str:
-        """The name of the channel."""
-        return self._policy.channel
 
     @property
     def backend(self) -> str:
         """The name of the backend."""
         return self._policy.backend
-
-    @property
-    def closed(self) -> bool:
-        """True once ``close`` was called."""
-        return self._buffer.closed
 
     def message(
         self,
@@ -229,7 +217,7 @@ class Producer:
                 time.monotonic() + timeout_s,
                 lambda batch: _resolve(future, batch.results[0]),
             ),
-            waits=not _runs_event_loop(),
+            waits=not runs_event_loop(),
         )
         return future
 
@@ -256,17 +244,6 @@ class Producer:
         What is still unconfirmed then ends as OutcomeUnknown, in its future or its sender.
         """
         self._buffer.close(timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self._buffer.in_flight} in flight"
@@ -339,20 +316,6 @@ class Producer:
                 channel=self.channel,
             )
         return message
-
-
-def refuse_in_event_loop(call: str, *, instead: str) -> None:
-    """Raise BlockingInEventLoop if this thread runs an event loop, which the call would stop."""
-    if _runs_event_loop():
-        raise BlockingInEventLoop(
-            f"{call}() blocks, and this thread runs an event loop",
-            hint=f"use {instead}, or await asyncio.to_thread(...)",
-        )
-
-
-def _runs_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def _parts(values: Iterator[object], size: int) -> Iterator[list[object]]:

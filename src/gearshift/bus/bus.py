@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from gearshift import config as configuration
 from gearshift import plugins as backends
+from gearshift._core.clients import Closing
 from gearshift._core.consuming.dead_letters import DeadLetters
 from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
@@ -87,7 +87,7 @@ def open_bus(
     return Bus(loaded, plugin, backend, hooks)
 
 
-class Bus:
+class Bus(Closing):
     """One open broker. Any thread. Close it, or use it in a ``with`` block.
 
     Closing it closes the producers and consumers that it made. A bus belongs to the process that
@@ -370,17 +370,6 @@ class Bus:
         self._closed = True
         self._finalizer.detach()
         self._connections.close(timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

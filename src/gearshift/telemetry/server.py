@@ -6,9 +6,9 @@ import json
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from gearshift._core.clients import Closing
 from gearshift.bus import Bus
 from gearshift.errors import ConfigError
 from gearshift.telemetry import health
@@ -24,7 +24,7 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-class TelemetryServer:
+class TelemetryServer(Closing):
     """Serves from when it is made until it is closed. Any thread.
 
     ``/metrics`` also tells what waits for the groups of the configured channels. ``/healthz`` is
@@ -55,17 +55,6 @@ class TelemetryServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Server(ThreadingHTTPServer):

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from gearshift._core.clients import forked
 from gearshift._core.failures import Failures
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.supervisor import Supervisor
 from gearshift._core.publishing.window import TICK_S, Window
 from gearshift.driver import Outcome, ProducerDriver
-from gearshift.errors import Closed, Forked, GearshiftError
+from gearshift.errors import Closed, GearshiftError
 from gearshift.message import SendResult
 from gearshift.stats import SendStats
 
@@ -87,10 +88,7 @@ class PublishBuffer:
         the deadline, Closed, Forked. Results come through the batch.
         """
         if os.getpid() != self._pid:
-            raise Forked(
-                "this producer was made in a parent process; its connection cannot be shared",
-                hint="open the bus in the child, after the fork",
-            )
+            raise forked("producer")
         batch.begun_at = self._clock()
         with self._lock:
             try:
