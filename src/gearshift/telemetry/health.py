@@ -1,4 +1,4 @@
-"""Whether a bus does its work: not just connected, but consuming and getting on."""
+"""Health of a bus: not just connected, but consuming and getting on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from gearshift.stats import ReceiveStats, SendStats
 
 __all__ = ["degraded", "problems"]
 
-#: Reconnecting takes seconds, and heartbeats are 5 s apart; a longer silence is a problem. It is
-#: told within 20 s, whoever asks how often.
+#: Reconnecting takes seconds, and heartbeats are 5 s apart; a longer silence is a problem, which
+#: is to be found within 20 s.
 SILENT_AFTER_S = 18.0
 
 #: A handler may take so long where the channel sets no ``max_processing_s``.
@@ -18,7 +18,7 @@ STALLED_AFTER_S = 300.0
 
 
 def problems(bus: Bus) -> list[str]:
-    """What is wrong with ``bus`` now, a sentence each; an empty list if it is healthy.
+    """Return what is wrong with ``bus`` now, in sentences; an empty list if it is healthy.
 
     A consumer or producer has a problem if its broker has said nothing for 18 s, not even by a
     heartbeat. A consumer has one too if it has ended, or if nothing was settled for longer than
@@ -34,7 +34,7 @@ def problems(bus: Bus) -> list[str]:
 
 
 def degraded(bus: Bus) -> list[str]:
-    """What ``bus`` cannot do at present although it works, a sentence each. As ``problems``.
+    """Return what ``bus`` cannot do at present although it works, as ``problems`` does.
 
     A consumer keeps messages whose retry or dead letter the broker does not store: a missing
     permission, a quota, a full dead-letter queue. A restart would not mend that.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -30,8 +31,38 @@ __all__ = ["BusCollector"]
 log = logging.getLogger("gearshift.telemetry")
 
 _BOUNDS = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
+_COUNTER, _GAUGE, _TIMES = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-#: What a group's state is called: field of GroupStatus → name and help of the metric.
+# Each row: a field of the stats, and the kind, name and help of the metric that shows it.
+_SENDING = (
+    ("stored", _COUNTER, "gearshift_messages_sent", "Messages that the broker has confirmed."),
+    ("resent", _COUNTER, "gearshift_messages_resent", "Of these, sent again: may be there twice."),
+    ("failed", _COUNTER, "gearshift_send_failures", "Messages without receipt."),
+    ("took", _TIMES, "gearshift_send_seconds", "From submission to the broker's confirmation."),
+    ("in_flight", _GAUGE, "gearshift_in_flight_messages", "Messages sent and not yet confirmed."),
+    ("reconnects", _COUNTER, "gearshift_producer_reconnects", "New connections after a lost one."),
+    ("silent_s", _GAUGE, "gearshift_producer_silent_seconds", "Since the broker was last heard."),
+    ("blocked", _GAUGE, "gearshift_producer_blocked", "1 while the broker takes nothing."),
+)
+_RECEIVING = (
+    ("delivered", _COUNTER, "gearshift_messages_delivered", "Deliveries handed out."),
+    ("redelivered", _COUNTER, "gearshift_messages_redelivered", "Of these, known to come again."),
+    ("settled", _COUNTER, "gearshift_messages_settled", "By outcome: ack, retry, reject."),
+    ("stale", _COUNTER, "gearshift_stale_settlements", "Settlements that came too late."),
+    ("skipped", _COUNTER, "gearshift_messages_skipped", "Deleted by retention before read."),
+    ("handled", _TIMES, "gearshift_handler_seconds", "Time in a handler."),
+    ("reconnects", _COUNTER, "gearshift_consumer_reconnects", "New connections after a lost one."),
+    ("consumers", _GAUGE, "gearshift_consumers", "Consumers of this process."),
+    ("unsettled", _GAUGE, "gearshift_unsettled_messages", "Received by this process, not settled."),
+    ("silent_s", _GAUGE, "gearshift_consumer_silent_seconds", "Since the broker was last heard."),
+    ("stalled_s", _GAUGE, "gearshift_consumer_stalled_seconds", "Window full and nothing settled."),
+    ("unstored", _GAUGE, "gearshift_unstored_messages", "Their retry or dead letter is refused."),
+)
+
+#: Fields that count by something besides channel and group, and the label of that.
+_BY = {"failed": "error", "settled": "outcome", "handled": "outcome"}
+
+#: Field of GroupStatus → name and help of its metric.
 _DEPTH = {
     "ready": ("gearshift_ready_messages", "Messages that wait for a group of a queue."),
     "in_flight": ("gearshift_unsettled_messages_at_broker", "Handed out by the broker, unsettled."),
@@ -55,22 +86,23 @@ class BusCollector(Collector):
         self._depths = _Depths(bus, depth_of, timeout_s)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not scrape."""
+        """Return nothing: registering must not scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
         stats = self._bus.stats()
-        yield from _sending(stats.sending)
-        yield from _receiving(stats.receiving)
+        yield from _families(_SENDING, stats.sending, ("channel",))
+        yield from _families(_RECEIVING, stats.receiving, ("channel", "group"))
         yield from self._depths.collect()
 
 
 class _Depths:
-    """What waits for the groups of some channels. Any thread.
+    """Asks the broker what waits for the groups of some channels. Any thread.
 
-    The channels are asked in turn on a thread of its own, one round at a time, so that a broker
-    which does not answer holds up no scrape for long, and is asked once however many there are.
+    It asks for one channel after the other, on a thread of its own, in one round at a time: so a
+    broker that does not answer delays no scrape for long, and is asked once however many there are.
+    ``_lock`` guards ``_round``.
     """
 
     def __init__(self, bus: Bus, channels: Sequence[str], timeout_s: float) -> None:
@@ -83,7 +115,7 @@ class _Depths:
         self._is_complete = False  # the last round that has ended
 
     def collect(self) -> Iterator[Metric]:
-        """Ask, and give the last answers."""
+        """Ask, and yield the last answers."""
         if not self._channels:
             return
         is_up = self._ask()
@@ -107,7 +139,7 @@ class _Depths:
         yield from metrics.values()
 
     def _ask(self) -> bool:
-        """Wait for a round, which may have begun before; True if it has told everything."""
+        """Wait for a round, which may have begun before; True if all of it was answered."""
         with self._lock:
             if self._round is None or not self._round.is_alive():
                 self._is_complete = False
@@ -135,108 +167,28 @@ class _Depths:
         self._is_complete = complete
 
 
-def _sending(stats: Sequence[SendStats]) -> Iterator[Metric]:
-    labels = ("channel",)
-    stored = CounterMetricFamily(
-        "gearshift_messages_sent", "Messages that the broker has confirmed.", labels=labels
-    )
-    resent = CounterMetricFamily(
-        "gearshift_messages_resent", "Of these, sent again: may be there twice.", labels=labels
-    )
-    failed = CounterMetricFamily(
-        "gearshift_send_failures", "Messages without receipt.", labels=(*labels, "error")
-    )
-    took = HistogramMetricFamily(
-        "gearshift_send_seconds", "From submission to the broker's confirmation.", labels=labels
-    )
-    in_flight = GaugeMetricFamily(
-        "gearshift_in_flight_messages", "Messages sent and not yet confirmed.", labels=labels
-    )
-    reconnects = CounterMetricFamily(
-        "gearshift_producer_reconnects", "New connections after a lost one.", labels=labels
-    )
-    silent = GaugeMetricFamily(
-        "gearshift_producer_silent_seconds", "Since the broker was last heard.", labels=labels
-    )
-    blocked = GaugeMetricFamily(
-        "gearshift_producer_blocked", "1 while the broker takes nothing.", labels=labels
-    )
-    for one in stats:
-        where = (one.channel,)
-        stored.add_metric(where, one.stored)
-        resent.add_metric(where, one.resent)
-        for error, count in one.failed.items():
-            failed.add_metric((*where, error), count)
-        _add_timings(took, where, one.took)
-        in_flight.add_metric(where, one.in_flight)
-        reconnects.add_metric(where, one.reconnects)
-        silent.add_metric(where, one.silent_s)
-        blocked.add_metric(where, float(one.blocked is not None))
-    yield from (stored, resent, failed, took, in_flight, reconnects, silent, blocked)
+def _families(
+    rows: Sequence[tuple[str, Any, str, str]],
+    stats: Sequence[SendStats | ReceiveStats],
+    labels: Sequence[str],
+) -> Iterator[Metric]:
+    for field, kind, name, text in rows:
+        by = [_BY[field]] if field in _BY else []
+        metric = kind(name, text, labels=(*labels, *by))
+        for one in stats:
+            where = [getattr(one, label) or "" for label in labels]
+            value = getattr(one, field)
+            if by:
+                for part, its in value.items():
+                    _add(metric, [*where, part], its)
+            else:
+                _add(metric, where, value)
+        yield metric
 
 
-def _receiving(stats: Sequence[ReceiveStats]) -> Iterator[Metric]:
-    labels = ("channel", "group")
-    delivered = CounterMetricFamily(
-        "gearshift_messages_delivered", "Deliveries handed out.", labels=labels
-    )
-    redelivered = CounterMetricFamily(
-        "gearshift_messages_redelivered", "Of these, known to come again.", labels=labels
-    )
-    settled = CounterMetricFamily(
-        "gearshift_messages_settled",
-        "Deliveries by outcome: ack, retry, reject.",
-        labels=(*labels, "outcome"),
-    )
-    stale = CounterMetricFamily(
-        "gearshift_stale_settlements", "Settlements that came too late.", labels=labels
-    )
-    skipped = CounterMetricFamily(
-        "gearshift_messages_skipped", "Deleted by retention before they were read.", labels=labels
-    )
-    handled = HistogramMetricFamily(
-        "gearshift_handler_seconds", "Time in a handler.", labels=(*labels, "outcome")
-    )
-    reconnects = CounterMetricFamily(
-        "gearshift_consumer_reconnects", "New connections after a lost one.", labels=labels
-    )
-    consumers = GaugeMetricFamily(
-        "gearshift_consumers", "Consumers of this process.", labels=labels
-    )
-    unsettled = GaugeMetricFamily(
-        "gearshift_unsettled_messages", "Received by this process, not settled.", labels=labels
-    )
-    silent = GaugeMetricFamily(
-        "gearshift_consumer_silent_seconds", "Since the broker was last heard.", labels=labels
-    )
-    stalled = GaugeMetricFamily(
-        "gearshift_consumer_stalled_seconds", "Window full, nothing settled for.", labels=labels
-    )
-    unstored = GaugeMetricFamily(
-        "gearshift_unstored_messages",
-        "Kept by this process: their retry or dead letter cannot be stored.",
-        labels=labels,
-    )
-    for one in stats:
-        where = (one.channel, one.group or "")
-        delivered.add_metric(where, one.delivered)
-        redelivered.add_metric(where, one.redelivered)
-        for outcome, count in one.settled.items():
-            settled.add_metric((*where, outcome), count)
-        stale.add_metric(where, one.stale)
-        skipped.add_metric(where, one.skipped)
-        for outcome, timings in one.handled.items():
-            _add_timings(handled, (*where, outcome), timings)
-        reconnects.add_metric(where, one.reconnects)
-        consumers.add_metric(where, one.consumers)
-        unsettled.add_metric(where, one.unsettled)
-        silent.add_metric(where, one.silent_s)
-        stalled.add_metric(where, one.stalled_s)
-        unstored.add_metric(where, one.unstored)
-    yield from (delivered, redelivered, settled, stale, skipped, handled, reconnects)
-    yield from (consumers, unsettled, silent, stalled, unstored)
-
-
-def _add_timings(metric: HistogramMetricFamily, labels: Sequence[str], timings: Timings) -> None:
-    buckets = list(zip(_BOUNDS, accumulate(timings.counts), strict=True))
-    metric.add_metric(labels, buckets, timings.total_s)
+def _add(metric: Any, labels: Sequence[str], value: float | str | Timings | None) -> None:
+    if isinstance(value, Timings):
+        buckets = list(zip(_BOUNDS, accumulate(value.counts), strict=True))
+        metric.add_metric(labels, buckets, value.total_s)
+    else:  # of a text, which says why something is so, only whether there is one
+        metric.add_metric(labels, value if isinstance(value, int | float) else bool(value))

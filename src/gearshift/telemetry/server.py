@@ -20,7 +20,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """``PORT`` or ``HOST:PORT``; without host it is 127.0.0.1. Raises ConfigError."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ConfigError(f"{text!r} is no address for metrics", hint="PORT or HOST:PORT")
+        raise ConfigError(f"{text!r} is not an address for metrics", hint="PORT or HOST:PORT")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
@@ -86,13 +86,10 @@ def _handler(bus: Bus) -> type[BaseHTTPRequestHandler]:
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(HTTPStatus.OK, encode(registry), content_type)
             elif path == "/healthz":
-                problems = health.problems(bus)
+                problems, degraded = health.problems(bus), health.degraded(bus)
                 status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
-                degraded = health.degraded(bus)
-                text = json.dumps(
-                    {"healthy": not problems, "problems": problems, "degraded": degraded}
-                )
-                self._answer(status, text.encode(), "application/json")
+                found = {"healthy": not problems, "problems": problems, "degraded": degraded}
+                self._answer(status, json.dumps(found).encode(), "application/json")
             else:
                 self._answer(HTTPStatus.NOT_FOUND, b"/metrics or /healthz\n", "text/plain")
 
@@ -104,6 +101,6 @@ def _handler(bus: Bus) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """A scrape is no news."""
+            """Do not log scrapes."""
 
     return Handler
