@@ -124,7 +124,7 @@ def _send(bus: Bus, channel: str, plan: Plan) -> Figure:
 def _receive(bus: Bus, channel: str, plan: Plan) -> Figure:
     _send_many(bus, channel, plan)
     with bus.consumer(channel, prefetch=_PREFETCH, start="earliest") as consumer:
-        left = plan.messages - _received(consumer.receive(_PREFETCH, timeout_s=_PATIENCE_S))
+        left = plan.messages - _received(consumer.receive(1, timeout_s=_PATIENCE_S))
 
         def run() -> None:
             nonlocal left
