@@ -84,7 +84,7 @@ $(READY): constraints.txt $(PROJECTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		--group dev -e . -e backends/rabbitmq -e backends/kafka -e backends/redis
+		--group dev -e '.[cli,compare]' -e backends/rabbitmq -e backends/kafka -e backends/redis
 	@touch $@
 
 $(PEERS): tests/benchmarks/requirements.txt $(READY)

@@ -14,6 +14,7 @@ from support.leftovers import empty_brokers, kept_empty
 from native_brokers import Kafka, RabbitMQ, RabbitMQ43, Redis
 
 pytest_plugins = [
+    "gearshift.conformance.plugin",
     "support.hangs", "support.lanes", "support.scratch", "support.software", "support.summary",
 ]  # fmt: skip
 

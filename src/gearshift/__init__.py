@@ -13,23 +13,25 @@
                 delivery.ack()
 """
 
-import logging as _logging
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
-from gearshift import errors
-from gearshift.bus import Bus
-from gearshift.bus import open_bus as open
-from gearshift.capabilities import Capabilities
-from gearshift.config import Config
-from gearshift.consumer import Consumer
-from gearshift.delivery import Delivery
-from gearshift.driver import GroupStatus, Start, StartAt
-from gearshift.errors import GearshiftError, SendFailed
-from gearshift.message import Headers, Message, Position, Receipt, Semantics
-from gearshift.producer import Producer
-from gearshift.rehearsal import rehearsing
-from gearshift.worker.app import App
-from gearshift.worker.dispatch import Reject, Retry
-from gearshift.worker.worker import Worker
+if TYPE_CHECKING:
+    from gearshift import errors
+    from gearshift.bus import Bus
+    from gearshift.bus import open_bus as open
+    from gearshift.capabilities import Capabilities
+    from gearshift.config import Config
+    from gearshift.consumer import Consumer
+    from gearshift.delivery import Delivery
+    from gearshift.driver import GroupStatus, Start, StartAt
+    from gearshift.errors import GearshiftError, SendFailed
+    from gearshift.message import Headers, Message, Position, Receipt, Semantics
+    from gearshift.producer import Producer
+    from gearshift.rehearsal import rehearsing
+    from gearshift.worker.app import App
+    from gearshift.worker.dispatch import Reject, Retry
+    from gearshift.worker.worker import Worker
 
 __all__ = [
     "App",
@@ -59,4 +61,37 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_logging.getLogger("gearshift").addHandler(_logging.NullHandler())
+#: Module → the public names in it. Imported when first used: a program that only has ``gearshift``
+#: in its imports, such as the command line's help, does not pay for a broker.
+_NAMES = {
+    "bus": ("Bus",),
+    "capabilities": ("Capabilities",),
+    "config": ("Config",),
+    "consumer": ("Consumer",),
+    "delivery": ("Delivery",),
+    "driver": ("GroupStatus", "Start", "StartAt"),
+    "errors": ("GearshiftError", "SendFailed"),
+    "message": ("Headers", "Message", "Position", "Receipt", "Semantics"),
+    "producer": ("Producer",),
+    "rehearsal": ("rehearsing",),
+    "worker.app": ("App",),
+    "worker.dispatch": ("Reject", "Retry"),
+    "worker.worker": ("Worker",),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return _import_module("gearshift.errors")
+    if name == "open":
+        return _import_module("gearshift.bus").open_bus
+    for module, names in _NAMES.items():
+        if name in names:
+            value: object = getattr(_import_module(f"gearshift.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'gearshift' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

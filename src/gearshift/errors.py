@@ -10,6 +10,7 @@
     │   ├── PluginImportError        the plugin's module failed to import
     │   └── PluginIncompatible       written for another driver API
     ├── UsageError
+    │   ├── MissingExtra             an optional library is not installed (also an ImportError)
     │   ├── Closed                   use after close
     │   ├── Forked                   use in a fork's child
     │   └── BlockingInEventLoop      a blocking call inside a running event loop
@@ -65,6 +66,7 @@ __all__ = [
     "GearshiftError",
     "InvalidMessage",
     "MessageTooLarge",
+    "MissingExtra",
     "NotSupported",
     "OutcomeUnknown",
     "PermissionDenied",
@@ -157,6 +159,10 @@ class PluginIncompatible(PluginError):
 
 class UsageError(GearshiftError):
     """The library was called in a way that cannot work."""
+
+
+class MissingExtra(UsageError, ImportError):
+    """An optional library is not installed; the hint is the install command."""
 
 
 class Closed(UsageError):

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 from support.waiting import PATIENCE_S
 
 import gearshift
-from gearshift.cli import GROUPS, cli
+import gearshift.cli
+from gearshift.cli import COMMANDS, cli, load_command
 from gearshift.errors import PublishRefused
 
 CANARY = "canary/swordfish@secret"
@@ -50,13 +51,19 @@ def _walk(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...
     found = [path]
     for name, command in group.commands.items():
         here = (*path, name)
+        command = command if path else load_command(name)
         found += _walk(command, here) if isinstance(command, click.Group) else [here]
     return found
 
 
 def test_every_command_stands_in_a_panel_of_help() -> None:
-    """No command is missing in the grouped help, and no panel names one that is not there."""
-    assert sorted(name for names in GROUPS.values() for name in names) == sorted(cli.commands)
+    """No module of a command is missing, and each says of itself what the panel says of it."""
+    listed = {name: text for panel in COMMANDS.values() for name, text in panel.items()}
+    folder = Path(gearshift.cli.__file__).parent
+    modules = [path for path in folder.glob("*.py") if "\ndef command(" in path.read_text()]
+    assert sorted(listed) == sorted(path.stem for path in modules) == sorted(cli.commands)
+    for name, text in listed.items():
+        assert (load_command(name).help or "").splitlines()[0] == text
 
 
 @pytest.mark.parametrize("path", _walk(cli), ids=" ".join)
@@ -72,7 +79,7 @@ def test_without_a_command_it_shows_help(run: Run) -> None:
     """``gearshift`` alone is no error."""
     result = run()
     assert result.exit_code == 0
-    for panel in GROUPS:
+    for panel in COMMANDS:
         assert f"{panel}:" in result.stdout
 
 

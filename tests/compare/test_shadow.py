@@ -181,7 +181,7 @@ def test_everything_that_was_made_is_deleted() -> None:
 def test_ctrl_c_deletes_it_too(project: Path) -> None:
     """Also while the handler hangs."""
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("gearshift"), "compare", "--shadow", "old", "new",
+        [Path(sys.executable).with_name("gearshift"), "rehearse", "old", "new",
          "--channel", "orders", "--handler", "service:stuck", "--messages", "10"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -320,7 +320,7 @@ def test_no_content_is_kept(project: Path) -> None:
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, ["compare", "--shadow", *arguments])
+    result = CliRunner().invoke(cli, ["rehearse", *arguments])
     return result.exit_code, result.output
 
 
@@ -360,8 +360,8 @@ def test_wrong_arguments_end_with_2(arguments: tuple[str, ...]) -> None:
     assert run(*arguments)[0] == 2
 
 
-def test_options_of_a_rehearsal_need_shadow() -> None:
-    """Else they would be ignored."""
+def test_compare_has_no_options_of_a_rehearsal() -> None:
+    """They would be ignored."""
     result = CliRunner().invoke(cli, ["compare", "--channel", "orders"])
     assert result.exit_code == 2
-    assert "--shadow" in result.output
+    assert "--channel" in result.output

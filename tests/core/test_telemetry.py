@@ -204,7 +204,7 @@ def test_without_the_library_it_says_what_to_install(
     bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(errors.ConfigError, match="prometheus-client") as caught:
+    with pytest.raises(errors.MissingExtra, match="prometheus_client") as caught:
         TelemetryServer(bus, "127.0.0.1", 0)
     assert "gearshift[prometheus]" in str(caught.value.hint)
 

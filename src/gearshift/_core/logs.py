@@ -25,6 +25,8 @@ SAY_AGAIN_S = 30.0
 
 _MAX_KINDS = 1000
 
+logging.getLogger("gearshift").addHandler(logging.NullHandler())
+
 
 def to_stderr(masked: Callable[[str], str] = str) -> None:
     """Show Gearshift's lines from INFO on, unless the application has configured logging.

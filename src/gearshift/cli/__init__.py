@@ -8,48 +8,52 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import Any
 
 import rich_click as click
 
 from gearshift import __version__
-from gearshift.cli import (
-    backends,
-    bench,
-    compare,
-    completion,
-    config,
-    conformance,
-    dlq,
-    doctor,
-    explain,
-    init,
-    ls,
-    peek,
-    purge,
-    replay,
-    run,
-    send,
-    tail,
-)
 from gearshift.cli.context import Session, common_options, end_of_pipe, guarded
 from gearshift.cli.output import is_plain
 
-__all__ = ["cli", "main"]
+__all__ = ["COMMANDS", "cli", "load_command"]
 
-#: Help's panels: what a newcomer needs first comes first.
-GROUPS = {
-    "Start": ["init", "doctor", "config", "completion"],
-    "Decide": ["compare", "explain", "bench", "backends"],
-    "Messages": ["send", "tail", "peek", "replay"],
-    "Operate": ["ls", "dlq", "run", "purge"],
-    "Author": ["conformance"],
+#: Help's panels, what a newcomer needs first comes first: each command, which is a module of this
+#: folder, and the first sentence of its help. Help is printed without importing any of them.
+COMMANDS = {
+    "Start": {
+        "init": "Write a commented gearshift.toml into this folder.",
+        "doctor": "Check everything from the settings to a round trip.",
+        "config": "Show the settings and where they come from.",
+        "completion": "Print the completion script for a shell.",
+    },
+    "Decide": {
+        "compare": "Run the same workload on each column and show what each does.",
+        "rehearse": "Try a switch on copies of a live channel's messages and show what differs.",
+        "explain": "Say in plain words what each channel guarantees on a profile.",
+        "bench": "Measure sending and receiving on a profile's broker.",
+        "backends": "List the installed backends, or all that one of them can do.",
+    },
+    "Messages": {
+        "send": "Send each line of FILE, or of stdin, as a message.",
+        "tail": "Print messages as they come, one JSON object per line.",
+        "peek": "Print what waits for a group of a queue, one JSON object per line.",
+        "replay": "Print what a stream holds, one JSON object per line, and end.",
+    },
+    "Operate": {
+        "ls": "List channels, their groups and what waits for them.",
+        "dlq": "Look at dead letters, bring them back, or throw them away.",
+        "run": "Run the handlers of an app until SIGTERM or Ctrl-C.",
+        "purge": "Throw away what waits for a group of a channel.",
+    },
+    "Author": {"conformance": "Run the conformance kit against PROFILE's broker."},
 }
 
 HELP: dict[str, Any] = {
     "theme": "default-slim",
     "command_groups": {
-        "gearshift": [{"name": name, "commands": names} for name, names in GROUPS.items()]
+        "gearshift": [{"name": name, "commands": list(them)} for name, them in COMMANDS.items()]
     },
     "options_panel_title": "Options",
     "text_markup": "rich",
@@ -90,6 +94,13 @@ class Application(click.RichGroup):
             sys.exit(code)
         return code
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The named command itself, in place of the entry that help has of it."""
+        name, entry, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name and entry else None, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a reader that went away (``| head``) ends it without a word."""
         try:
@@ -118,14 +129,12 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _module in (
-    backends, bench, compare, completion, config, conformance, dlq, doctor, explain, init, ls, peek,
-    purge, replay, run, send, tail,
-):  # fmt: skip
-    cli.add_command(_module.command)
+def load_command(name: str) -> click.Command:
+    """Import the command called ``name``."""
+    command: click.Command = import_module(f"gearshift.cli.{name}").command
+    return command
 
 
-def main() -> NoReturn:
-    """The entry point of the ``gearshift`` script."""
-    cli()
-    raise AssertionError("a command ends the process")
+for _commands in COMMANDS.values():
+    for _name, _help in _commands.items():
+        cli.add_command(click.RichCommand(name=_name, help=_help))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
-from click.shell_completion import CompletionItem
 
 from gearshift.cli.output import is_plain, printable
 from gearshift.errors import ConnectionFailed, GearshiftError, TopologyConflict
@@ -19,6 +18,8 @@ from gearshift.exit_codes import exit_code
 from gearshift.operations.cleanup import Terminated
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from gearshift.bus import Bus
     from gearshift.config import Config
 
@@ -149,6 +150,8 @@ def complete_channel(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The configured channels that begin with ``incomplete``; none if there is no configuration."""
+    from click.shell_completion import CompletionItem
+
     try:
         names = list(session_of(ctx).config().channels)
     except GearshiftError:

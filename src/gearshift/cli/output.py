@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -82,6 +80,8 @@ def emit(data: Sequence[Record] | Record, output: str, table: Callable[[], Rende
 
 def json_line(record: Record) -> str:
     """``record`` as JSON on one line, escaped as far as a terminal could take it for commands."""
+    import json
+
     import msgspec
 
     text = msgspec.json.encode(record, enc_hook=str).decode()
@@ -131,12 +131,9 @@ def terminal(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, color_system=None if is_plain() else "auto", highlight=False)
 
 
-@cache
 def is_plain() -> bool:
     """True if NO_COLOR is set, as rich reads it: then no escape codes at all."""
-    from rich.console import Console
-
-    return Console().no_color
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def _console(is_terminal: bool) -> Console:

@@ -1,5 +1,7 @@
 """The pytest plugin: a module that defines ``gearshift_backend`` gets every behaviour as a test.
 
+``pytest_plugins = ["gearshift.conformance.plugin"]`` in the top ``conftest.py`` loads it.
+
 ::
 
     @pytest.fixture(scope="session", params=list(Semantics))

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from gearshift.bus import Bus
 from gearshift.errors import GearshiftError
+
+if TYPE_CHECKING:
+    from gearshift.bus import Bus
 
 __all__ = ["Terminated", "delete_channels", "finish", "sigterm_raises"]
 

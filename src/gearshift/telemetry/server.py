@@ -11,6 +11,7 @@ from typing import Any
 from gearshift._core.clients import Closing
 from gearshift.bus import Bus
 from gearshift.errors import ConfigError
+from gearshift.extras import importing
 from gearshift.telemetry import health
 
 __all__ = ["TelemetryServer", "parse_address"]
@@ -29,7 +30,7 @@ class TelemetryServer(Closing):
 
     ``/metrics`` also tells what waits for the groups of the configured channels. ``/healthz`` is
     200, or 503 with what is wrong; ``degraded``, in either case, is what a restart would not mend.
-    Raises ConfigError if the address cannot be had or prometheus-client is not installed.
+    Raises ConfigError if the address cannot be had, MissingExtra without prometheus-client.
     """
 
     def __init__(self, bus: Bus, host: str, port: int) -> None:
@@ -63,14 +64,9 @@ class _Server(ThreadingHTTPServer):
 
 
 def _handler(bus: Bus) -> type[BaseHTTPRequestHandler]:
-    try:
+    with importing("prometheus"):
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
-    except ImportError as error:
-        raise ConfigError(
-            "metrics need prometheus-client, which is not installed",
-            hint="pip install 'gearshift[prometheus]'",
-        ) from error
     from gearshift.telemetry.prometheus import BusCollector
 
     registry = CollectorRegistry(auto_describe=False)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
-import jinja2
 import msgspec
 
 from gearshift.compare import ledger as ledgers
@@ -18,6 +17,10 @@ from gearshift.compare.findings import Cell, Chart, Finding, Number
 from gearshift.compare.ledger import Ledger
 from gearshift.compare.report.charts import specification
 from gearshift.errors import UsageError
+from gearshift.extras import importing
+
+with importing("compare"):
+    import jinja2
 
 __all__ = ["extract", "render"]
 
