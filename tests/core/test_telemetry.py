@@ -189,8 +189,8 @@ def test_an_address_that_is_taken_is_a_clear_error(bus: gearshift.Bus) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "70000", "host:", "1.2.3.4:http", "²"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(errors.ConfigError, match="no address"):
+def test_what_is_not_an_address_is_refused(text: str) -> None:
+    with pytest.raises(errors.ConfigError, match="not an address"):
         parse_address(text)
 
 
