@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.retry import checked_delay_s
-from gearshift._core.consuming.settlements import Entry
+from gearshift._core.consuming.subscription import Subscription
 from gearshift.errors import AlreadySettled
 from gearshift.message import Headers, Key, Message, Position
 
 __all__ = ["Delivery"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 _UNDECODED: Any = object()
 
 #: Guards ``Delivery._settling``. Held for an instant, so one for all deliveries will do.
 _claiming = threading.Lock()
-
-
-class Receiver(Protocol[T_co]):
-    """What a delivery needs of the consumer that it came from; settling returns the outcome."""
-
-    @property
-    def channel(self) -> str: ...
-
-    @property
-    def group(self) -> str: ...
-
-    def decode(self, message: Message) -> T_co: ...
-
-    def _ack(self, entry: Entry) -> str: ...
-
-    def _retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str: ...
-
-    def _reject(self, entry: Entry, reason: str) -> str: ...
 
 
 class Delivery(Generic[T]):
@@ -49,11 +31,11 @@ class Delivery(Generic[T]):
     """
 
     __slots__ = (
-        "_consumer", "_entry", "_settling", "_value", "attempt", "outcome", "redelivered",
+        "_entry", "_settling", "_subscription", "_value", "attempt", "outcome", "redelivered",
     )  # fmt: skip
 
-    def __init__(self, consumer: Receiver[T], entry: Entry) -> None:
-        self._consumer = consumer
+    def __init__(self, subscription: Subscription, entry: Entry) -> None:
+        self._subscription = subscription
         self._entry = entry
         self._value: T = _UNDECODED
         self._settling = False
@@ -71,7 +53,7 @@ class Delivery(Generic[T]):
     def value(self) -> T:
         """The decoded body; None for a tombstone. Raises DecodeError."""
         if self._value is _UNDECODED:
-            self._value = self._consumer.decode(self._entry.message)
+            self._value = self._subscription.policy.decode(self._entry.message)
         return self._value
 
     @property
@@ -102,12 +84,12 @@ class Delivery(Generic[T]):
     @property
     def channel(self) -> str:
         """The channel that it came from."""
-        return self._consumer.channel
+        return self._subscription.policy.channel
 
     @property
     def group(self) -> str:
         """The group that it was delivered to."""
-        return self._consumer.group
+        return self._subscription.policy.group
 
     def ack(self) -> None:
         """Done: it is gone for this group. Does not block.
@@ -116,7 +98,7 @@ class Delivery(Generic[T]):
         AlreadySettled, and StaleDelivery if it will come again because its connection, assignment
         or lease is gone.
         """
-        self._settle(self._consumer._ack)
+        self._settle(self._subscription.ack)
 
     def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
         """Not done: deliver it again after ``delay_s`` seconds (None: the channel's backoff).
@@ -126,7 +108,7 @@ class Delivery(Generic[T]):
         604800 seconds, after which it can still be settled.
         """
         checked_delay_s(delay_s)
-        self._settle(self._consumer._retry, delay_s, reason)
+        self._settle(self._subscription.retry, delay_s, reason)
 
     def reject(self, reason: str = "rejected") -> None:
         """It cannot be handled: move it to the dead letters with ``reason``.
@@ -135,7 +117,7 @@ class Delivery(Generic[T]):
         unhandled, and its dead letter is tried again, with growing waits of up to a minute.
         May block for up to 30 s if the dead-letter channel takes nothing. Raises as ``ack``.
         """
-        self._settle(self._consumer._reject, reason)
+        self._settle(self._subscription.reject, reason)
 
     def _settle(self, settle: Callable[..., str], *arguments: object) -> None:
         with _claiming:

@@ -15,7 +15,10 @@ from typing import Any
 from unittest.mock import patch
 
 from gearshift._core.consuming.dead_letters import DeadLetters
-from gearshift._core.consuming.inbox import Inbox
+from gearshift._core.consuming.loop_side import LoopSide
+from gearshift._core.consuming.subscription import Subscription
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.consuming.window import DeliveryWindow
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import (
@@ -444,7 +447,7 @@ def sends_after_close() -> Iterator[None]:
 
 @contextmanager
 def ignores_prefetch() -> Iterator[None]:
-    with patch.object(Inbox, "room", lambda self: 1000):
+    with patch.object(DeliveryWindow, "room", lambda self: 1000):
         yield
 
 
@@ -469,12 +472,12 @@ def delivers_after_close() -> Iterator[None]:
 
     def closing(self: Any, timeout_s: float = 30.0) -> Any:
         if not self.closed:
-            kept[id(self)] = self._inbox.next(100, 0.0)
+            kept[id(self)] = self._users.next(100, 0.0)
         return close(self, timeout_s)
 
     def receiving(self: Any, max_messages: int = 1, **options: Any) -> Any:
         if self.closed and kept.get(id(self)):
-            return [Delivery(self, entry) for entry in kept.pop(id(self))]
+            return [Delivery(self._subscription, entry) for entry in kept.pop(id(self))]
         return receive(self, max_messages, **options)
 
     with patch.object(Consumer, "close", closing), patch.object(Consumer, "receive", receiving):
@@ -484,7 +487,7 @@ def delivers_after_close() -> Iterator[None]:
 @contextmanager
 def stale_ack_is_believed() -> Iterator[None]:
     """An ack that comes too late is answered as if it counted."""
-    original = Consumer._ack
+    original = Subscription.ack
 
     def ack(self: Any, entry: Any) -> str:
         try:
@@ -492,30 +495,30 @@ def stale_ack_is_believed() -> Iterator[None]:
         except StaleDelivery:
             return "ack"
 
-    with patch.object(Consumer, "_ack", ack):
+    with patch.object(Subscription, "ack", ack):
         yield
 
 
 @contextmanager
 def stale_ack_hits_another() -> Iterator[None]:
     """An ack that comes too late settles what somebody else has in hand."""
-    original, connected = Consumer._ack, Inbox.connected
-    inboxes: list[Inbox] = []
+    original, connected = Subscription.ack, LoopSide.connected
+    sides: list[LoopSide] = []
 
-    def connect(self: Inbox, *arguments: Any, **options: Any) -> None:
-        inboxes.append(self)
+    def connect(self: LoopSide, *arguments: Any, **options: Any) -> None:
+        sides.append(self)
         connected(self, *arguments, **options)
 
     def ack(self: Any, entry: Any) -> str:
         try:
             return original(self, entry)
         except StaleDelivery:
-            for inbox in inboxes:
-                for other in inbox.in_hand():
-                    inbox.settle(other, Settlement.ACK)
+            for users in (UserSide(side.shared) for side in sides):
+                for other in users.in_hand():
+                    users.settle(other, Settlement.ACK)
             raise
 
-    with patch.object(Consumer, "_ack", ack), patch.object(Inbox, "connected", connect):
+    with patch.object(Subscription, "ack", ack), patch.object(LoopSide, "connected", connect):
         yield
 
 

@@ -145,14 +145,17 @@ def test_a_consumer_that_settles_nothing_has_stalled(
 def test_a_consumer_whose_broker_says_nothing_is_unhealthy(
     bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Silence is measured at the pump; an idle consumer is not silent."""
+    """Silence is measured at the loop; an idle consumer is not silent."""
     consumer = bus.consumer("orders", group="billing")
     consumer.ready()
-    heard_at = consumer._inbox._heard_at
-    assert until(lambda: consumer._inbox._heard_at > heard_at)
+    shared = consumer._users._shared
+    heard_at = shared.heard_at
+    assert until(lambda: shared.heard_at > heard_at)
     assert health.problems(bus) == []
     driver_waits = threading.Event()
-    monkeypatch.setattr(consumer._inbox, "room", lambda: driver_waits.wait(PATIENCE_S) or 0)
+    side = consumer._subscription.loop._side
+    fetch = side.fetch()
+    monkeypatch.setattr(side, "fetch", lambda: driver_waits.wait(PATIENCE_S) and fetch)
     monkeypatch.setattr(health, "SILENT_AFTER_S", 1.5)
     try:
         assert until(lambda: health.problems(bus))

@@ -94,7 +94,7 @@ def test_a_process_that_slept_past_its_lease_settles_nothing_of_others(
         assert bus.groups("work")[0].in_flight == 1
         delivery.ack()
         consumer.flush()
-        assert [consumer._inbox.stats.stale, bus.groups("work")[0].in_flight] == [0, 0]
+        assert [consumer._users.snapshot().stale, bus.groups("work")[0].in_flight] == [0, 0]
         assert consumer.receive(timeout_s=0.5) == []
 
 

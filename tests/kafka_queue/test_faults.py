@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -75,9 +74,8 @@ def killed_worker(settings_file: Path, name: str) -> object:
 
 def is_stale(delivery: gearshift.Delivery) -> bool:
     """Whether it is too late to settle it."""
-    consumer: Any = delivery._consumer
     try:
-        consumer._inbox.require_live(delivery._entry)
+        delivery._subscription.users.require_live(delivery._entry)
     except errors.StaleDelivery:
         return True
     return False

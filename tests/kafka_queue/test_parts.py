@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.settlements import QueueSettlements
-from gearshift.driver import ChannelSpec, Received, Settlement
-from gearshift.errors import StaleDelivery
-from gearshift.message import Message, Semantics
+from gearshift.driver import ChannelSpec
+from gearshift.message import Semantics
 from gearshift_kafka.native import NativeSettings
 from gearshift_kafka.settings import KafkaChannel
 from gearshift_kafka.share.delays import STEPS, step_of
@@ -51,21 +48,3 @@ def test_settings_of_the_share_consumer_are_checked(
     """What would break a promise, or what the client refuses, is refused with the reason."""
     with pytest.raises(ValueError, match=reason):
         NativeSettings(share={key: value})
-
-
-def test_an_entry_past_its_lock_is_neither_handed_out_nor_settled() -> None:
-    """Both free their place in the window, and the broker is told nothing of them."""
-    now = 0.0
-    inbox, settlements = Inbox(2, clock=lambda: now), QueueSettlements(cumulative=False)
-    inbox.connected(settlements, lambda: None, ready=True)
-    inbox.add([Received(Message(b"a"), 1, locked_until=5.0)])
-    (entry,) = inbox.next(1, 0.0)
-    inbox.add([Received(Message(b"b"), 2, locked_until=5.0)])
-    assert inbox.room() == 0
-    now = 5.0
-    with pytest.raises(StaleDelivery):
-        inbox.settle(entry, Settlement.ACK)
-    assert inbox.next(2, 0.0) == []
-    assert inbox.room() == 2
-    assert inbox.take() == []
-    assert list(settlements.entries()) == []

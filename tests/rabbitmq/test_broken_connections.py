@@ -182,7 +182,7 @@ def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(
         with pytest.raises(StaleDelivery):
             delivery.ack()
     consumer.flush()
-    assert consumer._inbox.stats.stale == 2
+    assert consumer._users.snapshot().stale == 2
     bus.close()
     assert until(lambda: ready_in(raw, f"{name}.default") == 2)
 
@@ -209,7 +209,7 @@ def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
     bus = open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}" }}')
     consumer = bus.consumer("c")
     raw.queue_delete(name)
-    assert until(lambda: consumer._inbox._settlements is None)
+    assert until(lambda: not consumer._users._shared.ready)
     raw.queue_declare(name, durable=True)
     raw.basic_publish("", name, b"{}")
     assert received(consumer)[0].body == b"{}"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gearshift import errors
-from gearshift._core.consuming.settlements import Entry
+from gearshift._core.consuming.entry import Entry
 from gearshift.delivery import Delivery
 from gearshift.driver import Received
 from gearshift.message import Message
 
 
-class Receiver:
-    """A consumer that settles everything, or raises ``error``; it may be held up."""
+class Settler:
+    """A subscription that settles everything, or raises ``error``; it may be held up."""
 
-    channel, group = "orders", "billing"
+    policy = SimpleNamespace(channel="orders", group="billing")
 
     def __init__(self) -> None:
         self.settled: list[str] = []
@@ -26,16 +27,13 @@ class Receiver:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def decode(self, message: Message) -> Any:
-        return message.body
-
-    def _ack(self, entry: Entry) -> str:
+    def ack(self, entry: Entry) -> str:
         return self._done("ack")
 
-    def _retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
+    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
         return self._done("retry")
 
-    def _reject(self, entry: Entry, reason: str) -> str:
+    def reject(self, entry: Entry, reason: str) -> str:
         return self._done("reject")
 
     def _done(self, outcome: str) -> str:
@@ -48,56 +46,57 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
+def settler() -> Settler:
+    return Settler()
 
 
 @pytest.fixture
-def delivery(receiver: Receiver) -> Delivery[Any]:
-    return Delivery(receiver, Entry.of(Received(Message(b"x"), 1, None, 1)))
+def delivery(settler: Settler) -> Delivery[Any]:
+    subscription: Any = settler
+    return Delivery(subscription, Entry(*Received(Message(b"x"), 1, None, 1)))
 
 
 @pytest.mark.parametrize("delay_s", [-1, float("nan"), float("inf"), 604801, "1"])
 def test_a_refused_delay_settles_nothing(
-    delivery: Delivery[Any], receiver: Receiver, delay_s: Any
+    delivery: Delivery[Any], settler: Settler, delay_s: Any
 ) -> None:
     """The delivery can still be settled, here with an ack."""
     with pytest.raises(errors.UsageError, match="delay_s"):
         delivery.retry(delay_s)
-    assert (receiver.settled, delivery.outcome) == ([], None)
+    assert (settler.settled, delivery.outcome) == ([], None)
     delivery.ack()
     assert delivery.outcome == "ack"
 
 
 def test_outcome_is_none_until_settling_has_succeeded(
-    delivery: Delivery[Any], receiver: Receiver
+    delivery: Delivery[Any], settler: Settler
 ) -> None:
     """A stale delivery was not acked, so it says so, and a second ack is stale as well."""
-    receiver.error = errors.StaleDelivery("its lease is over")
+    settler.error = errors.StaleDelivery("its lease is over")
     for _ in range(2):
         with pytest.raises(errors.StaleDelivery):
             delivery.ack()
         assert delivery.outcome is None
 
 
-def test_a_delivery_is_settled_once(delivery: Delivery[Any], receiver: Receiver) -> None:
+def test_a_delivery_is_settled_once(delivery: Delivery[Any], settler: Settler) -> None:
     """The second attempt is refused, and says how the first one ended."""
     delivery.reject("never")
     with pytest.raises(errors.AlreadySettled, match=r"with reject\(\)"):
         delivery.ack()
-    assert receiver.settled == ["reject"]
+    assert settler.settled == ["reject"]
 
 
-def test_of_two_threads_one_settles(delivery: Delivery[Any], receiver: Receiver) -> None:
+def test_of_two_threads_one_settles(delivery: Delivery[Any], settler: Settler) -> None:
     """While one is at it the other is refused."""
-    receiver.go_on.clear()
+    settler.go_on.clear()
     first = threading.Thread(target=delivery.ack)
     first.start()
     try:
-        assert receiver.entered.wait(10)
+        assert settler.entered.wait(10)
         with pytest.raises(errors.AlreadySettled, match="another thread"):
             delivery.reject("never")
     finally:
-        receiver.go_on.set()
+        settler.go_on.set()
         first.join()
-    assert receiver.settled == ["ack"]
+    assert settler.settled == ["ack"]

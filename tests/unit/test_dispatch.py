@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from gearshift import App, Delivery, Reject, Retry, errors
-from gearshift._core.consuming.settlements import Entry
+from gearshift._core.consuming.entry import Entry
 from gearshift.driver import Received
 from gearshift.message import Message
 from gearshift.worker.call import Call
@@ -30,16 +30,20 @@ class Order(msgspec.Struct):
 
 
 class _Decoding:
-    """A consumer that only decodes."""
+    """A subscription, and its policy, that only decodes."""
 
     channel, group = "orders", "billing"
+
+    @property
+    def policy(self) -> _Decoding:
+        return self
 
     def decode(self, message: Message) -> Any:
         return message.body and Order(1)
 
 
 def delivery(body: bytes | None = b"{}") -> Delivery[Any]:
-    return Delivery(_Decoding(), Entry.of(Received(Message(body), 1, None, 1)))  # type: ignore[arg-type]
+    return Delivery(_Decoding(), Entry(*Received(Message(body), 1, None, 1)))  # type: ignore[arg-type]
 
 
 def never(_: object) -> Any:

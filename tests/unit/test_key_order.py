@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gearshift._core.consuming.entry import Entry, Fate
 from gearshift._core.consuming.key_order import KeyOrder
-from gearshift._core.consuming.settlements import Entry, Fate
 from gearshift.message import Message
 
 
@@ -19,8 +19,7 @@ def entry(key: str | None, number: int = 0) -> Entry:
 
 def pushed(key_order: KeyOrder, *keys: str | None) -> list[Entry]:
     entries = [entry(key, number) for number, key in enumerate(keys)]
-    for each in entries:
-        key_order.push(each)
+    key_order.extend(entries)
     return entries
 
 
@@ -127,17 +126,19 @@ def test_discarding_frees_the_keys_that_waited_for_it() -> None:
     assert popped(key_order, now=1.0) == [a3]
 
 
-def test_draining_gives_back_what_was_not_handed_out_and_forgets_the_rest() -> None:
-    """Held, waiting and ready ones, each once."""
+def test_clearing_forgets_everything() -> None:
+    """Held, waiting and ready ones; keys that were in hand are free again."""
     key_order = KeyOrder(serial_keys=True)
-    _, a2, b1, c1 = pushed(key_order, "a", "a", "b", "c")
+    _, _, b1, _ = pushed(key_order, "a", "a", "b", "c")
     assert key_order.pop(0.0) is not None
     assert key_order.pop(0.0) is b1
     key_order.hold(b1, due=1.0)
-    drained = key_order.drain()
-    assert sorted(each.token for each in drained) == [a2.token, b1.token, c1.token]
+    key_order.clear()
+    assert not key_order
     assert popped(key_order, now=1.0) == []
     assert key_order.next_due() is None
+    entries = pushed(key_order, "a", "b")
+    assert popped(key_order) == entries
 
 
 @given(keys=st.lists(st.sampled_from(["a", "b", "c", None])), data=st.data())

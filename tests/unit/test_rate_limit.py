@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gearshift
-from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.settlements import QueueSettlements
-from gearshift.driver import Received, Settlement
+from gearshift._core.consuming.window import DeliveryWindow
+from gearshift.driver import Received
 from gearshift.errors import ConfigError
 from gearshift.message import Message
 
@@ -83,16 +83,16 @@ def test_no_time_sees_more_than_its_share(
 
 
 class World:
-    """An inbox with ten waiting messages and a limit of two a second."""
+    """A window with ten waiting messages and a limit of two a second."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.inbox = Inbox(10, rate_limit=RateLimit(2.0), clock=lambda: self.now)
-        self.inbox.connected(QueueSettlements(cumulative=False), lambda: None, ready=True)
-        self.inbox.add([Received(Message(b"m"), number) for number in range(10)])
+        self.window = DeliveryWindow(10, rate_limit=RateLimit(2.0))
+        self.window.connect(QueueSettlements(cumulative=False))
+        self.window.add([Received(Message(b"m"), number) for number in range(10)])
 
     def take(self) -> list[int]:
-        return [entry.token for entry in self.inbox.next(100, 0.0)]
+        return [entry.token for entry in self.window.pop(100, 1, self.now)]
 
 
 def test_a_consumer_hands_out_as_many_as_its_limit_allows() -> None:
@@ -108,8 +108,8 @@ def test_a_consumer_hands_out_as_many_as_its_limit_allows() -> None:
 def test_a_retried_message_counts_too() -> None:
     """It comes first when it is due, and only when the limit allows."""
     world = World()
-    (first,) = world.inbox.next(1, 0.0)
-    world.inbox.hold(first, 0.1)
+    (first,) = world.window.pop(1, 1, world.now)
+    world.window.hold(first, 0.1, world.now)
     world.now = 0.2
     assert world.take() == []
     world.now = 0.5
@@ -119,12 +119,10 @@ def test_a_retried_message_counts_too() -> None:
 def test_waiting_for_the_limit_ends_when_it_allows_one() -> None:
     """The wait is as long as the limit says, also while a retry is due already."""
     world = World()
-    (first,) = world.inbox.next(1, 0.0)
-    world.inbox.hold(first, 0.0)
+    (first,) = world.window.pop(1, 1, world.now)
+    world.window.hold(first, 0.0, world.now)
     assert world.take() == []
-    assert world.inbox._nap(world.now, None) == pytest.approx(0.5)
-    assert world.inbox._nap(world.now, 0.3) == pytest.approx(0.3)
-    world.inbox.settle(first, Settlement.ACK)
+    assert world.window.next_due(world.now) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("where", ["channel", "consumer"])

@@ -11,7 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gearshift._core.consuming.settlements import Entry, Fate, LogSettlements, QueueSettlements
+from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.log_settlements import LogSettlements
+from gearshift._core.consuming.settlements import QueueSettlements
 from gearshift.driver import Settlement, SettleRequest
 from gearshift.message import Message, Position
 
@@ -40,7 +42,7 @@ def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
     settlements = filled(QueueSettlements(cumulative=True), entries)
     for number in (1, 0, 3):
         settlements.settle(entries[number], Settlement.ACK, 0.0)
-    told = settlements.take()
+    told = settlements.take().settlements
     assert told == [
         SettleRequest(3, Settlement.ACK),
         SettleRequest(1, Settlement.ACK, through=True),
@@ -61,7 +63,7 @@ def test_what_is_settled_behind_an_unsettled_message_is_let_go(cumulative: bool)
         entry = Entry(Message(b"m"), token, None, None, None)
         settlements.add(entry)
         settlements.settle(entry, Settlement.ACK, 0.0)
-        assert len(settlements.take()) == 1
+        assert len(settlements.take().settlements) == 1
     assert len(kept) < 100
     assert [entry.token for entry in settlements.entries()] == [0]
 
@@ -74,7 +76,7 @@ def test_a_run_never_covers_another_verdict() -> None:
         entries, (Settlement.ACK, Settlement.DISCARD, Settlement.ACK), strict=True
     ):
         settlements.settle(entry, settlement, 0.0)
-    assert settlements.take() == [
+    assert settlements.take().settlements == [
         SettleRequest(1, Settlement.DISCARD),
         SettleRequest(2, Settlement.ACK, through=True),
     ]
@@ -86,7 +88,7 @@ def test_without_cumulative_acks_each_is_told_for_itself() -> None:
     settlements = filled(QueueSettlements(cumulative=False), entries)
     for number in (2, 0, 1):
         settlements.settle(entries[number], Settlement.ACK, 0.0)
-    assert [request.token for request in settlements.take()] == [2, 0, 1]
+    assert [request.token for request in settlements.take().settlements] == [2, 0, 1]
 
 
 def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
@@ -95,7 +97,7 @@ def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
     entry.retries = 1
     settlements = filled(QueueSettlements(cumulative=True), [entry])
     settlements.settle(entry, Settlement.RETRY, 1.5)
-    assert settlements.take() == [
+    assert settlements.take().settlements == [
         SettleRequest(7, Settlement.RETRY, 1.5, message=entry.message, attempt=3),
     ]
 
@@ -107,7 +109,7 @@ def test_abandoning_a_queue_makes_the_unsettled_stale_and_forgets_what_was_to_be
     settlements.settle(entries[0], Settlement.ACK, 0.0)
     settlements.abandon()
     assert [entry.fate for entry in entries] == [Fate.SETTLED, Fate.STALE]
-    assert (settlements.take(), settlements.unsettled) == ([], 0)
+    assert (settlements.take().settlements, settlements.unsettled) == ([], 0)
 
 
 @pytest.mark.parametrize("known", [None, 4])
@@ -148,7 +150,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def tell(self) -> None:
-        for request in self.settlements.take():
+        for request in self.settlements.take().settlements:
             tokens = [request.token]
             if request.through:
                 tokens = [n for n in range(request.token + 1) if n not in self.broker]
@@ -173,12 +175,12 @@ def test_a_position_stops_before_the_first_unsettled_message() -> None:
     entries = [log_entry(0, offset) for offset in (10, 11, 14)]
     settlements = filled(LogSettlements(), entries)
     settlements.settle(entries[1], Settlement.ACK, 0.0)
-    assert (settlements.take(), settlements.span, settlements.unsettled) == ({}, 3, 2)
+    assert (settlements.take().places, settlements.span, settlements.unsettled) == ({}, 3, 2)
     settlements.settle(entries[0], Settlement.DISCARD, 0.0)
-    assert (settlements.take(), settlements.span) == ({0: 12}, 1)
+    assert (settlements.take().places, settlements.span) == ({0: 12}, 1)
     settlements.settle(entries[2], Settlement.ACK, 0.0)
-    assert settlements.take() == {0: 15}
-    assert settlements.take() == {}
+    assert settlements.take().places == {0: 15}
+    assert settlements.take().places == {}
 
 
 def test_a_released_message_holds_the_position() -> None:
@@ -187,7 +189,7 @@ def test_a_released_message_holds_the_position() -> None:
     settlements = filled(LogSettlements(), entries)
     settlements.settle(entries[0], Settlement.RELEASE, 0.0)
     settlements.settle(entries[1], Settlement.ACK, 0.0)
-    assert settlements.take() == {}
+    assert settlements.take().places == {}
 
 
 def test_a_revoked_partition_is_forgotten_and_its_deliveries_are_stale() -> None:
@@ -199,9 +201,9 @@ def test_a_revoked_partition_is_forgotten_and_its_deliveries_are_stale() -> None
     assert settlements.positions([0, 1]) == {0: 5}
     settlements.revoke([0])
     assert (lost.fate, kept.fate) == (Fate.STALE, Fate.BUFFERED)
-    assert (settlements.take(), settlements.unsettled, settlements.span) == ({}, 1, 1)
+    assert (settlements.take().places, settlements.unsettled, settlements.span) == ({}, 1, 1)
     settlements.settle(kept, Settlement.ACK, 0.0)
-    assert settlements.take() == {1: 6}
+    assert settlements.take().places == {1: 6}
 
 
 def test_only_what_is_in_hand_keeps_a_revocation_waiting() -> None:
@@ -245,7 +247,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        self._store(self.settlements.take())
+        self._store(self.settlements.take().places)
         for partition, entries in self.open.items():
             unsettled = [e.token.offset for e in entries if e.fate is not Fate.SETTLED]
             settled = [e.token.offset for e in entries if e.fate is Fate.SETTLED]

@@ -8,30 +8,53 @@ from typing import Any
 
 import pytest
 
-from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.settlements import Entry, LogSettlements, QueueSettlements
+from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.log_settlements import LogSettlements
+from gearshift._core.consuming.loop import LogReceiver
+from gearshift._core.consuming.loop_side import LoopSide, PartitionEvents
+from gearshift._core.consuming.settlements import QueueSettlements
+from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.suspects import INSIST_S, TURN_S, Turn, is_given_up
-from gearshift.driver import Place, Received, Settlement
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.consuming.window import DeliveryWindow
+from gearshift.driver import Place, Received, Settlement, Start
 from gearshift.message import Message, Position
 
 
-class World:
-    """An inbox on a clock that a waiting user cannot outlast."""
+class Sides:
+    """A window on a clock that a waiting user cannot outlast, with both its sides."""
+
+    def __init__(self, prefetch: int, turn: Turn | None) -> None:
+        self.now = 0.0
+        self.window = DeliveryWindow(prefetch)
+        self.shared = SharedWindow(self.window, clock=lambda: self.now, turn=turn or Turn())
+        self.users, self.loop = UserSide(self.shared), LoopSide(self.shared)
+
+    def settle(self, entry: Entry, how: Settlement = Settlement.ACK) -> None:
+        self.users.settle(entry, how)
+
+    def room(self) -> int:
+        return self.loop.fetch().room
+
+
+class World(Sides):
+    """A consumer of a queue."""
 
     def __init__(self, turn: Turn | None = None) -> None:
-        self.now = 0.0
-        self.inbox = Inbox(10, clock=lambda: self.now, turn=turn or Turn())
-        self.settlements = QueueSettlements(cumulative=False)
-        self.inbox.connected(self.settlements, lambda: None, ready=True)
+        super().__init__(10, turn)
+        self.loop.connected(QueueSettlements(cumulative=False), lambda: None, ready=True)
 
     def arrive(self, token: int, lost: int = 0) -> None:
-        self.inbox.add([Received(Message(b"m"), token, lost=lost)])
+        self.loop.add([Received(Message(b"m"), token, lost=lost)])
 
     def take(self) -> list[Entry]:
-        return self.inbox.next(10, 0.0)
+        return self.users.next(10, 0.0)
 
-    def told(self) -> dict[Any, Settlement]:
-        return {request.token: request.settlement for request in self.inbox.take()}
+    def report(self) -> dict[Any, Settlement]:
+        """What the driver is told, and all that it is told."""
+        report = self.loop.take()
+        self.loop.told(report)
+        return {request.token: request.settlement for request in report.settlements}
 
 
 @pytest.mark.parametrize(
@@ -47,10 +70,10 @@ def test_a_suspect_that_nobody_asked_for_goes_back() -> None:
     """So a process that dies idle had no suspect in its hands."""
     world = World()
     world.arrive(1, lost=1)
-    assert world.told() == {1: Settlement.RELEASE}
-    assert world.inbox.room() == 0
+    assert world.report() == {1: Settlement.RELEASE}
+    assert world.room() == 0
     assert world.take() == []
-    assert world.inbox.room() == 1
+    assert world.room() == 1
 
 
 def test_nothing_is_fetched_while_a_suspect_is_unsettled() -> None:
@@ -59,26 +82,26 @@ def test_nothing_is_fetched_while_a_suspect_is_unsettled() -> None:
     world.take()
     world.arrive(1, lost=1)
     (suspect,) = world.take()
-    assert world.inbox.room() == 0
-    world.inbox.settle(suspect, Settlement.ACK)
-    assert world.inbox.room() == 0
+    assert world.room() == 0
+    world.settle(suspect)
+    assert world.room() == 0
     world.take()
-    assert world.inbox.room() == 1
+    assert world.room() == 1
     world.arrive(2)
-    assert world.inbox.room() == 9
+    assert world.room() == 9
 
 
 def test_who_waits_in_another_thread_is_asking() -> None:
     """A user that waits already need not ask again when the suspect before it is settled."""
     world = World()
     got: list[Entry] = []
-    waiting = threading.Thread(target=lambda: got.extend(world.inbox.next(1, None)))
-    world.inbox._isolation.active = True
+    waiting = threading.Thread(target=lambda: got.extend(world.users.next(1, None)))
+    world.window.isolation.active = True
     waiting.start()
-    while not world.inbox._isolation.asking:
+    while not world.window.isolation.asking:
         waiting.join(0.001)
-    world.inbox._isolation.answered(0.0)
-    assert world.inbox.room() == 1
+    world.window.isolation.answered(1, 0.0)
+    assert world.room() == 1
     world.arrive(1, lost=1)
     waiting.join(20)
     assert [entry.token for entry in got] == [1]
@@ -91,11 +114,11 @@ def test_who_collects_gets_more_after_a_while() -> None:
     world.arrive(1, lost=1)
     world.take()
     assert world.take() == []
-    assert world.inbox.isolates()
+    assert world.loop.fetch().isolates
     world.now = INSIST_S
     assert world.take() == []
-    assert not world.inbox.isolates()
-    assert world.inbox.room() == 9
+    assert not world.loop.fetch().isolates
+    assert world.room() == 9
     world.arrive(2, lost=1)
     assert [entry.token for entry in world.take()] == [2]
 
@@ -105,42 +128,40 @@ def test_one_consumer_of_a_process_has_a_suspect_at_a_time() -> None:
     turn = Turn()
     first, second = World(turn), World(turn)
     woken: list[int] = []
-    second.inbox.wake = lambda: woken.append(1)
+    second.shared.wake = lambda: woken.append(1)
     for world in (first, second):
-        world.inbox._isolation.active = True
+        world.window.isolation.active = True
         world.take()
-    assert [first.inbox.room(), second.inbox.room()] == [1, 0]
+    assert [first.room(), second.room()] == [1, 0]
     first.arrive(1, lost=1)
     (suspect,) = first.take()
-    first.told()
-    first.inbox.told(0)
-    assert second.inbox.room() == 0
-    first.inbox.settle(suspect, Settlement.ACK)
-    assert second.inbox.room() == 0
-    first.told()
-    assert second.inbox.room() == 0
+    first.report()
+    assert second.room() == 0
+    first.settle(suspect)
+    assert second.room() == 0
+    report = first.loop.take()
+    assert second.room() == 0
     woken.clear()
-    first.inbox.told(0)
+    first.loop.told(report)
     assert woken == [1]
     first.take()
-    assert [first.inbox.room(), second.inbox.room()] == [0, 1]
+    assert [first.room(), second.room()] == [0, 1]
 
 
 def test_a_suspect_that_comes_out_of_turn_goes_back() -> None:
     """Also if somebody asks for it; and a consumer to which none came does not keep the turn."""
     turn = Turn()
     first, second = World(turn), World(turn)
-    first.inbox._isolation.active = True
+    first.window.isolation.active = True
     for world in (first, second):
         world.take()
-    assert first.inbox.room() == 1
+    assert first.room() == 1
     second.arrive(1, lost=1)
-    assert second.told() == {1: Settlement.RELEASE}
-    assert second.inbox.room() == 0
-    first.told()
-    first.inbox.told(0)
-    assert second.inbox.room() == 1
-    assert first.inbox.room() == 10  # it knows of none any more
+    assert second.report() == {1: Settlement.RELEASE}
+    assert second.room() == 0
+    first.report()
+    assert second.room() == 1
+    assert first.room() == 10  # it knows of none any more
 
 
 def test_a_handler_of_a_suspect_may_wait_for_another_consumer() -> None:
@@ -149,12 +170,12 @@ def test_a_handler_of_a_suspect_may_wait_for_another_consumer() -> None:
     turn = Turn(lambda: now)
     first, second = World(turn), World(turn)
     for world in (first, second):
-        world.inbox._isolation.active = True
+        world.window.isolation.active = True
         world.take()
-    assert [first.inbox.room(), second.inbox.room()] == [1, 0]
+    assert [first.room(), second.room()] == [1, 0]
     first.arrive(1, lost=1)
     now = TURN_S
-    assert second.inbox.room() == 1
+    assert second.room() == 1
 
 
 def test_the_turn_ends_with_the_connection() -> None:
@@ -164,29 +185,37 @@ def test_the_turn_ends_with_the_connection() -> None:
     first.take()
     first.arrive(1, lost=1)
     first.take()
-    second.inbox._isolation.active = True
+    second.window.isolation.active = True
     second.take()
-    assert second.inbox.room() == 0
-    first.inbox.disconnected()
-    assert second.inbox.room() == 1
+    assert second.room() == 0
+    first.loop.disconnected()
+    assert second.room() == 1
 
 
 # ── on a log ──
 
 
-class Reader:
-    """One that stands in partition 0 of a log, over what was stored of its predecessors."""
+class Reader(Sides):
+    """One that stands in partition 0 of a log, over what was stored of its predecessors.
+
+    It is its own driver.
+    """
 
     def __init__(self, place: Place, prefetch: int = 4, turn: Turn | None = None) -> None:
+        super().__init__(prefetch, turn)
         self.stored = place
         self.stores = True
-        self.inbox = Inbox(prefetch, clock=lambda: 0.0, turn=turn or Turn())
-        self.settlements = LogSettlements()
-        self.inbox.connected(self.settlements, self.wake, ready=False)
-        self.inbox.assigned([0], {0: place})
+        self.connect()
+
+    def connect(self) -> None:
+        self.settlements = LogSettlements(self.shared.name, self.window.prefetch)
+        self.loop.connected(self.settlements, self.wake, ready=False)
+        PartitionEvents(self.shared, self.settlements).assigned([0], {0: self.stored})
 
     def wake(self) -> None:
         self.woken = True
+
+    def seek(self, start: Start) -> None: ...
 
     def commit(self, positions: Mapping[int, Place]) -> None:
         self.stored = positions[0]
@@ -196,25 +225,25 @@ class Reader:
 
     def arrive(self, *offsets: int) -> None:
         places = [Position(0, offset) for offset in offsets]
-        self.inbox.add([Received(Message(b"m"), place, place) for place in places])
+        self.loop.add([Received(Message(b"m"), place, place) for place in places])
 
     def take(self, most: int = 10) -> list[Entry]:
-        """Ask, let the pump tell the driver, and take what there is then."""
-        self.inbox._isolation.ask()
+        """Ask, let the loop tell the driver, and take what there is then."""
+        self.window.isolation.ask()
         self.tell()
-        return self.inbox.next(most, 0.0)
+        return self.users.next(most, 0.0)
 
     def tell(self) -> None:
+        driver: Any = self
         self.woken = True
         while self.woken:
             self.woken = False
-            self.settlements.tell(self, self.inbox.take())  # type: ignore[arg-type]
-            self.inbox.told(0)
+            LogReceiver(driver).tell(self.loop.take(), self.loop)
 
     def leave(self) -> Place:
         """Close in an orderly way; what the next one finds."""
-        self.inbox.close()
-        self.inbox.leave()
+        self.users.close()
+        self.loop.leave()
         self.tell()
         return self.stored
 
@@ -245,12 +274,12 @@ def test_what_may_have_killed_comes_alone_and_the_rest_behind_it() -> None:
     """Each with one loss, which ends nothing; what lies beyond the window comes as ever."""
     reader = Reader(dead_with(0, 1))
     reader.arrive(0, 1, 2, 3)
-    assert reader.inbox.room() == 0
+    assert reader.room() == 0
     for offset in range(4):
         (suspect,) = reader.take()
         assert (suspect.token.offset, suspect.lost, suspect.attempts) == (offset, 1, 1)
         assert reader.take() == []
-        reader.inbox.settle(suspect, Settlement.ACK)
+        reader.settle(suspect)
     reader.arrive(4, 5)
     assert [entry.lost for entry in reader.take()] == [0, 0]
 
@@ -259,14 +288,14 @@ def test_a_further_death_counts_for_what_was_handed_out() -> None:
     """And for nothing behind it: the next reader takes that as before."""
     reader = Reader(dead_with(0, 1, 2))
     reader.arrive(0, 1, 2)
-    reader.inbox.settle(reader.take()[0], Settlement.ACK)
+    reader.settle(reader.take()[0])
     assert offsets(reader.take()) == [1]
     for deaths in (2, 3):
         reader = Reader(reader.stored)
         reader.arrive(1, 2)
         (killer,) = reader.take()
         assert (killer.token.offset, killer.lost, killer.attempts) == (1, deaths, deaths + 1)
-    reader.inbox.settle(killer, Settlement.DISCARD)
+    reader.settle(killer, Settlement.DISCARD)
     (next_one,) = reader.take()
     assert (next_one.token.offset, next_one.lost) == (2, 1)
 
@@ -307,10 +336,8 @@ def test_a_consumer_knows_its_own_note_after_a_cut() -> None:
     reader = Reader(Place(0))
     reader.arrive(0)
     reader.take()
-    reader.inbox.disconnected()
-    reader.settlements = LogSettlements()
-    reader.inbox.connected(reader.settlements, lambda: None, ready=False)
-    reader.inbox.assigned([0], {0: reader.stored})
+    reader.loop.disconnected()
+    reader.connect()
     reader.arrive(0)
     assert [entry.lost for entry in reader.take()] == [0]
 
@@ -320,7 +347,7 @@ def test_who_collects_gets_suspects_together_and_they_share_their_deaths() -> No
     reader = Reader(dead_with(0, 1, 2))
     reader.arrive(0, 1, 2)
     assert offsets(reader.take()) == [0]
-    reader.inbox._clock = lambda: INSIST_S
+    reader.now = INSIST_S
     assert reader.take() == []
     assert offsets(reader.take()) == [1, 2]
     reader = Reader(reader.stored)
@@ -334,17 +361,16 @@ def test_who_waits_for_another_consumers_suspect_is_not_collecting() -> None:
     other, reader = World(turn), Reader(dead_with(0, 1, 2), turn=turn)
     reader.arrive(0, 1, 2)
     (first,) = reader.take()
-    reader.inbox.settle(first, Settlement.ACK)
+    reader.settle(first)
     reader.tell()
     other.take()
     other.arrive(1, lost=1)
     (suspect,) = other.take()
     assert reader.take() == []
-    reader.inbox._clock = lambda: INSIST_S
+    reader.now = INSIST_S
     assert reader.take() == []
-    other.inbox.settle(suspect, Settlement.ACK)
-    other.told()
-    other.inbox.told(0)
+    other.settle(suspect)
+    other.report()
     assert offsets(reader.take()) == [1]
 
 
@@ -352,9 +378,9 @@ def test_a_seek_keeps_the_note_and_begins_anew() -> None:
     """What is read again after it is no suspect, and the death of its reader is still noticed."""
     reader = Reader(dead_with(5, at=5))
     reader.arrive(5)
-    reader.inbox.settle(reader.take()[0], Settlement.ACK)
+    reader.settle(reader.take()[0])
     reader.tell()
-    reader.inbox.forget()
+    reader.loop.forget()
     reader.arrive(0, 1)
     assert [entry.lost for entry in reader.take()] == [0, 0]
     reader = Reader(reader.stored)

@@ -16,17 +16,20 @@ from gearshift import config as configuration
 from gearshift import plugins as backends
 from gearshift._core.clients import Closing
 from gearshift._core.consuming.dead_letters import DeadLetters
-from gearshift._core.consuming.inbox import Inbox
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.retry import RetryPolicy
+from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.subscription import ConsumerPolicy, Subscription
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.consuming.window import DeliveryWindow
 from gearshift._core.entry_points import installed
 from gearshift.bus.abandoned import close_abandoned
 from gearshift.bus.connections import OPEN_TIMEOUT_S, Connections
 from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities, Requirement
-from gearshift.codecs import codec_named
+from gearshift.codecs import codec_named, decode
 from gearshift.config import Config
-from gearshift.consumer import Consumer, ConsumerPolicy, Subscription
+from gearshift.consumer import Consumer
 from gearshift.driver import (
     AdminDriver,
     Backend,
@@ -40,7 +43,7 @@ from gearshift.driver import (
 )
 from gearshift.errors import Closed, ConfigError, NotSupported, UsageError
 from gearshift.hooks.registry import GROUP, Hooks, load_hooks
-from gearshift.message import DEFAULT_GROUP, Semantics
+from gearshift.message import DEFAULT_GROUP, Message, Semantics
 from gearshift.producer import Producer, ProducerPolicy
 from gearshift.rehearsal import Rehearsed
 from gearshift.stats import ReceiveStats, Stats
@@ -232,7 +235,7 @@ class Bus(Closing):
             largest = capabilities.max_message_bytes
             dead_letters = self._connections.dead_letters(spec, name, largest, timeout_s)
         rate = settings.rate_limit if rate_limit is None else rate_limit
-        inbox = Inbox(
+        window = DeliveryWindow(
             wanted.prefetch,
             prefetch_bytes=settings.prefetch_bytes,
             serial_keys=serial_keys,
@@ -240,7 +243,7 @@ class Bus(Closing):
             stats=ReceiveStats(channel=channel, group=None if ephemeral else name),
         )
         policy = self._policy(wanted, capabilities, dead_letters, value_type)
-        return self._consume(wanted, inbox, policy, create, timeout_s)
+        return self._consume(wanted, window, policy, create, timeout_s)
 
     def inspect(
         self,
@@ -271,12 +274,12 @@ class Bus(Closing):
             inspects=True,
             observes=True,
         )
-        inbox = Inbox(
+        window = DeliveryWindow(
             prefetch,
             prefetch_bytes=self._topology.settings(channel).prefetch_bytes,
             stats=ReceiveStats(channel=channel, group=name),
         )
-        return self._consume(wanted, inbox, policy, False, timeout_s)
+        return self._consume(wanted, window, policy, False, timeout_s)
 
     # ── operating ──
 
@@ -400,10 +403,17 @@ class Bus(Closing):
     ) -> ConsumerPolicy:
         channel = spec.channel
         settings = self._topology.settings(channel.name)
+        codec = codec_named(settings.codec)
+
+        def decode_message(message: Message) -> Any:
+            content = message.content_type, value_type, message.content_encoding
+            return decode(codec, message.body, *content)
+
         return ConsumerPolicy(
+            backend=self.backend,
             channel=channel.name,
             group=spec.group,
-            codec=codec_named(settings.codec),
+            decode=decode_message,
             retry=RetryPolicy(
                 max_attempts=settings.max_attempts,
                 delay_s=settings.retry_delay_s,
@@ -412,22 +422,21 @@ class Bus(Closing):
             dead_letters=dead_letters,
             holds_retries=_holds_retries(capabilities),
             can_seek=capabilities.seek and channel.semantics is Semantics.STREAM,
-            target=value_type,
             observes=spec.ephemeral,
-            where={"backend": self.backend},
         )
 
     def _consume(
         self,
         spec: ConsumerSpec,
-        inbox: Inbox,
+        window: DeliveryWindow,
         policy: ConsumerPolicy,
         create: bool | None,
         timeout_s: float,
     ) -> Consumer[Any]:
-        loop = self._connections.consumer_loop(spec, inbox, create, timeout_s)
+        shared = SharedWindow(window)
+        loop = self._connections.consumer_loop(spec, shared, create, timeout_s)
         loop.start()
-        subscription = Subscription(loop, inbox, policy)
+        subscription = Subscription(loop, UserSide(shared), policy)
         self._connections.remember(subscription)
         return Consumer(subscription, owner=self)
 

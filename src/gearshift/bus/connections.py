@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar, cast
 
 from gearshift._core.consuming.dead_letters import DeadLetters
-from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.loop import ConsumerLoop, LogConnect, QueueConnect
+from gearshift._core.consuming.loop import ConsumerLoop, LogReceiver, QueueReceiver
+from gearshift._core.consuming.loop_side import LoopSide
+from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.subscription import Subscription
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.buffer import PublishBuffer
@@ -24,7 +26,6 @@ from gearshift._core.reconnect import connect_until
 from gearshift.bus.tally import Tally
 from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities
-from gearshift.consumer import Subscription
 from gearshift.driver import AdminDriver, Backend, ChannelSpec, ConsumerSpec
 from gearshift.errors import GearshiftError
 from gearshift.hooks.registry import Hooks
@@ -144,17 +145,18 @@ class Connections:
         )
 
     def consumer_loop(
-        self, spec: ConsumerSpec, inbox: Inbox, create: bool | None, timeout_s: float
+        self, spec: ConsumerSpec, shared: SharedWindow, create: bool | None, timeout_s: float
     ) -> ConsumerLoop:
         """What will receive for a consumer, not yet started."""
-        source: QueueConnect | LogConnect
-        if spec.channel.semantics is Semantics.QUEUE:
-            source = QueueConnect(lambda: self.backend.queue_consumer(spec))
-        else:
-            source = LogConnect(lambda events: self.backend.log_consumer(spec, events))
+
+        def open_receiver(side: LoopSide) -> QueueReceiver | LogReceiver:
+            if spec.channel.semantics is Semantics.QUEUE:
+                return QueueReceiver.open(lambda: self.backend.queue_consumer(spec), side)
+            return LogReceiver.open(lambda events: self.backend.log_consumer(spec, events), side)
+
         return ConsumerLoop(
-            source,
-            inbox,
+            open_receiver,
+            shared,
             self.failures(spec.channel.name),
             name=spec.member,
             on_reconnect=lambda: self.ensure(spec.channel, create, timeout_s=_AGAIN_S),

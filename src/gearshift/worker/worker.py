@@ -173,7 +173,7 @@ class Worker:
             outcome = "stale"
         else:
             outcome = str(delivery.outcome)
-        consumer.handled(outcome, took_s)
+        consumer._record_handled(outcome, took_s)
         counter = _COUNTERS[outcome]
         with self._lock:
             setattr(self.report, counter, getattr(self.report, counter) + 1)

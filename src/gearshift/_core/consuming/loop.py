@@ -12,11 +12,12 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-from gearshift._core.consuming.inbox import Inbox
-from gearshift._core.consuming.settlements import LogSettlements, QueueSettlements, Settlements
+from gearshift._core.consuming.log_settlements import LogSettlements
+from gearshift._core.consuming.loop_side import LoopSide, PartitionEvents
+from gearshift._core.consuming.settlements import QueueSettlements, Report
+from gearshift._core.consuming.shared import SharedWindow, no_wake
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.reconnect import (
@@ -36,59 +37,100 @@ from gearshift.driver import (
 )
 from gearshift.errors import Closed, GearshiftError
 
-__all__ = ["ConsumerLoop", "LogConnect", "QueueConnect"]
+__all__ = ["ConsumerLoop", "LogReceiver", "QueueReceiver"]
 
 log = logging.getLogger("gearshift.consumer")
 
 #: How long a consumer waits for a channel that is gone and that it may not create. Seconds.
 MISSING_GRACE_S = 30.0
 
-Driver: TypeAlias = QueueDriver | LogDriver
+#: How long the broker may take to store notes before the driver's connection is served again.
+_STORE_NOTES_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class QueueConnect:
-    """Makes the drivers of a queue consumer."""
+class QueueReceiver:
+    """A connected driver of a queue, as the loop uses it."""
 
-    connect: Callable[[], QueueDriver]
+    def __init__(self, driver: QueueDriver) -> None:
+        self.driver = driver
+        self._isolates = True  # as a new driver does
 
-    def open(self, inbox: Inbox) -> tuple[QueueDriver, Settlements]:
-        driver = self.connect()
-        settlements = QueueSettlements(driver.cumulative_ack)
-        inbox.connected(settlements, driver.wake, ready=True)
-        return driver, settlements
+    @staticmethod
+    def open(connect: Callable[[], QueueDriver], side: LoopSide) -> QueueReceiver:
+        """Connect, and show the driver to ``side``."""
+        driver = connect()
+        side.connected(QueueSettlements(driver.cumulative_ack), driver.wake, ready=True)
+        return QueueReceiver(driver)
+
+    def isolate(self, wanted: bool) -> None:
+        """Have lost messages come alone, or not."""
+        if wanted != self._isolates:
+            self._isolates = wanted
+            self.driver.isolate(wanted)
+
+    def tell(self, report: Report, side: LoopSide) -> Sequence[SettleFailure]:
+        """Settle what is reported; returns what came too late."""
+        failures = self.driver.settle(report.settlements) if report.settlements else ()
+        side.told(report, failures=len(failures))
+        return failures
+
+    def seek(self, start: Start) -> None:
+        raise NotImplementedError("a queue has no history")  # which Consumer.seek has said
 
 
-@dataclass(frozen=True, slots=True)
-class LogConnect:
-    """Makes the drivers of a stream consumer; the inbox hears of partitions from the start."""
+class LogReceiver:
+    """A connected driver of a log, as the loop uses it."""
 
-    connect: Callable[[LogEvents], LogDriver]
+    def __init__(self, driver: LogDriver) -> None:
+        self.driver = driver
+        self.seek = driver.seek
 
-    def open(self, inbox: Inbox) -> tuple[LogDriver, Settlements]:
-        # The settlements is there first: a driver may assign partitions while it is being made.
-        settlements = LogSettlements()
-        inbox.connected(settlements, lambda: None, ready=False)
-        driver = self.connect(inbox)
-        inbox.wake = driver.wake
-        return driver, settlements
+    @staticmethod
+    def open(connect: Callable[[LogEvents], LogDriver], side: LoopSide) -> LogReceiver:
+        """Connect, and show the driver to ``side``, which hears of partitions from the start."""
+        shared = side.shared
+        settlements = LogSettlements(shared.name, shared.window.prefetch)
+        # First, as a driver may assign partitions while it is being made.
+        side.connected(settlements, no_wake, ready=False)
+        driver = connect(PartitionEvents(shared, settlements))
+        shared.wake = driver.wake
+        return LogReceiver(driver)
+
+    def isolate(self, wanted: bool) -> None:
+        """Nothing: core withholds what was lost."""
+
+    def tell(self, report: Report, side: LoopSide) -> Sequence[SettleFailure]:
+        """Commit the places that are reported, and have notes stored if they must be."""
+        if report.places:
+            self.driver.commit(report.places)
+        noted = report.notes > 0 and self.driver.flush(_STORE_NOTES_S)
+        side.told(report, noted=noted)
+        return ()
+
+
+Receiver: TypeAlias = QueueReceiver | LogReceiver
 
 
 class ConsumerLoop:
-    """Runs from ``start`` to ``stop``. Errors that no reconnect can mend end it: see the inbox."""
+    """Runs from ``start`` to ``stop``. An error that no reconnect can mend ends it.
+
+    Users reach its thread through ``seek`` (a queue), ``stop`` (an event) and the ``SharedWindow``;
+    everything else belongs to the thread.
+    """
 
     def __init__(
         self,
-        source: QueueConnect | LogConnect,
-        inbox: Inbox,
+        open_receiver: Callable[[LoopSide], Receiver],
+        shared: SharedWindow,
         failures: Failures,
         *,
         name: str,
         on_reconnect: Callable[[], object],
         open_timeout_s: float,
     ) -> None:
-        self._source = source
-        self._inbox = inbox
+        self._open_receiver = open_receiver
+        self._shared = shared
+        self._side = LoopSide(shared)
         self._failures = failures
         self._on_reconnect = on_reconnect
         self._open_timeout_s = open_timeout_s
@@ -100,7 +142,7 @@ class ConsumerLoop:
         self._log = LimitedLog(log)
         self._still = LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)
         self._pauses = Pauses()
-        self._is_told = True  # how it is with the connection
+        self._is_told = True  # that it is connected again
         self._was_ready = True  # the driver before the present one
         self.reconnects = 0
 
@@ -113,14 +155,14 @@ class ConsumerLoop:
         """Have a stream consumer continue at ``start``. Blocks; raises what the driver raises."""
         done: Future[None] = Future()
         self._seeks.put((start, done))
-        self._inbox.wake()
+        self._shared.wake()
         done.result(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
         """Tell the broker what is settled and close the driver, which gives back the rest."""
         self._close_timeout_s = timeout_s
         self._stop.set()
-        self._inbox.wake()
+        self._shared.wake()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -128,25 +170,25 @@ class ConsumerLoop:
 
     def _run(self) -> None:
         try:
-            driver, settlements = self._connect_first()
+            receiver = self._connect_first()
         except BaseException as error:
-            self._inbox.disconnected()
+            self._side.disconnected()
             self._opened.set_exception(error)
             return
         self._opened.set_result(None)
         try:
-            while self._serve(driver, settlements):
+            while self._serve(receiver):
                 reopened = self._reconnect()
                 if reopened is None:
                     break
-                driver, settlements = reopened
+                receiver = reopened
         except GearshiftError as error:
             log.error("the consumer has stopped: %s", error)
-            self._inbox.failed(error)
+            self._side.failed(error)
         finally:
             self._fail_seeks()
 
-    def _connect_first(self) -> tuple[Driver, Settlements]:
+    def _connect_first(self) -> Receiver:
         opened = connect_until(
             self._open, self._failures, stop=self._stop, timeout_s=self._open_timeout_s
         )
@@ -154,14 +196,14 @@ class ConsumerLoop:
             raise Closed("closed while it was being opened")
         return opened
 
-    def _open(self) -> tuple[Driver, Settlements]:
-        return self._source.open(self._inbox)
+    def _open(self) -> Receiver:
+        return self._open_receiver(self._side)
 
-    def _reopen(self) -> tuple[Driver, Settlements]:
+    def _reopen(self) -> Receiver:
         self._on_reconnect()
         return self._open()
 
-    def _reconnect(self) -> tuple[Driver, Settlements] | None:
+    def _reconnect(self) -> Receiver | None:
         self._stop.wait(self._pauses.next_s())
         opened = connect_until(
             self._reopen,
@@ -177,47 +219,46 @@ class ConsumerLoop:
         return opened
 
     def _note_failure(self, failure: GearshiftError) -> None:
-        self._inbox.cut_off(failure)
+        self._side.cut_off(failure)
         tell_still_away(self._still, failure)
 
-    def _serve(self, driver: Driver, settlements: Settlements) -> bool:
+    def _serve(self, receiver: Receiver) -> bool:
         """Serve one driver until it breaks (True) or the loop is stopped (False)."""
-        isolated = True  # as a new driver does
+        driver = receiver.driver
         try:
             while not self._stop.is_set():
-                self._tell(driver, settlements)
-                self._answer_seeks(driver)
-                if isinstance(settlements, QueueSettlements) and self._inbox.isolates() != isolated:
-                    isolated = not isolated
-                    cast(QueueDriver, driver).isolate(isolated)
-                arrivals = driver.receive(self._inbox.room(), self._inbox.patience_s())
-                self._inbox.heard(getattr(driver, "heard_at", None))
-                if not self._is_told and self._inbox.ready:
+                self._tell(receiver)
+                self._answer_seeks(receiver)
+                fetch = self._side.fetch()
+                receiver.isolate(fetch.isolates)
+                arrivals = driver.receive(fetch.room, fetch.patience_s)
+                self._side.heard(getattr(driver, "heard_at", None))
+                if not self._is_told and self._shared.ready:
                     self._is_told = True
                     log.info("channel %r: connected again", self._failures.channel)
                 if arrivals and arrivals[0].unstored is not None:
                     self._keep(arrivals)
                 elif arrivals:
-                    self._inbox.add(arrivals)
-            self._inbox.leave()
-            self._tell(driver, settlements)
+                    self._side.add(arrivals)
+            self._side.leave()
+            self._tell(receiver)
         except Exception as error:
-            self._break(driver, error)
+            self._break(receiver, error)
             return not self._stop.is_set()
-        self._close(driver)
+        self._close(receiver)
         return False
 
-    def _break(self, driver: Driver, error: Exception) -> None:
+    def _break(self, receiver: Receiver, error: Exception) -> None:
         """The driver is finished. Raises what no new one will mend."""
-        is_ready = self._inbox.ready
-        self._inbox.disconnected()
+        is_ready = self._shared.ready
+        self._side.disconnected()
         with contextlib.suppress(Exception):
-            driver.close(0.0)
+            receiver.driver.close(0.0)
         failure = self._failures.translate(error)
         if is_lasting(failure):
             raise failure from failure.__cause__
         if is_ready or self._was_ready:
-            self._inbox.cut_off(failure)
+            self._side.cut_off(failure)
             self._log.warning(
                 "channel %r: connection lost, what was unsettled will come again: %s",
                 self._failures.channel,
@@ -227,43 +268,41 @@ class ConsumerLoop:
             self._note_failure(failure)
         self._was_ready = is_ready
 
-    def _close(self, driver: Driver) -> None:
+    def _close(self, receiver: Receiver) -> None:
         try:
-            driver.close(self._close_timeout_s)
+            receiver.driver.close(self._close_timeout_s)
         except Exception as error:
             log.warning("closing the consumer: %s", self._failures.translate(error))
-        self._inbox.disconnected()
+        self._side.disconnected()
 
-    def _tell(self, driver: Driver, settlements: Settlements) -> None:
-        failures: Sequence[SettleFailure] = settlements.tell(driver, self._inbox.take())
-        for failure in failures:
+    def _tell(self, receiver: Receiver) -> None:
+        for failure in receiver.tell(self._side.take(), self._side):
             self._log.warning(
                 "channel %r: a settlement came too late, the message will come again: %s",
                 self._failures.channel,
                 self._failures.translate(failure.error),
             )
-        self._inbox.told(len(failures))
 
     def _keep(self, returned: Sequence[Received]) -> None:
         """Retries that were not stored: they wait here instead."""
-        for incoming in returned:
-            assert incoming.unstored is not None, "they come without others"
-            error, delay_s = incoming.unstored
+        for received in returned:
+            assert received.unstored is not None, "they come without others"
+            error, delay_s = received.unstored
             failure = self._failures.translate(error)
             self._log.warning(
                 "channel %r: the retry of message %r was not stored by the broker; it waits here "
                 "for %.1f s: %s",
-                self._failures.channel, incoming.message.id, delay_s, failure,
+                self._failures.channel, received.message.id, delay_s, failure,
             )  # fmt: skip
-            self._inbox.keep_unstored(incoming, failure)
+            self._side.keep_unstored(received, failure)
 
-    def _answer_seeks(self, driver: Driver) -> None:
+    def _answer_seeks(self, receiver: Receiver) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
                 start, done = self._seeks.get_nowait()
                 try:
-                    self._inbox.forget()
-                    cast(LogDriver, driver).seek(start)  # only asked of streams
+                    self._side.forget()
+                    receiver.seek(start)
                 except Exception as error:
                     done.set_exception(self._failures.translate(error))
                     raise

@@ -26,7 +26,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from gearshift.driver import Place, Received
+from gearshift._core.consuming.entry import Entry
+from gearshift.driver import Place
 
 __all__ = ["INSIST_S", "TURN", "TURN_S", "Isolation", "Mark", "Turn", "is_given_up"]
 
@@ -94,54 +95,66 @@ TURN = Turn()
 class Isolation:
     """Whether one consumer takes its messages one by one, because suspects are among them.
 
-    The inbox locks.
+    Neither locks nor reads a clock. ``take_turn`` asks for the process's turn: see ``Turn``.
     """
 
-    def __init__(self, turn: Turn, consumer: Consumer) -> None:
-        self._turn = turn
-        self._consumer = consumer
+    def __init__(self, take_turn: Callable[[], bool] = lambda: True) -> None:
+        self.take_turn = take_turn
         self.has_turn = False  # since it looked for a suspect
         self.active = False  # a suspect came last
         self.together = False  # and is handed out like others
+        self.suspect: Entry | None = None  # the one that went out last, in this consumer's turn
         self.asking = 0  #: users that wait
         self._polled = False  # one has asked in vain, and will ask again
         self._holder = 0  # thread that was given the last one
         self._given_at = 0.0
 
-    def admit(self, arrivals: Sequence[Received]) -> bool:
+    @property
+    def has_suspect(self) -> bool:
+        """True while a suspect is in hand."""
+        return self.suspect is not None and not self.suspect.has_ended
+
+    def admit(self, arrivals: Sequence[Entry]) -> bool:
         """Note what has come. False for a suspect that nobody asked for: it has to go back."""
         self.active = any(one.lost for one in arrivals)
         self.together &= self.active
-        return not self.active or self.together or self.room(0) > 0
+        if self.active and not self.together and not self.room(0):
+            return False
+        if self.active:
+            self.suspect = arrivals[-1]
+        return True
 
     def ask(self) -> bool:
         """A user is about to wait. True if the next message is only fetched for that."""
         self._polled = True
         return self.active
 
-    def insist(self, held: int, now: float) -> bool:
-        """A user looks in vain. True if it holds the suspect itself, so that it will get more."""
-        if not self.active or not held or self._holder != threading.get_ident():
+    def insist(self, user: int, held: int, now: float) -> bool:
+        """Thread ``user`` looks in vain. True if it holds the suspect, so that it will get more."""
+        if not self.active or not held or self._holder != user:
             return False
         self.together |= now - self._given_at >= INSIST_S
         return True
 
-    def answered(self, now: float) -> None:
-        """A user got something."""
+    def answered(self, user: int, now: float) -> None:
+        """Thread ``user`` got something."""
         self._polled = False
-        self._holder, self._given_at = threading.get_ident(), now
+        self._holder, self._given_at = user, now
 
     def room(self, unsettled: int) -> int:
         """How many more may be received while ``active`` and not ``together``."""
         if unsettled or not (self._polled or self.asking):
             return 0
-        self.has_turn = self._turn.take(self._consumer)
+        self.has_turn = self.take_turn()
         return int(self.has_turn)
 
-    def end_turn(self) -> None:
-        """No suspect is in hand any more. Not with a lock held: it wakes who waits."""
-        self.has_turn = False
-        self._turn.end(self._consumer)
+    def ends_turn(self) -> bool:
+        """True if it has the turn and its suspect has ended, or none came; then it has none."""
+        if not self.has_turn or self.has_suspect:
+            return False
+        self.active &= self.suspect is not None  # where none came, none is known of any more
+        self.suspect = None
+        return True
 
 
 class Mark:

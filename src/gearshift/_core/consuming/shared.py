@@ -1,0 +1,49 @@
+"""What a consumer's threads share: its delivery window and the lock that guards it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from gearshift._core.consuming.suspects import TURN, Turn
+from gearshift._core.consuming.window import DeliveryWindow
+from gearshift.errors import GearshiftError
+
+__all__ = ["SharedWindow", "no_wake"]
+
+
+def no_wake() -> None:
+    """Wake nobody: there is no driver."""
+
+
+class SharedWindow:
+    """State that users' threads (``UserSide``) and the consumer loop (``LoopSide``) share.
+
+    ``lock`` guards the window and every attribute that follows it here. Only the loop writes
+    ``heard_at`` and ``cut_off``, without the lock. No driver is called with the lock held.
+    ``changed`` is notified when a waiting user may get on.
+    """
+
+    def __init__(
+        self,
+        window: DeliveryWindow,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        turn: Turn = TURN,
+    ) -> None:
+        self.clock = clock
+        self.turn = turn
+        self.name = secrets.token_hex(4)  # of the consumer, in notes
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.window = window
+        self.wake: Callable[[], None] = no_wake  # has the driver's receive return
+        self.ready = False  # connected, assigned and positioned
+        self.draining = False  # a revocation waits for what is in hand
+        self.error: GearshiftError | None = None  # has ended the loop
+        self.heard_at = clock()  # the broker
+        self.cut_off: GearshiftError | None = None  # why there is no connection
+        window.moved_at = clock()
+        window.isolation.take_turn = lambda: turn.take(self)

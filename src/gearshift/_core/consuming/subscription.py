@@ -1,0 +1,197 @@
+"""What becomes of each message that a consumer receives: attempts, retries and dead letters."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gearshift._core.consuming.dead_letters import DeadLetters, redriven_to, revived
+from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.loop import ConsumerLoop
+from gearshift._core.consuming.retry import RetryPolicy
+from gearshift._core.consuming.suspects import is_given_up
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.logs import LimitedLog
+from gearshift.driver import Settlement
+from gearshift.errors import GearshiftError, StaleDelivery
+from gearshift.message import Message
+from gearshift.stats import ReceiveStats
+
+__all__ = ["ConsumerPolicy", "Subscription"]
+
+log = logging.getLogger("gearshift.consumer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPolicy:
+    """What a consumer does with what it receives.
+
+    ``decode`` gives a message's value. ``holds_retries`` says for a delay in seconds whether the
+    portable layer must keep a retried message itself, because the backend cannot. One that
+    ``inspects`` is a tool's. One that ``observes`` also sees what was redriven to one group.
+    """
+
+    backend: str
+    channel: str
+    group: str
+    decode: Callable[[Message], Any]
+    retry: RetryPolicy
+    dead_letters: DeadLetters | None
+    holds_retries: Callable[[float], bool]
+    can_seek: bool
+    inspects: bool = False
+    observes: bool = False
+
+
+class Subscription:
+    """Receives and settles for a ``Consumer`` and its deliveries, by the policy. Any thread.
+
+    A bus remembers this and not the Consumer, so that it notices a Consumer that is dropped.
+    """
+
+    def __init__(self, loop: ConsumerLoop, users: UserSide, policy: ConsumerPolicy) -> None:
+        self.loop = loop
+        self.users = users
+        self.policy = policy
+        self.closed = False
+        self.pid = os.getpid()
+        self._log = LimitedLog(log)
+
+    def receive(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
+        """Entries for the user, as UserSide.next gives them.
+
+        One that is dead or has used up its attempts is buried instead, and one that was redriven to
+        another group is settled unseen.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        left_s = timeout_s
+        while True:
+            entries = self.users.next(max_messages, left_s)
+            ours = [entry for entry in entries if not self._is_for_others(entry)]
+            live = [entry for entry in ours if not self._bury_if_ended(entry)]
+            if live or not entries:
+                return live
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    # ── settling: each returns the outcome ──
+
+    def ack(self, entry: Entry) -> str:
+        """See Delivery.ack."""
+        self.users.settle(entry, Settlement.ACK)
+        return "ack"
+
+    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
+        """See Delivery.retry."""
+        policy = self.policy
+        if policy.retry.exhausted(entry.attempts):
+            why = f": {reason}" if reason else ""
+            return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
+        wait_s = policy.retry.wait_s(entry.attempts, delay_s)
+        if policy.holds_retries(wait_s):
+            self.users.hold(entry, wait_s)
+        else:
+            self.users.settle(entry, Settlement.RETRY, wait_s)
+        self._log.info(
+            "%s/%s: message %r: attempt %d of %d failed, again in %.1f s",
+            policy.channel, policy.group, entry.message.id,
+            entry.attempts, policy.retry.max_attempts, wait_s,
+        )  # fmt: skip
+        return "retry"
+
+    def reject(self, entry: Entry, reason: str) -> str:
+        """See Delivery.reject."""
+        self.users.require_live(entry)
+        if self.policy.dead_letters is None:
+            self._log.error(
+                "channel %r: message %r is rejected, and there is no dead-letter channel: %r",
+                self.policy.channel,
+                entry.message.id,
+                reason,
+            )
+            entry.refused = True
+            self.users.settle(entry, Settlement.DISCARD)
+            return "reject"
+        self.policy.dead_letters.send(
+            entry.message,
+            reason=reason,
+            attempts=entry.attempts,
+            on_done=lambda error: self._buried(entry, reason, error),
+        )
+        return "reject"
+
+    # ── the whole ──
+
+    def stats(self) -> ReceiveStats:
+        """What was received and settled, and how it is now."""
+        return replace(self.users.snapshot(), reconnects=self.loop.reconnects)
+
+    def close(self, timeout_s: float) -> list[str | None]:
+        """See Consumer.close."""
+        if self.closed or os.getpid() != self.pid:
+            return []
+        self.closed = True
+        self.users.close()
+        if self.policy.dead_letters is not None:
+            self.policy.dead_letters.close(timeout_s)
+        unsettled = [entry.message.id for entry in self.users.in_hand()]
+        self.loop.stop(timeout_s)
+        if unsettled and not self.policy.inspects:
+            log.warning(
+                "channel %r: closed with %d unsettled deliveries, which will come again",
+                self.policy.channel,
+                len(unsettled),
+            )
+        return unsettled
+
+    # ── inside ──
+
+    def _buried(self, entry: Entry, reason: str, error: GearshiftError | None) -> None:
+        channel, group, name = self.policy.channel, self.policy.group, entry.message.id
+        try:
+            if error is None:
+                self.users.settle(entry, Settlement.DISCARD)
+                self._log.warning(
+                    "%s/%s: message %r moved to the dead letters: %s", channel, group, name, reason
+                )
+                return
+            entry.dead = reason
+            entry.burials += 1
+            wait_s = self.policy.retry.burial_wait_s(entry.burials)
+            self.users.hold(entry, wait_s, error)
+            self._log.error(
+                "%s/%s: the dead letter of message %r was not stored, and is tried again in "
+                "%.1f s: %s",
+                channel, group, name, wait_s, error,
+            )  # fmt: skip
+        except StaleDelivery:
+            self._log.warning("channel %r: message %r was stale", channel, name)
+
+    def _is_for_others(self, entry: Entry) -> bool:
+        group = redriven_to(entry.message)
+        if group is None or self.policy.observes:
+            return False
+        if group == self.policy.group:
+            entry.message = revived(entry.message)  # as it was before it died
+            return False
+        self.users.settle(entry, Settlement.ACK)
+        return True
+
+    def _bury_if_ended(self, entry: Entry) -> bool:
+        reason = entry.dead or self._given_up(entry)
+        if reason is not None:
+            with contextlib.suppress(StaleDelivery):  # its connection has gone since
+                self.reject(entry, reason)
+        return reason is not None
+
+    def _given_up(self, entry: Entry) -> str | None:
+        """Why ``entry`` is not handed out for another attempt; None if it is."""
+        if not is_given_up(entry.attempts, entry.lost, self.policy.retry.max_attempts):
+            return None
+        deaths = f": {entry.lost} consumers died with it" if entry.lost else ""
+        entry.attempt = entry.attempts - 1  # the one that it came for is not given
+        return f"gave up after {entry.attempts} attempts{deaths}"

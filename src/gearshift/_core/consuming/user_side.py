@@ -1,0 +1,174 @@
+"""The delivery window as users' threads use it: they wait for messages and settle them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+
+from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.suspects import INSIST_S
+from gearshift.driver import Settlement
+from gearshift.errors import Closed, GearshiftError
+from gearshift.stats import ReceiveStats, Timings
+
+__all__ = ["UserSide"]
+
+log = logging.getLogger("gearshift.consumer")
+
+#: A user who gets nothing, because nothing is settled, is warned after that time, and again.
+_WARN_STALLED_AFTER_S = 10.0
+_WARN_AGAIN_AFTER_S = 60.0
+
+
+class UserSide:
+    """Takes messages out of the window and settles them. Any thread.
+
+    ``_warn_at`` is guarded by the lock of the ``SharedWindow``, which guards all other state.
+    """
+
+    def __init__(self, shared: SharedWindow) -> None:
+        self._shared = shared
+        self._window = shared.window
+        self._warn_at = 0.0  # not before
+
+    def next(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
+        """Up to ``max_messages`` entries as soon as there is one; empty after ``timeout_s``.
+
+        Raises Closed, and what ended the loop.
+        """
+        shared, window, user = self._shared, self._window, threading.get_ident()
+        now = shared.clock()
+        deadline = None if timeout_s is None else now + timeout_s
+        with shared.lock:
+            entries = window.pop(max_messages, user, now)
+            if entries:
+                return entries
+            wake = shared.wake if window.ask() else None
+        if wake is not None:
+            wake()
+        with shared.changed:
+            while True:
+                now = shared.clock()
+                entries = window.pop(max_messages, user, now)
+                if entries:
+                    return entries
+                self._raise_if_over()
+                self._warn_if_stalled(now)
+                insists = window.insist(user, now)
+                if deadline is not None and now >= deadline:
+                    return []
+                window.isolation.asking += 1
+                shared.changed.wait(self._nap_s(now, deadline, insists))
+                window.isolation.asking -= 1
+
+    def settle(self, entry: Entry, settlement: Settlement, delay_s: float = 0.0) -> None:
+        """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
+        shared = self._shared
+        with shared.lock:
+            urgent, freed = self._window.settle(entry, settlement, delay_s, shared.clock())
+            if freed or shared.draining:
+                shared.changed.notify_all()
+            wake = shared.wake
+        if urgent:
+            wake()
+
+    def hold(self, entry: Entry, delay_s: float, obstacle: GearshiftError | None = None) -> None:
+        """See DeliveryWindow.hold."""
+        with self._shared.changed:
+            self._window.hold(entry, delay_s, self._shared.clock(), obstacle)
+            self._shared.changed.notify_all()
+
+    def require_live(self, entry: Entry) -> None:
+        """See DeliveryWindow.require_live."""
+        with self._shared.lock:
+            self._window.require_live(entry, self._shared.clock())
+
+    def record_handled(self, outcome: str, seconds: float) -> None:
+        """A handler has worked on an entry for so long."""
+        with self._shared.lock:
+            self._window.stats.handled.setdefault(outcome, Timings()).add(seconds)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until connected, assigned and positioned; False after the timeout."""
+        shared = self._shared
+        with shared.changed:
+            shared.changed.wait_for(
+                lambda: shared.ready or shared.error or self._window.closed, timeout_s
+            )
+            if shared.error is not None:
+                raise shared.error
+            return shared.ready
+
+    def wait_settled(self, timeout_s: float) -> bool:
+        """Wait until the driver knows of every settlement; False after the timeout."""
+        self._shared.wake()
+        with self._shared.changed:
+            return self._shared.changed.wait_for(lambda: not self._window.has_news, timeout_s)
+
+    def owned(self) -> frozenset[int]:
+        """The partitions that this consumer owns now."""
+        with self._shared.lock:
+            return self._window.owned
+
+    def unsettled(self) -> int:
+        """How many entries are neither settled nor stale."""
+        with self._shared.lock:
+            return self._window.unsettled
+
+    def in_hand(self) -> list[Entry]:
+        """Entries that the user has and has not settled."""
+        with self._shared.lock:
+            return [entry for entry in self._window.entries() if entry.fate is Fate.IN_HAND]
+
+    def snapshot(self) -> ReceiveStats:
+        """What was received and settled, and how it is now."""
+        shared, window = self._shared, self._window
+        with shared.lock:
+            now = shared.clock()
+            blank = ReceiveStats(channel=window.stats.channel, group=window.stats.group)
+            found = replace(blank + window.stats, unsettled=window.unsettled)
+            if not window.closed:
+                found.consumers = 1
+                found.silent_s = max(0.0, now - shared.heard_at)
+                found.disconnected = None if shared.cut_off is None else str(shared.cut_off)
+                found.stalled_s = now - window.moved_at if window.is_stalled else 0.0
+                found.error = None if shared.error is None else str(shared.error)
+                obstacles = [e.obstacle for e in window.entries() if e.obstacle is not None]
+                found.unstored = len(obstacles)
+                found.obstacle = str(obstacles[0]) if obstacles else None
+            return found
+
+    def close(self) -> None:
+        """No more hand-outs; waiting users get Closed."""
+        with self._shared.changed:
+            self._window.closed = True
+            self._shared.changed.notify_all()
+
+    # ── inside, with the lock held ──
+
+    def _raise_if_over(self) -> None:
+        if self._window.closed:
+            raise Closed("this consumer is closed")
+        if self._shared.error is not None:
+            raise self._shared.error
+
+    def _warn_if_stalled(self, now: float) -> None:
+        """Somebody waits for a delivery, and forgotten settlements are why there is none."""
+        window = self._window
+        idle_s = now - window.moved_at
+        if idle_s < _WARN_STALLED_AFTER_S or now < self._warn_at or not window.is_stalled:
+            return
+        self._warn_at = now + _WARN_AGAIN_AFTER_S
+        log.warning(
+            "channel %r, group %r: no delivery, because %d are unsettled and none was settled for "
+            "%.0f s: settle them with ack(), retry() or reject()",
+            window.stats.channel, window.stats.group, window.unsettled, idle_s,
+        )  # fmt: skip
+
+    def _nap_s(self, now: float, deadline: float | None, insists: bool) -> float:
+        """How long to wait for a change before looking again."""
+        moments = (self._window.next_due(now), deadline)
+        naps = [moment - now for moment in moments if moment is not None]
+        return max(0.0, min([*naps, INSIST_S if insists else _WARN_STALLED_AFTER_S]))

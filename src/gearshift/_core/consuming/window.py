@@ -1,0 +1,283 @@
+"""The delivery window of a consumer: what it has received and not settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.key_order import KeyOrder
+from gearshift._core.consuming.rate_limit import RateLimit
+from gearshift._core.consuming.settlements import QueueSettlements, Report, Settlements
+from gearshift._core.consuming.suspects import Isolation
+from gearshift.driver import Received, Settlement
+from gearshift.errors import AlreadySettled, GearshiftError, StaleDelivery
+from gearshift.stats import ReceiveStats
+
+__all__ = ["DeliveryWindow"]
+
+#: On a log, work goes on behind an unsettled message for so many windows: what a crash repeats.
+SPAN_FACTOR = 10
+
+#: How many messages are asked for before anything is known of their size.
+_FIRST = 8
+
+_OUTCOMES = {Settlement.ACK: "ack", Settlement.RETRY: "retry", Settlement.DISCARD: "reject"}
+
+
+class DeliveryWindow:
+    """At most ``prefetch`` unsettled entries, of about ``prefetch_bytes``.
+
+    Has neither lock nor clock: its callers lock (see ``SharedWindow``) and say what time it is, in
+    seconds. Nobody knows a message's size before it has come, so the window is full once its bodies
+    are that many bytes, and until then it has room for as many as fit if they are as large as those
+    that came lately. One message always fits, however large.
+    """
+
+    def __init__(
+        self,
+        prefetch: int,
+        *,
+        prefetch_bytes: int | None = None,
+        serial_keys: bool = False,
+        rate_limit: RateLimit | None = None,
+        stats: ReceiveStats | None = None,
+    ) -> None:
+        self.prefetch = prefetch
+        self.stats = ReceiveStats(channel="", group=None) if stats is None else stats
+        self.isolation = Isolation()
+        self.key_order = KeyOrder(serial_keys=serial_keys)  # what may be handed out
+        self.owned: frozenset[int] = frozenset()  # partitions; empty on a queue
+        self.closed = False  # nothing more is handed out
+        self.moved_at = 0.0  # the last hand-out or settlement
+        self._settlements: Settlements = QueueSettlements(cumulative=False)  # of this connection
+        self._rate_limit = rate_limit
+        self._prefetch_bytes = prefetch_bytes
+        self._usual_bytes: float | None = None  # of a message, lately
+        self._most_span = prefetch * SPAN_FACTOR
+        self._news = 0  # settled since the last report
+        self._many_news = (prefetch + 1) // 2
+        self._is_reporting = False  # a report is taken and not yet told
+        self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
+
+    @property
+    def unsettled(self) -> int:
+        """How many entries are neither settled nor stale."""
+        return self._settlements.unsettled
+
+    @property
+    def has_news(self) -> bool:
+        """True while the driver does not know of every settlement."""
+        return self._is_reporting or self._settlements.has_news()
+
+    @property
+    def is_busy(self) -> bool:
+        """True while something is unsettled or not yet taken as a report."""
+        return self.unsettled > 0 or self._settlements.has_news()
+
+    @property
+    def is_stalled(self) -> bool:
+        """True if every delivery that the window allows is with the user."""
+        return not self._left() and not self.key_order
+
+    def entries(self) -> list[Entry]:
+        """The unsettled entries."""
+        return list(self._settlements.entries())
+
+    # ── connections ──
+
+    def connect(self, settlements: Settlements) -> None:
+        """What is received from now on is settled through ``settlements``."""
+        self._settlements = settlements
+
+    def disconnect(self) -> None:
+        """Everything unsettled is stale and will come again."""
+        self._abandon()
+        self._settlements = QueueSettlements(cumulative=False)
+        self.owned = frozenset()
+        self.isolation.suspect = None
+        self.isolation.has_turn = False
+
+    def forget(self) -> None:
+        """The consumer seeks: what was received before is stale, and nothing is known as seen."""
+        self._abandon()
+        self._seen.clear()
+
+    def _abandon(self) -> None:
+        self.key_order.clear()
+        self._news = 0
+        self._is_reporting = False
+        self._settlements.abandon()
+
+    # ── arrivals ──
+
+    def room(self) -> int:
+        """How many more may be received."""
+        if self.closed or self._settlements.withheld:
+            return 0  # others shall have what this consumer would not hand out
+        if self.isolation.active and not self.isolation.together:
+            return self._settlements.room_for_suspect(self.isolation)
+        return self._left()
+
+    def add(self, arrivals: Sequence[Received]) -> None:
+        """Take on what the driver has received."""
+        entries = [Entry(*received) for received in arrivals]
+        for entry in entries:
+            self._learn(entry.size)
+        self.key_order.extend(self._settlements.admit(entries, self.isolation))
+
+    def keep_unstored(self, received: Received, obstacle: GearshiftError, now: float) -> None:
+        """Hold a message whose retry the driver could not store, for the retry's delay."""
+        assert received.unstored is not None
+        entry = Entry(*received)
+        self._settlements.add(entry)
+        entry.obstacle = obstacle
+        self.key_order.hold(entry, now + received.unstored.delay_s)
+
+    def _left(self) -> int:
+        settlements = self._settlements
+        left = min(self.prefetch - settlements.unsettled, self._most_span - settlements.span)
+        if left <= 0 or self._prefetch_bytes is None:
+            return max(0, left)
+        if self._usual_bytes is None:
+            return min(left, _FIRST)
+        fitting = int((self._prefetch_bytes - settlements.unsettled_bytes) / self._usual_bytes)
+        return min(left, max(fitting, int(not settlements.unsettled)))
+
+    def _learn(self, size: int) -> None:
+        """Larger messages count at once, smaller ones when there have been many."""
+        usual = max(size, 1) if self._usual_bytes is None else self._usual_bytes
+        self._usual_bytes = max(1.0, usual + (size - usual) / (2 if size > usual else 32))
+
+    # ── hand-out ──
+
+    def pop(self, max_messages: int, user: int, now: float) -> list[Entry]:
+        """Up to ``max_messages`` entries for the thread ``user``; empty if none may go now."""
+        if self.closed:
+            return []
+        if self._rate_limit is not None:
+            max_messages = min(max_messages, self._rate_limit.allowance(now))
+        entries: list[Entry] = []
+        while len(entries) < max_messages and (entry := self.key_order.pop(now)) is not None:
+            if entry.locked_until is not None and self._expire_if_over(entry, now):
+                continue
+            entry.fate = Fate.IN_HAND
+            if entry.position is not None:
+                self._mark_seen(entry, entry.position.partition, entry.position.offset)
+            if entry.dead is None:
+                self.stats.delivered += 1
+                self.stats.redelivered += entry.redelivered is True
+            entries.append(entry)
+        if entries:
+            self.moved_at = now
+            self.isolation.answered(user, now)
+            if self._rate_limit is not None:
+                self._rate_limit.spend(len(entries))
+        return entries
+
+    def ask(self) -> bool:
+        """A user is about to wait. True if the driver only fetches the next message for that."""
+        return not self.key_order and self.isolation.ask()
+
+    def insist(self, user: int, now: float) -> bool:
+        """Thread ``user`` gets nothing. True if more comes once it has asked for long enough."""
+        return self.isolation.insist(user, self.unsettled - self._settlements.withheld, now)
+
+    def next_due(self, now: float) -> float | None:
+        """When something that waits here may be handed out; None if that takes an event."""
+        if self._rate_limit is not None and self._rate_limit.wait_s() > 0:
+            return now + self._rate_limit.wait_s()  # nothing may go before, due or not
+        return self.key_order.next_due()
+
+    def _mark_seen(self, entry: Entry, partition: int, offset: int) -> None:
+        """Remember how far this consumer has been: what it gets again is redelivered."""
+        if offset > self._seen.get(partition, -1):
+            self._seen[partition] = offset
+        elif entry.redelivered is None:
+            entry.redelivered = True
+
+    # ── settling ──
+
+    def settle(
+        self, entry: Entry, settlement: Settlement, delay_s: float, now: float
+    ) -> tuple[bool, bool]:
+        """Record how ``entry`` ended. Raises as ``require_live``.
+
+        Returns two flags: the loop must report at once; other entries may now be handed out.
+        """
+        self.require_live(entry, now)
+        was_full = self.isolation.active or not self._left()
+        self._settlements.settle(entry, settlement, delay_s)
+        self._count(_OUTCOMES[settlement], now)
+        self._news += 1
+        # Waking the loop once is enough: it takes everything when it looks up.
+        return was_full or self._news == self._many_news, self.key_order.settled(entry)
+
+    def hold(
+        self, entry: Entry, delay_s: float, now: float, obstacle: GearshiftError | None = None
+    ) -> None:
+        """Keep ``entry`` and hand it out again after ``delay_s``. Raises as ``require_live``.
+
+        With an ``obstacle`` this is not a retry: its retry or dead letter could not be stored.
+        """
+        self.require_live(entry, now)
+        if obstacle is None:
+            entry.retries += 1
+            self._count("retry", now)
+        else:
+            entry.obstacle = obstacle
+        self.key_order.hold(entry, now + delay_s)
+
+    def require_live(self, entry: Entry, now: float) -> None:
+        """Raise AlreadySettled or StaleDelivery, which is counted, if it cannot be settled."""
+        if entry.fate is Fate.SETTLED:
+            raise AlreadySettled(f"message {entry.message.id!r} was settled before")
+        if entry.locked_until is not None:
+            self._expire_if_over(entry, now)
+        if entry.fate is not Fate.STALE:
+            return
+        self.stats.stale += 1
+        raise StaleDelivery(
+            f"message {entry.message.id!r} can no longer be settled: its connection, "
+            "assignment or lease is gone",
+            hint="it will be delivered again; make the handler idempotent on the message id",
+        )
+
+    def _expire_if_over(self, entry: Entry, now: float) -> bool:
+        """End an entry whose lock is over: the broker has given it to somebody else."""
+        if entry.locked_until is None or now < entry.locked_until:
+            return False
+        if entry.fate is not Fate.STALE:
+            self._settlements.end(entry, Fate.STALE)
+            self.key_order.settled(entry)
+        return True
+
+    def _count(self, outcome: str, now: float) -> None:
+        self.moved_at = now
+        self.stats.settled[outcome] += 1
+
+    # ── reports ──
+
+    def take(self, now: float) -> Report:
+        """What the driver must be told now."""
+        returned = set(self._settlements.return_overdue(now))
+        if returned:
+            self.key_order.discard(returned.__contains__)
+        self._news = 0
+        self._is_reporting = True
+        ends_turn = self.isolation.ends_turn()
+        if not ends_turn and not self.closed:
+            self._settlements.release_withheld(self.isolation)
+        return self._settlements.take()._replace(ends_turn=ends_turn)
+
+    def told(self, report: Report, *, failures: int = 0, noted: bool = False) -> None:
+        """The driver was told ``report``: ``failures`` of it came too late, its notes are stored
+        if ``noted``."""
+        self.stats.stale += failures
+        self._is_reporting = False
+        if report.ends_turn:
+            self.isolation.has_turn = False
+        self.key_order.extend(self._settlements.told(report.notes if noted else 0))
+
+    def leave(self) -> None:
+        """The next report says that this consumer leaves in an orderly way."""
+        self._settlements.leave()

@@ -1,0 +1,228 @@
+"""The window between users' threads and the consumer loop, on a clock that stands still."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from support.waiting import PATIENCE_S, until
+
+from gearshift import errors
+from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.log_settlements import LogSettlements
+from gearshift._core.consuming.loop_side import (
+    IDLE_INTERVAL_S,
+    SETTLE_INTERVAL_S,
+    LoopSide,
+    PartitionEvents,
+)
+from gearshift._core.consuming.settlements import QueueSettlements
+from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.consuming.window import DeliveryWindow
+from gearshift.driver import Received, Settlement
+from gearshift.message import Message, Position
+from gearshift.stats import ReceiveStats
+
+
+class World:
+    """A connected window, both its sides, and how often the driver was woken."""
+
+    def __init__(self, *, prefetch: int = 4, log: bool = False, **options: Any) -> None:
+        self.now = 0.0
+        self.woken = 0
+        self.shared = SharedWindow(DeliveryWindow(prefetch, **options), clock=lambda: self.now)
+        self.users, self.loop = UserSide(self.shared), LoopSide(self.shared)
+        settlements = LogSettlements()
+        self.events = PartitionEvents(self.shared, settlements)
+        queue = QueueSettlements(cumulative=False)
+        self.loop.connected(settlements if log else queue, self._wake, ready=not log)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def arrive(self, *tokens: int) -> None:
+        self.loop.add([Received(Message(b"m"), n) for n in tokens])
+
+    def read(self, *offsets: int, partition: int = 0) -> None:
+        places = [Position(partition, offset) for offset in offsets]
+        self.loop.add([Received(Message(b"m"), place, place) for place in places])
+
+    def take(self, most: int = 100) -> list[Entry]:
+        return self.users.next(most, 0.0)
+
+
+def tokens(entries: list[Entry]) -> list[Any]:
+    return [entry.token for entry in entries]
+
+
+# ── users ──
+
+
+def test_waiting_users_get_what_arrives() -> None:
+    """A call without a deadline ends when there is something."""
+    world = World()
+    got: list[Entry] = []
+    waiting = threading.Thread(target=lambda: got.extend(world.users.next(1, None)))
+    waiting.start()
+    world.arrive(7)
+    waiting.join(PATIENCE_S)
+    assert tokens(got) == [7]
+    assert tokens(world.users.in_hand()) == [7]
+
+
+def test_the_driver_is_woken_when_it_matters() -> None:
+    """For a full window, and for half a window of news; else it looks up by itself."""
+    world = World(prefetch=6)
+    world.arrive(1, 2, 3, 4, 5)
+    seen = []
+    for entry in world.take():
+        world.users.settle(entry, Settlement.ACK)
+        seen.append(world.woken)
+    assert seen == [0, 0, 1, 1, 1]
+    full = World(prefetch=6)
+    full.arrive(1, 2, 3, 4, 5, 6)
+    full.users.settle(full.take(1)[0], Settlement.ACK)
+    assert full.woken == 1
+
+
+def test_the_loop_looks_up_sooner_while_something_is_unsettled_or_unreported() -> None:
+    """So that settlements are told within 0.05 s."""
+    world = World()
+    assert world.loop.fetch().patience_s == IDLE_INTERVAL_S
+    world.arrive(1)
+    assert world.loop.fetch().patience_s == SETTLE_INTERVAL_S
+    world.users.settle(world.take()[0], Settlement.ACK)
+    assert world.loop.fetch().patience_s == SETTLE_INTERVAL_S
+    world.loop.told(world.loop.take())
+    assert world.loop.fetch().patience_s == IDLE_INTERVAL_S
+
+
+def test_flush_waits_until_the_driver_was_told() -> None:
+    """Taken is not told; settlements that came too late are counted."""
+    world = World()
+    world.arrive(1)
+    world.users.settle(world.take()[0], Settlement.ACK)
+    assert not world.users.wait_settled(0.0)
+    report = world.loop.take()
+    assert len(report.settlements) == 1
+    assert not world.users.wait_settled(0.0)
+    world.loop.told(report, failures=1)
+    assert world.users.wait_settled(0.0)
+    assert world.users.snapshot().stale == 1
+
+
+def test_forgotten_settlements_are_told_and_not_too_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also to one that polls: who gets nothing, how many it has not settled and since when."""
+    world = World(prefetch=2, stats=ReceiveStats(channel="orders", group="billing"))
+    world.arrive(1, 2)
+    held = world.take()
+    told = []
+    for now in (5.0, 12.0, 13.0, 60.0, 73.0):
+        world.now = now
+        assert world.take() == []
+        told.append([record.getMessage() for record in caplog.records])
+        caplog.clear()
+    assert [len(lines) for lines in told] == [0, 1, 0, 0, 1]
+    assert "channel 'orders', group 'billing'" in told[1][0]
+    assert "2 are unsettled and none was settled for 12 s" in told[1][0]
+    assert world.users.snapshot().stalled_s == 73.0
+    world.users.settle(held[0], Settlement.ACK)
+    world.now = 200.0
+    assert world.take() == []
+    assert caplog.records == []
+
+
+def test_closing_ends_every_waiting_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed, also for the next ones; what is in hand can still be settled."""
+    world = World()
+    world.arrive(1, 2)
+    (entry,) = world.take(1)
+    raised: list[type] = []
+
+    def wait() -> None:
+        try:
+            while True:
+                world.users.next(1, None)
+        except errors.Closed as error:
+            raised.append(type(error))
+
+    # It would look up then.
+    monkeypatch.setattr("gearshift._core.consuming.user_side._WARN_STALLED_AFTER_S", 3600.0)
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert until(lambda: world.shared.window.isolation.asking)
+    world.users.close()
+    waiting.join(PATIENCE_S)
+    assert raised == [errors.Closed]
+    with pytest.raises(errors.Closed):
+        world.take()
+    world.users.settle(entry, Settlement.ACK)
+
+
+def test_what_ended_the_loop_is_raised_by_every_call() -> None:
+    """Not swallowed, and not only once."""
+    world = World()
+    world.loop.failed(errors.AuthenticationFailed("wrong password"))
+    for _ in range(2):
+        with pytest.raises(errors.AuthenticationFailed):
+            world.take()
+    with pytest.raises(errors.AuthenticationFailed):
+        world.users.wait_ready(0.0)
+
+
+def test_ready_means_assigned() -> None:
+    """A queue is ready once connected, a log once it knows its partitions, even if none."""
+    assert World().users.wait_ready(0.0)
+    world = World(log=True)
+    assert not world.users.wait_ready(0.0)
+    world.events.assigned([])
+    assert world.users.wait_ready(0.0)
+    world.loop.disconnected()
+    assert not world.users.wait_ready(0.0)
+
+
+# ── partitions ──
+
+
+def test_a_revoked_partition_gives_its_settled_prefix_and_nothing_more() -> None:
+    """Undelivered messages vanish, and what was in hand is stale once it is gone."""
+    world = World(log=True)
+    world.events.assigned([0, 1])
+    world.read(0, 1, 2, partition=0)
+    world.read(0, partition=1)
+    first = world.take(1)[0]
+    world.users.settle(first, Settlement.ACK)
+    assert world.events.revoked([0]) == {0: 1}
+    assert world.users.owned() == {1}
+    assert tokens(world.take()) == [Position(1, 0)]
+
+
+def test_a_revocation_waits_for_what_is_being_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message settled meanwhile is committed; nobody is given another one."""
+    monkeypatch.setattr("gearshift._core.consuming.loop_side.REVOKE_DRAIN_S", PATIENCE_S)
+    world = World(log=True)
+    world.read(0, 1)
+    (entry,) = world.take(1)
+    positions: list[dict[int, int]] = []
+    revoking = threading.Thread(target=lambda: positions.append(dict(world.events.revoked([0]))))
+    revoking.start()
+    assert until(lambda: not world.shared.window.key_order)  # nothing waits to be handed out
+    world.users.settle(entry, Settlement.ACK)
+    revoking.join(PATIENCE_S)
+    assert positions == [{0: 1}]
+
+
+def test_a_lost_partition_commits_nothing() -> None:
+    """It belongs to somebody else already: in hand is stale."""
+    world = World(log=True)
+    world.read(0, 1)
+    first, second = world.take()
+    world.users.settle(first, Settlement.ACK)
+    world.events.lost([0])
+    assert world.loop.take().places == {}
+    with pytest.raises(errors.StaleDelivery):
+        world.users.settle(second, Settlement.ACK)
