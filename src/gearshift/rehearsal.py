@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 import msgspec
 
 from gearshift import config as configuration
-from gearshift.capabilities import Capabilities
 from gearshift.driver import (
     AdminDriver,
     Backend,
@@ -115,7 +114,7 @@ class Rehearsed:
         self._backend.close()
 
 
-class _Capture:
+class _Capture(ProducerDriver):
     """A ProducerDriver that writes to a file, which several processes may share."""
 
     def __init__(self, channel: str, path: Path) -> None:
@@ -129,12 +128,6 @@ class _Capture:
         lines = [msgspec.json.encode(self._captured(message)) + b"\n" for message in messages]
         os.write(self._file, b"".join(lines))  # at once, so that no two processes' lines mix
         on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
-
-    def blocked(self) -> None:
-        return None
-
-    def flush(self, timeout_s: float) -> bool:
-        return True
 
     def close(self, timeout_s: float) -> None:
         with self._lock:
@@ -151,14 +144,11 @@ class _Capture:
         )
 
 
-class _Untouched:
+class _Untouched(AdminDriver):
     """An AdminDriver for which everything is there already and nothing may go."""
 
     def server(self) -> str:
         return "rehearsal"
-
-    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         return True
@@ -169,17 +159,11 @@ class _Untouched:
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         return ()
 
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """Nothing is made."""
-
     def purge(self, channel: ChannelSpec, group: str) -> NoReturn:
         _refuse("purges nothing")
 
     def delete(self, channel: ChannelSpec) -> NoReturn:
         _refuse("deletes nothing")
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _refuse(what: str) -> NoReturn:

@@ -17,7 +17,7 @@ from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift import plugins
-from gearshift.embedded.memory import MemoryBackend
+from gearshift.embedded.memory import Backend
 from gearshift.errors import AuthenticationFailed, PublishRefused
 from gearshift.exit_codes import exit_code
 from gearshift.operations import doctor
@@ -50,7 +50,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
         original = plugins.load
 
         def load(name: str) -> Any:
-            backend = type("Broken", (MemoryBackend,), methods)
+            backend = type("Broken", (Backend,), methods)
             return replace(original(name), connect=backend)
 
         monkeypatch.setattr(plugins, "load", load)

@@ -6,6 +6,7 @@ again whoever has it by now: what a broker does on which anybody may settle anyt
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from conformance.mutants import Backend, Wrapper
 from gearshift.driver import BackendPlugin, ConsumerSpec, Received, Settlement, SettleRequest
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.sqlite import gearshift_backend as original
-from gearshift.embedded.sqlite.faults import LeaseOver
+from gearshift.embedded.sqlite.errors import LeaseOver
 
 NAME = "late-word"
 
@@ -31,8 +32,9 @@ class _Consumer(Wrapper):
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[Any]:
         retried = [one for one in requests if one.settlement is Settlement.RETRY]
-        self.producer.submit([one.message for one in retried], lambda outcomes: None)
-        self.producer.flush(5.0)
+        stored = threading.Event()
+        self.producer.submit([one.message for one in retried], lambda outcomes: stored.set())
+        stored.wait(5.0)
         self.inner.settle(
             [one._replace(settlement=Settlement.ACK) if one in retried else one for one in requests]
         )

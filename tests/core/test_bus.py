@@ -15,8 +15,8 @@ from support.waiting import PATIENCE_S, ack_all, drain, take
 import gearshift
 from gearshift import Capabilities, Start, StartAt, errors
 from gearshift.driver import ChannelSpec
-from gearshift.embedded.memory.admin import MemoryAdmin
-from gearshift.embedded.sqlite.admin import SqliteAdmin
+from gearshift.embedded.memory import admin as memory
+from gearshift.embedded.sqlite import admin as sqlite
 
 from .conftest import CHANNELS, Open
 
@@ -271,7 +271,7 @@ def test_what_the_server_gives_is_what_counts_once_connected(
     open_bus: Open, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without traffic it is what is declared; producers go by what the server says."""
-    admin = {"memory": MemoryAdmin, "sqlite": SqliteAdmin}[backend]
+    admin = {"memory": memory.Admin, "sqlite": sqlite.Admin}[backend]
 
     def capabilities(_: object, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
         return replace(declared, max_message_bytes=declared.max_message_bytes + len(channel.name))
@@ -291,7 +291,7 @@ def test_a_question_is_asked_again_while_the_broker_is_not_ready(
     open_bus: Open, backend: str, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """As a Kafka whose coordinator has only just started is: it answers, "not yet"."""
-    admin = {"memory": MemoryAdmin, "sqlite": SqliteAdmin}[backend]
+    admin = {"memory": memory.Admin, "sqlite": sqlite.Admin}[backend]
     answer, refusals = getattr(admin, question), [errors.ConnectionFailed("not coordinator")] * 2
 
     def not_ready(*arguments: object) -> object:

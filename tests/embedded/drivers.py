@@ -16,9 +16,7 @@ from gearshift.driver import (
     Settlement,
     SettleRequest,
 )
-from gearshift.embedded.memory.backend import MemoryBackend, MemorySettings
-from gearshift.embedded.sqlite.backend import SqliteBackend
-from gearshift.embedded.sqlite.settings import SqliteSettings
+from gearshift.embedded import memory, sqlite
 from gearshift.embedded.sqlite.store import Store
 from gearshift.message import Message, Semantics
 
@@ -35,19 +33,19 @@ class Clock:
         return self.now
 
 
-def sqlite_backend(path: Path, clock: Clock, uptime: Clock | None = None) -> SqliteBackend:
+def sqlite_backend(path: Path, clock: Clock, uptime: Clock | None = None) -> sqlite.Backend:
     """On ``clock``, by which leases are judged too unless there is an ``uptime``."""
-    settings = SqliteSettings(path=path, lease_s=LEASE_S)
-    backend = SqliteBackend(settings)
+    settings = sqlite.Settings(path=path, lease_s=LEASE_S)
+    backend = sqlite.Backend(settings)
     backend._store = Store(settings, clock, uptime or clock)
     return backend
 
 
 def memory_backend(
     clock: Clock, max_messages: int = 1000, uptime: Clock | None = None
-) -> MemoryBackend:
+) -> memory.Backend:
     """On ``clock``, which is the ``uptime`` too unless there is another."""
-    return MemoryBackend(MemorySettings(max_messages=max_messages), clock, uptime or clock)
+    return memory.Backend(memory.Settings(max_messages=max_messages), clock, uptime or clock)
 
 
 def declared(backend: Backend, semantics: Semantics, **settings: Any) -> ChannelSpec:
@@ -65,8 +63,7 @@ def publish(backend: Backend, spec: ChannelSpec, bodies: Iterable[str], key: str
     producer = backend.producer(spec)
     outcomes: list = []
     producer.submit([Message(body.encode(), key) for body in bodies], outcomes.extend)
-    assert producer.flush(30)
-    producer.close(0)
+    producer.close(30)
     return outcomes
 
 

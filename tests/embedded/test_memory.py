@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import gearshift
 from gearshift import errors
 from gearshift.driver import ConsumerSpec, Settlement, SettleRequest, Stored
-from gearshift.embedded.memory.backend import MemorySettings
+from gearshift.embedded.memory.settings import Settings
 from gearshift.message import Semantics
 
 from .drivers import Clock, Events, ack, bodies, consumer_spec, declared, memory_backend, publish
@@ -30,7 +31,7 @@ def test_a_queue_has_room_again_once_every_group_has_settled() -> None:
     """A message counts once, however many groups it waits for, until the last is done."""
     backend = memory_backend(Clock(), max_messages=1)
     spec = declared(backend, Semantics.QUEUE)
-    backend.admin().declare_group(spec, "h")
+    backend.admin().declare(replace(spec, groups=("g", "h")))
     publish(backend, spec, ["m"], key=None)
     for group in ("g", "h"):
         assert publish(backend, spec, ["refused"], key=None)[0].stored is Stored.NO
@@ -160,4 +161,4 @@ def test_two_buses_do_not_meet(tmp_path: Path) -> None:
 def test_a_bound_below_one_is_refused() -> None:
     """The text names the setting and its value."""
     with pytest.raises(ValueError, match="max_messages: must be at least 1, got 0"):
-        MemorySettings(max_messages=0)
+        Settings(max_messages=0)

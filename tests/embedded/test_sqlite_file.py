@@ -18,7 +18,7 @@ from support.waiting import drain
 import gearshift
 from gearshift import errors
 from gearshift.embedded.sqlite.schema import APPLICATION_ID, prepare
-from gearshift.embedded.sqlite.settings import SqliteSettings
+from gearshift.embedded.sqlite.settings import Settings
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Call, Tx
 
@@ -26,7 +26,7 @@ from gearshift.embedded.sqlite.writer import Call, Tx
 @pytest.fixture
 def store(database: Path) -> Iterator[Store]:
     """The store under a Backend, without channels."""
-    opened = Store(SqliteSettings(path=database))
+    opened = Store(Settings(path=database))
     yield opened
     opened.close()
 

@@ -23,7 +23,7 @@ from gearshift.driver import (
     StartAt,
 )
 from gearshift.embedded.sqlite import queue
-from gearshift.embedded.sqlite.backend import SqliteBackend
+from gearshift.embedded.sqlite.backend import Backend
 from gearshift.errors import ConnectionFailed, StaleDelivery
 from gearshift.message import Message, Semantics
 
@@ -46,7 +46,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def backend(database: Path, clock: Clock) -> Iterator[SqliteBackend]:
+def backend(database: Path, clock: Clock) -> Iterator[Backend]:
     made = sqlite_backend(database, clock)
     yield made
     made.close()
@@ -60,14 +60,14 @@ def serve(driver: QueueDriver | LogDriver, until: Callable[[], object]) -> None:
         driver.receive(0, 0.02)
 
 
-def lease_until(backend: SqliteBackend) -> float:
+def lease_until(backend: Backend) -> float:
     row = backend._store.write(
         lambda tx: tx.db.execute("SELECT MAX(renewed_at + lease_s) FROM member").fetchone()
     )
     return float(row[0])
 
 
-def test_a_lease_is_renewed_while_a_handler_is_slow(backend: SqliteBackend, clock: Clock) -> None:
+def test_a_lease_is_renewed_while_a_handler_is_slow(backend: Backend, clock: Clock) -> None:
     """Many leases long nothing is fetched or settled; the message stays with its consumer."""
     spec = declared(backend, Semantics.QUEUE)
     publish(backend, spec, ["slow"], key=None)
@@ -84,7 +84,7 @@ def test_a_lease_is_renewed_while_a_handler_is_slow(backend: SqliteBackend, cloc
 
 
 def test_what_was_held_past_its_lease_is_stale_and_settles_nothing(
-    backend: SqliteBackend, clock: Clock
+    backend: Backend, clock: Clock
 ) -> None:
     """The silent one's ack, retry and release fail; the message stays with its new holder."""
     spec = declared(backend, Semantics.QUEUE)
@@ -110,7 +110,7 @@ def test_what_was_held_past_its_lease_is_stale_and_settles_nothing(
     other.close(0)
 
 
-def test_a_lease_that_nobody_else_has_ended_goes_on(backend: SqliteBackend, clock: Clock) -> None:
+def test_a_lease_that_nobody_else_has_ended_goes_on(backend: Backend, clock: Clock) -> None:
     """A consumer that could not renew it in time keeps its work: it puts itself out no more."""
     spec = declared(backend, Semantics.QUEUE)
     publish(backend, spec, ["slow"], key=None)
@@ -122,7 +122,7 @@ def test_a_lease_that_nobody_else_has_ended_goes_on(backend: SqliteBackend, cloc
     slow.close(0)
 
 
-def test_partitions_that_nobody_else_has_taken_stay(backend: SqliteBackend, clock: Clock) -> None:
+def test_partitions_that_nobody_else_has_taken_stay(backend: Backend, clock: Clock) -> None:
     """The same for a member of a stream's group."""
     spec, events = declared(backend, Semantics.STREAM), Events()
     slow = backend.log_consumer(consumer_spec(spec, "slow"), events)
@@ -155,9 +155,7 @@ def test_a_wall_clock_that_jumps_ends_no_lease(database: Path) -> None:
     backend.close()
 
 
-def test_a_lease_from_before_the_machine_started_is_over(
-    backend: SqliteBackend, clock: Clock
-) -> None:
+def test_a_lease_from_before_the_machine_started_is_over(backend: Backend, clock: Clock) -> None:
     """The uptime begins again: who renewed a lease later than now is not of this start."""
     spec = declared(backend, Semantics.QUEUE)
     publish(backend, spec, ["m"], key=None)
@@ -170,7 +168,7 @@ def test_a_lease_from_before_the_machine_started_is_over(
     after.close(0)
 
 
-def test_one_token_settles_one_handing_out(backend: SqliteBackend) -> None:
+def test_one_token_settles_one_handing_out(backend: Backend) -> None:
     """The same message handed out again to the same consumer needs its new token."""
     spec = declared(backend, Semantics.QUEUE)
     publish(backend, spec, ["m"], key=None)
@@ -184,7 +182,7 @@ def test_one_token_settles_one_handing_out(backend: SqliteBackend) -> None:
     consumer.close(0)
 
 
-def test_a_key_that_waits_holds_back_its_own_messages_only(backend: SqliteBackend) -> None:
+def test_a_key_that_waits_holds_back_its_own_messages_only(backend: Backend) -> None:
     """Thousands of messages of a held key in front do not keep others from being claimed."""
     spec = declared(backend, Semantics.QUEUE)
     publish(backend, spec, [f"hot{n}" for n in range(3000)], key="hot")
@@ -200,7 +198,7 @@ def test_a_key_that_waits_holds_back_its_own_messages_only(backend: SqliteBacken
     other.close(0)
 
 
-def test_a_key_waits_for_its_retry(backend: SqliteBackend, clock: Clock) -> None:
+def test_a_key_waits_for_its_retry(backend: Backend, clock: Clock) -> None:
     """Until the delay is over nobody gets a later message of that key; then they come in order."""
     spec = declared(backend, Semantics.QUEUE)
     publish(backend, spec, ["a1", "a2"], key="a")
@@ -217,7 +215,7 @@ def test_a_key_waits_for_its_retry(backend: SqliteBackend, clock: Clock) -> None
     consumer.close(0)
 
 
-def steps_for_ten(backend: SqliteBackend, spec: ChannelSpec, consumer: QueueDriver) -> int:
+def steps_for_ten(backend: Backend, spec: ChannelSpec, consumer: QueueDriver) -> int:
     """How many steps SQLite takes to hand out and settle ten messages that are ready."""
     publish(backend, spec, [str(n) for n in range(10)], key="ready")
     with counted(backend, consumer) as counter:
@@ -227,7 +225,7 @@ def steps_for_ten(backend: SqliteBackend, spec: ChannelSpec, consumer: QueueDriv
     return len(counter)
 
 
-def test_what_is_not_due_yet_costs_a_claim_nothing(backend: SqliteBackend, clock: Clock) -> None:
+def test_what_is_not_due_yet_costs_a_claim_nothing(backend: Backend, clock: Clock) -> None:
     """SQLite takes the same steps for ten messages behind 20 delayed retries as behind 3,000."""
     spec = declared(backend, Semantics.QUEUE)
     consumer = backend.queue_consumer(consumer_spec(spec))
@@ -249,7 +247,7 @@ def test_what_is_not_due_yet_costs_a_claim_nothing(backend: SqliteBackend, clock
 
 @pytest.mark.parametrize("waits_for", ["a retry", "another consumer"])
 def test_what_stands_behind_a_waiting_message_costs_a_claim_nothing(
-    backend: SqliteBackend, waits_for: str
+    backend: Backend, waits_for: str
 ) -> None:
     """SQLite takes the same steps for ten messages behind 20 of such a key as behind 3,000."""
     spec = declared(backend, Semantics.QUEUE)
@@ -270,7 +268,7 @@ def test_what_stands_behind_a_waiting_message_costs_a_claim_nothing(
 
 
 @pytest.mark.parametrize("name", ["_READY", "_ANYTHING", "_DUE", "_BRING_BACK"])
-def test_a_claim_reads_indexes_only(backend: SqliteBackend, name: str) -> None:
+def test_a_claim_reads_indexes_only(backend: Backend, name: str) -> None:
     """No statement of it looks through the table or sorts."""
     statement = getattr(queue, name)
     parameters = dict.fromkeys(["1", "2", "3"], 1) if "?1" in statement else (1, 1.0)
@@ -381,7 +379,7 @@ class _Model:
 
 
 @contextlib.contextmanager
-def counted(backend: SqliteBackend, consumer: QueueDriver) -> Iterator[list[None]]:
+def counted(backend: Backend, consumer: QueueDriver) -> Iterator[list[None]]:
     """An element for every ten instructions that SQLite executes meanwhile."""
     counter: list[None] = []
     databases = [backend._store.write(lambda tx: tx.db), consumer._db]  # type: ignore[attr-defined]
@@ -393,7 +391,7 @@ def counted(backend: SqliteBackend, consumer: QueueDriver) -> Iterator[list[None
 
 
 def test_a_consumer_that_could_not_say_goodbye_is_put_out_all_the_same(
-    backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its work returns to the next member at once, uncounted, not only when its lease is over."""
     spec = declared(backend, Semantics.QUEUE)
@@ -414,9 +412,7 @@ def _busy(*_: object) -> None:
     raise OSError("busy")
 
 
-def test_a_silent_owner_loses_its_partitions_and_is_told(
-    backend: SqliteBackend, clock: Clock
-) -> None:
+def test_a_silent_owner_loses_its_partitions_and_is_told(backend: Backend, clock: Clock) -> None:
     """Another member takes over at the committed positions; late commits of the first are void."""
     spec = declared(backend, Semantics.STREAM, partitions=1)
     publish(backend, spec, ["0", "1", "2", "3"], key="k")
@@ -437,7 +433,7 @@ def test_a_silent_owner_loses_its_partitions_and_is_told(
     other.close(0)
 
 
-def test_a_partition_is_handed_over_with_its_position(backend: SqliteBackend) -> None:
+def test_a_partition_is_handed_over_with_its_position(backend: Backend) -> None:
     """A second member gets its share once the first has let go; nothing is read twice."""
     spec = declared(backend, Semantics.STREAM, partitions=2)
     events = Events()
@@ -463,9 +459,7 @@ def test_a_partition_is_handed_over_with_its_position(backend: SqliteBackend) ->
     second.close(0)
 
 
-def test_retention_drops_what_is_too_old_and_nothing_else(
-    backend: SqliteBackend, clock: Clock
-) -> None:
+def test_retention_drops_what_is_too_old_and_nothing_else(backend: Backend, clock: Clock) -> None:
     """A reader at the start begins with the first message that is young enough, and is told."""
     spec = declared(backend, Semantics.STREAM, partitions=1, retention_s=60.0)
     late = ConsumerSpec(channel=spec, group="late", member="m", prefetch=9)

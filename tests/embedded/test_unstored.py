@@ -20,8 +20,8 @@ from gearshift.driver import (
     Stored,
     Unstored,
 )
-from gearshift.embedded.memory.producer import MemoryProducer
-from gearshift.embedded.memory.queue import MemoryQueue
+from gearshift.embedded.memory.producer import Producer
+from gearshift.embedded.memory.queue import QueueConsumer
 from gearshift.errors import PublishRefused
 from gearshift.message import Message
 from gearshift.telemetry import health
@@ -34,16 +34,18 @@ class Refusing:
         self.retries = self.dead_letters = False
         self.refused = 0
         returned: list[Received] = []
-        receive, settle, submit = MemoryQueue.receive, MemoryQueue.settle, MemoryProducer.submit
+        receive, settle, submit = QueueConsumer.receive, QueueConsumer.settle, Producer.submit
 
-        def receiving(driver: MemoryQueue, most: int, timeout_s: float) -> Sequence[Received]:
+        def receiving(driver: QueueConsumer, most: int, timeout_s: float) -> Sequence[Received]:
             if returned:
                 found = list(returned)
                 returned.clear()
                 return found
             return receive(driver, most, timeout_s)
 
-        def settling(driver: MemoryQueue, work: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
+        def settling(
+            driver: QueueConsumer, work: Sequence[SettleRequest]
+        ) -> Sequence[SettleFailure]:
             for one in work:
                 if self.retries and one.settlement is Settlement.RETRY:
                     self.refused += 1
@@ -57,7 +59,7 @@ class Refusing:
             return settle(driver, ok)
 
         def submitting(
-            driver: MemoryProducer, messages: Sequence[Message], on_outcomes: OnOutcomes
+            driver: Producer, messages: Sequence[Message], on_outcomes: OnOutcomes
         ) -> None:
             if self.dead_letters and driver._channel.name.endswith(".dead"):
                 self.refused += len(messages)
@@ -66,9 +68,9 @@ class Refusing:
             else:
                 submit(driver, messages, on_outcomes)
 
-        patch.setattr(MemoryQueue, "receive", receiving)
-        patch.setattr(MemoryQueue, "settle", settling)
-        patch.setattr(MemoryProducer, "submit", submitting)
+        patch.setattr(QueueConsumer, "receive", receiving)
+        patch.setattr(QueueConsumer, "settle", settling)
+        patch.setattr(Producer, "submit", submitting)
 
 
 @pytest.fixture

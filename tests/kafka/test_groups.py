@@ -31,9 +31,9 @@ from gearshift.driver import ChannelSpec, ConsumerSpec, Place, Start, StartAt
 from gearshift.errors import ConfigError, StaleDelivery, UnknownChannel
 from gearshift.stats import ReceiveStats
 from gearshift_kafka import admin
-from gearshift_kafka.backend import KafkaBackend
+from gearshift_kafka.backend import Backend
 from gearshift_kafka.names import topic_partitions
-from gearshift_kafka.settings import KafkaChannel, KafkaSettings
+from gearshift_kafka.settings import ChannelSettings, Settings
 from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker
@@ -63,9 +63,9 @@ def drain(consumer: gearshift.Consumer, count: int) -> list[object]:
 
 def test_a_blank_group_is_refused_before_there_is_a_client() -> None:
     """librdkafka aborts the process for it."""
-    backend = KafkaBackend(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)))
+    backend = Backend(Settings(bootstrap_servers=("127.0.0.1:1",)))
     channel = ChannelSpec(
-        name="c", semantics=gearshift.Semantics.STREAM, groups=(), native=KafkaChannel()
+        name="c", semantics=gearshift.Semantics.STREAM, groups=(), native=ChannelSettings()
     )
     spec = ConsumerSpec(channel=channel, group=" ", member=" ", prefetch=1, ephemeral=True)
     with pytest.raises(ConfigError, match="blank"):
@@ -83,9 +83,9 @@ def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
         return answers[-1] if answers.count(answers[-1]) > 1 else []  # the first time
 
     monkeypatch.setattr(admin, "topic_partitions", ask)
-    backend = KafkaBackend(KafkaSettings(bootstrap_servers=(kafka.url,)))
+    backend = Backend(Settings(bootstrap_servers=(kafka.url,)))
     queue = gearshift.Semantics.QUEUE
-    channel = ChannelSpec(name=name, semantics=queue, groups=("g",), native=KafkaChannel())
+    channel = ChannelSpec(name=name, semantics=queue, groups=("g",), native=ChannelSettings())
     backend.admin().declare(channel)
     assert any(answers)
     backend.admin().delete(channel)
@@ -318,9 +318,9 @@ def test_a_member_that_is_leaving_takes_nothing_more(kafka: Kafka, name: str) ->
         ) -> None:
             told.extend(partitions)
 
-    backend = KafkaBackend(KafkaSettings(bootstrap_servers=(kafka.url,)))
+    backend = Backend(Settings(bootstrap_servers=(kafka.url,)))
     channel = ChannelSpec(
-        name=name, semantics=gearshift.Semantics.STREAM, groups=(), native=KafkaChannel()
+        name=name, semantics=gearshift.Semantics.STREAM, groups=(), native=ChannelSettings()
     )
     backend.admin().declare(channel)
     spec = ConsumerSpec(channel=channel, group="g", member="m", prefetch=1)

@@ -12,9 +12,9 @@ from support.waiting import until
 
 from gearshift.driver import ChannelSpec, ConsumerSpec
 from gearshift.message import Semantics
-from gearshift_kafka.backend import KafkaBackend
+from gearshift_kafka.backend import Backend
 from gearshift_kafka.heard import Heard
-from gearshift_kafka.settings import KafkaChannel, KafkaSettings, NativeSettings
+from gearshift_kafka.settings import ChannelSettings, NativeSettings, Settings
 from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker
@@ -27,8 +27,10 @@ def test_a_producer_with_nothing_to_send_asks(
     monkeypatch.setattr(Heard, "INTERVAL_MS", 50)
     monkeypatch.setattr(Heard, "ASK_MS", 100)
     native = NativeSettings(producer={"topic.metadata.refresh.interval.ms": -1})
-    backend = KafkaBackend(KafkaSettings(bootstrap_servers=(kafka.url,), native=native))
-    channel = ChannelSpec(name=name, semantics=Semantics.STREAM, groups=(), native=KafkaChannel())
+    backend = Backend(Settings(bootstrap_servers=(kafka.url,), native=native))
+    channel = ChannelSpec(
+        name=name, semantics=Semantics.STREAM, groups=(), native=ChannelSettings()
+    )
     backend.admin().declare(channel)
     driver: Any = backend.producer(channel)
 
@@ -56,8 +58,8 @@ def test_a_driver_tells_when_the_broker_was_last_heard(
     and a line in the log says so."""
     monkeypatch.setattr(Heard, "INTERVAL_MS", 50)
     monkeypatch.setattr(Heard, "WARN_AFTER_S", 1.0)
-    backend = KafkaBackend(KafkaSettings(bootstrap_servers=(kafka.url,)))
-    channel = ChannelSpec(name=name, semantics=semantics, groups=("g",), native=KafkaChannel())
+    backend = Backend(Settings(bootstrap_servers=(kafka.url,)))
+    channel = ChannelSpec(name=name, semantics=semantics, groups=("g",), native=ChannelSettings())
     backend.admin().declare(channel)
     spec = ConsumerSpec(channel=channel, group="g", member="m", prefetch=1)
     driver: Any

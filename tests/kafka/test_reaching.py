@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from gearshift_kafka.backend import KafkaBackend
-from gearshift_kafka.settings import KafkaSettings
+from gearshift_kafka.backend import Backend
+from gearshift_kafka.settings import Settings
 
 
 def test_the_client_is_never_told_to_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,8 +31,8 @@ def test_the_client_is_never_told_to_wait_for_ever(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         "gearshift_kafka.backend.time", SimpleNamespace(monotonic=lambda: next(ticks))
     )
-    settings = KafkaSettings(bootstrap_servers=("127.0.0.1:1",), connect_timeout_s=0.4)
+    settings = Settings(bootstrap_servers=("127.0.0.1:1",), connect_timeout_s=0.4)
     with pytest.raises(KafkaException):
-        KafkaBackend(settings).admin()
+        Backend(settings).admin()
     assert len(asked) > 1
     assert min(asked) > 0

@@ -13,9 +13,9 @@ from support.waiting import take, until
 
 from gearshift.driver import Start
 from gearshift_kafka.admin import lag
-from gearshift_kafka.consumer import LoneReader
 from gearshift_kafka.heard import Heard
-from gearshift_kafka.settings import KafkaSettings
+from gearshift_kafka.settings import Settings
+from gearshift_kafka.stream.reader import EphemeralStreamConsumer
 from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker
@@ -30,15 +30,17 @@ def fetched() -> list[int]:
 
 
 @pytest.fixture
-def reader(kafka: Kafka, open_bus: OpenBus, name: str, fetched: list[int]) -> Iterator[LoneReader]:
+def reader(
+    kafka: Kafka, open_bus: OpenBus, name: str, fetched: list[int]
+) -> Iterator[EphemeralStreamConsumer]:
     """Stands before a backlog."""
     open_bus(f"[channels.{name}]\npartitions = 1").producer(name).send_many([b"x" * 100] * COUNT)
     ours = {
         "group.id": name, "statistics.interval.ms": 50,
         "stats_cb": lambda text: fetched.append(json.loads(text)["rxmsgs"]),
     }  # fmt: skip
-    consumer = Consumer(KafkaSettings(bootstrap_servers=(kafka.url,)).client("reader") | ours)
-    reader = LoneReader(
+    consumer = Consumer(Settings(bootstrap_servers=(kafka.url,)).client("reader") | ours)
+    reader = EphemeralStreamConsumer(
         consumer, name, NoEvents(), deque(), Heard(), start=Start(), partitions=[0], refresh_s=60
     )
     yield reader
@@ -46,7 +48,7 @@ def reader(kafka: Kafka, open_bus: OpenBus, name: str, fetched: list[int]) -> It
 
 
 def test_a_slow_handler_on_a_backlog_has_it_fetched_once(
-    reader: LoneReader, fetched: list[int]
+    reader: EphemeralStreamConsumer, fetched: list[int]
 ) -> None:
     """While none is wanted the client is polled all the same; what that brings is used first."""
     offsets = [one.token.offset for one in reader.receive(1, 30)]
@@ -63,7 +65,7 @@ def test_a_slow_handler_on_a_backlog_has_it_fetched_once(
 
 
 def test_a_handler_that_takes_less_than_is_polled_has_nothing_fetched_again(
-    reader: LoneReader, fetched: list[int]
+    reader: EphemeralStreamConsumer, fetched: list[int]
 ) -> None:
     """Polls while none is wanted become rare before they fill the hand, which would be a pause."""
     offsets = []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gearshift.secret import Secret
-from gearshift_kafka.settings import KafkaChannel, KafkaSettings, NativeSettings
+from gearshift_kafka.settings import ChannelSettings, NativeSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_setting_of_either_group_protocol_is_taken(key: str) -> None:
 def test_a_reader_takes_what_a_consumer_does_except_the_life_of_members() -> None:
     """What it fetches is tuned alike; how long it may be silent is nobody's business."""
     native = NativeSettings(consumer={"max.poll.interval.ms": 6000, "fetch.min.bytes": 2})
-    settings = KafkaSettings(bootstrap_servers=("h:1",), native=native)
+    settings = Settings(bootstrap_servers=("h:1",), native=native)
     consumer, reader = settings.client("consumer"), settings.client("reader")
     assert consumer == reader | {"max.poll.interval.ms": 6000}
     assert reader["fetch.min.bytes"] == 2
@@ -81,14 +81,14 @@ def test_a_reader_takes_what_a_consumer_does_except_the_life_of_members() -> Non
 def test_a_contradiction_is_refused_without_telling_a_secret(given: dict[str, Any]) -> None:
     """Credentials without mechanism, a CA without TLS, a URL for an address, and the like."""
     with pytest.raises(ValueError) as caught:
-        KafkaSettings(**({"bootstrap_servers": ("h:1",)} | given))
+        Settings(**({"bootstrap_servers": ("h:1",)} | given))
     assert "hidden" not in str(caught.value)
     assert any(word in str(caught.value) for word in ("sasl_", "tls", "secrets", *given))
 
 
 def test_certificates_are_checked_unless_somebody_says_otherwise() -> None:
     """And SASL over TLS is one protocol of its own."""
-    settings = KafkaSettings(
+    settings = Settings(
         bootstrap_servers=("h:1",),
         tls=True,
         sasl_mechanism="SCRAM-SHA-256",
@@ -104,4 +104,4 @@ def test_certificates_are_checked_unless_somebody_says_otherwise() -> None:
 def test_an_adopted_topic_is_not_shaped(given: dict[str, Any]) -> None:
     """It is used as it is."""
     with pytest.raises(ValueError, match="adopted"):
-        KafkaChannel(topic="t", **given)
+        ChannelSettings(topic="t", **given)

@@ -27,7 +27,7 @@ from support.waiting import PATIENCE_S, ack_all, take, until
 import gearshift
 from gearshift import errors
 from gearshift.operations import doctor
-from gearshift_kafka.share.mover import Mover
+from gearshift_kafka.queue.mover import Mover
 from native_brokers import Kafka
 
 from .conftest import LOCK_S, Settings

@@ -7,9 +7,9 @@ import pytest
 from gearshift.driver import ChannelSpec
 from gearshift.message import Semantics
 from gearshift_kafka.native import NativeSettings
-from gearshift_kafka.settings import KafkaChannel
-from gearshift_kafka.share.delays import STEPS, step_of
-from gearshift_kafka.share.names import groups_among
+from gearshift_kafka.queue.delays import STEPS, step_of
+from gearshift_kafka.queue.names import groups_among
+from gearshift_kafka.settings import ChannelSettings
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_delay_waits_in_the_first_step_that_is_as_long(delay_s: float, step: i
 def test_the_helper_topics_of_a_dead_letter_channel_are_not_its_sources() -> None:
     """Deleting ``orders`` must not delete what belongs to ``orders.dead``."""
     channel = ChannelSpec(
-        name="orders", semantics=Semantics.QUEUE, groups=(), native=KafkaChannel()
+        name="orders", semantics=Semantics.QUEUE, groups=(), native=ChannelSettings()
     )
     names = [
         f"{group}.{end}" for group in ("orders.g", "orders.dead.g") for end in ("retry", "delay")

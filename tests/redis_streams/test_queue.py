@@ -9,8 +9,8 @@ from support.waiting import ack_all, take, until
 from gearshift import errors
 from gearshift.driver import ChannelSpec, ConsumerSpec, Settlement, SettleRequest
 from gearshift.message import Semantics
-from gearshift_redis.backend import RedisBackend
-from gearshift_redis.settings import RedisSettings
+from gearshift_redis.backend import Backend
+from gearshift_redis.settings import Settings
 from native_brokers import Redis
 
 from .conftest import OpenBus
@@ -129,7 +129,7 @@ def test_a_tail_that_died_is_forgotten(
 ) -> None:
     """Its stream expires, and the next send drops the group: nothing grows for nobody."""
     producer = open_bus().producer(name)
-    backend = RedisBackend(RedisSettings(url=redis.url, lease_s=2.0))
+    backend = Backend(Settings(url=redis.url, lease_s=2.0))
     channel = ChannelSpec(name=name, semantics=Semantics.QUEUE, groups=("g",))
     tail = backend.queue_consumer(  # no thread of it shows a sign of life
         ConsumerSpec(channel=channel, group="t", member="m", prefetch=1, ephemeral=True)
@@ -153,7 +153,7 @@ def test_who_was_taken_for_dead_settles_nothing_of_others(
     """Whatever a consumer that stood still says of a message that another has, it is told so."""
     bus = open_bus()
     bus.producer(name).send("held")
-    backend = RedisBackend(RedisSettings(url=redis.url))
+    backend = Backend(Settings(url=redis.url))
     channel = ChannelSpec(name=name, semantics=Semantics.QUEUE, groups=("g",))
     frozen, other = (
         backend.queue_consumer(ConsumerSpec(channel=channel, group="g", member=m, prefetch=1))

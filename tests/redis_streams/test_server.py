@@ -10,7 +10,7 @@ from support.waiting import ack_all, take, until
 
 import gearshift
 from gearshift import errors
-from gearshift_redis.settings import RedisChannel, RedisSettings
+from gearshift_redis.settings import ChannelSettings, Settings
 from native_brokers import Redis
 
 from .conftest import OpenBus
@@ -131,9 +131,9 @@ def test_a_group_that_is_deleted_underneath_is_made_again(
 def test_wrong_settings_are_refused_by_name(settings: dict[str, object], reason: str) -> None:
     """Each names its field and what to do, before any connection."""
     with pytest.raises(ValueError, match=reason):
-        RedisSettings(**settings)  # type: ignore[arg-type]
+        Settings(**settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="stream: is empty"):
-        RedisChannel(stream="")
+        ChannelSettings(stream="")
 
 
 def test_a_frozen_server_is_silent_for_a_sender_too(

@@ -22,7 +22,7 @@ from gearshift.driver import ChannelSpec
 from gearshift.message import Semantics
 from gearshift_kafka import backend
 from gearshift_kafka.names import topic_partitions
-from gearshift_kafka.settings import KafkaChannel, KafkaSettings
+from gearshift_kafka.settings import ChannelSettings, Settings
 from native_brokers import KafkaCluster
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
@@ -84,16 +84,18 @@ def test_a_node_that_has_not_heard_of_a_new_topic_is_asked_again(
     target.heal()
     late = target.cluster.nodes[2]
     servers = tuple(f"127.0.0.1:{cable.port}" for cable in target.cables)
-    channel = ChannelSpec(name=name, semantics=Semantics.STREAM, groups=(), native=KafkaChannel())
+    channel = ChannelSpec(
+        name=name, semantics=Semantics.STREAM, groups=(), native=ChannelSettings()
+    )
     target.cluster.isolate(late)
-    first = KafkaSettings(bootstrap_servers=servers[:2])
-    backend.KafkaBackend(first).admin().declare(channel)
+    first = Settings(bootstrap_servers=servers[:2])
+    backend.Backend(first).admin().declare(channel)
     for cable in target.cables[:2]:
         cable.refuse(True)
         cable.cut()
-    other = KafkaSettings(bootstrap_servers=servers[2:])
+    other = Settings(bootstrap_servers=servers[2:])
     with ThreadPoolExecutor() as pool:
-        opened = pool.submit(backend.KafkaBackend(other).producer, channel)
+        opened = pool.submit(backend.Backend(other).producer, channel)
         assert until(lambda: answers)
         target.heal()
         assert answers[0] == []

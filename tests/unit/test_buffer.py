@@ -82,9 +82,6 @@ class Driver:
     def blocked(self) -> str | None:
         return self.reason
 
-    def flush(self, timeout_s: float) -> bool:
-        return not self.open
-
     def close(self, timeout_s: float) -> None:
         if not self.closed:
             self.closed = True

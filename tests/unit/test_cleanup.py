@@ -15,7 +15,7 @@ import pytest
 import gearshift
 from gearshift.bus import Bus
 from gearshift.driver import ChannelSpec
-from gearshift.embedded.sqlite.admin import SqliteAdmin
+from gearshift.embedded.sqlite.admin import Admin
 from gearshift.errors import ConnectionFailed, NotSupported
 from gearshift.operations.cleanup import Terminated, delete_channels, finish, sigterm_raises
 
@@ -146,14 +146,14 @@ def test_dead_letters_and_theirs_go_with_their_channel(bus: Bus) -> None:
 
 def refusing(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> None:
     """The next deletions fail at the broker."""
-    left, delete = list(errors), SqliteAdmin.delete
+    left, delete = list(errors), Admin.delete
 
-    def failing(self: SqliteAdmin, channel: ChannelSpec) -> None:
+    def failing(self: Admin, channel: ChannelSpec) -> None:
         if left:
             raise left.pop(0)
         delete(self, channel)
 
-    monkeypatch.setattr(SqliteAdmin, "delete", failing)
+    monkeypatch.setattr(Admin, "delete", failing)
 
 
 def test_a_broker_that_is_away_for_a_moment_is_asked_again(

@@ -31,7 +31,6 @@ from gearshift.codecs import codec_named, decode
 from gearshift.config import Config
 from gearshift.consumer import Consumer
 from gearshift.driver import (
-    AdminDriver,
     Backend,
     BackendPlugin,
     ChannelSpec,
@@ -328,12 +327,7 @@ class Bus(Closing):
         specs = [self._topology.spec(channel) for channel in channels]
         dead = [self._topology.dead_letter_spec(spec) for spec in specs]
         wanted = {spec.name: spec for spec in (*specs, *dead) if spec is not None}
-
-        def told(admin: AdminDriver) -> Sequence[Condition] | None:
-            ask = getattr(admin, "replication", None)
-            return None if ask is None else ask(list(wanted.values()))
-
-        return self._connections.ask(None, told)
+        return self._connections.ask(None, lambda admin: admin.replication(list(wanted.values())))
 
     def exists(self, channel: str) -> bool:
         """True if the channel is there. Creates nothing."""

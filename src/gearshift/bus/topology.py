@@ -53,7 +53,7 @@ class Topology:
         That one is made by its first consumer instead.
         """
         listed = self.settings(spec.name).groups
-        if listed or not getattr(spec.native, "others_read", False):
+        if listed or not spec.native.others_read:
             return spec
         return replace(spec, groups=())
 

@@ -1,3 +1,7 @@
-"""What a backend author imports: the contract, the hook in ``plugin``, shared ``settings``."""
+"""What a backend author imports: the contract and its values, whose ``__all__`` list the names.
 
-from gearshift.driver.contract import *  # noqa: F403  # its __all__ is the one list of these names
+Beside them: the hook in ``plugin``, parts of settings in ``settings``.
+"""
+
+from gearshift.driver.contract import *  # noqa: F403  # its __all__ is the one list
+from gearshift.driver.values import *  # noqa: F403

@@ -13,14 +13,14 @@ LogDriver           read a log, commit positions, seek         one thread, the s
 
 What every broker needs stands once, in core, and not in drivers: reconnecting with backoff,
 sending again what a lost connection left unconfirmed, bounding what is in flight, deadlines,
-validation, codecs, the settle ledger, retry on logs, dead letters, metrics. In return a driver
-can be simple:
+validation, codecs, keeping track of settlements, retry on logs, dead letters, metrics. In return a
+driver can be simple:
 
 - **A driver lives as long as its connection.** It never reconnects. When the connection breaks it
   raises (or reports outcomes with) its client's error; ``Backend.classify`` turns that into
   ``ConnectionFailed``; core closes the driver and asks the backend for a new one. So a token from
   before a reconnect can never settle anything after it: core does not let it reach the new driver.
-  A client that heals by itself (librdkafka) simply does not report what it heals.
+  A client that heals by itself (librdkafka) does not report what it heals.
 - **Drivers raise their client's own errors** and never wrap them. ``classify`` is the one place
   that knows them. A driver raises an error of ``gearshift.errors`` only for what the client does
   not know: ``TopologyConflict``, ``UnknownChannel``, ``Unroutable``, ``NotSupported``.
@@ -29,69 +29,63 @@ can be simple:
 - **Every wait has an end.** Times are seconds as float. Nothing here may block longer than its
   ``timeout_s``, or about 5 s where there is none, whatever the broker does.
 
-Module-level state is not allowed: two buses in one process must not meet.
+Backends and drivers are subclasses of the protocols below, whose methods with a body are defaults.
+What is handed over is in ``values``. Module-level state is not allowed: two buses in one process
+must not meet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, Protocol
 
 from gearshift.capabilities import Capabilities
-from gearshift.errors import GearshiftError
-from gearshift.message import Message, Position, Semantics
+from gearshift.driver.values import (
+    BaseChannelSettings,
+    ChannelSpec,
+    Condition,
+    ConsumerSpec,
+    GroupStatus,
+    OnOutcomes,
+    Place,
+    Received,
+    SettleFailure,
+    SettleRequest,
+    Start,
+)
+from gearshift.errors import GearshiftError, NotSupported
+from gearshift.message import Message, Semantics
 
 __all__ = [
     "DRIVER_API",
     "AdminDriver",
     "Backend",
     "BackendPlugin",
-    "ChannelSpec",
-    "Condition",
-    "ConsumerSpec",
-    "GroupStatus",
     "LogDriver",
     "LogEvents",
-    "OnOutcomes",
-    "Outcome",
-    "Place",
     "ProducerDriver",
     "QueueDriver",
-    "Received",
-    "SettleFailure",
-    "SettleRequest",
-    "Settlement",
-    "Start",
-    "StartAt",
-    "Stored",
-    "Unstored",
 ]
 
 #: Version of this contract. A plugin states the one it was written for; another is refused.
 DRIVER_API = 1
 
 
-# ── What a backend is ────────────────────────────────────────────────────────────────────────────
+# ── A backend ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendPlugin:
-    """What the hook ``gearshift_backend`` returns: a backend before any connection exists.
+    """A backend before any connection exists: what the hook ``gearshift_backend`` returns.
 
-    ``settings`` is the type of a profile and ``channel_settings`` that of a channel's ``native``
-    table for this backend: msgspec Structs with ``forbid_unknown_fields`` and defaults, converted
-    from TOML by core. Their ``__post_init__`` checks what a type cannot, raising ValueError with a
-    text that starts with the field's name. Fields of type ``Secret`` are masked everywhere.
-    ``channel_settings`` that adopt what others read say so with a property ``others_read``: then
-    whoever only sends makes no default group, which nobody would empty. What they adopt they name
-    in a property ``adopts`` (such as ``queue 'celery'``), None if that is nothing: it is told if
-    the channel is not there.
+    ``settings`` is the type of a profile, a msgspec Struct with ``forbid_unknown_fields`` and
+    defaults, and ``channel_settings`` that of a channel's ``native`` table for this backend. Core
+    converts them from TOML. Their ``__post_init__`` checks what a type cannot, raising ValueError
+    with a text that starts with the field's name. Fields of type ``Secret`` are masked everywhere.
 
     ``capabilities`` maps each semantics that the backend offers to what it declares of every
-    server that it supports; ``AdminDriver.capabilities`` may add to that once connected.
-    ``natural`` is the semantics of a channel that names none.
+    server that it supports. ``natural`` is the semantics of a channel that names none.
 
     ``connect`` makes a Backend from a settings object and must not do any I/O.
 
@@ -107,7 +101,7 @@ class BackendPlugin:
     driver_api: int
     summary: str
     settings: type
-    channel_settings: type
+    channel_settings: type[BaseChannelSettings]
     capabilities: Mapping[Semantics, Capabilities]
     natural: Semantics
     connect: Callable[[Any], Backend]
@@ -119,17 +113,19 @@ class BackendPlugin:
 class Backend(Protocol):
     """Makes drivers for one profile. Any thread. Making a driver connects, within about 10 s.
 
-    If the broker cannot be reached a factory raises its client's error, as drivers do.
+    If the broker cannot be reached, making a driver raises the client's error, as drivers do.
     """
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
-        """Host and port of every server in the settings; empty for an embedded backend."""
+        """Host and port of every server in the settings; none for an embedded backend."""
+        return ()
 
     def check(self, channel: ChannelSpec) -> None:
         """Refuse, before any I/O, what this backend cannot do for this channel's settings.
 
         Raises ConfigError or NotSupported: for instance a processing time over the broker's lock.
         """
+        return
 
     def admin(self) -> AdminDriver: ...
 
@@ -137,9 +133,11 @@ class Backend(Protocol):
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
         """Only called if the backend declares ``queue`` capabilities."""
+        raise NotSupported("queues are not offered", channel=spec.channel.name)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> LogDriver:
         """Only called if the backend declares ``stream`` capabilities."""
+        raise NotSupported("streams are not offered", channel=spec.channel.name)
 
     def classify(self, error: Exception) -> GearshiftError | None:
         """Turn an error that one of our drivers raised or reported into ours; None if unknown.
@@ -150,110 +148,40 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release what drivers shared. Called last, once; all drivers are closed by then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelSpec:
-    """A channel as the program knows it.
-
-    ``groups`` are those that must exist for a queue from its first message on. ``partitions`` is
-    for streams; None means the backend's default. ``native`` is an instance of the plugin's
-    ``channel_settings``: where it names an existing object, that object is used as it is, checked
-    for existence and neither created nor changed. ``max_attempts`` and ``max_processing_s`` let a
-    backend set the broker's own limits above ours, so that ours always act first; with None for
-    the latter the broker's own limit stays. ``largest_bytes`` is the largest message that must
-    fit, where the channel holds another's dead letters; None where nobody has said.
-    """
-
-    name: str
-    semantics: Semantics
-    groups: tuple[str, ...]
-    partitions: int | None = None
-    retention_s: float | None = None
-    max_attempts: int = 5
-    max_processing_s: float | None = None
-    largest_bytes: int | None = None
-    native: Any = None
-
-
-class StartAt(StrEnum):
-    """Where a group that has no position yet begins to read a stream, and where ``seek`` goes."""
-
-    EARLIEST = "earliest"
-    LATEST = "latest"
-    OFFSET = "offset"
-    TIME = "time"
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where to read from: ``positions`` (next offset per partition) and ``time_ms`` go with ``at``.
-
-    They are given for OFFSET and TIME only.
-    """
-
-    at: StartAt = StartAt.EARLIEST
-    positions: Mapping[int, int] = field(default_factory=dict)
-    time_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerSpec:
-    """What a consumer driver is made for.
-
-    ``prefetch`` is the most messages that may be received and not settled, from 1. ``member`` is
-    a readable, unique name for this consumer. An ``ephemeral`` group belongs to this consumer
-    alone and leaves nothing behind: on a queue it gets what is sent from now on, on a stream it
-    begins at ``start``; it never touches another group's progress.
-    """
-
-    channel: ChannelSpec
-    group: str
-    member: str
-    prefetch: int
-    start: Start = Start()
-    ephemeral: bool = False
+        return
 
 
 # ── Producing ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Stored(StrEnum):
-    """What is known of a message that was handed to a driver."""
-
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "unknown"
-
-
-class Outcome(NamedTuple):
-    """The end of one message of a batch.
-
-    ``number`` is its place in the submitted batch. With ``Stored.NO`` or ``UNKNOWN`` there is an
-    ``error`` for ``classify``. Say NO only where the broker cannot have it: what was written to a
-    socket and never confirmed is UNKNOWN. If ``classify`` calls the error a ConnectionFailed, core
-    makes a new driver and sends the message again under its id. So it does with an UnknownChannel,
-    once it has made sure of the channel as at open; any other error is final.
-    """
-
-    number: int
-    stored: Stored
-    position: Position | None = None
-    error: Exception | None = None
-
-
-OnOutcomes: TypeAlias = Callable[[Sequence[Outcome]], None]
-
-
 class ProducerDriver(Protocol):
     """Stores messages of one channel.
 
-    Core bounds what is in flight by count and bytes, so a driver needs no limit of its own.
-
-    It may have an attribute ``heard_at``, as a QueueDriver may: also for a broker that answers
-    nothing while the client waits, or heals the connection by itself. And ``ended``: why it can
-    store nothing more, or None; for one that notices this without a message in hand.
+    Core bounds what is in flight by count and bytes, so a driver needs no limit of its own. It
+    reads the properties and ``blocked`` on any thread, also during other calls; they never block.
     """
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the broker last said anything, a heartbeat at least, on the clock of
+        ``time.monotonic``; None if the driver does not know.
+
+        For brokers that answer nothing while the client waits, and clients that reconnect by
+        themselves: without it such a silence is not seen.
+        """
+        return None
+
+    @property
+    def ended(self) -> Exception | None:
+        """Why nothing more can be stored, if the driver knows so without a message in hand."""
+        return None
+
+    def blocked(self) -> str | None:
+        """Why the broker takes nothing at present (a memory alarm, say), or None.
+
+        While this is not None core submits nothing more, and callers' deadlines run.
+        """
+        return None
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         """Take a batch and return at once; never wait for the network or for room.
@@ -265,17 +193,8 @@ class ProducerDriver(Protocol):
         is an outcome too. ``messages`` is not changed by either side afterwards.
         """
 
-    def blocked(self) -> str | None:
-        """Why the broker takes nothing at present (a memory alarm, say), or None. Must not block.
-
-        While this is not None core submits nothing more, and callers' deadlines run.
-        """
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until every submitted message has its outcome; False if time ran out."""
-
     def close(self, timeout_s: float) -> None:
-        """Flush for ``timeout_s``, then report what is left as UNKNOWN, and let go of everything.
+        """Wait for outcomes for ``timeout_s``, report what is left as UNKNOWN, let go of all.
 
         Idempotent. Nothing is reported after it returns, and no thread or socket stays.
         """
@@ -284,91 +203,13 @@ class ProducerDriver(Protocol):
 # ── Consuming ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Unstored(NamedTuple):
-    """A RETRY that could not be stored: the client's error, and the delay that was asked for."""
+class _ConsumerDriver(Protocol):
+    """What the drivers of queues and logs have in common."""
 
-    error: Exception
-    delay_s: float
-
-
-class Received(NamedTuple):
-    """One received message.
-
-    ``token`` is whatever settles it (a delivery tag, a row id); core never looks inside. On a log
-    it is the Position. ``attempt`` counts from 1 and ``redelivered`` says whether it was handed to
-    anybody before; None is 'not known', never a guess. ``locked_until`` is when it goes to somebody
-    else unless it was settled, on the clock of ``time.monotonic``; None where that cannot happen
-    while this consumer is alive. ``return_at``, on the same clock, is when core gives it back
-    (RELEASE) if nobody has taken it by then, so that enough of the lock is left for working on it;
-    what came before and after it and waits as well goes back with it, in order.
-
-    ``lost`` counts the deliveries since the last RETRY that ended without a word, because a process
-    died or a lock was over; a RELEASE or a close loses nothing. Any of several messages may have
-    been the cause of the first one, so it is an attempt only if it is known to be; from the second
-    on all of them are (core takes suspects one by one, see its module ``suspects``). A LogDriver
-    leaves it 0: core reads it from the notes (see ``Place``).
-
-    ``unstored`` says that it is not a new delivery (see ``QueueDriver.settle``).
-    """
-
-    message: Message
-    token: Any
-    position: Position | None = None
-    attempt: int | None = None
-    redelivered: bool | None = None
-    locked_until: float | None = None
-    lost: int = 0
-    unstored: Unstored | None = None
-    return_at: float | None = None
-
-
-class Settlement(StrEnum):
-    """How one delivery ended. DISCARD: gone without success, its dead letter is already stored
-    unless the SettleRequest says ``refused``."""
-
-    ACK = "ack"
-    RETRY = "retry"
-    DISCARD = "discard"
-    RELEASE = "release"  # never worked on: give it back at once and do not count an attempt
-
-
-class SettleRequest(NamedTuple):
-    """``delay_s`` is for RETRY. ``through``: ACK this token and all earlier ones (see QueueDriver),
-    but for those whose RETRY the driver has not completed yet.
-
-    A RETRY carries the ``message`` as it came and the ``attempt`` that failed, for backends that
-    have to store it again themselves. ``refused`` is for DISCARD: the channel has no dead letters
-    of ours, so what the owner of an adopted queue does with refused messages may happen to it.
-    """
-
-    token: Any
-    settlement: Settlement
-    delay_s: float = 0.0
-    through: bool = False
-    message: Message | None = None
-    attempt: int | None = None
-    refused: bool = False
-
-
-class SettleFailure(NamedTuple):
-    """A token that could not be settled: its lease or lock was over, or the broker refused it."""
-
-    token: Any
-    error: Exception
-
-
-class QueueDriver(Protocol):
-    """One consumer of one group of a queue channel. It is consuming once it has been made.
-
-    If ``cumulative_ack`` is true, tokens are ordered as received and core may send one
-    SettleRequest with ``through=True`` for a run of acks.
-
-    It may have an attribute ``heard_at``: when the broker last said anything, a heartbeat at least,
-    on the clock of ``time.monotonic``. A driver whose ``receive`` can only return if the broker has
-    answered just now needs none. The same is true of a LogDriver.
-    """
-
-    cumulative_ack: bool
+    @property
+    def heard_at(self) -> float | None:
+        """As ``ProducerDriver.heard_at``. None where ``receive`` only returns after an answer."""
+        return None
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         """Up to ``max_messages`` as soon as there is one, or nothing after ``timeout_s``.
@@ -377,16 +218,40 @@ class QueueDriver(Protocol):
         lately. A driver that has messages pushed to it lets the broker push about as many as it
         holds and ``max_messages``; one that cannot fetch so few fetches when it holds nothing.
 
-        ``max_messages`` 0 means: serve the connection (heartbeats, leases) and fetch nothing. Core
-        calls this without long gaps, however slow the handlers are, so leases of what is in
-        hand can be renewed here. Raises when the connection is gone or the queue was deleted.
+        ``max_messages`` 0 means: serve the connection (heartbeats, leases, membership), fetch
+        nothing and lose nothing. Core calls this without long gaps, however slow the handlers are,
+        so leases of what is in hand can be renewed here. On a log every message has its
+        ``position``, and the offsets of a partition rise. Raises when the connection is gone or
+        the channel was deleted.
         """
+
+    def wake(self) -> None:
+        """Make a blocked ``receive`` return soon. The only method called from other threads.
+
+        May do nothing if ``receive`` never blocks for more than 0.1 s at a time.
+        """
+
+    def close(self, timeout_s: float) -> None:
+        """Let go of the group at once, so that others take over. Idempotent.
+
+        On a queue what is unsettled goes back, uncounted. On a log core has committed what is
+        settled: wait for commits; ``revoked`` is not called any more.
+        """
+
+
+class QueueDriver(_ConsumerDriver, Protocol):
+    """One consumer of one group of a queue channel. It is consuming once it has been made."""
+
+    #: Whether tokens are ordered as received, and one SettleRequest may ack a run of them
+    #: (``through``).
+    cumulative_ack: bool = False
 
     def isolate(self, wanted: bool) -> None:
         """Whether a message that was ``lost`` comes alone, as it does until this is called: with
         no other, and only while this consumer holds nothing. Until then it holds back those behind
         it. Does nothing if nothing can be lost.
         """
+        return
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         """Tell the broker, in this order; returns what could not be settled. May return before
@@ -402,31 +267,6 @@ class QueueDriver(Protocol):
         as a Received with the same token, its attempt one higher and ``unstored``. Core keeps it
         for the delay and settles it again.
         """
-
-    def wake(self) -> None:
-        """Make a blocked ``receive`` return soon. The only method called from other threads.
-
-        May do nothing if ``receive`` never blocks for more than 0.1 s at a time.
-        """
-
-    def close(self, timeout_s: float) -> None:
-        """Stop; what is unsettled goes back to the group, uncounted. Idempotent."""
-
-
-class Place(int):
-    """A group's position in a partition: the next offset to read, with a note stored beside it.
-
-    Core writes the note and reads it when the partition has a new owner, and so learns of the
-    deaths of readers (see its module ``suspects``). A driver stores and returns it as it is: up to
-    100 ASCII characters, empty where nothing was stored. Offset and note are stored in one step.
-    """
-
-    note: str
-
-    def __new__(cls, offset: int, note: str = "") -> Self:
-        place = super().__new__(cls, offset)
-        place.note = note
-        return place
 
 
 class LogEvents(Protocol):
@@ -455,14 +295,8 @@ class LogEvents(Protocol):
         goes on with the oldest that is left. Said by drivers whose broker lets them know."""
 
 
-class LogDriver(Protocol):
+class LogDriver(_ConsumerDriver, Protocol):
     """One member of one group of a stream channel: partitions, offsets, one position each."""
-
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        """As QueueDriver.receive. Every Received has its ``position``; offsets of a partition rise.
-
-        With ``max_messages`` 0 membership is kept and nothing is fetched or lost.
-        """
 
     def commit(self, positions: Mapping[int, Place]) -> None:
         """Store the next offset to read per partition for the group. May return before the broker
@@ -481,53 +315,12 @@ class LogDriver(Protocol):
         stays where it is.
         """
 
-    def wake(self) -> None:
-        """As QueueDriver.wake."""
-
-    def close(self, timeout_s: float) -> None:
-        """Wait for commits, leave the group so that others take over at once. Idempotent.
-
-        Core has committed what is settled; ``revoked`` is not called any more.
-        """
-
 
 # ── Administration ───────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupStatus:
-    """A group at one moment. What the broker does not tell is None, never 0.
-
-    Queues: ``ready`` waits, ``in_flight`` is handed out and unsettled. Streams: ``lag`` is what
-    lies behind the group's positions. ``oldest_age_s`` is the age of the oldest of these.
-    """
-
-    group: str
-    ready: int | None = None
-    in_flight: int | None = None
-    lag: int | None = None
-    oldest_age_s: float | None = None
-    consumers: int | None = None
-
-
-class Condition(NamedTuple):
-    """One thing that an operator should know of a cluster, in plain words.
-
-    ``subject`` is a channel's name or ``cluster``. ``hint`` is what to do if it is a problem.
-    """
-
-    subject: str
-    text: str
-    hint: str | None = None
-
-
 class AdminDriver(Protocol):
-    """Topology and its state, over a connection of its own. May block for about 10 s a call.
-
-    It may have a method ``replication(channels: Sequence[ChannelSpec]) -> Sequence[Condition]``:
-    the nodes of the cluster, the copies of these channels and of all that stands beside them, and
-    what the loss of one node would do to each. What the client cannot see is said to be unknown.
-    """
+    """Topology and its state, over a connection of its own. May block for about 10 s a call."""
 
     def server(self) -> str:
         """Product and version as the server tells it, such as ``RabbitMQ 4.0.5``."""
@@ -537,6 +330,7 @@ class AdminDriver(Protocol):
 
         Never less: what the plugin declares holds on every server that the backend supports.
         """
+        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         """True if the channel is there. Creates nothing."""
@@ -551,9 +345,6 @@ class AdminDriver(Protocol):
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         """State of every group that is in ``channel.groups`` or that the broker knows of."""
 
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """Create one more group of a queue; on a stream, nothing need be done."""
-
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         """Throw away what waits for ``group``; how many that were, if known."""
 
@@ -564,5 +355,14 @@ class AdminDriver(Protocol):
         Adopted objects are refused.
         """
 
+    def replication(self, channels: Sequence[ChannelSpec]) -> Sequence[Condition] | None:
+        """The nodes of the cluster, the copies of these channels and of all that stands beside
+        them, and what the loss of one node would do to each; None if the backend does not tell.
+
+        What the client cannot see is said to be unknown.
+        """
+        return None
+
     def close(self) -> None:
         """Idempotent."""
+        return

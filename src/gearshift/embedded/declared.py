@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
 from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
 from gearshift.message import Semantics
 
-__all__ = ["DEFAULT_PARTITIONS", "MAX_MESSAGE_BYTES", "ChannelSettings", "declared"]
+__all__ = ["DEFAULT_PARTITIONS", "MAX_MESSAGE_BYTES", "declared"]
 
 #: Partitions of a stream that names no number.
 DEFAULT_PARTITIONS = 4
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
-
-class ChannelSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A channel's ``native`` table: nothing can be adopted, so nothing can be set."""
 
 
 def declared(durability: Durability) -> Mapping[Semantics, Capabilities]:

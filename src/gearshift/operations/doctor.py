@@ -277,7 +277,7 @@ class _Examination:
         """Raise UnknownChannel if the channel, which is not there, is not ours to make."""
         assert self._plugin is not None
         native = self.settings.native_for(name, self._plugin)
-        if adopts := getattr(native, "adopts", None):
+        if adopts := native.adopts:
             raise UnknownChannel(
                 f"{adopts} is missing; it is adopted, so Gearshift does not create it",
                 hint=f"create it on the broker, or take it out of native.{self._plugin.name}",

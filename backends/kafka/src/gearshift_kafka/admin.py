@@ -27,17 +27,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, Condition, GroupStatus
+from gearshift.driver import AdminDriver, ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_kafka.asking import REQUEST_S, answer, answers, describe
 from gearshift_kafka.errors import TRANSIENT, UNKNOWN_TOPIC
 from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
+from gearshift_kafka.queue.names import helper_topics
+from gearshift_kafka.queue.topology import Positions, ShareGroups
 from gearshift_kafka.replication import conditions, copies_of, create
-from gearshift_kafka.share.names import helper_topics
-from gearshift_kafka.share.topology import Positions, ShareGroups
 
-__all__ = ["KafkaAdmin", "group_exists", "lag"]
+__all__ = ["Admin", "group_exists", "lag"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -58,7 +58,7 @@ def group_exists(client: AdminClient, group: str) -> bool:
     return group in _all_groups(client)
 
 
-class KafkaAdmin:
+class Admin(AdminDriver):
     """See AdminDriver."""
 
     def __init__(
@@ -113,13 +113,9 @@ class KafkaAdmin:
             self._require_share_groups()
             self._share.require(channel)
         self._declare_topic(channel)
-        for group in channel.groups:
-            self.declare_group(channel, group)
-
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """A group of a stream begins to exist with its first member."""
-        if channel.semantics is Semantics.QUEUE:
-            self._share.declare(channel, group)
+        if channel.semantics is Semantics.QUEUE:  # one of a stream begins with its first member
+            for group in channel.groups:
+                self._share.declare(channel, group)
 
     def _declare_topic(self, channel: ChannelSpec) -> None:
         topic = topic_name(channel)
@@ -233,9 +229,6 @@ class KafkaAdmin:
             topics += [t for t in helpers if topic_partitions(self._client, t, _TIMEOUT_S)]
             groups += [group_id(channel, group), *helpers]
         return topics, [name for name in groups if name != channel.native.group]
-
-    def close(self) -> None:
-        """The client ends with this object; there is nothing to wait for."""
 
     # ── topics ──
 

@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from gearshift import driver
 from gearshift.driver import (
     ChannelSpec,
     ConsumerSpec,
@@ -22,27 +24,28 @@ from gearshift.driver import (
 )
 from gearshift.errors import ConfigError, GearshiftError, UnknownChannel, UnknownGroup
 from gearshift.message import Semantics
-from gearshift_kafka.admin import KafkaAdmin, group_exists
-from gearshift_kafka.commits import Commits
-from gearshift_kafka.consumer import KafkaReader, LoneReader
+from gearshift_kafka.admin import Admin, group_exists
 from gearshift_kafka.errors import LACKS_PROTOCOL, REFUSED_ACCESS, classify, code_of
-from gearshift_kafka.group import GroupReader
 from gearshift_kafka.heard import Heard
-from gearshift_kafka.idle import IdleCheck
 from gearshift_kafka.misfit import misfit
 from gearshift_kafka.names import group_id, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
-from gearshift_kafka.offsets import QUERY_TIMEOUT_S
 from gearshift_kafka.probe import share_version
-from gearshift_kafka.producer import KafkaProducer
-from gearshift_kafka.settings import KafkaSettings
-from gearshift_kafka.share.ephemeral import EphemeralQueue
-from gearshift_kafka.share.limits import no_share_groups
-from gearshift_kafka.share.names import helper_topics
-from gearshift_kafka.share.opening import open_share_queue
+from gearshift_kafka.producer import Producer
+from gearshift_kafka.queue.ephemeral import EphemeralQueueConsumer
+from gearshift_kafka.queue.limits import no_share_groups
+from gearshift_kafka.queue.names import helper_topics
+from gearshift_kafka.queue.opening import open_share_queue
+from gearshift_kafka.settings import Settings
+from gearshift_kafka.stream.commits import Commits
+from gearshift_kafka.stream.consumer import StreamConsumer
+from gearshift_kafka.stream.ephemeral import EphemeralStreamConsumer
+from gearshift_kafka.stream.idle import IdleCheck
+from gearshift_kafka.stream.offsets import QUERY_TIMEOUT_S
+from gearshift_kafka.stream.reader import StreamReader
 from gearshift_kafka.times import topic_times
 
-__all__ = ["KafkaBackend"]
+__all__ = ["Backend"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -64,7 +67,7 @@ HEARD_WITHIN_S = 3.0
 #: another's work. A profile may choose otherwise: it is quicker to send.
 _QUEUE_PRODUCER = {"batch.num.messages": 1, "sticky.partitioning.linger.ms": 0}
 
-Client = TypeVar("Client", Producer, Consumer, AdminClient)
+Client: TypeAlias = confluent_kafka.Producer | confluent_kafka.Consumer | AdminClient
 
 
 @dataclass(slots=True)
@@ -85,10 +88,10 @@ class _Signals:
         return next((error for error in self.recent if error.code() in codes), None)
 
 
-class KafkaBackend:
+class Backend(driver.Backend):
     """See Backend. Streams on topics and consumer groups, queues on share groups."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._servers = ", ".join(f"{host}:{port}" for host, port in settings.endpoints())
         # Learnt from the first broker that refuses; the same for all consumers from then on.
@@ -114,13 +117,13 @@ class KafkaBackend:
                 f"native.kafka.group adopts one group, but the channel lists {len(channel.groups)}"
             )
 
-    def admin(self) -> KafkaAdmin:
+    def admin(self) -> Admin:
         signals = _Signals()
         client = AdminClient(self._conf("admin", signals))
         self._reach(client, None, signals)
         client_bytes = int(self._settings.client("producer")["message.max.bytes"])
         reader = self._settings.client("reader")
-        return KafkaAdmin(
+        return Admin(
             client,
             positions=self._positions,
             require_share_groups=self._require_share_groups,
@@ -129,21 +132,21 @@ class KafkaBackend:
             warned=self._warned_of_copies,
         )
 
-    def producer(self, channel: ChannelSpec) -> KafkaProducer:
+    def producer(self, channel: ChannelSpec) -> Producer:
         signals = _Signals()
         conf = self._conf("producer", signals) | signals.heard.producer_conf()
         if channel.semantics is Semantics.QUEUE:
             conf = _QUEUE_PRODUCER | conf
-        producer = Producer(conf)
+        producer = confluent_kafka.Producer(conf)
         self._require_topic(producer, channel, signals)
         topic = topic_name(channel)
         times = topic_times(AdminClient(self._conf("admin", signals)), topic)
-        return KafkaProducer(producer, topic, times, signals.heard)
+        return Producer(producer, topic, times, signals.heard)
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
         if spec.ephemeral:
             latest = replace(spec, start=Start(StartAt.LATEST))
-            return EphemeralQueue(
+            return EphemeralQueueConsumer(
                 spec.channel.name, lambda events: self.log_consumer(latest, events)
             )
         if not self._has_warned:
@@ -159,12 +162,12 @@ class KafkaBackend:
             spec, lambda kind: self._conf(kind, signals), signals.failures, partitions
         )
 
-    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> KafkaReader:
+    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamReader:
         if not spec.ephemeral:
             time.sleep(max(0.0, self._join_at - time.monotonic()))
         signals, commits = _Signals(), Commits(topic_name(spec.channel))
         conf = self._consumer_conf(spec, signals) | {"on_commit": commits.on_commit}
-        consumer = Consumer(conf)
+        consumer = confluent_kafka.Consumer(conf)
         try:
             return self._reader(consumer, spec, events, signals, commits)
         except BaseException:
@@ -185,24 +188,21 @@ class KafkaBackend:
             instance_id=self._settings.group_instance_id,
         )
 
-    def close(self) -> None:
-        """Nothing is shared between drivers."""
-
     # ── consumers ──
 
     def _reader(
         self,
-        consumer: Consumer,
+        consumer: confluent_kafka.Consumer,
         spec: ConsumerSpec,
         events: LogEvents,
         signals: _Signals,
         commits: Commits,
-    ) -> KafkaReader:
+    ) -> StreamReader:
         topic, group = topic_name(spec.channel), group_id(spec.channel, spec.group)
         partitions = self._require_topic(consumer, spec.channel, signals)
         failures = signals.failures
         if spec.ephemeral:
-            return LoneReader(
+            return EphemeralStreamConsumer(
                 consumer,
                 topic,
                 events,
@@ -215,7 +215,7 @@ class KafkaBackend:
         if group == spec.channel.native.group:
             self._require_group(group)
         idle = IdleCheck(lambda: AdminClient(self._conf("admin", _Signals())), group)
-        return GroupReader(
+        return StreamConsumer(
             consumer,
             topic,
             events,
@@ -259,7 +259,7 @@ class KafkaBackend:
     def _positions(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
         """What ``group`` has committed, asked by a consumer: see ShareGroups."""
         ours = {"group.id": group, "group.protocol": "classic"}
-        consumer = Consumer(self._conf("reader", _Signals()) | ours)
+        consumer = confluent_kafka.Consumer(self._conf("reader", _Signals()) | ours)
         try:
             return consumer.committed(places, timeout=QUERY_TIMEOUT_S)
         finally:
@@ -271,9 +271,7 @@ class KafkaBackend:
         extras = {"logger": client_log, "error_cb": signals.on_error}
         return self._settings.client(kind) | extras
 
-    def _require_topic(
-        self, client: Producer | Consumer | AdminClient, channel: ChannelSpec, signals: _Signals
-    ) -> list[int]:
+    def _require_topic(self, client: Client, channel: ChannelSpec, signals: _Signals) -> list[int]:
         topic = topic_name(channel)
         deadline = time.monotonic() + HEARD_WITHIN_S
         while not (partitions := self._reach(client, topic, signals)):
@@ -283,9 +281,7 @@ class KafkaBackend:
             time.sleep(_ASK_AGAIN_S)
         return partitions
 
-    def _reach(
-        self, client: Producer | Consumer | AdminClient, topic: str | None, signals: _Signals
-    ) -> list[int]:
+    def _reach(self, client: Client, topic: str | None, signals: _Signals) -> list[int]:
         """Ask the cluster something, so that an unreachable one is known now. Raises."""
         deadline = time.monotonic() + self._settings.connect_timeout_s
         started = time.monotonic()

@@ -6,8 +6,8 @@ from gearshift.capabilities import Capabilities, Durability, Known, Lease, Membe
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
-from gearshift_kafka.backend import KafkaBackend
-from gearshift_kafka.settings import KafkaChannel, KafkaSettings
+from gearshift_kafka.backend import Backend
+from gearshift_kafka.settings import ChannelSettings, Settings
 from gearshift_kafka.wire import ONLY_HERE
 
 __all__ = ["QUEUE", "STREAM", "gearshift_backend"]
@@ -70,11 +70,11 @@ def gearshift_backend() -> BackendPlugin:
         driver_api=DRIVER_API,
         summary="Kafka through librdkafka: streams on consumer groups, queues on share groups "
         "(experimental)",
-        settings=KafkaSettings,
-        channel_settings=KafkaChannel,
+        settings=Settings,
+        channel_settings=ChannelSettings,
         capabilities={Semantics.STREAM: STREAM, Semantics.QUEUE: QUEUE},
         natural=Semantics.STREAM,
-        connect=KafkaBackend,
+        connect=Backend,
         url_schemes={"kafka": lambda url: {"bootstrap_servers": url[len("kafka://") :].split(",")}},
         only_here=ONLY_HERE,
         on_arrival=("headers: bytes to other programs, so numbers and true or false are text",),

@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
-from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.helpers import OpenCount
 from gearshift.message import Message, Position
 from gearshift_kafka.errors import stored
 from gearshift_kafka.heard import Heard
 from gearshift_kafka.times import RecordTimes
 from gearshift_kafka.wire import encode_headers, encode_key
 
-__all__ = ["KafkaProducer"]
+__all__ = ["Producer"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -67,21 +69,22 @@ class _Batch:
             log.exception("a callback of core failed")
 
 
-class KafkaProducer:
+class Producer(ProducerDriver):
     """One producer for one topic; see ProducerDriver.
 
     Brokers that come and go are the client's business: a report comes when it has given up.
     """
 
-    def __init__(self, producer: Producer, topic: str, times: RecordTimes, heard: Heard) -> None:
+    def __init__(
+        self, producer: confluent_kafka.Producer, topic: str, times: RecordTimes, heard: Heard
+    ) -> None:
         self._producer = producer
         self._topic = topic
         self._times = times
         self._heard = heard
         self._lock = threading.Lock()
-        self._all_reported = threading.Condition(self._lock)
         self._batches: dict[int, _Batch] = {}  # those with open messages, by identity
-        self._open = 0
+        self._open = OpenCount()
         self._partly: list[_Batch] = []  # with reports to tell; only the serving thread uses it
         self._submitted = threading.Event()
         self._stop = threading.Event()
@@ -103,7 +106,7 @@ class KafkaProducer:
         batch = _Batch(len(messages), on_outcomes, self._collect)
         with self._lock:
             self._batches[id(batch)] = batch
-            self._open += len(messages)
+        self._open.add(len(messages))
         refused: list[Outcome] = []
         produce, topic, report = self._producer.produce, self._topic, batch.on_report
         earliest, latest = self._times.limits(time.time())
@@ -125,21 +128,14 @@ class KafkaProducer:
         if refused:
             self._tell(batch, refused)
 
-    def blocked(self) -> str | None:
-        return None  # Kafka does not announce pressure; the window fills and callers wait
-
-    def flush(self, timeout_s: float) -> bool:
-        with self._lock:
-            return self._all_reported.wait_for(lambda: not self._open, timeout_s)
-
     def close(self, timeout_s: float) -> None:
         if self._closed:
             return
         self._closed = True
-        if not self.flush(timeout_s):
+        if not self._open.wait(timeout_s):
             # The client's own close would wait for minutes; a purge reports what is left at once.
             self._producer.purge()
-            self.flush(_PURGE_S)
+            self._open.wait(_PURGE_S)
         self._stop.set()
         self._server.join()
         self._give_up()
@@ -148,7 +144,7 @@ class KafkaProducer:
         is_slow = False  # what was to be stored at once is not
         while not self._stop.is_set():
             self._submitted.clear()
-            open_now = self._open
+            open_now = int(self._open)
             if not open_now:
                 self._producer.poll(0)  # serves error_cb
                 self._submitted.wait(_SERVE_S)
@@ -184,12 +180,10 @@ class KafkaProducer:
     def _tell(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
         batch.tell(outcomes)
         with self._lock:
-            self._open -= len(outcomes)
             batch.left -= len(outcomes)
             if not batch.left:
                 self._batches.pop(id(batch), None)
-            if not self._open:
-                self._all_reported.notify_all()
+        self._open.remove(len(outcomes))
 
     def _give_up(self) -> None:
         """The client has no more reports to give: what is open even so is not known."""

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from gearshift.driver import Condition
 from gearshift_kafka.asking import REQUEST_S, answer, describe
-from gearshift_kafka.share.limits import broker_number
+from gearshift_kafka.queue.limits import broker_number
 
 __all__ = ["Copies", "conditions", "copies_of", "create"]
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from gearshift.driver import BaseChannelSettings
 from gearshift.driver.settings import Secret, TlsSettings, first_remote, parse_host_port
 from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
-__all__ = ["KafkaChannel", "KafkaSettings", "NativeSettings"]
+__all__ = ["ChannelSettings", "NativeSettings", "Settings"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -60,7 +61,7 @@ _DURATIONS = {
 }
 
 
-class KafkaSettings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One Kafka cluster and how to reach it. Times are seconds.
 
     ``delivery_timeout_s`` is how long the client itself tries to get a message stored; it ends in
@@ -188,7 +189,7 @@ class KafkaSettings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_onl
             log.warning("traffic with %s is plain text; set tls = true", remote)
 
 
-class KafkaChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ChannelSettings(BaseChannelSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A channel's native settings: adopt a ``topic`` or ``group``, or shape the topic we create.
 
     Adopted ones are used as they are, neither created nor changed; ``group`` stands for the

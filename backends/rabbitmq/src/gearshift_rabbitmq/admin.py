@@ -70,15 +70,6 @@ class Admin:
         else:
             topo.declare(self._connected(), Topology.of(channel), channel.groups)
 
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """See AdminDriver. Raises NotSupported for an adopted queue, which has one group."""
-        if channel.semantics is Semantics.STREAM:
-            return  # a group of a stream begins with its first consumer
-        topology = Topology.of(channel)
-        if topology.adopted_queue is not None and group in channel.groups:
-            return
-        topo.declare_group(self._connected(), topology, group)
-
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         """State of ``channel.groups``: AMQP cannot list others, nor tell what is in flight."""
         link = self._connected()

@@ -48,10 +48,6 @@ class Producer:
         """The broker's reason (a memory or disk alarm), or None."""
         return self._publisher.blocked()
 
-    def flush(self, timeout_s: float) -> bool:
-        """See ProducerDriver."""
-        return self._publisher.flush(timeout_s)
-
     def close(self, timeout_s: float) -> None:
         """See ProducerDriver. Takes up to a second longer, for a farewell to the broker."""
         self._publisher.close(timeout_s)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from gearshift.driver import BaseChannelSettings
 from gearshift.driver.settings import (
     Endpoint,
     Secret,
@@ -117,7 +118,7 @@ class RabbitSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
-class RabbitChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RabbitChannel(BaseChannelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A channel's ``native.rabbitmq`` table: names of existing objects to use as they are.
 
     ``queue``: consume from this queue, and send to it through the default exchange unless

@@ -38,7 +38,6 @@ __all__ = [
     "dead_letter_to",
     "declare",
     "declare_ephemeral",
-    "declare_group",
     "limited",
     "present",
     "undeliverable",
@@ -136,16 +135,6 @@ def declare(link: Link, topology: Topology, groups: Iterable[str]) -> None:
     if topology.adopted_queue is None:
         for group in groups:
             _declare_group(link, topology, group, exchange_was_there=exchange_was_there)
-
-
-def declare_group(link: Link, topology: Topology, group: str) -> None:
-    """Create one group's queues and bind them. An adopted queue has one group and needs none."""
-    if topology.adopted_queue is not None:
-        raise NotSupported(
-            f"the adopted queue {topology.adopted_queue!r} has one group, so no {group!r} is added",
-            hint="name an exchange instead, so that every group gets a queue of its own",
-        )
-    _declare_group(link, topology, group, exchange_was_there=present(link, topology))
 
 
 def declare_ephemeral(rpc: Rpc, topology: Topology) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, GroupStatus
+from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
 from gearshift.errors import NotSupported, UnknownChannel
 from gearshift_redis.layout import Layout
 from gearshift_redis.scripts import Scripts
@@ -21,7 +20,7 @@ __all__ = ["Admin"]
 _PURGE_STEP = 1000
 
 
-class Admin:
+class Admin(AdminDriver):
     """See AdminDriver."""
 
     def __init__(self, client: Redis) -> None:
@@ -35,10 +34,6 @@ class Admin:
             return f"Valkey {info['valkey_version']}"
         return f"Redis {info.get('redis_version', '?')}"
 
-    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        """See AdminDriver. All servers give the same."""
-        return declared
-
     def exists(self, channel: ChannelSpec) -> bool:
         """See AdminDriver."""
         layout = Layout.of(channel)
@@ -50,11 +45,10 @@ class Admin:
         if layout.adopted is not None and not self._client.exists(layout.adopted):
             raise UnknownChannel(f"stream {layout.adopted!r} does not exist")
         for group in channel.groups:
-            self.declare_group(channel, group)
+            self._declare_group(layout, group)
 
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        """See AdminDriver. A group of an adopted stream begins with what is in it."""
-        layout = Layout.of(channel)
+    def _declare_group(self, layout: Layout, group: str) -> None:
+        """Create the group where missing; that of an adopted stream begins with what is in it."""
         # First: a message that is sent in between has its place, from which the group begins.
         self._client.hset(layout.groups, group, "durable")
         for source in layout.sources(group):

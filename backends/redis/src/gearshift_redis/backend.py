@@ -5,34 +5,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from gearshift import driver
 from gearshift.driver import (
     AdminDriver,
     ChannelSpec,
     ConsumerSpec,
-    LogDriver,
-    LogEvents,
     ProducerDriver,
     QueueDriver,
 )
 from gearshift.driver.settings import first_remote
-from gearshift.errors import ConfigError, GearshiftError, NotSupported
+from gearshift.errors import ConfigError, GearshiftError
 from gearshift_redis.admin import Admin
 from gearshift_redis.connection import check_persistence, connect
-from gearshift_redis.consumer import QueueConsumer
 from gearshift_redis.errors import classify
 from gearshift_redis.layout import Layout
 from gearshift_redis.producer import Producer
-from gearshift_redis.settings import RedisSettings
+from gearshift_redis.queue import QueueConsumer
+from gearshift_redis.settings import Settings
 
-__all__ = ["RedisBackend"]
+__all__ = ["Backend"]
 
 logger = logging.getLogger("gearshift.redis")
 
 
-class RedisBackend:
+class Backend(driver.Backend):
     """A Backend. Every driver has a connection of its own; nothing is shared, so any thread."""
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         """No I/O. Warns of what is unsafe."""
         self._settings = settings
         remote = first_remote(self.endpoints())
@@ -76,13 +75,6 @@ class RedisBackend:
             client.close()
             raise
 
-    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> LogDriver:
-        """Not offered."""
-        raise NotSupported("streams are not offered on Redis", channel=spec.channel.name)
-
     def classify(self, error: Exception) -> GearshiftError | None:
         """See Backend."""
         return classify(error, self._settings.address)
-
-    def close(self) -> None:
-        """Nothing is shared."""

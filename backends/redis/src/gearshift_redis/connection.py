@@ -11,14 +11,14 @@ from redis.exceptions import NoPermissionError, ResponseError
 from redis.retry import Retry
 
 from gearshift.errors import NotSupported
-from gearshift_redis.settings import RedisSettings
+from gearshift_redis.settings import Settings
 
 __all__ = ["check_persistence", "connect"]
 
 logger = logging.getLogger("gearshift.redis")
 
 
-def connect(settings: RedisSettings) -> Redis:
+def connect(settings: Settings) -> Redis:
     """A client of one connection that never reconnects by itself. Raises redis-py's errors."""
     host, port = settings.address
     more: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def connect(settings: RedisSettings) -> Redis:
     return client
 
 
-def check_persistence(client: Redis, settings: RedisSettings) -> None:
+def check_persistence(client: Redis, settings: Settings) -> None:
     """Raises NotSupported for a server that forgets or evicts; warns where it cannot be asked."""
     if settings.allow_forgetful_server:
         return

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gearshift.driver import ChannelSpec
-from gearshift_redis.settings import RedisChannel
+from gearshift_redis.settings import ChannelSettings
 
 __all__ = ["Layout", "Source"]
 
@@ -43,7 +43,7 @@ class Layout:
     @staticmethod
     def of(channel: ChannelSpec) -> Layout:
         """What ``channel`` and its native settings describe. No I/O."""
-        native: RedisChannel = channel.native or RedisChannel()
+        native: ChannelSettings = channel.native or ChannelSettings()
         return Layout(channel.name, native.stream, native.body_field)
 
     @property

@@ -6,8 +6,8 @@ from gearshift.capabilities import Capabilities, Durability, Known, Lease, Membe
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
-from gearshift_redis.backend import RedisBackend
-from gearshift_redis.settings import SCHEMES, RedisChannel, RedisSettings
+from gearshift_redis.backend import Backend
+from gearshift_redis.settings import SCHEMES, ChannelSettings, Settings
 
 __all__ = ["QUEUE", "gearshift_backend"]
 
@@ -43,11 +43,11 @@ def gearshift_backend() -> BackendPlugin:
         name="redis",
         driver_api=DRIVER_API,
         summary="Redis 7.0 or newer through redis-py: a stream per group, atomic scripts",
-        settings=RedisSettings,
-        channel_settings=RedisChannel,
+        settings=Settings,
+        channel_settings=ChannelSettings,
         capabilities={Semantics.QUEUE: QUEUE},
         natural=Semantics.QUEUE,
-        connect=RedisBackend,
+        connect=Backend,
         url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
         on_arrival=("headers: one field of MessagePack to other programs",),
     )

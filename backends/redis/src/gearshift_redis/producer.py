@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.helpers import OpenCount
 from gearshift.errors import UnknownChannel
 from gearshift.message import Message
 from gearshift_redis.errors import was_refused
@@ -31,7 +32,7 @@ class _Batch(NamedTuple):
     on_outcomes: OnOutcomes
 
 
-class Producer:
+class Producer(ProducerDriver):
     """See ProducerDriver. An adopted stream is added to directly, other channels by a script."""
 
     def __init__(self, client: Redis, layout: Layout) -> None:
@@ -40,8 +41,7 @@ class Producer:
         self._publish = Scripts(client).publish
         load(client, self._publish)
         self._batches: SimpleQueue[_Batch | None] = SimpleQueue()
-        self._lock = threading.Condition()
-        self._unanswered = 0
+        self._open = OpenCount()
         self._heard_at = 0.0  # while there is something unanswered
         self._failed: Exception | None = None
         self._closed = False
@@ -51,24 +51,14 @@ class Producer:
     @property
     def heard_at(self) -> float | None:
         """See ProducerDriver. None while no answer is waited for, or has failed to come."""
-        return self._heard_at if self._unanswered or self._failed is not None else None
+        return self._heard_at if self._open or self._failed is not None else None
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         """See ProducerDriver."""
-        with self._lock:
-            if not self._unanswered:
-                self._heard_at = time.monotonic()
-            self._unanswered += len(messages)
+        if not self._open:
+            self._heard_at = time.monotonic()
+        self._open.add(len(messages))
         self._batches.put(_Batch(messages, on_outcomes))
-
-    def blocked(self) -> str | None:
-        """Redis never asks its clients to wait."""
-        return None
-
-    def flush(self, timeout_s: float) -> bool:
-        """See ProducerDriver."""
-        with self._lock:
-            return self._lock.wait_for(lambda: self._unanswered == 0, timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """See ProducerDriver."""
@@ -76,7 +66,7 @@ class Producer:
             return
         self._closed = True
         connection: Any = self._client.connection
-        if not self.flush(timeout_s):
+        if not self._open.wait(timeout_s):
             self._failed = self._failed or ConnectionAbortedError("closed before the answer came")
             if connection is not None:
                 connection.disconnect()  # ends the wait for an answer
@@ -91,11 +81,9 @@ class Producer:
             for start, part in _parts(batch.messages):
                 outcomes = self._send(start, part)
                 batch.on_outcomes(outcomes)
-                with self._lock:
-                    if self._failed is None:
-                        self._heard_at = time.monotonic()
-                    self._unanswered -= len(outcomes)
-                    self._lock.notify_all()
+                if self._failed is None:
+                    self._heard_at = time.monotonic()
+                self._open.remove(len(outcomes))
 
     def _send(self, start: int, messages: Sequence[Message]) -> list[Outcome]:
         numbers = range(start, start + len(messages))

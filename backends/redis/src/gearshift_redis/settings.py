@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from gearshift.driver import BaseChannelSettings
 from gearshift.driver.settings import Endpoint, Secret, TlsSettings, move_credentials, parse_url
 
-__all__ = ["SCHEMES", "RedisChannel", "RedisSettings"]
+__all__ = ["SCHEMES", "ChannelSettings", "Settings"]
 
 SCHEMES = {"redis": 6379, "rediss": 6379}
 
@@ -22,7 +21,7 @@ PARAMETERS = {
 }
 
 
-class RedisSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile with ``backend = "redis"``.
 
     ``url`` is ``redis://user:password@host:port/database`` (``rediss://`` for TLS); without a path
@@ -75,7 +74,7 @@ class RedisSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_field
         return parse_url(self.url, schemes=SCHEMES, parameters=PARAMETERS)
 
 
-class RedisChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A channel's ``native.redis`` table.
 
     ``stream`` is an existing stream to use as it is: sending adds to it, and each group of the

@@ -232,7 +232,7 @@ class ConsumerLoop:
                 fetch = self._side.fetch()
                 receiver.isolate(fetch.isolates)
                 arrivals = driver.receive(fetch.room, fetch.patience_s)
-                self._side.heard(getattr(driver, "heard_at", None))
+                self._side.heard(driver.heard_at)
                 if not self._is_told and self._shared.ready:
                     self._is_told = True
                     log.info("channel %r: connected again", self._failures.channel)

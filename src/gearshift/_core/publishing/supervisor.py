@@ -110,7 +110,7 @@ class Supervisor:
         """Fill in how the connection is now. Any thread."""
         with self._changed:
             driver, lost_at, broken = self._driver, self._lost_at, self.broken
-        heard_at = lost_at if driver is None else _heard_at(driver)
+        heard_at = lost_at if driver is None else driver.heard_at
         if heard_at is not None:
             stats.silent_s = max(0.0, self._clock() - heard_at)
         if lost_at is not None:
@@ -167,9 +167,8 @@ class Supervisor:
         self._replacing.start()
 
     def _fault(self, driver: ProducerDriver) -> GearshiftError | None:
-        ended: Exception | None = getattr(driver, "ended", None)
-        if ended is not None:
-            return self._failures.translate(ended)
+        if driver.ended is not None:
+            return self._failures.translate(driver.ended)
         oldest = next(iter(self._batches), None)
         if oldest is None or oldest.handed_at is None or driver.blocked() is not None:
             return None
@@ -181,7 +180,7 @@ class Supervisor:
     def _replace(self) -> None:
         with self._calls, self._changed:
             old, self._driver = self._driver, None
-            heard_at = _heard_at(old)
+            heard_at = None if old is None else old.heard_at
             self._lost_at = self._clock() if heard_at is None else heard_at
         what = "it is gone" if isinstance(self.broken, UnknownChannel) else "connection lost"
         self._log.warning(
@@ -223,9 +222,3 @@ class Supervisor:
             self.reconnects += 1
             self._changed.notify_all()
         log.info("channel %r: connected again", self._failures.channel)
-
-
-def _heard_at(driver: ProducerDriver | None) -> float | None:
-    """The time of the broker's last sign of life; None if the driver does not tell."""
-    at: float | None = getattr(driver, "heard_at", None)
-    return at

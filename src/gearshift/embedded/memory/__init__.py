@@ -7,13 +7,14 @@ not, and when the bus is closed everything is gone.
 from __future__ import annotations
 
 from gearshift.capabilities import Durability
-from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.driver import DRIVER_API, BackendPlugin, BaseChannelSettings
 from gearshift.driver.plugin import hookimpl
-from gearshift.embedded.declared import ChannelSettings, declared
-from gearshift.embedded.memory.backend import MemoryBackend, MemorySettings
+from gearshift.embedded.declared import declared
+from gearshift.embedded.memory.backend import Backend
+from gearshift.embedded.memory.settings import Settings
 from gearshift.message import Semantics
 
-__all__ = ["MemoryBackend", "MemorySettings", "gearshift_backend"]
+__all__ = ["Backend", "Settings", "gearshift_backend"]
 
 
 @hookimpl
@@ -23,10 +24,10 @@ def gearshift_backend() -> BackendPlugin:
         name="memory",
         driver_api=DRIVER_API,
         summary="inside this process, for tests and notebooks; nothing survives it",
-        settings=MemorySettings,
-        channel_settings=ChannelSettings,
+        settings=Settings,
+        channel_settings=BaseChannelSettings,
         capabilities=declared(Durability.NOTHING),
         natural=Semantics.QUEUE,
-        connect=MemoryBackend,
+        connect=Backend,
         url_schemes={"memory": lambda url: {}},
     )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, GroupStatus
+from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
 from gearshift.embedded.memory.channel import Channel, Clock, QueueChannel, StreamChannel
 from gearshift.embedded.memory.group import Group
-from gearshift.embedded.memory.log import rebalance
+from gearshift.embedded.memory.stream import rebalance
 from gearshift.errors import TopologyConflict, UnknownChannel, UnknownGroup
 from gearshift.message import Semantics
 
-__all__ = ["Channels", "MemoryAdmin"]
+__all__ = ["Admin", "Channels"]
 
 
 class Channels:
@@ -63,7 +62,7 @@ class Channels:
             self._by_name.clear()
 
 
-class MemoryAdmin:
+class Admin(AdminDriver):
     """Declares and describes the channels of one Backend."""
 
     def __init__(self, channels: Channels) -> None:
@@ -71,9 +70,6 @@ class MemoryAdmin:
 
     def server(self) -> str:
         return "memory (this process)"
-
-    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        return declared
 
     def exists(self, channel: ChannelSpec) -> bool:
         return self._channels.find(channel.name) is not None
@@ -86,14 +82,10 @@ class MemoryAdmin:
                 f"channel {channel.name!r} has {found.partitions} partitions, not {wanted}",
                 hint=f"set partitions = {found.partitions}, or delete the channel first",
             )
-        for group in channel.groups:
-            self.declare_group(channel, group)
-
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        found = self._channels.get(channel)
         if isinstance(found, QueueChannel):
             with found.changed:
-                found.groups.setdefault(group, Group())
+                for group in channel.groups:
+                    found.groups.setdefault(group, Group())
 
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         found = self._channels.get(channel)
@@ -119,9 +111,6 @@ class MemoryAdmin:
                 found.deleted = True
                 found.groups.clear()
                 found.announce()
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 def _queue_status(channel: QueueChannel, name: str) -> GroupStatus:

@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeAlias
 
 from gearshift.driver import ChannelSpec, Outcome, Stored
 from gearshift.embedded.declared import DEFAULT_PARTITIONS
-from gearshift.embedded.log import Bounds
 from gearshift.embedded.memory.group import Group, Shared
 from gearshift.embedded.partitions import partition_of
+from gearshift.embedded.stream import Bounds
 from gearshift.errors import PublishRefused, UnknownChannel, Unroutable
 from gearshift.message import Key, Message, Position, Semantics
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
 from gearshift.embedded.memory.channel import Channel
 from gearshift.errors import Closed, GearshiftError
 from gearshift.message import Message
 
-__all__ = ["MemoryProducer"]
+__all__ = ["Producer"]
 
 
-class MemoryProducer:
+class Producer(ProducerDriver):
     """Stores messages at once; there is never anything in flight."""
 
     def __init__(self, channel: Channel) -> None:
@@ -34,12 +34,6 @@ class MemoryProducer:
             outcomes = self._channel.publish(messages)
             self._channel.announce()
             return outcomes
-
-    def blocked(self) -> str | None:
-        return None
-
-    def flush(self, timeout_s: float) -> bool:
-        return True
 
     def close(self, timeout_s: float) -> None:
         self._closed = True

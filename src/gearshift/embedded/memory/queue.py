@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from gearshift.driver import ConsumerSpec, Received, SettleFailure, Settlement, SettleRequest
+from gearshift.driver import (
+    ConsumerSpec,
+    QueueDriver,
+    Received,
+    SettleFailure,
+    Settlement,
+    SettleRequest,
+)
 from gearshift.embedded.memory.channel import QueueChannel
 from gearshift.embedded.memory.group import Entry, Group, Hand, Lease
 from gearshift.errors import Closed, StaleDelivery, TopologyConflict, UnknownGroup
 
-__all__ = ["MemoryQueue"]
+__all__ = ["QueueConsumer"]
 
 
-class MemoryQueue:
+class QueueConsumer(QueueDriver):
     """One consumer of one group. Its work goes back when it is closed; it cannot die alone."""
-
-    cumulative_ack = False
 
     def __init__(self, channel: QueueChannel, spec: ConsumerSpec) -> None:
         self._channel = channel
@@ -65,9 +70,6 @@ class MemoryQueue:
         """Until something is announced, or a delayed message is due."""
         due = self._group.next_due()
         return left if due is None else min(left, max(0.001, due - self._channel.now()))
-
-    def isolate(self, wanted: bool) -> None:
-        """Nothing is ever lost here."""
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         failures = []

@@ -14,14 +14,14 @@
 from __future__ import annotations
 
 from gearshift.capabilities import Durability
-from gearshift.driver import DRIVER_API, BackendPlugin
+from gearshift.driver import DRIVER_API, BackendPlugin, BaseChannelSettings
 from gearshift.driver.plugin import hookimpl
-from gearshift.embedded.declared import ChannelSettings, declared
-from gearshift.embedded.sqlite.backend import SqliteBackend
-from gearshift.embedded.sqlite.settings import SqliteSettings
+from gearshift.embedded.declared import declared
+from gearshift.embedded.sqlite.backend import Backend
+from gearshift.embedded.sqlite.settings import Settings
 from gearshift.message import Semantics
 
-__all__ = ["SqliteBackend", "SqliteSettings", "gearshift_backend"]
+__all__ = ["Backend", "Settings", "gearshift_backend"]
 
 
 @hookimpl
@@ -31,10 +31,10 @@ def gearshift_backend() -> BackendPlugin:
         name="sqlite",
         driver_api=DRIVER_API,
         summary="one durable file shared by the processes of one machine; no broker",
-        settings=SqliteSettings,
-        channel_settings=ChannelSettings,
+        settings=Settings,
+        channel_settings=BaseChannelSettings,
         capabilities=declared(Durability.BROKER_RESTART),
         natural=Semantics.QUEUE,
-        connect=SqliteBackend,
+        connect=Backend,
         url_schemes={"sqlite": lambda url: {"path": url[len("sqlite://") :]}},
     )

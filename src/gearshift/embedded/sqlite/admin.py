@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, GroupStatus
+from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
 from gearshift.embedded.declared import DEFAULT_PARTITIONS
 from gearshift.embedded.sqlite.members import drop_finished, drop_group
 from gearshift.embedded.sqlite.schema import base_of
@@ -22,10 +21,10 @@ from gearshift.embedded.sqlite.writer import Tx
 from gearshift.errors import TopologyConflict
 from gearshift.message import Semantics
 
-__all__ = ["SqliteAdmin"]
+__all__ = ["Admin"]
 
 
-class SqliteAdmin:
+class Admin(AdminDriver):
     """See AdminDriver."""
 
     def __init__(self, store: Store) -> None:
@@ -34,17 +33,11 @@ class SqliteAdmin:
     def server(self) -> str:
         return f"SQLite {sqlite3.sqlite_version}"
 
-    def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        return declared
-
     def exists(self, channel: ChannelSpec) -> bool:
         return self._store.write(lambda tx: find_channel(tx.db, channel.name) is not None)
 
     def declare(self, channel: ChannelSpec) -> None:
         self._store.write(lambda tx: _declare(tx, channel))
-
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        self._store.write(lambda tx: _declare_group(tx, require_channel(tx.db, channel), group))
 
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         return self._store.write(lambda tx: _groups(tx, channel))
@@ -54,9 +47,6 @@ class SqliteAdmin:
 
     def delete(self, channel: ChannelSpec) -> None:
         self._store.write(lambda tx: _delete(tx, channel))
-
-    def close(self) -> None:
-        """The file stays open for the drivers."""
 
 
 def _declare(tx: Tx, spec: ChannelSpec) -> None:
@@ -71,8 +61,10 @@ def _declare(tx: Tx, spec: ChannelSpec) -> None:
             hint=f"set partitions = {channel.partitions}, or delete the channel first",
         )
     if spec.semantics is Semantics.QUEUE:
-        for group in spec.groups:
-            _declare_group(tx, channel, group)
+        tx.db.executemany(
+            "INSERT OR IGNORE INTO consumer_group (channel, name) VALUES (?, ?)",
+            [(channel.id, group) for group in spec.groups],
+        )
 
 
 def _create(tx: Tx, spec: ChannelSpec) -> Channel:
@@ -89,14 +81,6 @@ def _create(tx: Tx, spec: ChannelSpec) -> Channel:
     )
     tx.changed = True
     return Channel(row[0], spec.semantics, partitions, spec.retention_s)
-
-
-def _declare_group(tx: Tx, channel: Channel, group: str) -> None:
-    if channel.semantics is Semantics.QUEUE:
-        tx.db.execute(
-            "INSERT OR IGNORE INTO consumer_group (channel, name) VALUES (?, ?)",
-            (channel.id, group),
-        )
 
 
 def _groups(tx: Tx, spec: ChannelSpec) -> list[GroupStatus]:

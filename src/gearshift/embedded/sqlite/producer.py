@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
-from gearshift.driver import ChannelSpec, OnOutcomes, Outcome, Stored
+from gearshift.driver import ChannelSpec, OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.helpers import OpenCount
 from gearshift.embedded.partitions import partition_of
 from gearshift.embedded.sqlite.rows import encode
 from gearshift.embedded.sqlite.schema import base_of
@@ -15,14 +15,14 @@ from gearshift.embedded.sqlite.writer import Tx
 from gearshift.errors import Unroutable
 from gearshift.message import Message, Position, Semantics
 
-__all__ = ["SqliteProducer"]
+__all__ = ["Producer"]
 
 
 #: Waiting for the lock this long is no longer the ordinary turn-taking of processes.
 _BLOCKED_AFTER_S = 0.5
 
 
-class SqliteProducer:
+class Producer(ProducerDriver):
     """See ProducerDriver. A message without key goes to any partition, in turn."""
 
     def __init__(self, store: Store, spec: ChannelSpec) -> None:
@@ -30,14 +30,11 @@ class SqliteProducer:
         self.spec = spec
         self._writer = store.writer()
         store.write(lambda tx: require_channel(tx.db, spec))
-        self._lock = threading.Lock()
-        self._all_done = threading.Condition(self._lock)
-        self._open = 0
+        self.open = OpenCount()
         self.turn = 0
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
-        with self._lock:
-            self._open += 1
+        self.open.add(len(messages))
         self._writer.submit(_Publish(self, messages, on_outcomes))
 
     def blocked(self) -> str | None:
@@ -45,26 +42,16 @@ class SqliteProducer:
             return None
         return "another process holds the file's write lock"
 
-    def flush(self, timeout_s: float) -> bool:
-        with self._lock:
-            return self._all_done.wait_for(lambda: not self._open, timeout_s)
-
     def close(self, timeout_s: float) -> None:
         # Every job ends within busy_timeout_s, so this ends too, with every outcome reported.
-        self.flush(max(timeout_s, 30.0))
-
-    def settled(self) -> None:
-        """A batch has its outcomes."""
-        with self._lock:
-            self._open -= 1
-            self._all_done.notify_all()
+        self.open.wait(max(timeout_s, 30.0))
 
 
 class _Publish:
     """A batch on its way; see Job."""
 
     def __init__(
-        self, producer: SqliteProducer, messages: Sequence[Message], on_outcomes: OnOutcomes
+        self, producer: Producer, messages: Sequence[Message], on_outcomes: OnOutcomes
     ) -> None:
         self._producer = producer
         self._messages = messages
@@ -113,4 +100,4 @@ class _Publish:
         else:
             outcomes = [Outcome(n, stored, None, error) for n in range(len(self._messages))]
         self._on_outcomes(outcomes)
-        self._producer.settled()
+        self._producer.open.remove(len(self._messages))

@@ -7,8 +7,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gearshift.driver import ConsumerSpec, Received, SettleFailure, Settlement, SettleRequest
-from gearshift.embedded.sqlite.faults import LeaseOver
+from gearshift.driver import (
+    ConsumerSpec,
+    QueueDriver,
+    Received,
+    SettleFailure,
+    Settlement,
+    SettleRequest,
+)
+from gearshift.embedded.sqlite.errors import LeaseOver
 from gearshift.embedded.sqlite.members import (
     drop_finished,
     drop_group,
@@ -24,7 +31,7 @@ from gearshift.embedded.sqlite.writer import Tx
 from gearshift.errors import Closed, StaleDelivery
 from gearshift.message import Key
 
-__all__ = ["SqliteQueue"]
+__all__ = ["QueueConsumer"]
 
 #: How often a consumer renews its lease and looks for dead members. Seconds.
 _CARE_INTERVAL_S = 0.25
@@ -81,7 +88,7 @@ class _Token(NamedTuple):
     handed: int
 
 
-class SqliteQueue:
+class QueueConsumer(QueueDriver):
     """See QueueDriver.
 
     Order per key: a message is not claimed while one of its key is with another consumer or waits
@@ -93,7 +100,6 @@ class SqliteQueue:
     so the order does not hang on who brings back what, and when.
     """
 
-    cumulative_ack = False
     _isolates = True
 
     def __init__(self, store: Store, spec: ConsumerSpec) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["SqliteSettings"]
+__all__ = ["Settings"]
 
 
-class SqliteSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """``path``: the database file; its folder is made. It must be on a local disk.
 
     ``lease_s``: a consumer that is silent for longer, but whose process still runs, loses its work

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.sqlite.alive import Session, sweep
 from gearshift.embedded.sqlite.schema import connect, prepare
-from gearshift.embedded.sqlite.settings import SqliteSettings
+from gearshift.embedded.sqlite.settings import Settings
 from gearshift.embedded.sqlite.writer import Call, Tx, Writer
 from gearshift.errors import Closed, TopologyConflict, UnknownChannel, UnknownGroup
 from gearshift.message import Semantics
@@ -45,7 +45,7 @@ class Store:
 
     def __init__(
         self,
-        settings: SqliteSettings,
+        settings: Settings,
         clock: Callable[[], float] = time.time,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from gearshift.driver import Stored
-from gearshift.embedded.sqlite.faults import FileReplaced, code_of, is_busy
+from gearshift.embedded.sqlite.errors import FileReplaced, code_of, is_busy
 from gearshift.embedded.sqlite.schema import base_of, connect
 from gearshift.errors import Closed
 from gearshift.message import Key

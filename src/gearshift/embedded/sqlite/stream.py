@@ -1,4 +1,4 @@
-"""A member of a group of a stream: the LogStore behind ``EmbeddedLog``."""
+"""A member of a group of a stream: the StreamMember behind ``StreamConsumer``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from gearshift.driver import ConsumerSpec, Place, Start, StartAt
-from gearshift.embedded.log import Bounds, Ownership
 from gearshift.embedded.sqlite.members import (
     join,
     leave,
@@ -19,15 +18,16 @@ from gearshift.embedded.sqlite.rows import decode, fetch_within
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import Store, Watch, logs_of, require_channel
 from gearshift.embedded.sqlite.writer import Tx
+from gearshift.embedded.stream import Bounds, Ownership, StreamMember
 from gearshift.message import Message
 
-__all__ = ["SqliteLogStore"]
+__all__ = ["Member"]
 
 _CARE_INTERVAL_S = 0.25
 
 
-class SqliteLogStore:
-    """See LogStore. An ephemeral reader has no group: its positions are in its own hands."""
+class Member(StreamMember):
+    """See StreamMember. An ephemeral reader has no group: its positions are in its own hands."""
 
     def __init__(self, store: Store, spec: ConsumerSpec) -> None:
         self._store = store

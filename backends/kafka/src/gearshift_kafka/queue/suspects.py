@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gearshift_kafka.share.lane import Lane
+from gearshift_kafka.queue.lane import Lane
 
 __all__ = ["Suspects"]
 

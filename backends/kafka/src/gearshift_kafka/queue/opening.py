@@ -16,15 +16,15 @@ from gearshift.errors import ConfigError, UnknownChannel
 from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import group_id, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
-from gearshift_kafka.offsets import QUERY_TIMEOUT_S
-from gearshift_kafka.share.copies import Copies
-from gearshift_kafka.share.lane import Lane, Membership, Source
-from gearshift_kafka.share.limits import GroupSettings, group_settings
-from gearshift_kafka.share.mover import Mover
-from gearshift_kafka.share.names import delay_topic, retry_topic, suspects_topic
-from gearshift_kafka.share.queue import ShareQueue, lane_size
-from gearshift_kafka.share.suspects import Suspects
-from gearshift_kafka.share.topology import beginnings
+from gearshift_kafka.queue.consumer import QueueConsumer, lane_size
+from gearshift_kafka.queue.copies import Copies
+from gearshift_kafka.queue.lane import Lane, Membership, Source
+from gearshift_kafka.queue.limits import GroupSettings, group_settings
+from gearshift_kafka.queue.mover import Mover
+from gearshift_kafka.queue.names import delay_topic, retry_topic, suspects_topic
+from gearshift_kafka.queue.suspects import Suspects
+from gearshift_kafka.queue.topology import beginnings
+from gearshift_kafka.stream.offsets import QUERY_TIMEOUT_S
 
 __all__ = ["open_share_queue"]
 
@@ -92,7 +92,7 @@ def open_share_queue(
     conf: Callable[[ClientKind], dict[str, Any]],
     failures: deque[Exception],
     partitions: list[int],
-) -> ShareQueue:
+) -> QueueConsumer:
     """Connect and consume. Blocks; raises KafkaException, NotSupported, ConfigError."""
     topic, group = topic_name(spec.channel), group_id(spec.channel, spec.group)
     retry, delay = retry_topic(spec.channel, spec.group), delay_topic(spec.channel, spec.group)
@@ -119,7 +119,7 @@ def open_share_queue(
             retry=retry,
             suspects=suspects,
         )
-        queue = ShareQueue(
+        queue = QueueConsumer(
             topic,
             new_lane=lambda: opening.lane(Source.CHANNEL, topic, group=group, first=first),
             new_retry_lane=lambda: opening.lane(Source.RETRIES, retry),

@@ -1,4 +1,4 @@
-"""The LogDriver of both embedded backends: ownership, reading, positions, over a small LogStore.
+"""The LogDriver of both embedded backends: ownership, reading, positions, over a StreamMember.
 
 Partitions change hands without stopping the others: a store says who *should* have each one; its
 present owner lets go in its own ``receive`` (``revoked``), and only then does the new owner take
@@ -11,10 +11,10 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gearshift.driver import LogEvents, Place, Received, Start
+from gearshift.driver import LogDriver, LogEvents, Place, Received, Start
 from gearshift.message import Message, Position
 
-__all__ = ["Bounds", "EmbeddedLog", "LogStore", "Ownership"]
+__all__ = ["Bounds", "Ownership", "StreamConsumer", "StreamMember"]
 
 
 class Bounds(NamedTuple):
@@ -36,7 +36,7 @@ class Ownership(NamedTuple):
     free: frozenset[int]
 
 
-class LogStore(Protocol):
+class StreamMember(Protocol):
     """One member's view of a stream. Raises UnknownChannel once the channel is deleted."""
 
     def join(self) -> None:
@@ -71,10 +71,10 @@ class LogStore(Protocol):
         """Wait for commits and leave the group. Idempotent."""
 
 
-class EmbeddedLog:
-    """LogDriver over a LogStore; see the contract for what each method promises."""
+class StreamConsumer(LogDriver):
+    """LogDriver over a StreamMember; see the contract for what each method promises."""
 
-    def __init__(self, store: LogStore, events: LogEvents) -> None:
+    def __init__(self, store: StreamMember, events: LogEvents) -> None:
         self._store = store
         self._events = events
         self._next: dict[int, int] = {}

@@ -14,19 +14,26 @@ from typing import TypeAlias
 from confluent_kafka import AcknowledgeType, KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
-from gearshift.driver import Received, SettleFailure, Settlement, SettleRequest, Unstored
+from gearshift.driver import (
+    QueueDriver,
+    Received,
+    SettleFailure,
+    Settlement,
+    SettleRequest,
+    Unstored,
+)
 from gearshift.errors import NotSupported, StaleDelivery, UnknownChannel
 from gearshift.message import Message
 from gearshift_kafka.errors import LACKS_PROTOCOL, TRANSIENT, code_of
-from gearshift_kafka.share.copies import Copies, OnStored
-from gearshift_kafka.share.delays import Past, unpack
-from gearshift_kafka.share.lane import Lane, Place, Source
-from gearshift_kafka.share.limits import no_share_groups
-from gearshift_kafka.share.mover import Mover
-from gearshift_kafka.share.suspects import Suspects
+from gearshift_kafka.queue.copies import Copies, OnStored
+from gearshift_kafka.queue.delays import Past, unpack
+from gearshift_kafka.queue.lane import Lane, Place, Source
+from gearshift_kafka.queue.limits import no_share_groups
+from gearshift_kafka.queue.mover import Mover
+from gearshift_kafka.queue.suspects import Suspects
 from gearshift_kafka.wire import decode
 
-__all__ = ["MOST_LANES", "LaneFactory", "ShareQueue", "lane_size"]
+__all__ = ["MOST_LANES", "LaneFactory", "QueueConsumer", "lane_size"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -74,7 +81,7 @@ def lane_size(prefetch: int) -> int:
     return max(1, prefetch // MOST_LANES)
 
 
-class ShareQueue:
+class QueueConsumer(QueueDriver):
     """One member of a share group; see QueueDriver.
 
     ``deliveries`` is how often the broker delivers a message before it drops it in silence. Before
@@ -83,7 +90,6 @@ class ShareQueue:
     consumer among the suspects. So a message only ends by being acked or rejected.
     """
 
-    cumulative_ack = False
     _isolates = True
     _wants_suspects = False
 

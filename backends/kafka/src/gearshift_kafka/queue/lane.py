@@ -13,7 +13,7 @@ from confluent_kafka import Message as Record
 
 from gearshift.driver import SettleFailure
 from gearshift.message import Message
-from gearshift_kafka.share.delays import Past
+from gearshift_kafka.queue.delays import Past
 
 __all__ = ["Lane", "Membership", "Place", "Source"]
 

@@ -18,8 +18,8 @@ from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError
 from gearshift_kafka.asking import REQUEST_S, answer
 from gearshift_kafka.names import group_id, topic_name
-from gearshift_kafka.share.delays import STEPS
-from gearshift_kafka.share.limits import (
+from gearshift_kafka.queue.delays import STEPS
+from gearshift_kafka.queue.limits import (
     LOCK_MS,
     RESET,
     TIMEOUT_S,
@@ -27,7 +27,7 @@ from gearshift_kafka.share.limits import (
     change,
     group_settings,
 )
-from gearshift_kafka.share.names import (
+from gearshift_kafka.queue.names import (
     delay_topic,
     groups_among,
     helper_topics,

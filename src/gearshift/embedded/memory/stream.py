@@ -1,21 +1,21 @@
-"""A member of a group of a memory stream: the LogStore behind ``EmbeddedLog``."""
+"""A member of a group of a memory stream: the StreamMember behind ``StreamConsumer``."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
 from gearshift.driver import ConsumerSpec, Place, Start, StartAt
-from gearshift.embedded.log import Ownership
 from gearshift.embedded.memory.channel import StreamChannel, StreamGroup
 from gearshift.embedded.partitions import spread
+from gearshift.embedded.stream import Ownership, StreamMember
 from gearshift.errors import Closed
 from gearshift.message import Message
 
-__all__ = ["MemoryLogStore", "rebalance"]
+__all__ = ["Member", "rebalance"]
 
 
-class MemoryLogStore:
-    """See LogStore. An ephemeral reader is the only member of a group that nobody else sees."""
+class Member(StreamMember):
+    """See StreamMember. An ephemeral reader is the only member of a group that nobody else sees."""
 
     def __init__(self, channel: StreamChannel, spec: ConsumerSpec) -> None:
         self._channel = channel

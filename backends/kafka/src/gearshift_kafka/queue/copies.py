@@ -16,7 +16,7 @@ from confluent_kafka import Message as Record
 
 from gearshift.message import Message
 from gearshift_kafka.names import topic_partitions
-from gearshift_kafka.share.delays import Past, copy_headers, step_of, with_due, without_due
+from gearshift_kafka.queue.delays import Past, copy_headers, step_of, with_due, without_due
 from gearshift_kafka.wire import encode_key
 
 __all__ = ["Copies", "OnStored"]

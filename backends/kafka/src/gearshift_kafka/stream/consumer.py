@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from gearshift.driver import LogEvents, Place, Start, StartAt
-from gearshift_kafka.commits import Commits
-from gearshift_kafka.consumer import KafkaReader
 from gearshift_kafka.heard import Heard
-from gearshift_kafka.idle import IdleCheck
-from gearshift_kafka.offsets import beginnings, committed_places, place
+from gearshift_kafka.stream.commits import Commits
+from gearshift_kafka.stream.idle import IdleCheck
+from gearshift_kafka.stream.offsets import beginnings, committed_places, place
+from gearshift_kafka.stream.reader import StreamReader
 
-__all__ = ["GroupReader"]
+__all__ = ["StreamConsumer"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -27,7 +27,7 @@ _LEAST_CLOSE_S = 2.0
 _FLUSH_SLICE_S = 0.01
 
 
-class GroupReader(KafkaReader):
+class StreamConsumer(StreamReader):
     """A member of a group. Positions are committed as core gives them, and never otherwise.
 
     One exception: partitions in which the group has no position yet are given one before the first

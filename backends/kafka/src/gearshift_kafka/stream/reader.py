@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
-from gearshift.driver import LogEvents, Place, Received, Start
+from gearshift.driver import LogDriver, LogEvents, Received, Start
 from gearshift.errors import UnknownChannel
 from gearshift.message import Position
 from gearshift_kafka.errors import CORRUPT, TRANSIENT, UNKNOWN_TOPIC
 from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import topic_partitions
-from gearshift_kafka.offsets import beginnings, place, resolve
+from gearshift_kafka.stream.offsets import place, resolve
 from gearshift_kafka.wire import decode
 
-__all__ = ["KafkaReader", "LoneReader"]
+__all__ = ["StreamReader"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -49,8 +49,8 @@ _NOTHING_THERE = frozenset((KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNC
 _IGNORED = frozenset((KafkaError._MAX_POLL_EXCEEDED,))
 
 
-class KafkaReader:
-    """What both readers share; see LogDriver. One thread, but for ``wake``.
+class StreamReader(LogDriver):
+    """Reads partitions for a stream consumer, in a group or without one.
 
     ``failures`` is where the client's callbacks leave errors that no waiting will mend; they are
     raised by the next ``receive``.
@@ -88,12 +88,6 @@ class KafkaReader:
             incoming = self._take(max_messages, deadline)
         self._woken.clear()
         return incoming
-
-    def commit(self, positions: Mapping[int, Place]) -> None:
-        raise NotImplementedError
-
-    def flush(self, timeout_s: float) -> bool:
-        raise NotImplementedError
 
     def seek(self, start: Start) -> None:
         self._raise_failure()
@@ -297,60 +291,3 @@ class KafkaReader:
                 if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-
-
-class LoneReader(KafkaReader):
-    """Reads every partition for itself; commits nothing, so no group is left behind.
-
-    What is added to the topic later it reads from its beginning.
-    """
-
-    def __init__(
-        self,
-        consumer: Consumer,
-        topic: str,
-        events: LogEvents,
-        failures: deque[Exception],
-        heard: Heard,
-        *,
-        start: Start,
-        partitions: Sequence[int],
-        refresh_s: float,
-    ) -> None:
-        """Stands at ``start`` when it has been made. Blocks; raises KafkaException.
-
-        Looks for further partitions every ``refresh_s`` seconds.
-        """
-        super().__init__(consumer, topic, events, failures, heard)
-        self._told = False
-        self._refresh_s = refresh_s
-        self._refresh_at = time.monotonic() + refresh_s
-        self._take_on(beginnings(consumer, topic, partitions, start))
-
-    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        if not self._told:
-            self._told = True
-            self._events.assigned(sorted(self._next))
-        return super().receive(max_messages, timeout_s)
-
-    def commit(self, positions: Mapping[int, Place]) -> None:
-        """A lone reader has no position to keep."""
-
-    def flush(self, timeout_s: float) -> bool:
-        return True
-
-    def _after_poll(self) -> None:
-        if self._paused:  # it asks for nothing, and has no coordinator that says something
-            self._heard.at = time.monotonic()
-        if time.monotonic() < self._refresh_at:
-            return
-        self._refresh_at = time.monotonic() + self._refresh_s
-        try:
-            there = topic_partitions(self._consumer, self._topic, _TOPIC_CHECK_S)
-            added = [partition for partition in there if partition not in self._next]
-            self._take_on(beginnings(self._consumer, self._topic, added, Start()))
-        except KafkaException as error:
-            log.info("topic %r: looking for new partitions: %s", self._topic, error)
-            return
-        if added:
-            self._events.assigned(added)

@@ -18,6 +18,7 @@ from redis import Redis
 
 from gearshift.driver import (
     ConsumerSpec,
+    QueueDriver,
     Received,
     SettleFailure,
     Settlement,
@@ -45,10 +46,9 @@ class _Token(NamedTuple):
     id: bytes
 
 
-class QueueConsumer:
+class QueueConsumer(QueueDriver):
     """See QueueDriver."""
 
-    cumulative_ack = False
     _isolates = True
 
     def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, lease_s: float) -> None:

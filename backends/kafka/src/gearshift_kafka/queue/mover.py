@@ -10,8 +10,8 @@ from confluent_kafka import Message as Record
 
 from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import topic_partitions
-from gearshift_kafka.share.copies import Copies
-from gearshift_kafka.share.delays import due_s
+from gearshift_kafka.queue.copies import Copies
+from gearshift_kafka.queue.delays import due_s
 
 __all__ = ["Mover"]
 

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from gearshift.driver import Place
 from gearshift_kafka.errors import GONE, TRANSIENT
-from gearshift_kafka.offsets import to_commit
+from gearshift_kafka.stream.offsets import to_commit
 
 __all__ = ["Commits"]
 

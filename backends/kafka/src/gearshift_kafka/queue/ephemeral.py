@@ -8,15 +8,23 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from gearshift.driver import LogEvents, Place, Received, SettleFailure, Settlement, SettleRequest
-from gearshift_kafka.consumer import KafkaReader
+from gearshift.driver import (
+    LogEvents,
+    Place,
+    QueueDriver,
+    Received,
+    SettleFailure,
+    Settlement,
+    SettleRequest,
+)
+from gearshift_kafka.stream.reader import StreamReader
 
-__all__ = ["EphemeralQueue"]
+__all__ = ["EphemeralQueueConsumer"]
 
 log = logging.getLogger("gearshift.kafka")
 
 
-class _Events:
+class _Events(LogEvents):
     """LogEvents for one who needs to be told little."""
 
     def __init__(self, channel: str) -> None:
@@ -38,15 +46,13 @@ class _Events:
         )  # fmt: skip
 
 
-class EphemeralQueue:
+class EphemeralQueueConsumer(QueueDriver):
     """See QueueDriver and ConsumerSpec.ephemeral. One thread, but for ``wake``.
 
     What it receives is its own, so retries wait in its memory.
     """
 
-    cumulative_ack = False
-
-    def __init__(self, channel: str, read: Callable[[LogEvents], KafkaReader]) -> None:
+    def __init__(self, channel: str, read: Callable[[LogEvents], StreamReader]) -> None:
         self._reader = read(_Events(channel))
         self._unsettled: dict[object, Received] = {}
         self._due: list[tuple[float, int, Received]] = []
@@ -63,9 +69,6 @@ class EphemeralQueue:
             incoming = [one._replace(position=None, attempt=1, redelivered=False) for one in fresh]
         self._unsettled |= {one.token: one for one in incoming}
         return incoming
-
-    def isolate(self, wanted: bool) -> None:
-        """Nothing is ever lost here."""
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         for request in requests:

@@ -1,0 +1,1 @@
+"""Streams on Kafka: consumer groups, and readers without a group."""
