@@ -9,7 +9,6 @@ from gearshift.compare.findings import (
     Chart,
     Choice,
     Expectation,
-    Field,
     Finding,
     Number,
     Observation,
@@ -25,24 +24,6 @@ from gearshift.compare.ledger import (
 )
 
 __all__ = ["findings", "ledger"]
-
-_FIELDS: dict[str, tuple[Field, ...]] = {
-    "order": tuple(map(Field, ("sent", "handled", "key", "worker", "inverted"))),
-    "swimlane": (
-        Field("worker"), Field("seq"), Field("key"), Field("start_ms", "ms"), Field("end_ms", "ms"),
-        Field("attempt"), Field("state"), Field("again"),
-    ),
-    "copies": tuple(map(Field, ("group", "phase", "sent", "received"))),
-    "offsets": (Field("at_ms", "ms"), Field("offset"), Field("partition"), Field("pass")),
-    "timeline": (
-        Field("key"), Field("seq"), Field("start_ms", "ms"), Field("end_ms", "ms"),
-        Field("attempt"), Field("state"),
-    ),
-    "series": (Field("name"), Field("unit"), Field("at_ms", "ms"), Field("value")),
-    "scaling": tuple(
-        map(Field, ("workers", "messages_per_s", "ideal_per_s", "busy_workers", "repetition"))
-    ),
-}  # fmt: skip
 
 _KINDS = dict(
     zip(
@@ -121,11 +102,10 @@ def _finding(scenario: str, kind: str, chance: random.Random) -> Finding:
             numbers=(Number(name="lost", unit="messages", values=(0.0, 0.0)),
                      Number(name="delay", unit="ms", values=(12.5, 14.0))),
             charts=(
-                Chart(
-                    kind=kind,  # type: ignore[arg-type]
-                    title=f"{scenario} of {column}".capitalize(),
-                    fields=_FIELDS[kind],
-                    rows=tuple(_rows(kind, chance)),
+                Chart.of(
+                    kind,  # type: ignore[arg-type]
+                    f"{scenario} of {column}".capitalize(),
+                    _rows(kind, chance),
                 ),
             ),
         )

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from support.settings import profile_of
 from support.waiting import until
 
-from gearshift.compare import workload
+from gearshift.compare import measures, workload
 from gearshift.compare.columns import PARTITIONS, Target
-from gearshift.compare.conditions import acked, count
+from gearshift.compare.conditions import count
 from gearshift.compare.trial import Trial
 from gearshift.compare.worker import GROUP, Duties
 from gearshift.message import Semantics
@@ -41,7 +41,7 @@ def agree(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) -
         trial.thread("w")
         trial.wait(lambda events: count(events, "done") >= HANDLED, "some handled")
         trial.stop_threads()
-        left = MESSAGES - len(acked(trial.log.events(), GROUP))
+        left = MESSAGES - len(measures.settled(trial.log.events(), "ack"))
         assert 0 < left <= MESSAGES - HANDLED
         assert settled(waiting, trial.channel, left) == left
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
+from gearshift.compare import measures
 from gearshift.compare.ledger import Event
 
-__all__ = [
-    "acked", "count", "done", "is_balanced", "is_ready", "owns_all", "rejected", "stored",
-]  # fmt: skip
+__all__ = ["count", "done", "is_balanced", "is_ready", "owns_all"]
 
 
 def count(events: Iterable[Event], kind: str) -> int:
@@ -16,28 +15,9 @@ def count(events: Iterable[Event], kind: str) -> int:
     return sum(event.kind == kind for event in events)
 
 
-def stored(events: Iterable[Event]) -> set[int | None]:
-    """The messages that the broker has confirmed."""
-    return {event.seq for event in events if event.kind == "receipt"}
-
-
-def done(events: Iterable[Event], group: str) -> set[int | None]:
+def done(events: Iterable[Event], group: str) -> Set[int]:
     """The messages that ``group`` has handled to the end."""
-    return {event.seq for event in events if event.kind == "done" and event.group == group}
-
-
-def acked(events: Iterable[Event], group: str) -> set[int | None]:
-    """The messages that ``group`` has acked."""
-    return {
-        event.seq
-        for event in events
-        if event.kind == "settle" and event.what == "ack" and event.group == group
-    }
-
-
-def rejected(events: Iterable[Event]) -> set[int | None]:
-    """The messages that were given up."""
-    return {event.seq for event in events if event.kind == "settle" and event.what == "reject"}
+    return measures.done(measures.of_group(events, group)).keys()
 
 
 def is_ready(events: Iterable[Event], group: str) -> bool:

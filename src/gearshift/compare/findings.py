@@ -17,21 +17,11 @@
         agrees             yes | no | better (more than was promised) | unknown
         numbers[]          Number: name, unit, a value per trial
         charts[]           Chart: fields and rows; also readable as a table
-
-Charts by kind, and their fields:
-
-    order       sent (place), handled (place), key, worker, inverted (bool)
-    swimlane    worker, seq, key, start_ms, end_ms (null: never), attempt, state
-                (done | killed | failed), again (bool); rows with state "kill" mark the moment
-    copies      group, phase (before | after it came), sent, received
-    offsets     at_ms, offset, partition, pass (1, 2)
-    timeline    key, seq, start_ms, end_ms, attempt, state (done | failed)
-    series      name, unit, at_ms, value
-    scaling     workers, messages_per_s, ideal_per_s, busy_workers, repetition
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -56,6 +46,18 @@ Verdict = Literal["same", "differs", "unsupported", "inconclusive"]
 Agreement = Literal["yes", "no", "better", "unknown"]
 ChartKind = Literal["order", "swimlane", "copies", "offsets", "timeline", "series", "scaling"]
 
+#: The columns of each kind of chart, those of numbers with their unit. In ``swimlane`` rows, an
+#: ``end_ms`` of None is work that never ended, and the state "kill" marks that moment.
+_COLUMNS: Mapping[ChartKind, str] = {
+    "order": "sent handled key worker inverted",
+    "swimlane": "worker seq key start_ms:ms end_ms:ms attempt state again",
+    "copies": "group phase sent:messages received:messages",
+    "offsets": "at_ms:ms offset partition pass",
+    "timeline": "key seq start_ms:ms end_ms:ms attempt state",
+    "series": "name unit at_ms:ms value",
+    "scaling": "workers messages_per_s:messages/s ideal_per_s:messages/s busy_workers repetition",
+}
+
 #: A value of a chart's row.
 Cell = bool | int | float | str | None
 
@@ -73,11 +75,6 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
         ordered = sorted(self.values)
         return ordered[(len(ordered) - 1) // 2] if ordered else None
 
-    @property
-    def spread(self) -> tuple[float, float] | None:
-        """Least and greatest value; None without values."""
-        return (min(self.values), max(self.values)) if self.values else None
-
 
 class Field(msgspec.Struct, frozen=True):
     """A column of a chart's table: its name and, for numbers, its unit."""
@@ -93,6 +90,12 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     fields: tuple[Field, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    @staticmethod
+    def of(kind: ChartKind, title: str, rows: Iterable[tuple[Cell, ...]]) -> Chart:
+        """A chart with the columns of its kind."""
+        fields = tuple(Field(*column.split(":")) for column in _COLUMNS[kind].split())
+        return Chart(kind=kind, title=title, fields=fields, rows=tuple(rows))
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):

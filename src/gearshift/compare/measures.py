@@ -9,26 +9,11 @@ from typing import Literal, NamedTuple
 from gearshift.compare.ledger import Event, Sample
 
 __all__ = [
-    "Span",
-    "backlog",
-    "by_worker",
-    "confirmed",
-    "dead",
-    "done",
-    "duplicates",
-    "first_deliveries",
-    "flagged",
-    "inversions",
-    "key_inversions",
-    "lost",
-    "of_group",
-    "overlaps",
-    "peak",
-    "redeliveries",
-    "spans",
-    "throughput_per_s",
+    "Span", "backlog", "by_worker", "confirmed", "dead", "done", "duplicates",
+    "first_deliveries", "flagged", "inversions", "key_inversions", "lost", "of_group",
+    "overlaps", "peak", "redeliveries", "seq_of", "settled", "spans", "throughput_per_s",
     "unflagged",
-]
+]  # fmt: skip
 
 
 class Span(NamedTuple):
@@ -54,17 +39,22 @@ def of_group(events: Iterable[Event], group: str) -> list[Event]:
 
 def confirmed(events: Iterable[Event]) -> set[int]:
     """The messages that the broker has confirmed."""
-    return {_seq(event) for event in events if event.kind == "receipt"}
+    return {seq_of(event) for event in events if event.kind == "receipt"}
 
 
 def done(events: Iterable[Event]) -> Counter[int]:
     """How often each message was handled to the end."""
-    return Counter(_seq(event) for event in events if event.kind == "done")
+    return Counter(seq_of(event) for event in events if event.kind == "done")
+
+
+def settled(events: Iterable[Event], what: str) -> set[int]:
+    """The messages that were settled as ``what``: "ack", "retry", "reject"."""
+    return {seq_of(event) for event in events if event.kind == "settle" and event.what == what}
 
 
 def dead(events: Iterable[Event]) -> list[int]:
     """The messages in the dead-letter channel."""
-    return [_seq(event) for event in events if event.kind == "dead"]
+    return [seq_of(event) for event in events if event.kind == "dead"]
 
 
 def lost(events: Sequence[Event]) -> set[int]:
@@ -80,24 +70,22 @@ def duplicates(events: Sequence[Event]) -> int:
 
 def first_deliveries(events: Iterable[Event]) -> list[Event]:
     """The first delivery of each message, in the order in which handling began."""
-    first: dict[int, Event] = {}
-    for event in events:
-        if event.kind == "deliver":
-            first.setdefault(_seq(event), event)
-    return list(first.values())
+    return _deliveries(events)[0]
 
 
 def redeliveries(events: Iterable[Event]) -> list[Event]:
     """Deliveries of messages that had been delivered before."""
-    seen: set[int] = set()
-    again: list[Event] = []
-    for event in events:
-        if event.kind != "deliver":
-            continue
-        if _seq(event) in seen:
-            again.append(event)
-        seen.add(_seq(event))
-    return again
+    return _deliveries(events)[1]
+
+
+def _deliveries(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
+    first: dict[int, Event] = {}
+    again = [
+        event
+        for event in events
+        if event.kind == "deliver" and first.setdefault(seq_of(event), event) is not event
+    ]
+    return list(first.values()), again
 
 
 def flagged(events: Iterable[Event]) -> int:
@@ -124,29 +112,35 @@ def key_inversions(deliveries: Iterable[Event]) -> list[int]:
     """As ``inversions``, among messages of the same key."""
     by_key: dict[str | None, list[int]] = {}
     for event in deliveries:
-        by_key.setdefault(event.key, []).append(_seq(event))
+        by_key.setdefault(event.key, []).append(seq_of(event))
     return [seq for order in by_key.values() for seq in inversions(order)]
 
 
 def spans(events: Iterable[Event]) -> list[Span]:
     """Every delivery with how it ended, by beginning."""
-    open_spans: dict[tuple[str, int], Event] = {}
+    begun: dict[tuple[str, int], Span] = {}
     found: list[Span] = []
     seen: set[int] = set()
-    again: set[int] = set()  # by id of the delivery's event
     for event in events:
         if event.kind == "deliver":
-            if _seq(event) in seen:
-                again.add(id(event))
-            seen.add(_seq(event))
-            open_spans[event.who, _seq(event)] = event
+            seq = seq_of(event)
+            begun[event.who, seq] = Span(
+                worker=event.who,
+                seq=seq,
+                key=event.key or "",
+                start_ms=event.at_ms,
+                end_ms=None,
+                attempt=event.attempt or 1,
+                state="killed",
+                again=seq in seen,
+            )
+            seen.add(seq)
         elif event.kind in ("done", "failed"):
-            begin = open_spans.pop((event.who, _seq(event)), None)
-            if begin is not None:
+            span = begun.pop((event.who, seq_of(event)), None)
+            if span is not None:
                 state: Literal["done", "failed"] = "done" if event.kind == "done" else "failed"
-                found.append(_span(begin, event.at_ms, state, id(begin) in again))
-    found += [_span(begin, None, "killed", id(begin) in again) for begin in open_spans.values()]
-    return sorted(found, key=lambda span: span.start_ms)
+                found.append(span._replace(end_ms=event.at_ms, state=state))
+    return sorted([*found, *begun.values()], key=lambda span: span.start_ms)
 
 
 def overlaps(events: Sequence[Event]) -> list[int]:
@@ -180,11 +174,11 @@ def backlog(events: Iterable[Event]) -> list[tuple[float, int]]:
     finished: set[int] = set()
     points = []
     for event in events:
-        if event.kind == "receipt" and _seq(event) not in finished:
-            waiting.add(_seq(event))
+        if event.kind == "receipt" and seq_of(event) not in finished:
+            waiting.add(seq_of(event))
         elif event.kind == "done":
-            finished.add(_seq(event))
-            waiting.discard(_seq(event))
+            finished.add(seq_of(event))
+            waiting.discard(seq_of(event))
         else:
             continue
         points.append((event.at_ms, len(waiting)))
@@ -201,21 +195,7 @@ def by_worker(events: Iterable[Event]) -> Mapping[str, int]:
     return Counter(event.who for event in events if event.kind == "done")
 
 
-def _span(
-    begin: Event, end_ms: float | None, state: Literal["done", "failed", "killed"], again: bool
-) -> Span:
-    return Span(
-        worker=begin.who,
-        seq=_seq(begin),
-        key=begin.key or "",
-        start_ms=begin.at_ms,
-        end_ms=end_ms,
-        attempt=begin.attempt or 1,
-        state=state,
-        again=again,
-    )
-
-
-def _seq(event: Event) -> int:
+def seq_of(event: Event) -> int:
+    """The message that ``event`` is about."""
     assert event.seq is not None, f"a {event.kind} without a message"
     return event.seq

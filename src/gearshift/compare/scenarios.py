@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.compare.columns import Target
-from gearshift.compare.conditions import count, rejected
+from gearshift.compare.conditions import count
 from gearshift.compare.ledger import Scenario, TrialRecord
+from gearshift.compare.measures import settled
 from gearshift.compare.trial import Trial
 from gearshift.compare.worker import GROUP, Duties
 from gearshift.compare.workload import Order
@@ -165,7 +166,7 @@ def poison(run: Run) -> None:
         trial.wait_ready(1)
         trial.send(orders)
         trial.wait_done([order for order in orders if order.order_id != bad])
-        trial.wait(lambda events: bad in rejected(events), "the poison given up")
+        trial.wait(lambda events: bad in settled(events, "reject"), "the poison given up")
         trial.stop_threads()
         trial.read_dead_letters()
 

@@ -16,7 +16,7 @@ import msgspec
 from gearshift._observe.process import WorkerProcess
 from gearshift._observe.threads import WorkerThread, working
 from gearshift._observe.waiting import remaining, status_of, wait_until
-from gearshift.compare import conditions, sending
+from gearshift.compare import conditions, measures, sending
 from gearshift.compare.columns import PARTITIONS, Target
 from gearshift.compare.conditions import count
 from gearshift.compare.event_log import EventLog, Recorder
@@ -265,15 +265,15 @@ class Trial:
         """
 
         def is_heard(events: list[Event]) -> bool:
-            acked = conditions.acked(events, group)
+            acked = _acked(events, group)
             status = self.status(group)
             if status is None:
                 return False
             if self.semantics is Semantics.QUEUE and None in (status.ready, status.in_flight):
                 return True
-            left = len(conditions.stored(events) - acked)
+            left = len(measures.confirmed(events) - acked)
             # An ack that was recorded meanwhile may or may not be in the broker's number.
-            is_current = acked == conditions.acked(self.log.written(), group)
+            is_current = acked == _acked(self.log.written(), group)
             return remaining(status) == left and is_current
 
         if self.bus.capabilities(self.channel).depth:
@@ -299,7 +299,7 @@ class Trial:
         apart(self._read_dead_letters)
 
     def _read_dead_letters(self) -> None:
-        missing = conditions.rejected(self.log.written())
+        missing = measures.settled(self.log.written(), "reject")
         deadline = time.monotonic() + LETTERS_TIMEOUT_S
         with self.bus.consumer(f"{self.channel}.dead") as dead:
             dead.ready()
@@ -358,3 +358,7 @@ class Trial:
             process.close(_STOP_S)
         for problem in delete_channels(self.bus, self.channel):
             log.warning("%s", self.bus.config.masked(problem))
+
+
+def _acked(events: Sequence[Event], group: str) -> set[int]:
+    return measures.settled(measures.of_group(events, group), "ack")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift.compare import measures
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
@@ -75,21 +75,7 @@ def swimlane(events: Sequence[Event]) -> Chart:
         for event in events
         if event.kind == "fault"
     ]
-    return Chart(
-        kind="swimlane",
-        title="Workers through the crash",
-        fields=(
-            Field("worker"),
-            Field("seq"),
-            Field("key"),
-            Field("start_ms", "ms"),
-            Field("end_ms", "ms"),
-            Field("attempt"),
-            Field("state"),
-            Field("again"),
-        ),
-        rows=tuple(rows),
-    )
+    return Chart.of("swimlane", "Workers through the crash", rows)
 
 
 JUDGE = Judge(

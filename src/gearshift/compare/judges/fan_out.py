@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift.compare import measures
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
@@ -82,16 +82,8 @@ def _chart(copies: dict[str, set[int]], before: set[int], sent: set[int]) -> Cha
     for group, got in copies.items():
         rows.append((group, "before", len(before), len(got & before)))
         rows.append((group, "after", len(sent - before), len(got - before)))
-    return Chart(
-        kind="copies",
-        title="Copies per group, of what was sent before and after the last one came",
-        fields=(
-            Field("group"),
-            Field("phase"),
-            Field("sent", "messages"),
-            Field("received", "messages"),
-        ),
-        rows=tuple(rows),
+    return Chart.of(
+        "copies", "Copies per group, of what was sent before and after the last one came", rows
     )
 
 

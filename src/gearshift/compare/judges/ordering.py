@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift.compare import measures
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
@@ -63,12 +63,7 @@ def _chart(deliveries: Sequence[Event], inverted: set[int]) -> Chart:
         (event.seq, place, event.key, event.who, event.seq in inverted)
         for place, event in enumerate(deliveries)
     ]
-    return Chart(
-        kind="order",
-        title="Place when sent against place when handled",
-        fields=(Field("sent"), Field("handled"), Field("key"), Field("worker"), Field("inverted")),
-        rows=tuple(rows),
-    )
+    return Chart.of("order", "Place when sent against place when handled", rows)
 
 
 JUDGE = Judge(

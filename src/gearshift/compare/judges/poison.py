@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift.compare import measures
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
@@ -80,19 +80,7 @@ def _chart(events: Sequence[Event]) -> Chart:
         (span.key, span.seq, span.start_ms, span.end_ms, span.attempt, span.state)
         for span in measures.spans(events)
     ]
-    return Chart(
-        kind="timeline",
-        title="Each key around the poison",
-        fields=(
-            Field("key"),
-            Field("seq"),
-            Field("start_ms", "ms"),
-            Field("end_ms", "ms"),
-            Field("attempt"),
-            Field("state"),
-        ),
-        rows=tuple(rows),
-    )
+    return Chart.of("timeline", "Each key around the poison", rows)
 
 
 JUDGE = Judge(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift.compare import measures
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
@@ -67,12 +67,7 @@ def _chart(events: Sequence[Event], at: int) -> Chart:
         for number, event in enumerate(events)
         if event.kind == "deliver"
     ]
-    return Chart(
-        kind="offsets",
-        title="Offsets read, before and after going back to the start",
-        fields=(Field("at_ms", "ms"), Field("offset"), Field("partition"), Field("pass")),
-        rows=tuple(rows),
-    )
+    return Chart.of("offsets", "Offsets read, before and after going back to the start", rows)
 
 
 JUDGE = Judge(

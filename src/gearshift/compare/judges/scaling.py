@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.columns import PARTITIONS
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Meta, TrialRecord
 
@@ -54,18 +54,7 @@ def _chart(busy: dict[int, int], speed: dict[int, float | None], repetition: int
     rows: list[tuple[Cell, ...]] = [
         (size, speed[size], round(unit * size, 2), busy[size], repetition) for size in sorted(busy)
     ]
-    return Chart(
-        kind="scaling",
-        title="Throughput against workers",
-        fields=(
-            Field("workers"),
-            Field("messages_per_s", "messages/s"),
-            Field("ideal_per_s", "messages/s"),
-            Field("busy_workers"),
-            Field("repetition"),
-        ),
-        rows=tuple(rows),
-    )
+    return Chart.of("scaling", "Throughput against workers", rows)
 
 
 JUDGE = Judge(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gearshift.compare import measures
-from gearshift.compare.findings import Cell, Chart, Expectation, Field
+from gearshift.compare.findings import Cell, Chart, Expectation
 from gearshift.compare.judges.judge import Judge, Need, Seen
 from gearshift.compare.ledger import Column, Meta, Sample, TrialRecord
 
@@ -99,12 +99,7 @@ def _chart(trial: TrialRecord) -> Chart:
         else:
             name = sample.name.removesuffix("_messages").replace("_", " ")
             rows.append((name, "messages", sample.at_ms, sample.value))
-    return Chart(
-        kind="series",
-        title="Backlog and memory while the consumer lags behind",
-        fields=(Field("name"), Field("unit"), Field("at_ms", "ms"), Field("value")),
-        rows=tuple(rows),
-    )
+    return Chart.of("series", "Backlog and memory while the consumer lags behind", rows)
 
 
 JUDGE = Judge(

@@ -15,8 +15,6 @@ __all__ = ["specification"]
 
 Spec = dict[str, Any]
 
-_MS = {"type": "quantitative", "axis": {"title": "milliseconds since the start"}}
-
 
 def specification(chart: Chart) -> Spec:
     """How ``chart`` is drawn; its rows are to be bound as the data set ``rows``."""
@@ -24,130 +22,99 @@ def specification(chart: Chart) -> Spec:
     return {"width": "container", "data": {"name": "rows"}, **spec}
 
 
-def _order(chart: Chart) -> Spec:
+def _order(_: Chart) -> Spec:
     """Processing order against publishing order; what came too late is ringed."""
-    x = {"field": "sent", "type": "quantitative", "title": "sent as number"}
-    y = {"field": "handled", "type": "quantitative", "title": "handled as number"}
-    tooltip = [{"field": name} for name in ("sent", "handled", "key", "worker", "inverted")]
-    encoding = {"x": x, "y": y, "tooltip": tooltip}
+    x, y = _number("sent", "sent as number"), _number("handled", "handled as number")
+    place = {"x": x, "y": y} | _tooltip("sent", "handled", "key", "worker", "inverted")
+    series = {"color": _series("worker"), "shape": {"field": "worker", "type": "nominal"}}
     return {
         "height": 260,
         "layer": [
-            {
-                "mark": {"type": "line", "strokeDash": [4, 4], "color": "@faint"},
-                "encoding": {"x": x, "y": {"field": "sent", "type": "quantitative"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.8},
-                "encoding": encoding | {"color": _series("worker"), "shape": _shape("worker")},
-            },
-            {
-                "transform": [{"filter": "datum.inverted"}],
-                "mark": {"type": "point", "size": 130, "strokeWidth": 1.6, "color": "@bad"},
-                "encoding": encoding,
-            },
+            _layer(_IDEAL | {"strokeDash": [4, 4]}, {"x": x, "y": _number("sent")}),
+            _layer({"type": "point", "filled": True, "size": 22, "opacity": 0.8}, place | series),
+            _layer(
+                {"type": "point", "size": 130, "strokeWidth": 1.6, "color": "@bad"},
+                place,
+                {"filter": "datum.inverted"},
+            ),
         ],
     }
 
 
 def _swimlane(chart: Chart) -> Spec:
     """A lane for each worker; deliveries of one message that came again are joined."""
-    y = {"field": "worker", "type": "nominal", "title": None}
-    start = {"field": "start_ms", **_MS}
+    place = {"x": _time("start_ms"), "y": _name("worker")}
     work = {"filter": "datum.state != 'kill'"}
+    times = {"joinaggregate": [{"op": "count", "as": "times"}], "groupby": ["seq"]}
+    cross = {"type": "point", "shape": "cross", "size": 260, "angle": 45, "filled": True}
     return {
         "height": _lanes(chart, "worker", 34),
         "layer": [
-            {
-                "transform": [work, {"filter": "datum.again"}],
-                "mark": {"type": "tick", "thickness": 2, "color": "@bad", "size": 30},
-                "encoding": {"x": start, "y": y},
-            },
-            {
-                "transform": [work, _end_of_bar()],
-                "mark": {"type": "bar", "height": 16, "cornerRadius": 2},
-                "encoding": {
-                    "x": start,
-                    "x2": {"field": "end"},
-                    "y": y,
-                    "color": _states(),
-                    "tooltip": [
-                        {"field": name}
-                        for name in ("seq", "key", "worker", "attempt", "state", "start_ms")
-                    ],
-                },
-            },
-            {
-                "transform": [
-                    work,
-                    {
-                        "joinaggregate": [{"op": "count", "as": "times"}],
-                        "groupby": ["seq"],
-                    },
-                    {"filter": "datum.times > 1"},
-                ],
-                "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.7, "color": "@bad"},
-                "encoding": {"x": start, "y": y, "detail": {"field": "seq", "type": "nominal"}},
-            },
-            {
-                "transform": [{"filter": "datum.state == 'kill'"}],
-                "mark": {
-                    "type": "point",
-                    "shape": "cross",
-                    "size": 260,
-                    "angle": 45,
-                    "filled": True,
-                    "color": "@text",
-                },
-                "encoding": {"x": start, "y": y, "tooltip": {"value": "the worker was killed"}},
-            },
+            _layer(
+                {"type": "tick", "thickness": 2, "color": "@bad", "size": 30},
+                place,
+                work,
+                {"filter": "datum.again"},
+            ),
+            _layer(
+                {"type": "bar", "height": 16, "cornerRadius": 2},
+                place
+                | {"x2": {"field": "end"}, "color": _states()}
+                | _tooltip("seq", "key", "worker", "attempt", "state", "start_ms"),
+                work,
+                _END_OF_BAR,
+            ),
+            _layer(
+                {"type": "line", "strokeWidth": 1, "opacity": 0.7, "color": "@bad"},
+                place | {"detail": {"field": "seq", "type": "nominal"}},
+                work,
+                times,
+                {"filter": "datum.times > 1"},
+            ),
+            _layer(
+                cross | {"color": "@text"},
+                place | {"tooltip": {"value": "the worker was killed"}},
+                {"filter": "datum.state == 'kill'"},
+            ),
         ],
     }
 
 
-def _copies(chart: Chart) -> Spec:
+def _copies(_: Chart) -> Spec:
     """What each group received of what was sent, before and after it came."""
+    phases = ["before", "after"]
+    place = {
+        "x": _name("group") | {"axis": {"labelAngle": 0}},
+        "xOffset": {"field": "phase", "sort": phases},
+    }
     return {
         "height": 200,
         "layer": [
-            {
-                "mark": {"type": "bar"},
-                "encoding": {
-                    "x": {
-                        "field": "group",
-                        "type": "nominal",
-                        "title": None,
-                        "axis": {"labelAngle": 0},
-                    },
-                    "xOffset": {"field": "phase", "sort": ["before", "after"]},
-                    "y": {"field": "received", "type": "quantitative", "title": "messages"},
-                    "color": _series("phase", ["before", "after"]),
-                    "tooltip": [{"field": n} for n in ("group", "phase", "sent", "received")],
-                },
-            },
-            {
-                "mark": {"type": "tick", "thickness": 2, "color": "@text", "size": 26},
-                "encoding": {
-                    "x": {"field": "group", "type": "nominal"},
-                    "xOffset": {"field": "phase", "sort": ["before", "after"]},
-                    "y": {"field": "sent", "type": "quantitative"},
-                },
-            },
+            _layer(
+                {"type": "bar"},
+                place
+                | {"y": _number("received", "messages"), "color": _series("phase", phases)}
+                | _tooltip("group", "phase", "sent", "received"),
+            ),
+            _layer(
+                {"type": "tick", "thickness": 2, "color": "@text", "size": 26},
+                place | {"y": _number("sent")},
+            ),
         ],
     }
 
 
-def _offsets(chart: Chart) -> Spec:
+def _offsets(_: Chart) -> Spec:
     """Offsets over time: the reading, the rewind, the second reading."""
     return {
         "height": 220,
         "mark": {"type": "line", "point": {"size": 14}, "strokeWidth": 1.4},
         "encoding": {
-            "x": {"field": "at_ms", **_MS},
-            "y": {"field": "offset", "type": "quantitative"},
+            "x": _time("at_ms"),
+            "y": _number("offset"),
             "color": _series("partition"),
             "strokeDash": {"field": "pass", "type": "nominal"},
-            "tooltip": [{"field": name} for name in ("at_ms", "partition", "offset", "pass")],
+            **_tooltip("at_ms", "partition", "offset", "pass"),
         },
     }
 
@@ -156,74 +123,67 @@ def _timeline(chart: Chart) -> Spec:
     """A lane for each key: what happens to the others while one message keeps failing."""
     return {
         "height": _lanes(chart, "key", 26),
-        "transform": [_end_of_bar()],
+        "transform": [_END_OF_BAR],
         "mark": {"type": "bar", "height": 14, "cornerRadius": 2},
         "encoding": {
-            "x": {"field": "start_ms", **_MS},
+            "x": _time("start_ms"),
             "x2": {"field": "end"},
-            "y": {"field": "key", "type": "nominal", "title": None},
+            "y": _name("key"),
             "color": _states(),
-            "tooltip": [{"field": n} for n in ("key", "seq", "attempt", "state", "start_ms")],
+            **_tooltip("key", "seq", "attempt", "state", "start_ms"),
         },
     }
 
 
-def _series_chart(chart: Chart) -> Spec:
-    """Small multiples: each number over time, on a scale of its own."""
-    panel: Spec = {
-        "width": "container",
-        "height": 110,
-        "mark": {"type": "area", "line": True, "opacity": 0.35, "interpolate": "step-after"},
-        "encoding": {
-            "x": {"field": "at_ms", **_MS},
-            "color": {"value": "@series1"},
-            "tooltip": [{"field": name} for name in ("name", "at_ms", "value", "unit")],
-        },
-    }
+def _small_multiples(chart: Chart) -> Spec:
+    """Each number over time, on a scale of its own."""
     units = {str(row[0]): str(row[1]) for row in chart.rows}
-    return {"vconcat": [_panel(panel, name, unit) for name, unit in units.items()]}
+    return {
+        "vconcat": [
+            {
+                "width": "container",
+                "height": 110,
+                "mark": {
+                    "type": "area", "line": True, "opacity": 0.35, "interpolate": "step-after",
+                },
+                "transform": [{"filter": {"field": "name", "equal": name}}],
+                "encoding": {
+                    "x": _time("at_ms"),
+                    "y": _number("value", [name.replace("_", " "), f"({unit})"]),
+                    "color": {"value": "@series1"},
+                    **_tooltip("name", "at_ms", "value", "unit"),
+                },
+            }
+            for name, unit in units.items()
+        ]
+    }  # fmt: skip
 
 
-def _panel(panel: Spec, name: str, unit: str) -> Spec:
-    title = [name.replace("_", " "), f"({unit})"]
-    y = {"field": "value", "type": "quantitative", "title": title}
-    return panel | {
-        "transform": [{"filter": {"field": "name", "equal": name}}],
-        "encoding": panel["encoding"] | {"y": y},
-    }
-
-
-def _scaling(chart: Chart) -> Spec:
+def _scaling(_: Chart) -> Spec:
     """Throughput against workers, every repetition, with the ideal line."""
     x = {"field": "workers", "type": "quantitative", "axis": {"tickMinStep": 1}}
-    y = {"field": "messages_per_s", "type": "quantitative", "title": "messages per second"}
+    y = _number("messages_per_s", "messages per second")
+    tooltip = _tooltip("workers", "messages_per_s", "busy_workers", "repetition")
     return {
         "height": 240,
         "layer": [
-            {
-                "mark": {"type": "line", "strokeDash": [5, 4], "color": "@faint"},
-                "encoding": {"x": x, "y": {"field": "ideal_per_s", "aggregate": "median"}},
-            },
-            {
-                "mark": {"type": "line", "color": "@series1", "strokeWidth": 2},
-                "encoding": {"x": x, "y": y | {"aggregate": "median"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 50, "color": "@series1"},
-                "encoding": {
-                    "x": x,
-                    "y": y,
-                    "tooltip": [
-                        {"field": name}
-                        for name in ("workers", "messages_per_s", "busy_workers", "repetition")
-                    ],
-                },
-            },
-            {
-                "mark": {"type": "text", "dy": -14, "color": "@text"},
-                "transform": [{"calculate": "datum.busy_workers + ' busy'", "as": "busy"}],
-                "encoding": {"x": x, "y": y, "text": {"field": "busy"}},
-            },
+            _layer(
+                _IDEAL | {"strokeDash": [5, 4]},
+                {"x": x, "y": {"field": "ideal_per_s", "aggregate": "median"}},
+            ),
+            _layer(
+                {"type": "line", "color": "@series1", "strokeWidth": 2},
+                {"x": x, "y": y | {"aggregate": "median"}},
+            ),
+            _layer(
+                {"type": "point", "filled": True, "size": 50, "color": "@series1"},
+                {"x": x, "y": y} | tooltip,
+            ),
+            _layer(
+                {"type": "text", "dy": -14, "color": "@text"},
+                {"x": x, "y": y, "text": {"field": "busy"}},
+                {"calculate": "datum.busy_workers + ' busy'", "as": "busy"},
+            ),
         ],
     }
 
@@ -234,15 +194,38 @@ _KINDS: Mapping[ChartKind, Callable[[Chart], Spec]] = {
     "copies": _copies,
     "offsets": _offsets,
     "timeline": _timeline,
-    "series": _series_chart,
+    "series": _small_multiples,
     "scaling": _scaling,
 }
 
+_IDEAL: Spec = {"type": "line", "color": "@faint"}
 
-def _lanes(chart: Chart, field: str, each: int) -> int:
-    """Height in pixels of one lane for each value of ``field``."""
-    at = [known.name for known in chart.fields].index(field)
-    return each * max(1, len({row[at] for row in chart.rows}))
+#: A delivery that never ended, or at once, is still to be seen.
+_END_OF_BAR: Spec = {
+    "calculate": "max(isValid(datum.end_ms) ? datum.end_ms : datum.start_ms, datum.start_ms) + 1",
+    "as": "end",
+}
+
+
+def _layer(mark: Spec, encoding: Spec, *transform: Spec) -> Spec:
+    return {"mark": mark, "encoding": encoding, "transform": list(transform)}
+
+
+def _tooltip(*names: str) -> Spec:
+    return {"tooltip": [{"field": name} for name in names]}
+
+
+def _number(field: str, title: str | list[str] | None = None) -> Spec:
+    named = {} if title is None else {"title": title}
+    return {"field": field, "type": "quantitative", **named}
+
+
+def _time(field: str) -> Spec:
+    return _number(field) | {"axis": {"title": "milliseconds since the start"}}
+
+
+def _name(field: str) -> Spec:
+    return {"field": field, "type": "nominal", "title": None}
 
 
 def _series(field: str, sort: list[str] | None = None) -> Spec:
@@ -250,22 +233,12 @@ def _series(field: str, sort: list[str] | None = None) -> Spec:
     return {"field": field, "type": "nominal", "scale": scale, "sort": sort}
 
 
-def _shape(field: str) -> Spec:
-    return {"field": field, "type": "nominal"}
-
-
 def _states() -> Spec:
-    scale = {
-        "domain": ["done", "failed", "killed"],
-        "range": ["@series1", "@bad", "@text"],
-    }
-    return {"field": "state", "type": "nominal", "scale": scale, "title": None}
+    scale = {"domain": ["done", "failed", "killed"], "range": ["@series1", "@bad", "@text"]}
+    return _name("state") | {"scale": scale}
 
 
-def _end_of_bar() -> Spec:
-    """A delivery that never ended, or at once, is still to be seen."""
-    return {
-        "calculate": "max(isValid(datum.end_ms) ? datum.end_ms : datum.start_ms, datum.start_ms)"
-        " + 1",
-        "as": "end",
-    }
+def _lanes(chart: Chart, field: str, each: int) -> int:
+    """Height in pixels of one lane for each value of ``field``."""
+    at = [known.name for known in chart.fields].index(field)
+    return each * max(1, len({row[at] for row in chart.rows}))

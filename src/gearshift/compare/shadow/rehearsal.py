@@ -17,8 +17,8 @@ import msgspec
 from gearshift import config as configuration
 from gearshift.bus import Bus, open_bus
 from gearshift.capabilities import Durability
+from gearshift.compare import measures
 from gearshift.compare.columns import Target, described, target_of
-from gearshift.compare.conditions import done, rejected, stored
 from gearshift.compare.ledger import Column, Event
 from gearshift.compare.notebook import apart
 from gearshift.compare.shadow.document import Original, Rehearsal, Variant, VariantRun, digests
@@ -241,4 +241,5 @@ def _column(target: Target) -> Column:
 
 def _is_over(events: list[Event]) -> bool:
     """Everything that was stored has been handled or given up."""
-    return stored(events) <= done(events, "") | rejected(events)
+    ended = measures.done(events).keys() | measures.settled(events, "reject")
+    return measures.confirmed(events) <= ended
