@@ -15,7 +15,7 @@ from gearshift.driver import Start
 from gearshift_kafka.admin import lag
 from gearshift_kafka.heard import Heard
 from gearshift_kafka.settings import Settings
-from gearshift_kafka.stream.reader import EphemeralStreamConsumer
+from gearshift_kafka.stream.ephemeral import EphemeralStreamConsumer
 from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker
