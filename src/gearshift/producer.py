@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, TypeAlias, Unpack
 
 from gearshift._core.clients import Client, refuse_in_event_loop, runs_event_loop
@@ -63,24 +63,21 @@ class ProducerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Part of a send_many: what was prepared, its batch, or why there is none."""
+    """Part of a send_many: messages and errors in order, with the batch of the messages.
+
+    If the batch was ``refused``, that is the result of each of them.
+    """
 
     prepared: list[Prepared]
-    batch: Batch | None
+    batch: Batch
     refused: GearshiftError | None
 
     def is_finished(self) -> bool:
-        return self.batch is None or self.batch.is_finished
+        return self.refused is not None or self.batch.is_finished
 
     def results(self, buffer: PublishBuffer) -> list[SendResult]:
-        sent = buffer.wait(self.batch) if self.batch is not None else []
-        if len(sent) == len(self.prepared):
-            return sent
-        following = iter(sent)
-        return [
-            item if isinstance(item, GearshiftError) else self.refused or next(following)
-            for item in self.prepared
-        ]
+        sent = repeat(self.refused) if self.refused else iter(buffer.wait(self.batch))
+        return [item if isinstance(item, GearshiftError) else next(sent) for item in self.prepared]
 
 
 class Producer(Client):
@@ -154,7 +151,12 @@ class Producer(Client):
         UnknownChannel, PublishRefused or Unroutable (nothing is stored) or OutcomeUnknown (it may
         be).
         """
-        result = self._deliver([self._prepare(value, **fields)], timeout_s)[0]
+        message = self._prepare(value, **fields)
+        refuse_in_event_loop("send", instead="submit")
+        self._check_open()
+        batch = Batch([message], time.monotonic() + timeout_s)
+        self._buffer.put(batch)
+        result = self._buffer.wait(batch)[0]
         if isinstance(result, GearshiftError):
             raise result
         return result
@@ -181,13 +183,13 @@ class Producer(Client):
         self._check_open()
         results: list[SendResult] = []
         chunks: deque[_Chunk] = deque()
-        stopped: GearshiftError | None = None
-        for part in _parts(iter(values), CHUNK):
-            chunk = self._start(
-                [self._try_prepare(value, key_by) for value in part], timeout_s, stopped
-            )
-            stopped = chunk.refused  # what comes after must not overtake it
-            chunks.append(chunk)
+        refused: GearshiftError | None = None
+        remaining = iter(values)
+        while part := list(islice(remaining, CHUNK)):
+            prepared = [self._try_prepare(value, key_by) for value in part]
+            # Nothing that comes after a refused chunk may overtake it.
+            chunks.append(self._start(prepared, timeout_s, refused))
+            refused = chunks[-1].refused
             while chunks and chunks[0].is_finished():
                 results += chunks.popleft().results(self._buffer)
         for chunk in chunks:
@@ -255,25 +257,17 @@ class Producer(Client):
         if self.closed:
             raise Closed("this producer is closed", channel=self.channel)
 
-    def _deliver(self, messages: list[Message], timeout_s: float) -> list[SendResult]:
-        refuse_in_event_loop("send", instead="submit")
-        self._check_open()
-        batch = Batch(messages, time.monotonic() + timeout_s)
-        self._buffer.put(batch)
-        return self._buffer.wait(batch)
-
     def _start(
-        self, prepared: list[Prepared], timeout_s: float, stopped: GearshiftError | None
+        self, prepared: list[Prepared], timeout_s: float, refused: GearshiftError | None
     ) -> _Chunk:
         messages = [item for item in prepared if isinstance(item, Message)]
-        if stopped is not None or not messages:
-            return _Chunk(prepared, None, stopped)
         batch = Batch(messages, time.monotonic() + timeout_s)
-        try:
-            self._buffer.put(batch)
-        except GearshiftError as error:
-            return _Chunk(prepared, None, error)
-        return _Chunk(prepared, batch, None)
+        if messages and refused is None:
+            try:
+                self._buffer.put(batch)
+            except GearshiftError as error:
+                refused = error
+        return _Chunk(prepared, batch, refused)
 
     def _try_prepare(self, value: object, key_by: Callable[[Any], Key | None] | None) -> Prepared:
         try:
@@ -316,11 +310,6 @@ class Producer(Client):
                 channel=self.channel,
             )
         return message
-
-
-def _parts(values: Iterator[object], size: int) -> Iterator[list[object]]:
-    while part := list(islice(values, size)):
-        yield part
 
 
 def _resolve(future: Future[Receipt], result: SendResult | None) -> None:

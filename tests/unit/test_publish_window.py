@@ -13,9 +13,7 @@ from gearshift.message import Message
 
 
 def window(max_messages: int = 3, max_bytes: int = 100) -> Window:
-    return Window(
-        threading.Lock(), max_messages=max_messages, max_bytes=max_bytes, clock=lambda: 50.0
-    )
+    return Window(threading.Condition(threading.Lock()), max_messages, max_bytes, lambda: 50.0)
 
 
 def batch(*bodies: bytes) -> Batch:

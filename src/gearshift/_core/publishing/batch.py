@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from threading import Event
 
@@ -39,6 +40,7 @@ class State(Enum):
     DONE = auto()  #: it has its result
 
 
+@dataclass(slots=True, eq=False)
 class Batch:
     """Messages that are handed over together, and their results in the same order.
 
@@ -46,29 +48,24 @@ class Batch:
     buffer's thread, when every result is there.
     """
 
-    __slots__ = (
-        "begun_at", "deadline", "errors", "handed_at", "messages", "on_done", "remaining", "resent",
-        "results", "size", "states", "waiter",
-    )  # fmt: skip
+    messages: Sequence[Message]
+    deadline: float
+    on_done: Callable[[Batch], None] | None = None
+    states: list[State] = field(init=False)
+    results: list[SendResult | None] = field(init=False)
+    errors: list[GearshiftError] = field(default_factory=list)  # those of the results
+    resent: int = 0  # receipts that say so
+    remaining: int = field(init=False)  # messages without a result
+    size: int = field(init=False)
+    begun_at: float = 0.0
+    handed_at: float | None = None
+    waiter: Event | None = None  # set when every result is there, if somebody waits
 
-    def __init__(
-        self,
-        messages: Sequence[Message],
-        deadline: float,
-        on_done: Callable[[Batch], None] | None = None,
-    ) -> None:
-        self.messages = messages
-        self.deadline = deadline
-        self.on_done = on_done
-        self.states = [State.NEW] * len(messages)
-        self.results: list[SendResult | None] = [None] * len(messages)
-        self.errors: list[GearshiftError] = []  # those of the results
-        self.resent = 0  # receipts that say so
-        self.remaining = len(messages)
-        self.size = sum(message.size for message in messages)
-        self.begun_at = 0.0
-        self.handed_at: float | None = None  # None: no driver was given it
-        self.waiter: Event | None = None  # who waits for it
+    def __post_init__(self) -> None:
+        self.remaining = len(self.messages)
+        self.states = [State.NEW] * self.remaining
+        self.results = [None] * self.remaining
+        self.size = sum(message.size for message in self.messages)
 
     @property
     def is_finished(self) -> bool:

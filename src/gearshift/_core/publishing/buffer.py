@@ -1,9 +1,4 @@
-"""Buffer of messages that await the broker's confirmation.
-
-A *batch* is the unit of everything here (room, hand-over, wake-up), so that the price per message
-stays small. It is in the buffer from the moment there is room for it until each of its messages
-has a result.
-"""
+"""Buffer of messages that await the broker's confirmation."""
 
 from __future__ import annotations
 
@@ -33,9 +28,10 @@ log = logging.getLogger("gearshift.producer")
 class PublishBuffer:
     """Confirmed, bounded, self-healing publishing to one channel. All methods from any thread.
 
-    ``_lock`` guards the batches without results, those whose ``on_done`` is due, the counts, and
-    the states of the window, the supervisor and every batch. A thread, the keeper, ends batches at
-    their deadlines, calls ``on_done`` and has the driver replaced; it publishes nothing.
+    A batch is in it until each of its messages has a result. ``_lock`` guards the batches, those
+    whose ``on_done`` is due, the counts, and what changes in the window and the supervisor. A
+    thread, the keeper, ends batches at their deadlines, calls ``on_done`` and has the driver
+    replaced; it publishes nothing.
 
     Making one connects, for up to ``open_timeout_s`` seconds, and raises what prevented it.
     ``on_reconnect`` is called before each further connection, and raises what prevents one.
@@ -62,19 +58,12 @@ class PublishBuffer:
         self._done: deque[Batch] = deque()
         self._closing = False
         self._stats = SendStats(channel=self._channel)
-        self._window = Window(
-            self._lock, max_messages=max_in_flight, max_bytes=max_in_flight_bytes, clock=clock
-        )
+        changed = threading.Condition(self._lock)
+        self._window = Window(changed, max_in_flight, max_in_flight_bytes, clock)
         self._supervisor = Supervisor(
-            connect,
-            failures,
-            self._batches,
-            self._window.changed,
-            on_outcomes=self._on_outcomes,
-            on_reconnect=on_reconnect,
-            open_timeout_s=open_timeout_s,
-            clock=clock,
+            connect, on_reconnect, failures, self._batches, changed, self._on_outcomes, clock
         )
+        self._supervisor.open(open_timeout_s)
         self._keeper = threading.Thread(
             target=self._keep, name=f"gearshift-publish-{self._channel}", daemon=True
         )

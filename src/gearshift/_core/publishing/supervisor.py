@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from gearshift._core.failures import Failures
@@ -29,47 +30,43 @@ log = logging.getLogger("gearshift.producer")
 STUCK_AFTER_S = 45.0
 
 
+@dataclass(slots=True, eq=False)
 class Supervisor:
     """Owns a driver, and sends what has no outcome again, in order, when it has to replace it.
 
     ``batches`` are those without results, in order of sending. The lock of ``changed``, which is
-    notified when there is a new driver, guards them and all state here: the driver, why it must be
-    replaced (``broken``), the thread that does so, and when the broker was last heard. Driver calls
-    are one at a time, under ``_calls``, which nobody takes while holding the lock.
+    notified when there is a new driver, guards them and what changes here. Driver calls are one at
+    a time, under ``_calls``, which nobody takes while holding that lock.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], ProducerDriver],
-        failures: Failures,
-        batches: Mapping[Batch, None],
-        changed: threading.Condition,
-        *,
-        on_outcomes: Callable[[Batch, Sequence[Outcome]], None],
-        on_reconnect: Callable[[], object],
-        open_timeout_s: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._connect = connect
-        self._failures = failures
-        self._batches = batches
-        self._changed = changed
-        self._on_outcomes = on_outcomes
-        self._on_reconnect = on_reconnect
-        self._clock = clock
-        self._calls = threading.Lock()
-        self.broken: GearshiftError | None = None
-        self.reconnects = 0
-        self._replacing: threading.Thread | None = None
-        self._lost_at: float | None = None  # when the broker was last heard, if it is away
-        self._pauses = Pauses(clock)
-        self._log = LimitedLog(log)
-        self._still = LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)
-        self.stopping = threading.Event()
-        self._driver: ProducerDriver | None = connect_until(
-            connect, failures, stop=self.stopping, timeout_s=open_timeout_s
+    connect: Callable[[], ProducerDriver]
+    on_reconnect: Callable[[], object]
+    failures: Failures
+    batches: Mapping[Batch, None]
+    changed: threading.Condition
+    on_outcomes: Callable[[Batch, Sequence[Outcome]], None]
+    clock: Callable[[], float]
+    stopping: threading.Event = field(default_factory=threading.Event)
+    broken: GearshiftError | None = None  # why the driver has to be replaced
+    reconnects: int = 0
+    _driver: ProducerDriver | None = None
+    _connected_at: float = 0.0
+    _lost_at: float | None = None  # when the broker was last heard, if there is no driver
+    _replacing: threading.Thread | None = None
+    _calls: threading.Lock = field(default_factory=threading.Lock)
+    _pauses: Pauses = field(init=False)
+    _log: LimitedLog = field(default_factory=lambda: LimitedLog(log))
+    _still: LimitedLog = field(
+        default_factory=lambda: LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)
+    )
+
+    def open(self, timeout_s: float) -> None:
+        """Connect for the first time. Raises what prevented it for ``timeout_s`` seconds."""
+        self._driver = connect_until(
+            self.connect, self.failures, stop=self.stopping, timeout_s=timeout_s
         )
-        self._connected_at = clock()
+        self._connected_at = self.clock()
+        self._pauses = Pauses(self.clock)
 
     # ── the driver that there is ──
 
@@ -93,26 +90,20 @@ class Supervisor:
 
     def not_stored(self) -> GearshiftError:
         """The error of what no driver has stored at its deadline; with the lock held."""
-        broken = self.broken
-        if isinstance(broken, UnknownChannel):
-            error: GearshiftError = UnknownChannel(
-                f"still missing at the deadline, nothing is stored: {broken}"
-            )
-        else:
-            reason = broken or "not connected"
-            error = ConnectionFailed(
-                f"no connection before the deadline, nothing is stored: {reason}"
-            )
-        error.__cause__ = broken
+        text = f"nothing is stored: {self.broken or 'not connected'}"
+        error: GearshiftError = ConnectionFailed(f"no connection before the deadline, {text}")
+        if isinstance(self.broken, UnknownChannel):
+            error = UnknownChannel(f"still missing at the deadline, {text}")
+        error.__cause__ = self.broken
         return error
 
     def describe(self, stats: SendStats) -> None:
         """Fill in how the connection is now. Any thread."""
-        with self._changed:
+        with self.changed:
             driver, lost_at, broken = self._driver, self._lost_at, self.broken
         heard_at = lost_at if driver is None else driver.heard_at
         if heard_at is not None:
-            stats.silent_s = max(0.0, self._clock() - heard_at)
+            stats.silent_s = max(0.0, self.clock() - heard_at)
         if lost_at is not None:
             stats.disconnected = str(broken)
         if driver is not None:
@@ -130,15 +121,15 @@ class Supervisor:
 
     def _hand_over(self, batch: Batch, driver: ProducerDriver) -> None:
         """Give ``driver`` what is open of ``batch``; with ``_calls`` held."""
-        with self._changed:
-            numbers = batch.hand_over(self._clock())
+        with self.changed:
+            numbers = batch.hand_over(self.clock())
         if len(numbers) == len(batch.messages):
-            driver.submit(batch.messages, partial(self._on_outcomes, batch))
+            driver.submit(batch.messages, partial(self.on_outcomes, batch))
         elif numbers:
 
             def renumbered(outcomes: Sequence[Outcome]) -> None:
                 whole = [one._replace(number=numbers[one.number]) for one in outcomes]
-                self._on_outcomes(batch, whole)
+                self.on_outcomes(batch, whole)
 
             driver.submit([batch.messages[number] for number in numbers], renumbered)
 
@@ -155,7 +146,7 @@ class Supervisor:
 
     def check(self) -> None:
         """Begin to replace the driver if it is lost, has ended or reports nothing. Never blocks."""
-        with self._changed:
+        with self.changed:
             if self._driver is not None:
                 self.broken = self.broken or self._fault(self._driver)
             if not self.must_replace:
@@ -168,23 +159,23 @@ class Supervisor:
 
     def _fault(self, driver: ProducerDriver) -> GearshiftError | None:
         if driver.ended is not None:
-            return self._failures.translate(driver.ended)
-        oldest = next(iter(self._batches), None)
+            return self.failures.translate(driver.ended)
+        oldest = next(iter(self.batches), None)
         if oldest is None or oldest.handed_at is None or driver.blocked() is not None:
             return None
-        silent_s = self._clock() - max(oldest.handed_at, self._connected_at)
+        silent_s = self.clock() - max(oldest.handed_at, self._connected_at)
         if silent_s <= STUCK_AFTER_S:
             return None
         return ConnectionFailed(f"nothing was confirmed for {STUCK_AFTER_S:.0f} s")
 
     def _replace(self) -> None:
-        with self._calls, self._changed:
+        with self._calls, self.changed:
             old, self._driver = self._driver, None
             heard_at = None if old is None else old.heard_at
-            self._lost_at = self._clock() if heard_at is None else heard_at
+            self._lost_at = self.clock() if heard_at is None else heard_at
         what = "it is gone" if isinstance(self.broken, UnknownChannel) else "connection lost"
         self._log.warning(
-            "channel %r: %s, reconnecting: %s", self._failures.channel, what, self.broken
+            "channel %r: %s, reconnecting: %s", self.failures.channel, what, self.broken
         )
         if old is not None:
             with contextlib.suppress(Exception):
@@ -192,7 +183,7 @@ class Supervisor:
         self.stopping.wait(self._pauses.next_s())
         driver = connect_until(
             self._connect_again,
-            self._failures,
+            self.failures,
             stop=self.stopping,
             on_failure=self._note_failure,
             give_up_on=never,
@@ -201,8 +192,8 @@ class Supervisor:
             self._adopt(driver)
 
     def _connect_again(self) -> ProducerDriver:
-        self._on_reconnect()
-        return self._connect()
+        self.on_reconnect()
+        return self.connect()
 
     def _note_failure(self, failure: GearshiftError) -> None:
         self.broken = failure
@@ -210,15 +201,15 @@ class Supervisor:
 
     def _adopt(self, driver: ProducerDriver) -> None:
         with self._calls:
-            with self._changed:
+            with self.changed:
                 self._driver = driver
-                self._connected_at = self._clock()
+                self._connected_at = self.clock()
                 self._pauses.made()
                 self.broken = self._lost_at = self._replacing = None
-                batches = list(self._batches)
+                batches = list(self.batches)
             for batch in batches:
                 self._hand_over(batch, driver)
-        with self._changed:
+        with self.changed:
             self.reconnects += 1
-            self._changed.notify_all()
-        log.info("channel %r: connected again", self._failures.channel)
+            self.changed.notify_all()
+        log.info("channel %r: connected again", self.failures.channel)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition
 
 from gearshift._core.publishing.batch import Batch
 from gearshift.errors import BackpressureError, GearshiftError
@@ -15,6 +15,7 @@ __all__ = ["TICK_S", "Window"]
 TICK_S = 0.25
 
 
+@dataclass(slots=True, eq=False)
 class Window:
     """Room for a number of messages and bytes; who finds none waits until a deadline.
 
@@ -22,20 +23,12 @@ class Window:
     whoever calls a method; ``changed`` is notified when there may be room.
     """
 
-    def __init__(
-        self,
-        lock: threading.Lock,
-        *,
-        max_messages: int,
-        max_bytes: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self.changed = threading.Condition(lock)
-        self.messages = 0
-        self.bytes = 0
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
-        self._clock = clock
+    changed: Condition
+    max_messages: int
+    max_bytes: int
+    clock: Callable[[], float]
+    messages: int = 0
+    bytes: int = 0
 
     def enter(
         self, batch: Batch, obstacle: Callable[[bool], GearshiftError | None], *, waits: bool
@@ -45,7 +38,7 @@ class Window:
         ``obstacle`` is given ``waits``. Raises what stands in the way, at once if not ``waits``.
         """
         while (reason := obstacle(waits) or self._full(batch)) is not None:
-            left_s = batch.deadline - self._clock() if waits else -math.inf
+            left_s = batch.deadline - self.clock() if waits else 0.0
             if left_s <= 0:
                 raise reason
             self.changed.wait(min(left_s, TICK_S))
@@ -59,8 +52,8 @@ class Window:
         self.changed.notify_all()
 
     def _full(self, batch: Batch) -> GearshiftError | None:
-        over = self.messages + len(batch.messages) > self._max_messages or (
-            self.bytes + batch.size > self._max_bytes
+        over = self.messages + len(batch.messages) > self.max_messages or (
+            self.bytes + batch.size > self.max_bytes
         )
         if not over or not self.messages:  # one batch always fits into an empty window
             return None
