@@ -1,15 +1,15 @@
-"""What a bus counts of its work: plain numbers, added up where they arise, read at any time.
+"""Counts of what a bus does: plain numbers, added up where they arise, read at any time.
 
-Times are seconds. What says how things are now (``in_flight``, ``unsettled``, ``silent_s`` ...) is
-zero for what is closed; everything else only ever grows while a bus is open.
+Times are seconds. Fields that say how things are now (``in_flight``, ``unsettled``, ``silent_s``)
+are zero for what is closed; the others only grow while a bus is open.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 __all__ = ["BOUNDS_S", "ReceiveStats", "SendStats", "Stats", "Timings"]
 
@@ -21,19 +21,19 @@ BOUNDS_S = (
 
 @dataclass(slots=True)
 class Timings:
-    """How long something took each time: how often per bucket of ``BOUNDS_S``, and in all."""
+    """Durations of something: how many in each bucket of ``BOUNDS_S``, and their sum."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
     total_s: float = 0.0
 
     def add(self, seconds: float, times: int = 1) -> None:
-        """It took ``seconds``, so many times."""
+        """Count ``seconds``, so many times."""
         self.counts[bisect_left(BOUNDS_S, seconds)] += times
         self.total_s += seconds * times
 
     @property
     def count(self) -> int:
-        """How often it was measured."""
+        """The number of durations."""
         return sum(self.counts)
 
     def __add__(self, other: Timings) -> Timings:
@@ -42,8 +42,25 @@ class Timings:
 
 
 @dataclass(slots=True, kw_only=True)
-class SendStats:
-    """What the producers of one channel have done; dead letters are sends to their channel.
+class _ChannelStats:
+    channel: str
+    reconnects: int = 0
+    silent_s: float = 0.0
+    disconnected: str | None = None
+
+    def __add__(self, other: Self) -> Self:
+        """Counts are added up; of seconds the longest remains, of texts the first."""
+        return type(self)(
+            **{
+                each.name: _both(getattr(self, each.name), getattr(other, each.name))
+                for each in fields(self)
+            }
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class SendStats(_ChannelStats):
+    """Work of the producers of one channel; dead letters are sends to their channel.
 
     ``resent`` are those of ``stored`` that were sent again after a lost connection, and may be
     there twice. ``failed`` counts by the name of the error. ``took`` is from submission to result.
@@ -51,46 +68,27 @@ class SendStats:
     its connection no answer; ``blocked`` why the broker takes nothing at present.
     """
 
-    channel: str
     stored: int = 0
     resent: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     took: Timings = field(default_factory=Timings)
-    reconnects: int = 0
     in_flight: int = 0
-    silent_s: float = 0.0
-    disconnected: str | None = None
     blocked: str | None = None
-
-    def __add__(self, other: SendStats) -> SendStats:
-        return SendStats(
-            channel=self.channel,
-            stored=self.stored + other.stored,
-            resent=self.resent + other.resent,
-            failed=self.failed + other.failed,
-            took=self.took + other.took,
-            reconnects=self.reconnects + other.reconnects,
-            in_flight=self.in_flight + other.in_flight,
-            silent_s=max(self.silent_s, other.silent_s),
-            disconnected=self.disconnected or other.disconnected,
-            blocked=self.blocked or other.blocked,
-        )
 
 
 @dataclass(slots=True, kw_only=True)
-class ReceiveStats:
-    """What the consumers of one group of a channel have done; ``group`` is None for ephemeral ones.
+class ReceiveStats(_ChannelStats):
+    """Work of the consumers of one group of a channel; ``group`` is None for ephemeral ones.
 
     ``settled`` counts by outcome: "ack", "retry", "reject"; ``stale`` are settlements that came too
     late. ``skipped`` messages of a stream were deleted by retention before they were read, where
-    the broker lets us know. ``handled`` times an App's handlers, by outcome. ``silent_s`` is for
-    how long one of them has had no connection (``disconnected`` says why), or its connection no
-    answer; ``stalled_s`` for how long one has had all that prefetch allows in hand without anything
-    being settled. ``error`` has ended one for good. ``unstored`` messages are kept by their
-    consumers because their retry or dead letter cannot be stored; ``obstacle`` is why.
+    the broker lets us know. ``handled`` times an App's handlers, by outcome. ``silent_s`` and
+    ``disconnected`` are as in SendStats; ``stalled_s`` is for how long one has had all that
+    prefetch allows in hand without anything being settled. ``error`` has ended one for good.
+    ``unstored`` messages are kept by their consumers because their retry or dead letter cannot be
+    stored; ``obstacle`` is why.
     """
 
-    channel: str
     group: str | None
     delivered: int = 0
     redelivered: int = 0
@@ -98,36 +96,12 @@ class ReceiveStats:
     stale: int = 0
     skipped: int = 0
     handled: dict[str, Timings] = field(default_factory=dict)
-    reconnects: int = 0
     consumers: int = 0
     unsettled: int = 0
-    silent_s: float = 0.0
-    disconnected: str | None = None
     stalled_s: float = 0.0
     error: str | None = None
     unstored: int = 0
     obstacle: str | None = None
-
-    def __add__(self, other: ReceiveStats) -> ReceiveStats:
-        return ReceiveStats(
-            channel=self.channel,
-            group=self.group,
-            delivered=self.delivered + other.delivered,
-            redelivered=self.redelivered + other.redelivered,
-            settled=self.settled + other.settled,
-            stale=self.stale + other.stale,
-            skipped=self.skipped + other.skipped,
-            handled=_both(self.handled, other.handled),
-            reconnects=self.reconnects + other.reconnects,
-            consumers=self.consumers + other.consumers,
-            unsettled=self.unsettled + other.unsettled,
-            silent_s=max(self.silent_s, other.silent_s),
-            disconnected=self.disconnected or other.disconnected,
-            stalled_s=max(self.stalled_s, other.stalled_s),
-            error=self.error or other.error,
-            unstored=self.unstored + other.unstored,
-            obstacle=self.obstacle or other.obstacle,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +112,11 @@ class Stats:
     receiving: tuple[ReceiveStats, ...]
 
 
-def _both(one: Mapping[str, Timings], other: Mapping[str, Timings]) -> dict[str, Timings]:
-    names = dict.fromkeys([*one, *other])
-    return {name: one.get(name, Timings()) + other.get(name, Timings()) for name in names}
+def _both(one: Any, other: Any) -> Any:
+    if isinstance(one, float):
+        return max(one, other)
+    if isinstance(one, int | Counter | Timings):
+        return one + other
+    if isinstance(one, dict):
+        return {name: one.get(name, Timings()) + other.get(name, Timings()) for name in one | other}
+    return one or other
