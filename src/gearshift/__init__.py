@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gearshift.config import Config
     from gearshift.consumer import Consumer
     from gearshift.delivery import Delivery
-    from gearshift.driver import GroupStatus, Start, StartAt
+    from gearshift.driver import GroupStatus, Start
     from gearshift.errors import GearshiftError, SendFailed
     from gearshift.message import Headers, Message, Position, Receipt, Semantics
     from gearshift.producer import Producer
@@ -52,7 +52,6 @@ __all__ = [
     "Semantics",
     "SendFailed",
     "Start",
-    "StartAt",
     "Worker",
     "errors",
     "open",
@@ -69,7 +68,7 @@ _NAMES = {
     "config": ("Config",),
     "consumer": ("Consumer",),
     "delivery": ("Delivery",),
-    "driver": ("GroupStatus", "Start", "StartAt"),
+    "driver": ("GroupStatus", "Start"),
     "errors": ("GearshiftError", "SendFailed"),
     "message": ("Headers", "Message", "Position", "Receipt", "Semantics"),
     "producer": ("Producer",),

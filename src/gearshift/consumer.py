@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar, get_args
 
 from gearshift._core.clients import Client, forked, refuse_in_event_loop
 from gearshift._core.consuming.subscription import Subscription
 from gearshift.delivery import Delivery
-from gearshift.driver import Start
-from gearshift.errors import Closed, DeadlineExceeded, GearshiftError, NotSupported
+from gearshift.driver import Start, StartAt
+from gearshift.errors import Closed, ConfigError, DeadlineExceeded, GearshiftError, NotSupported
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "StartName", "as_start"]
 
 T = TypeVar("T")
+
+StartName: TypeAlias = Literal["earliest", "latest"]
+
+
+def as_start(start: Start | StartName) -> Start:
+    """The Start of that name. Raises ConfigError for another."""
+    if isinstance(start, Start):
+        return start
+    if start not in get_args(StartName):
+        hint = '"earliest", "latest", Start.at_offsets(...) or Start.at_time(...)'
+        raise ConfigError(f"start {start!r} is not known", hint=hint)
+    return Start(StartAt(start))
 
 
 class Consumer(Client, Generic[T]):
@@ -99,15 +111,16 @@ class Consumer(Client, Generic[T]):
         """The same as ``delivery.reject(...)``."""
         delivery.reject(reason)
 
-    def seek(self, start: Start, *, timeout_s: float = 30.0) -> None:
-        """Continue at ``start``: replay from the beginning, an offset or a time. Streams only.
+    def seek(self, start: Start | StartName, *, timeout_s: float = 30.0) -> None:
+        """Continue at ``start``, which is as for ``Bus.consumer``. Streams only.
 
-        Deliveries in hand become stale. Blocks. Raises NotSupported on a queue.
+        Deliveries in hand become stale. Blocks for at most ``timeout_s`` seconds. Raises
+        NotSupported on a queue, TimeoutError, and what the broker refuses.
         """
         if not self._policy.can_seek:
             hint = 'use a channel with semantics = "stream"'
             raise self._located(NotSupported("a queue has no history to seek in", hint=hint))
-        self._subscription.loop.seek(start, timeout_s)
+        self._subscription.loop.seek(as_start(start), timeout_s)
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until the driver was told of everything settled so far.

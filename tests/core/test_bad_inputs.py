@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,7 @@ MISUSES: list[tuple[Callable[[gearshift.Bus], object], type[Exception], str]] = 
     (lambda bus: bus.consumer("orders", group="nosuch"), errors.UnknownGroup, "not one of this"),
     (lambda bus: bus.producer("ordrs"), errors.UnknownChannel, "did you mean 'orders'?"),
     (lambda bus: bus.consumer("orders").seek(gearshift.Start()), errors.NotSupported, "no history"),
+    (lambda bus: gearshift.Start.at_time(datetime(2026, 1, 1)), errors.UsageError, "no time zone"),
     (lambda bus: _delivery(bus).retry(-1.0), errors.UsageError, "use 0 to 604800"),
     (lambda bus: _delivery(bus).retry(float("nan")), errors.UsageError, "use 0 to 604800"),
 ]

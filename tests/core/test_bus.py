@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
-from gearshift import Capabilities, Start, StartAt, errors
+from gearshift import Capabilities, Start, errors
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.memory import admin as memory
 from gearshift.embedded.sqlite import admin as sqlite
@@ -144,12 +145,14 @@ def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
     place = receipts[15].position
     with bus.consumer("events", group="g") as consumer:
         assert drain(consumer, 20) == list(range(20))
-        consumer.seek(Start())
+        consumer.seek("earliest")
         assert drain(consumer, 20) == list(range(20))
-        consumer.seek(Start(StartAt.OFFSET, {place.partition: place.offset}))
+        consumer.seek(Start.at_offsets({place.partition: place.offset}))
         assert drain(consumer, 5) == [15, 16, 17, 18, 19]
-        consumer.seek(Start(StartAt.LATEST))
+        consumer.seek("latest")
         assert drain(consumer, 0) == []
+        consumer.seek(Start.at_time(datetime.fromtimestamp(0, UTC)))
+        assert drain(consumer, 20) == list(range(20))
     with bus.consumer("events", group="late", start="latest") as late:
         assert drain(late, 0) == []
 

@@ -15,7 +15,7 @@ from pika.exceptions import ChannelClosedByBroker
 from support.waiting import ack_all, take, until
 
 import gearshift
-from gearshift import Start, StartAt
+from gearshift import Start
 from gearshift.errors import TopologyConflict
 from native_brokers import RabbitMQ
 
@@ -361,7 +361,7 @@ def test_a_new_group_of_a_stream_that_was_cut_has_lost_nothing(
     assert until(lambda: oldest(raw, f"{name}:0") > 50)
     with bus.consumer(name, group="g") as consumer:
         first = numbers(take(consumer, 1))
-        consumer.seek(Start(StartAt.OFFSET, {0: 0}))
+        consumer.seek(Start.at_offsets({0: 0}))
         assert numbers(take(consumer, 1)) == first != [0]
     assert told_of(caplog) == []
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, assert_type
 
 import gearshift
@@ -26,7 +27,6 @@ from gearshift import (
     Semantics,
     SendFailed,
     Start,
-    StartAt,
     Worker,
 )
 from gearshift.errors import GearshiftError, OutcomeUnknown
@@ -67,8 +67,10 @@ def receiving(bus: Bus) -> None:
             delivery.retry(delay_s=1.0)
             delivery.reject("why")
         assert_type(typed.receive(10, timeout_s=1.0), list[Delivery[Order]])
-        typed.seek(Start(StartAt.TIME, time_ms=0))
-        typed.seek(Start(StartAt.OFFSET, {0: 5}))
+        assert_type(iter(typed), Iterator[Delivery[Order]])
+        typed.seek("earliest")
+        typed.seek(Start.at_time(datetime.now(UTC)))
+        typed.seek(Start.at_offsets({0: 5}))
         assert_type(typed.close(), list[str | None])
 
 
@@ -134,6 +136,7 @@ def mistakes(bus: Bus) -> None:
     gearshift.open(settings=["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bus.producer(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     bus.consumer("orders", prefetch="10")  # type: ignore[call-overload]  # pyright: ignore
+    bus.consumer("orders", start="offset")  # type: ignore[call-overload]  # pyright: ignore
     bus.producer("orders").message(1, headers={"a": 1.5})  # type: ignore[arg-type]  # pyright: ignore
     bus.producer("orders").send(1, hedaers={})  # type: ignore[call-arg]  # pyright: ignore
     bus.producer("orders").submit(1, key=5)  # type: ignore[arg-type]  # pyright: ignore

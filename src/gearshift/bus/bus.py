@@ -29,7 +29,7 @@ from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.codecs import codec_named, decode
 from gearshift.config import Config
-from gearshift.consumer import Consumer
+from gearshift.consumer import Consumer, StartName, as_start
 from gearshift.driver import (
     Backend,
     BackendPlugin,
@@ -38,7 +38,6 @@ from gearshift.driver import (
     ConsumerSpec,
     GroupStatus,
     Start,
-    StartAt,
 )
 from gearshift.errors import Closed, ConfigError, NotSupported, UsageError
 from gearshift.hooks.registry import GROUP, Hooks, load_hooks
@@ -159,7 +158,7 @@ class Bus(Closing):
         *,
         group: str | None = ...,
         prefetch: int | None = ...,
-        start: Start | str = ...,
+        start: Start | StartName = ...,
         ephemeral: bool = ...,
         serial_keys: bool = ...,
         rate_limit: str | None = ...,
@@ -176,7 +175,7 @@ class Bus(Closing):
         value_type: type[T],
         group: str | None = ...,
         prefetch: int | None = ...,
-        start: Start | str = ...,
+        start: Start | StartName = ...,
         ephemeral: bool = ...,
         serial_keys: bool = ...,
         rate_limit: str | None = ...,
@@ -192,7 +191,7 @@ class Bus(Closing):
         group: str | None = None,
         value_type: Any = Any,
         prefetch: int | None = None,
-        start: Start | str = "earliest",
+        start: Start | StartName = "earliest",
         ephemeral: bool = False,
         serial_keys: bool = False,
         rate_limit: str | None = None,
@@ -204,9 +203,10 @@ class Bus(Closing):
 
         ``value_type`` is what ``Delivery.value`` decodes to: a msgspec Struct, a dataclass, a
         pydantic model. ``prefetch`` bounds the unsettled deliveries. ``start`` is where a new group
-        of a stream begins: "earliest", "latest" or a Start. An ``ephemeral`` consumer has a group
-        of its own that leaves nothing behind. With ``serial_keys`` no two deliveries of one key
-        are in hand at once, so that several threads keep each key's order. ``rate_limit``
+        of a stream begins: "earliest", "latest", ``Start.at_offsets(...)`` or
+        ``Start.at_time(...)``. An ``ephemeral`` consumer has a group of its own that leaves nothing
+        behind. With ``serial_keys`` no two deliveries of one key are in hand at once, so that
+        several threads keep each key's order. ``rate_limit``
         ("100/s", "30/min", "500/h") bounds how many deliveries this consumer gives in a time,
         retries included; None is the channel's setting, which by default is no limit.
 
@@ -226,7 +226,7 @@ class Bus(Closing):
             group=member if ephemeral else name,
             member=member,
             prefetch=_checked_prefetch(settings.prefetch if prefetch is None else prefetch),
-            start=start if isinstance(start, Start) else _start(start),
+            start=as_start(start),
             ephemeral=ephemeral,
         )
         dead_letters = None
@@ -484,19 +484,6 @@ def _holds_retries(capabilities: Capabilities) -> Callable[[float], bool]:
         return not capabilities.native_retry or (delay_s > 0 and not capabilities.native_delay)
 
     return holds
-
-
-def _start(text: str) -> Start:
-    try:
-        at = StartAt(text)
-    except ValueError:
-        at = StartAt.OFFSET
-    if at not in (StartAt.EARLIEST, StartAt.LATEST):
-        raise ConfigError(
-            f"start {text!r} is not known",
-            hint='"earliest", "latest", or a Start with positions or a time',
-        )
-    return Start(at)
 
 
 def _checked_prefetch(prefetch: int) -> int:

@@ -10,7 +10,7 @@ from gearshift.bus import Bus
 from gearshift.cli.context import common_options, complete_channel, note, session_of
 from gearshift.cli.output import json_line
 from gearshift.cli.record import record_of
-from gearshift.consumer import Consumer
+from gearshift.consumer import Consumer, StartName
 from gearshift.errors import NotSupported
 from gearshift.message import Semantics
 
@@ -31,7 +31,7 @@ __all__ = ["command"]
 @common_options
 @click.pass_context
 def command(
-    ctx: click.Context, channel: str, start: str | None, most: int | None, idle: float | None
+    ctx: click.Context, channel: str, start: StartName | None, most: int | None, idle: float | None
 ) -> None:
     """Print messages as they come, one JSON object per line.
 
@@ -49,7 +49,7 @@ def command(
                 return
 
 
-def _consumer(bus: Bus, channel: str, start: str | None) -> Consumer[Any]:
+def _consumer(bus: Bus, channel: str, start: StartName | None) -> Consumer[Any]:
     if start == "earliest" and bus.semantics(channel) is Semantics.QUEUE:
         raise NotSupported(
             "a queue keeps no history to start from",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 
+from gearshift.errors import UsageError
 from gearshift.message import Message, Position, Semantics
 
 __all__ = [
@@ -86,14 +88,28 @@ class StartAt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to read from.
+    """Where to read a stream from. Users make one with ``at_offsets`` or ``at_time``.
 
-    ``positions``, the next offset per partition, is for OFFSET only, ``time_ms`` for TIME only.
+    ``positions`` (next offset per partition) are given for OFFSET, and ``time_ms`` for TIME.
     """
 
     at: StartAt = StartAt.EARLIEST
     positions: Mapping[int, int] = field(default_factory=dict)
     time_ms: int | None = None
+
+    @classmethod
+    def at_offsets(cls, offsets: Mapping[int, int]) -> Self:
+        """Partition → the offset of the first message to read; others stay where they are."""
+        return cls(StartAt.OFFSET, dict(offsets))
+
+    @classmethod
+    def at_time(cls, moment: datetime) -> Self:
+        """The first message from ``moment`` on. Raises UsageError if it has no time zone."""
+        if moment.tzinfo is None:
+            raise UsageError(
+                f"start at {moment} has no time zone", hint="use datetime.now(timezone.utc)"
+            )
+        return cls(StartAt.TIME, time_ms=int(moment.timestamp() * 1000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

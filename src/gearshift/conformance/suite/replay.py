@@ -38,7 +38,7 @@ def seek_to_an_offset_continues_there(kit: Kit) -> None:
         consumer.ack(delivery)
     place = deliveries[7].position
     assert place is not None
-    consumer.seek(Start(StartAt.OFFSET, {place.partition: place.offset}))
+    consumer.seek(Start.at_offsets({place.partition: place.offset}))
     again = kit.ack(consumer, 3)
     kit.require(again == [d.id for d in deliveries[7:]], "replay", f"came again: {again}")
     kit.verify(channel)
