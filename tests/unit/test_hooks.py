@@ -271,8 +271,8 @@ def test_a_plugin_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) 
         messages, _ = hooks.send("orders", [Message(b"x")], check)
     assert messages[0].headers["trace"] == "a"  # b's could not have been sent
     assert [record.getMessage() for record in caplog.records] == [
-        "plugin Broken failed in gearshift_send",
-        "plugin Header failed in gearshift_send",
+        "Broken.gearshift_send of a plugin failed",
+        "Header.gearshift_send of a plugin failed",
     ]
 
 

@@ -8,8 +8,8 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pluggy
@@ -22,7 +22,7 @@ from gearshift.errors import UsageError
 from gearshift.hooks import specs
 from gearshift.hooks.failure_log import FailureLog
 from gearshift.hooks.specs import ConnectionEvent, Outgoing
-from gearshift.message import Message
+from gearshift.message import Message, SendResult
 
 __all__ = ["GROUP", "Hooks", "load_hooks"]
 
@@ -75,30 +75,12 @@ def _register(manager: pluggy.PluginManager, plugin: object) -> None:
                 raise UsageError(f"plugin {name}: {caller.name} needs {marker}")
 
 
-def _name(plugin: object) -> str:
-    return str(getattr(plugin, "__name__", type(plugin).__qualname__))
-
-
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    """One plugin's function for a hook, and the parameters that it names."""
-
-    plugin: str
-    hook: str
-    function: Callable[..., Any]
-    parameters: tuple[str, ...]
-
-    def __call__(self, **arguments: Any) -> Any:
-        return self.function(*(arguments[name] for name in self.parameters))
-
-
 class Hooks:
     """Calls the plugins of one bus. Any thread. Which plugins there are does not change.
 
-    A hook that no plugin implements is None, so that a message costs one look and no call. One
-    plugin's error does not keep the others from being called: so each is called by itself, in
-    pluggy's order, except around a handler, where a wrapper's error is meant to reach the next.
-    ``_lock`` guards ``_notifier``.
+    A hook that no plugin implements is None, so that a message costs one look and no call. Each
+    plugin is called by itself, in pluggy's order, so that the error of one does not keep the others
+    from being called; around a handler they are nested. ``_lock`` guards ``_notifier``.
     """
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
@@ -107,17 +89,15 @@ class Hooks:
         self._lock = threading.Lock()
         self._events: queue.SimpleQueue[ConnectionEvent | None] = queue.SimpleQueue()
         self._notifier: threading.Thread | None = None
-        self._senders = self._listeners("gearshift_send")
-        self._contexts = self._listeners("gearshift_handle_async")
-        self._watchers = self._listeners("gearshift_connection")
-        self.send = self._send if self._senders else None
+        self.send = self._send if self._implementations("gearshift_send") else None
         self.received = self._notification("gearshift_received")
-        self.handle = self._handle if self._listeners("gearshift_handle") else None
-        self.within = self._within if self._contexts else None
+        self.handle = self._handle if self._implementations("gearshift_handle") else None
+        self.within = self._within if self._implementations("gearshift_handle_async") else None
         self.settled = self._notification("gearshift_settled")
         self.retry = self._notification("gearshift_retry")
         self.dead_letter = self._notification("gearshift_dead_letter")
-        self.connection = self._enqueue if self._watchers else None
+        self._tell = self._notification("gearshift_connection")
+        self.connection = self._enqueue if self._tell else None
 
     def has(self, plugin: object) -> bool:
         """True if ``plugin`` is one of these."""
@@ -131,52 +111,43 @@ class Hooks:
             self._events.put(None)
             notifier.join(_CLOSE_TIMEOUT_S)
 
-    def _listeners(self, hook: str) -> tuple[_Listener, ...]:
-        found = getattr(self._manager.hook, hook).get_hookimpls()
-        return tuple(
-            _Listener(_name(one.plugin), hook, one.function, tuple(one.argnames))
-            for one in reversed(found)
-        )
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return caller.get_hookimpls()[::-1]
 
     def _notification(self, hook: str) -> Callable[..., None] | None:
-        listeners = self._listeners(hook)
-        return partial(self._notify, listeners) if listeners else None
+        implementations = self._implementations(hook)
+        return partial(self._notify, implementations) if implementations else None
 
-    def _notify(self, listeners: Sequence[_Listener], **arguments: Any) -> None:
-        for listener in listeners:
+    def _notify(self, implementations: Sequence[pluggy.HookImpl], **arguments: Any) -> None:
+        for one in implementations:
             try:
-                listener(**arguments)
+                _call(one, **arguments)
             except Exception as error:
-                self._failed(listener, error)
+                self._failed(one.function, error)
 
-    def _failed(self, listener: _Listener, error: Exception) -> None:
-        self._log.error("plugin %s failed in %s", listener.plugin, listener.hook, exc_info=error)
-
-    # ── around a send ──
+    def _failed(self, function: Callable[..., Any], error: Exception) -> None:
+        self._log.error("%s of a plugin failed", _name(function), exc_info=error)
 
     def _send(
         self, channel: str, messages: Sequence[Message], check: Callable[[Message], object]
-    ) -> tuple[list[Message], Callable[[Sequence[Any]], None] | None]:
-        """The messages as the plugins change them, and what wants their results, if anything.
+    ) -> tuple[list[Message], Callable[[Sequence[SendResult | None]], None] | None]:
+        """Return the messages as plugins change them, and what wants their results, if anything.
 
         ``check`` raises if a changed message cannot be sent.
         """
-        sent = [self._changed(Outgoing(channel, message), check) for message in messages]
-        listens = any(outgoing.callbacks for outgoing in sent)
-        end = partial(self._end, sent) if listens else None
-        return [outgoing.message for outgoing in sent], end
-
-    def _changed(self, outgoing: Outgoing, check: Callable[[Message], object]) -> Outgoing:
-        for listener in self._senders:
+        sent = [Outgoing(channel, message) for message in messages]
+        for outgoing, one in product(sent, self._implementations("gearshift_send")):
             before = outgoing.message
             try:
-                listener(outgoing=outgoing)
+                _call(one, outgoing=outgoing)
                 if outgoing.message is not before:
                     check(outgoing.message)
             except Exception as error:
                 outgoing.message = before
-                self._failed(listener, error)
-        return outgoing
+                self._failed(one.function, error)
+        end = partial(self._end, sent) if any(one.callbacks for one in sent) else None
+        return [outgoing.message for outgoing in sent], end
 
     def _end(self, sent: Sequence[Outgoing], results: Sequence[Any]) -> None:
         for outgoing, result in zip(sent, results, strict=True):
@@ -184,9 +155,7 @@ class Hooks:
                 try:
                     callback(result)
                 except Exception as error:
-                    self._failed(_Listener(_name(callback), "on_result", callback, ()), error)
-
-    # ── around a handler ──
+                    self._failed(callback, error)
 
     def _handle(
         self, delivery: Delivery[Any], handler: Callable[..., Any], complete: Callable[[], Any]
@@ -202,8 +171,8 @@ class Hooks:
     ) -> Any:
         try:
             async with AsyncExitStack() as stack:
-                for listener in self._contexts:
-                    context = listener(delivery=delivery, handler=handler)
+                for one in self._implementations("gearshift_handle_async"):
+                    context = _call(one, delivery=delivery, handler=handler)
                     if context is not None:
                         await stack.enter_async_context(context)
                 return await awaitable
@@ -211,17 +180,24 @@ class Hooks:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()  # if a context could not be entered
 
-    # ── connection events ──
-
     def _enqueue(self, event: ConnectionEvent) -> None:
         with self._lock:
             if self._notifier is None:
                 self._notifier = threading.Thread(
-                    target=self._tell_watchers, name="gearshift-plugins", daemon=True
+                    target=self._tell_events, name="gearshift-plugins", daemon=True
                 )
                 self._notifier.start()
         self._events.put(event)
 
-    def _tell_watchers(self) -> None:
+    def _tell_events(self) -> None:
+        assert self._tell is not None
         while (event := self._events.get()) is not None:
-            self._notify(self._watchers, event=event)
+            self._tell(event=event)
+
+
+def _call(implementation: pluggy.HookImpl, **arguments: Any) -> Any:
+    return implementation.function(*(arguments[name] for name in implementation.argnames))
+
+
+def _name(named: object) -> str:
+    return str(getattr(named, "__qualname__", type(named).__qualname__))

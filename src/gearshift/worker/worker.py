@@ -21,6 +21,7 @@ from gearshift.message import Semantics
 from gearshift.worker import dispatch
 from gearshift.worker.app import App, Handler
 from gearshift.worker.call import Call
+from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]
 
@@ -64,8 +65,6 @@ class Worker:
         self._lock = threading.Lock()
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
-        from gearshift.worker.event_loop import EventLoop  # asyncio: not with ``import gearshift``
-
         self._loop = EventLoop(on_end=self._fail)
         self._log = logs.LimitedLog(log)
         self.report = WorkerReport()
