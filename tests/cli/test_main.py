@@ -478,7 +478,7 @@ def test_run_calls_the_worker(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
         seen.update(options, target=target)
         return 7
 
-    monkeypatch.setattr("gearshift.worker.run.run_target", run_target)
+    monkeypatch.setattr("gearshift.worker.supervisor.run_target", run_target)
     result = run(
         "run", "shop:app", "--processes", "3", "--metrics", "9102", "--profile", "memory"
     )  # fmt: skip

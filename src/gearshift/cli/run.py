@@ -27,7 +27,7 @@ def command(ctx: click.Context, target: str, processes: int, metrics: str | None
     MODULE:APP is where the App object is: [bold]gearshift run shop.handlers:app[/bold]. The first
     signal finishes what is in hand and gives the rest back; a second one ends it at once.
     """
-    from gearshift.worker.run import run_target
+    from gearshift.worker.supervisor import run_target
 
     session = session_of(ctx)
     session.leave_logs_alone()

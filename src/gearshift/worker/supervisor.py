@@ -1,4 +1,4 @@
-"""Worker processes under a supervisor, which starts again what dies."""
+"""``gearshift run``: an app in this process, or in several that are started again if they die."""
 
 from __future__ import annotations
 
@@ -11,21 +11,47 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from gearshift._core import logs
 from gearshift.errors import GearshiftError
 from gearshift.exit_codes import MISSING_CAPABILITY, UNREACHABLE, WRONG_SETTINGS, exit_code
+from gearshift.telemetry.server import parse_address
 from gearshift.worker.loading import load_app
 from gearshift.worker.service import POLL_S, RETRY_AFTER_S, Service, serve
 from gearshift.worker.signals import STOP_SIGNALS, StopRequest
 from gearshift.worker.worker import DRAIN_TIMEOUT_S
 
-__all__ = ["Supervisor"]
+__all__ = ["run_target"]
 
 log = logging.getLogger("gearshift.worker")
 
 #: Exit codes of errors that another process would meet too.
 _LASTING = frozenset((WRONG_SETTINGS, MISSING_CAPABILITY))
+
+
+def run_target(
+    target: str,
+    *,
+    processes: int = 1,
+    config_path: str | Path | None = None,
+    profile: str | None = None,
+    metrics: str | None = None,
+) -> int:
+    """Run ``module:app`` until SIGTERM or SIGINT; returns the exit code. Main thread only.
+
+    With more than one process a supervisor starts them, starts again what dies, and has them drain.
+    ``metrics``, ``PORT`` or ``HOST:PORT``, is where the first process serves ``/metrics`` and
+    ``/healthz``; each further one has the next port. Raises ConfigError, UsageError and what
+    opening raises.
+    """
+    app = load_app(target)  # a mistake is told once, here, not by every process
+    if processes == 1:
+        app.run(config_path, profile=profile, metrics=metrics)
+        return 0
+    service = Service(config_path, profile, None if metrics is None else parse_address(metrics))
+    logs.to_stderr()
+    return _Supervisor(target, service, processes).run()
 
 
 @dataclass(slots=True)
@@ -44,7 +70,7 @@ class _Child:
 
 
 @dataclass(slots=True)
-class Supervisor:
+class _Supervisor:
     """Runs ``target`` in processes until SIGTERM or SIGINT, which may reach the whole group.
 
     So children are not sent a signal to drain: one that gets the group's signal as well would take
