@@ -8,22 +8,21 @@ from collections.abc import Sequence
 from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, Stored
 from gearshift.driver.settings import first_remote
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
-from gearshift.message import Semantics
+from gearshift.message import Message, Semantics
 from gearshift_rabbitmq import errors
 from gearshift_rabbitmq.admin import Admin
 from gearshift_rabbitmq.confirms import Target
-from gearshift_rabbitmq.connection import Link
-from gearshift_rabbitmq.consumer import Consumer
-from gearshift_rabbitmq.delay import delay_queues
+from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.nodes import Nodes
-from gearshift_rabbitmq.producer import Producer, encoder
-from gearshift_rabbitmq.settings import RabbitSettings
-from gearshift_rabbitmq.stream import layout as stream
+from gearshift_rabbitmq.producer import Producer
+from gearshift_rabbitmq.queue.consumer import QueueConsumer
+from gearshift_rabbitmq.queue.names import DELIVERY_LIMIT, QueueNames, helpers
+from gearshift_rabbitmq.queue.survivors import Survivors
+from gearshift_rabbitmq.settings import Settings
 from gearshift_rabbitmq.stream.consumer import StreamConsumer
-from gearshift_rabbitmq.stream.layout import Layout
-from gearshift_rabbitmq.topology import DELIVERY_LIMIT, Topology
+from gearshift_rabbitmq.stream.names import StreamNames
 
-__all__ = ["RabbitBackend"]
+__all__ = ["Backend"]
 
 logger = logging.getLogger("gearshift.rabbitmq")
 
@@ -31,15 +30,15 @@ _MAX_NAME_BYTES = 255
 _MAX_PREFETCH = 65535
 
 
-class RabbitBackend:
-    """A Backend. Every driver has a connection of its own, so any thread."""
+class Backend:
+    """The driver contract's Backend. Every driver has a connection of its own, so any thread."""
 
-    def __init__(self, settings: RabbitSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         """No I/O. Warns of what is unsafe."""
         self._settings = settings
         self._nodes = Nodes()
         self._warned: set[str] = set()  # channels whose copies one node may stop
-        self._survivors: dict[str, set[tuple[str | None, int]]] = {}  # by member
+        self._survivors: dict[str, Survivors] = {}  # by member
         if settings.tls_insecure_skip_verify:  # on loopback too: that may be a tunnel
             host = settings.endpoints()[0][0]
             logger.warning("tls_insecure_skip_verify: anybody may answer as %r", host)
@@ -59,7 +58,7 @@ class RabbitBackend:
         """See Backend. Raises ConfigError or NotSupported."""
         self._warn_of_copies(channel)
         if channel.semantics is Semantics.STREAM:
-            _check_name(Layout.of(channel).members("g"), channel)
+            _check_name(StreamNames.of(channel).members("g"), channel)
             return
         limit = self._settings.consumer_timeout_s
         if channel.max_processing_s is not None and channel.max_processing_s >= limit:
@@ -81,37 +80,32 @@ class RabbitBackend:
 
     def admin(self) -> Admin:
         """See Backend. Raises pika's error."""
-        return Admin(lambda: self._link("admin"), self._settings)
+        return Admin(lambda: self._connect("admin"), self._settings)
 
-    def producer(self, channel: ChannelSpec) -> Producer:
+    def producer(self, channel: ChannelSpec) -> Producer[Message]:
         """See Backend. Raises pika's error."""
+        user = self._settings.username
         if channel.semantics is Semantics.STREAM:
-            layout = Layout.of(channel)
-            encode = stream.encoder(layout, self._settings.username)
-            target = Target(encode, layout.missing, by_route=True)
+            stream = StreamNames.of(channel)
+            target = Target(stream.encoder(user), stream.missing, by_route=True)
         else:
-            topology = Topology.of(channel)
-            target = Target(
-                encoder(topology, self._settings.username),
-                topology.missing,
-                refused=Stored.UNKNOWN if topology.exchange else Stored.NO,
-            )
-        return Producer(
-            lambda: self._link(f"producer {channel.name}"), target, channel=channel.name
-        )
+            queue = QueueNames.of(channel)
+            refused = Stored.UNKNOWN if queue.exchange else Stored.NO
+            target = Target(queue.encoder(user), queue.missing, refused=refused)
+        connection = self._connect(f"producer {channel.name}")  # here, so that failing is told
+        return Producer(lambda: connection, target, name=f"gearshift-rabbitmq-send-{channel.name}")
 
-    def queue_consumer(self, spec: ConsumerSpec) -> Consumer:
+    def queue_consumer(self, spec: ConsumerSpec) -> QueueConsumer:
         """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
         _check_prefetch(spec)
-        survivors = self._survivors.setdefault(spec.member, set())
-        return Consumer(
-            self._link, spec, survivors, consumer_timeout_s=self._settings.consumer_timeout_s
-        )
+        survivors = self._survivors.setdefault(spec.member, Survivors(spec.prefetch))
+        timeout_s = self._settings.consumer_timeout_s
+        return QueueConsumer(self._connect, spec, survivors, consumer_timeout_s=timeout_s)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamConsumer:
         """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
         _check_prefetch(spec)
-        return StreamConsumer(self._link, spec, events)
+        return StreamConsumer(self._connect, spec, events)
 
     def classify(self, error: Exception) -> GearshiftError | None:
         """See Backend."""
@@ -120,8 +114,8 @@ class RabbitBackend:
     def close(self) -> None:
         """Nothing is shared between drivers, so nothing to do."""
 
-    def _link(self, purpose: str) -> Link:
-        return Link(self._settings, purpose, self._nodes)
+    def _connect(self, purpose: str) -> Connection:
+        return Connection(self._settings, purpose, self._nodes)
 
     def _warn_of_copies(self, channel: ChannelSpec) -> None:
         """Once: AMQP does not tell how large the cluster is, but the settings name its nodes."""
@@ -138,16 +132,16 @@ class RabbitBackend:
             )
 
     def _check_names(self, channel: ChannelSpec) -> None:
-        topology = Topology.of(channel)
-        if topology.adopted_queue is not None and len(channel.groups) > 1:
+        queue = QueueNames.of(channel)
+        if queue.adopted_queue is not None and len(channel.groups) > 1:
             raise NotSupported(
                 f"native.queue adopts one queue, but groups lists {len(channel.groups)}",
                 hint="keep one group, or name an exchange so that every group gets a queue",
                 channel=channel.name,
             )
-        names = [topology.exchange] if topology.exchange_is_ours else []
-        if topology.adopted_queue is None:
-            names += [delay_queues(topology.queue(group))[-1] for group in channel.groups]
+        names = [queue.exchange] if queue.exchange_is_ours else []
+        if queue.adopted_queue is None:
+            names += [helpers(queue.queue(group))[-1] for group in channel.groups]
         for name in names:
             _check_name(name, channel)
 

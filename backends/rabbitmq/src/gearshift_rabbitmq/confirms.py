@@ -15,6 +15,7 @@ every publish reached the one stream, both numbers are the same (docs/design/003
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -23,10 +24,11 @@ from pika.spec import Basic, BasicProperties
 
 from gearshift.driver import OnOutcomes, Outcome, Stored
 from gearshift.errors import UnknownChannel
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import PublishNacked, PublishReturned
+from gearshift_rabbitmq.rpc import Rpc
 
-__all__ = ["Batch", "Confirms", "Encode", "Publication", "Target"]
+__all__ = ["Batch", "ConfirmWatch", "Confirms", "Encode", "Publication", "Target", "confirmed"]
 
 logger = logging.getLogger("gearshift.rabbitmq.producer")
 
@@ -71,15 +73,46 @@ class Target(NamedTuple, Generic[T]):
     refused: Stored = Stored.NO
 
 
+class ConfirmWatch:
+    """Notices that no confirm comes: the connected node may be cut off from its cluster.
+
+    Where there is no other node to go to, that is only waited for.
+    """
+
+    def __init__(self, connection: Connection, limit_s: float) -> None:
+        self._connection = connection
+        self._limit_s = limit_s
+        self.confirmed()
+
+    def confirmed(self) -> None:
+        """Note that one has come."""
+        self._confirmed_at = time.monotonic()
+
+    def check(self, awaited: bool) -> None:
+        """Leave the node and raise TimeoutError if confirms are ``awaited`` for too long."""
+        at = self._connection
+        if not (awaited and at.has_other_nodes) or at.blocked is not None or at.stood_still:
+            self.confirmed()
+        elif time.monotonic() - self._confirmed_at > self._limit_s:
+            at.leave_node()
+            raise TimeoutError(f"nothing was confirmed for {self._limit_s:g} s")
+
+
+def confirmed(method: Any, awaited: Iterable[int]) -> set[int]:
+    """The numbers that basic.ack or basic.nack answers, of those that are awaited."""
+    tag = method.delivery_tag
+    return {number for number in awaited if number <= tag} if method.multiple else {tag}
+
+
 class Confirms(Generic[T]):
     """Publishes to ``target``.
 
-    Not thread-safe: lives on the thread that drives ``link``. ``report`` is called there.
+    Not thread-safe: lives on the thread that drives ``connection``. ``report`` is called there.
     """
 
-    def __init__(self, link: Link, target: Target[T], report: Report[T]) -> None:
+    def __init__(self, connection: Connection, target: Target[T], report: Report[T]) -> None:
         """No I/O: an AMQP channel is opened when something has to go over it."""
-        self._link = link
+        self._connection = connection
         self._target = target
         self._report = report
         self._channels: dict[str | bytes, _ConfirmChannel[T]] = {}
@@ -99,7 +132,7 @@ class Confirms(Generic[T]):
             channel.close()
             channel = None
         if channel is None:
-            self._channels[route] = _ConfirmChannel(self._link, self._target, self._report)
+            self._channels[route] = _ConfirmChannel(self._connection, self._target, self._report)
         return True
 
     def publish(self, batch: Batch[T], most_messages: int, most_bytes: int) -> tuple[int, int]:
@@ -146,7 +179,7 @@ class Confirms(Generic[T]):
 class _ConfirmChannel(Generic[T]):
     """One AMQP channel."""
 
-    def __init__(self, link: Link, target: Target[T], report: Report[T]) -> None:
+    def __init__(self, connection: Connection, target: Target[T], report: Report[T]) -> None:
         """Open the AMQP channel; waits for the broker's answers."""
         self._target = target
         self._report = report
@@ -160,7 +193,7 @@ class _ConfirmChannel(Generic[T]):
         #: or one was refused, as all are until a dead leader's node is back on an AMQP channel that
         #: met no other leader.
         self.takes_more = True
-        rpc = Rpc(link)
+        rpc = Rpc(connection)
         self._channel = rpc.channel
         self._publish = rpc.channel.basic_publish
         self._channel.add_on_return_callback(self._on_return)

@@ -1,9 +1,9 @@
 """One AMQP connection and its loop, driven step by step by the one thread that owns it.
 
-pika's connections are callback machines: whoever runs their loop gets the callbacks. A `Link` is
-such a connection together with its loop; nothing happens on it except inside `step`, `wait`, `Rpc`
-and `close`, so a Link needs no lock. It may be handed to another thread as a whole; only `wake`
-may be called from any thread.
+pika's connections are callback machines: whoever runs their loop gets the callbacks. A `Connection`
+is pika's with its loop; nothing happens on it except inside `step`, `wait_for`, `close` and what
+calls these, so it needs no lock. It may be handed to another thread as a whole; only `wake` may be
+called from any thread.
 """
 
 from __future__ import annotations
@@ -12,108 +12,36 @@ import errno
 import logging
 import math
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
-from pika.frame import Heartbeat, Method
-from pika.spec import Basic
 
-from gearshift_rabbitmq.errors import most_telling, speaks_of_its_node
-from gearshift_rabbitmq.nodes import Address, Nodes
+from gearshift_rabbitmq.errors import most_telling
+from gearshift_rabbitmq.nodes import Address, Nodes, resolve
+from gearshift_rabbitmq.pika_connection import PikaConnection
 from gearshift_rabbitmq.quiet import OURS, hush
-from gearshift_rabbitmq.reading import frames
-from gearshift_rabbitmq.settings import RabbitSettings
+from gearshift_rabbitmq.settings import Settings
 
-__all__ = ["RPC_TIMEOUT_S", "Link", "Rpc", "unsubscribe"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger("gearshift.rabbitmq.connection")
-
-#: The longest wait for one answer of the broker.
-RPC_TIMEOUT_S = 5.0
 
 #: With the usual ``heartbeat_s`` a connection is given up after this silence. Seconds.
 _USUAL_SILENCE_S = 15.0
 
-#: How much of ``connect_timeout_s`` a name may take to look up while others are known.
-_NAMES_SHARE = 0.25
-
 #: A turn of the loop that ends so much too late was not waiting for the broker.
 _STOOD_STILL_S = 0.5
 
-#: Bytes gathered before they become one write.
-_CHUNK = 64 * 1024
 
-
-class _Connection(pika.SelectConnection):  # type: ignore[misc]
-    """pika's connection with two changes at its adapter seams, and a public abort.
-
-    Writes between ``cork`` and ``uncork`` leave as a few large pieces: pika sends every frame by
-    its own system call, three for a message. Reading goes on where pika's decoder raises (see
-    ``reading``).
-    """
-
-    _corked: list[bytes] | None = None
-    _frame_buffer: bytes
-
-    def cork(self) -> None:
-        self._corked = []
-
-    def uncork(self) -> None:
-        pieces, self._corked = self._corked or [], None
-        if pieces and self._transport is not None:
-            super()._adapter_emit_data(b"".join(pieces))
-
-    def abort(self, reason: Exception) -> None:
-        """Drop the socket without a farewell; the close callback gets ``reason``."""
-        if not (self.is_closed or self._transport is None):
-            self._terminate_stream(reason)
-
-    def unsent_bytes(self) -> int:
-        return self._get_write_buffer_size() if self._transport is not None else 0
-
-    def _adapter_emit_data(self, data: bytes) -> None:
-        if self._corked is None:
-            super()._adapter_emit_data(data)
-        else:
-            self._corked.append(data)
-
-    def _on_data_available(self, data: bytes) -> None:
-        if not self.is_open:
-            super()._on_data_available(data)
-            return
-        buffer = self._frame_buffer + data if self._frame_buffer else data
-        self._frame_buffer = b""
-        start = 0
-        for end, frame in frames(buffer):
-            self.bytes_received += end - start
-            start = end
-            if type(frame) is not Heartbeat and (
-                type(frame) is not Method or type(frame.method) is Basic.Deliver
-            ):
-                # Content belongs to its AMQP channel; nobody else can have asked for it.
-                self.frames_received += 1
-                self._deliver_frame_to_channel(frame)
-            else:
-                self._process_frame(frame)
-        self._frame_buffer = buffer[start:]
-
-    def _proto_connection_made(self, transport: Any) -> None:
-        transport._MAX_RECV_BYTES = 65536
-        super()._proto_connection_made(transport)
-
-
-class Link:
+class Connection:
     """A connection to the first node that answers. Made open, or not at all."""
 
-    def __init__(self, settings: RabbitSettings, purpose: str, nodes: Nodes | None = None) -> None:
+    def __init__(self, settings: Settings, purpose: str, nodes: Nodes | None = None) -> None:
         """Connect within ``connect_timeout_s``, trying every address of every node in the order
         of ``nodes``. Raises pika's error of the node that said most."""
         hush()
@@ -121,7 +49,7 @@ class Link:
         self.loop.activate_poller()
         self.error: Exception | None = None
         self.blocked: str | None = None
-        self.connection: _Connection
+        self.pika: PikaConnection
         self._nodes = nodes or Nodes()
         self._address: Address | None = None
         #: Whether there is another node to go to if this one is alive and does nothing.
@@ -155,19 +83,29 @@ class Link:
             raise self.error
         self._check_silence()
 
-    def wait(self, done: Callable[[], object], timeout_s: float, what: str) -> None:
-        """Serve the connection until ``done()``; TimeoutError, naming ``what``, at the end."""
+    def wait_for(self, done: Callable[[], object], timeout_s: float) -> bool:
+        """Serve the connection until ``done()``; False if time ran out."""
         deadline = time.monotonic() + timeout_s
         while not done():
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise TimeoutError(f"no answer to {what} within {timeout_s:g} s")
+                return False
             self.step(remaining)
+        return True
+
+    def serve(self, seconds: float) -> None:
+        """Serve the connection for so long."""
+        self.wait_for(lambda: False, seconds)
 
     def leave_node(self) -> None:
         """Have the next connections try other nodes first: this one does not do its work."""
         if self._address is not None:
             self._nodes.failed(self._address)
+
+    def server(self, name: str) -> str:
+        """What the server says of itself: its "product", "version" or "cluster_name"."""
+        value: Any = (self.pika.server_properties or {}).get(name, "?")
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
     @property
     def heard_at(self) -> float:
@@ -181,12 +119,6 @@ class Link:
         for longer than a heartbeat, so that the loss of the connection may be its own doing."""
         return time.monotonic() - self._stood_still_at < self._heartbeat_s
 
-    def linger(self, seconds: float) -> None:
-        """Serve the connection for ``seconds``."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.step(left)
-
     def wake(self) -> None:
         """Make a running or coming ``step`` return soon. Any thread, also after close."""
         self.loop.add_callback_threadsafe(_nothing)
@@ -194,21 +126,21 @@ class Link:
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """What is written inside leaves together. Not reentrant."""
-        self.connection.cork()
+        self.pika.cork()
         try:
             yield
         finally:
-            self.connection.uncork()
+            self.pika.uncork()
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────
 
     def close(self, timeout_s: float) -> None:
-        """Say goodbye within ``timeout_s``, else drop the socket. Idempotent, never raises."""
+        """Close in order within ``timeout_s``, else drop the socket. Idempotent, never raises."""
         deadline = time.monotonic() + timeout_s
         try:
-            if not self._gone and self.connection.is_open and self.blocked is None:
-                self.connection.close()
-                while not self.connection.is_closed and time.monotonic() < deadline:
+            if not self._gone and self.pika.is_open and self.blocked is None:
+                self.pika.close()
+                while not self.pika.is_closed and time.monotonic() < deadline:
                     self._turn(max(0.0, deadline - time.monotonic()))
         except Exception as error:
             logger.debug("closing: %r", error)
@@ -219,10 +151,10 @@ class Link:
         if self._gone:
             return
         self._gone = True
-        connection = getattr(self, "connection", None)
+        connection: PikaConnection | None = getattr(self, "pika", None)
         try:
             if connection is not None and not connection.is_closed:
-                _abandon(connection)
+                connection.abandon()
                 for _ in range(10):  # pika ends a stream through a few callbacks of its loop
                     if connection.is_closed:
                         break
@@ -234,9 +166,11 @@ class Link:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
-    def _connect(self, settings: RabbitSettings, purpose: str) -> None:
+    def _connect(self, settings: Settings, purpose: str) -> None:
         deadline = time.monotonic() + settings.connect_timeout_s
-        addresses, failures = self._resolved(settings)
+        addresses, failures = resolve(
+            settings.endpoints(), self.loop, self._turn, settings.connect_timeout_s
+        )
         order = self._nodes.in_order(addresses)
         self.has_other_nodes = len(order) > 1
         for number, address in enumerate(order):
@@ -252,66 +186,29 @@ class Link:
                 return
         raise most_telling(failures)
 
-    def _resolved(self, settings: RabbitSettings) -> tuple[list[Address], list[Exception]]:
-        """All addresses of all nodes, and what became of names that have none.
-
-        All names are asked for at once; those that take long are left out once another is known.
-        """
-        answers: dict[tuple[str, int], Any] = {}
-        services = SelectorIOServicesAdapter(self.loop)
-        wanted = dict.fromkeys(settings.endpoints())
-        asked = [
-            services.getaddrinfo(
-                host, port, partial(answers.__setitem__, (host, port)), socktype=socket.SOCK_STREAM
-            )
-            for host, port in wanted
-        ]
-        begun_at = time.monotonic()
-        while len(answers) < len(wanted):
-            waited_s = time.monotonic() - begun_at
-            has_one = any(isinstance(answer, list) for answer in answers.values())
-            if waited_s > settings.connect_timeout_s * (_NAMES_SHARE if has_one else 1.0):
-                break
-            self._turn(0.1)
-        for question in asked:
-            question.cancel()
-        addresses: list[Address] = []
-        failures: list[Exception] = []
-        for host, port in wanted:
-            answer = answers.get((host, port), TimeoutError(f"looking up {host!r} takes too long"))
-            if isinstance(answer, Exception):
-                failures.append(answer)
-            else:
-                families = list(dict.fromkeys(family for family, *_ in answer))
-                addresses += [
-                    Address(host, place[0], port, families.index(family))
-                    for family, _, _, _, place in answer
-                ]
-        return list(dict.fromkeys(addresses)), failures
-
     def _connect_to(
-        self, settings: RabbitSettings, address: Address, purpose: str, timeout_s: float
+        self, settings: Settings, address: Address, purpose: str, timeout_s: float
     ) -> None:
         self.error = None
-        self.connection = _Connection(
+        self.pika = PikaConnection(
             _parameters(settings, address, purpose, timeout_s),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
             custom_ioloop=self.loop,
         )
-        self.connection.add_on_connection_blocked_callback(self._on_blocked)
-        self.connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self.pika.add_on_connection_blocked_callback(self._on_blocked)
+        self.pika.add_on_connection_unblocked_callback(self._on_unblocked)
         self._heard_at = time.monotonic()
         try:
-            self.wait(
-                lambda: self._opened, timeout_s, f"connecting to {address.host}:{address.port}"
-            )
+            if not self.wait_for(lambda: self._opened, timeout_s):
+                place = f"{address.host}:{address.port}"
+                raise TimeoutError(f"no answer to connecting to {place} within {timeout_s:g} s")
         except BaseException as error:
-            if not self.connection.is_closed:
+            if not self.pika.is_closed:
                 # Some of pika's assertions do not hold when a handshake is broken off.
                 with suppress(Exception):
-                    _abandon(self.connection)
+                    self.pika.abandon()
                     self._turn(0.0)
                     self._turn(0.0)
             if isinstance(error, ValueError):  # pika asks the socket for its peer, which is gone
@@ -340,7 +237,7 @@ class Link:
 
     def _check_silence(self) -> None:
         now = time.monotonic()
-        heard = self.connection.bytes_received
+        heard = self.pika.bytes_received
         if heard != self._bytes_heard:
             self._bytes_heard, self._heard_at = heard, now
         elif self._opened and now - self._heard_at > self._silence_s:
@@ -367,78 +264,8 @@ class Link:
         logger.info("the broker takes messages again")
 
 
-class Rpc:
-    """An AMQP channel used for one question after another, each waited for.
-
-    A refusal closes an AMQP channel, so take a new Rpc after any error.
-    """
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._reason: Exception | None = None
-        self.channel = link.connection.channel(on_open_callback=_nothing)
-        self.channel.add_on_close_callback(self._on_close)
-        self.wait(lambda: self.channel.is_open, "channel.open")
-
-    def __call__(self, name: str, **arguments: Any) -> Any:
-        """Call the method ``name`` of pika's channel and return the broker's answering method.
-
-        Raises ChannelClosedByBroker with the broker's reason, the connection's error, or
-        TimeoutError after RPC_TIMEOUT_S.
-        """
-        answers: list[Any] = []
-        getattr(self.channel, name)(callback=answers.append, **arguments)
-        self.wait(lambda: answers, name)
-        return answers[0].method
-
-    def answers_in(self, timeout_s: float, name: str, **arguments: Any) -> bool:
-        """As a call, but False if the answer has not come in time. It may come later: this Rpc
-        is of no more use then."""
-        answers: list[Any] = []
-        getattr(self.channel, name)(callback=answers.append, **arguments)
-        with suppress(TimeoutError):
-            self._link.wait(lambda: answers or self._reason, timeout_s, name)
-        if self._reason is not None:
-            raise self._reason
-        return bool(answers)
-
-    def consume(self, queue: str, on_message: Callable[..., None], **arguments: Any) -> str:
-        """Start consuming and wait until the broker says so; returns the consumer tag."""
-        answers: list[Any] = []
-        tag = self.channel.basic_consume(queue, on_message, callback=answers.append, **arguments)
-        self.wait(lambda: answers, "basic_consume")
-        return str(tag)
-
-    def close(self) -> None:
-        """Close the AMQP channel without waiting."""
-        if self.channel.is_open:
-            self.channel.close()
-
-    def wait(self, done: Callable[[], object], what: str) -> None:
-        """Wait until ``done``. Raises as a call does."""
-        try:
-            self._link.wait(lambda: done() or self._reason, RPC_TIMEOUT_S, what)
-        except TimeoutError:  # as of a node that is cut off from the others
-            self._link.leave_node()
-            raise
-        if self._reason is not None:
-            if speaks_of_its_node(self._reason):
-                self._link.leave_node()
-            raise self._reason
-
-    def _on_close(self, channel: Any, reason: Exception) -> None:
-        self._reason = reason
-
-
-def unsubscribe(channel: Any, tag: str) -> None:
-    """End a subscription without waiting. What was on its way still reaches its callback: pika
-    would reject it, and the broker would count that."""
-    channel.basic_cancel(tag, callback=_nothing)
-    channel._cancelled.discard(tag)
-
-
 def _parameters(
-    settings: RabbitSettings, address: Address, purpose: str, timeout_s: float
+    settings: Settings, address: Address, purpose: str, timeout_s: float
 ) -> pika.ConnectionParameters:
     context = settings.tls_context() if settings.tls else None
     assert settings.password is not None
@@ -457,13 +284,6 @@ def _parameters(
             "connection_name": f"{settings.connection_name} {purpose} pid {os.getpid()}"
         },
     )
-
-
-def _abandon(connection: _Connection) -> None:
-    if connection.is_open or connection.is_closing:
-        connection.abort(exceptions.ConnectionClosedByClient(0, "abandoned"))
-    else:
-        connection.close()
 
 
 def _nothing(*_: object) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from pika import exceptions
 
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift.errors import NotSupported
+from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import differing_argument
-from gearshift_rabbitmq.settings import RabbitChannel
+from gearshift_rabbitmq.rpc import Rpc, ask
+from gearshift_rabbitmq.settings import ChannelSettings
 
-__all__ = ["bind", "declare_queue", "placed"]
+__all__ = ["bind", "declare_queue", "not_ours", "placed"]
 
 logger = logging.getLogger("gearshift.rabbitmq")
 
@@ -27,14 +29,16 @@ _PLACEMENT = frozenset((*_REPLICAS.values(), _LEADER))
 _BIND_S = 2.0
 
 
-def bind(link: Link, queue: str, exchange: str, routing_key: str, *, was_there: bool) -> None:
+def bind(
+    connection: Connection, queue: str, exchange: str, routing_key: str, *, was_there: bool
+) -> None:
     """Bind ``queue``; ``was_there`` says that it was complete before this declaration.
 
     Then a broker that does not answer is not waited for: RabbitMQ 3.x answers nobody who binds,
     even if the binding exists, until its cluster has noticed that a node does not answer
     (``net_ticktime``, a minute). Until then no binding can have been removed either.
     """
-    rpc = Rpc(link)
+    rpc = Rpc(connection)
     arguments = {"queue": queue, "exchange": exchange, "routing_key": routing_key}
     if not was_there:
         rpc("queue_bind", **arguments)
@@ -44,25 +48,24 @@ def bind(link: Link, queue: str, exchange: str, routing_key: str, *, was_there: 
     rpc.close()
 
 
-def placed(arguments: Mapping[str, Any], native: RabbitChannel | None) -> dict[str, Any]:
+def placed(arguments: Mapping[str, Any], native: ChannelSettings | None) -> dict[str, Any]:
     """``arguments`` of a quorum queue or stream, and those for its copies and its leader."""
-    native = native or RabbitChannel()
+    native = native or ChannelSettings()
     found = {**arguments, _LEADER: native.leader_locator}
     if native.replicas is not None:
         found[_REPLICAS[arguments["x-queue-type"]]] = native.replicas
     return found
 
 
-def declare_queue(link: Link, queue: str, arguments: Mapping[str, Any]) -> None:
+def declare_queue(connection: Connection, queue: str, arguments: Mapping[str, Any]) -> None:
     """Create ``queue`` if it is not there; one that was placed otherwise is as good.
 
     Raises ChannelClosedByBroker if it differs in anything else.
     """
     wanted = dict(arguments)
     while True:
-        rpc = Rpc(link)
         try:
-            rpc("queue_declare", queue=queue, durable=True, arguments=wanted)
+            ask(connection, "queue_declare", queue=queue, durable=True, arguments=wanted)
         except exceptions.ChannelClosedByBroker as error:
             name, value = differing_argument(error) or ("", None)
             if name not in _PLACEMENT or wanted.get(name) == value:
@@ -71,5 +74,12 @@ def declare_queue(link: Link, queue: str, arguments: Mapping[str, Any]) -> None:
             if value is not None:
                 wanted[name] = value
         else:
-            rpc.close()
             return
+
+
+def not_ours(channel: str, name: str) -> NotSupported:
+    """The error for deleting what a channel adopts."""
+    return NotSupported(
+        f"channel {channel!r} adopts {name!r}, which is not ours to delete",
+        hint="delete it with the broker's own tools",
+    )

@@ -1,4 +1,4 @@
-"""The nodes of a cluster, in the order in which connections try them.
+"""The nodes of a cluster: their addresses, and the order in which connections try them.
 
 The order is drawn once for each bus. Many services are given the nodes in one order, and all would
 be connected to the first. The connections of one bus go to the same node: what one has declared,
@@ -8,14 +8,22 @@ another node may not know of yet. A node that has just failed comes last.
 from __future__ import annotations
 
 import random
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-__all__ = ["Address", "Nodes"]
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+
+__all__ = ["Address", "Nodes", "resolve"]
 
 #: How long a node that failed comes after the others. Seconds.
 _LAST_FOR_S = 30.0
+
+#: How much of the time a name may take to look up once another is known.
+_NAMES_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +66,40 @@ class Nodes:
     def failed(self, address: Address) -> None:
         """Try the others before this one, for a while."""
         self._failed_at[address] = self._clock()
+
+
+def resolve(
+    endpoints: Sequence[tuple[str, int]], loop: Any, turn: Callable[[float], None], timeout_s: float
+) -> tuple[list[Address], list[Exception]]:
+    """All addresses of all nodes, and the errors of names that have none. ``turn`` runs ``loop``.
+
+    All names are looked up at once; those that take long are left out once another is known.
+    """
+    answers: dict[tuple[str, int], Any] = {}
+    wanted = dict.fromkeys(endpoints)
+    services = SelectorIOServicesAdapter(loop)
+    queries = [
+        services.getaddrinfo(*one, partial(answers.__setitem__, one), socktype=socket.SOCK_STREAM)
+        for one in wanted
+    ]
+    begun_at = time.monotonic()
+    while len(answers) < len(wanted):
+        has_one = any(isinstance(answer, list) for answer in answers.values())
+        if time.monotonic() - begun_at > timeout_s * (_NAMES_SHARE if has_one else 1.0):
+            break
+        turn(0.1)
+    for query in queries:
+        query.cancel()
+    addresses: list[Address] = []
+    failures: list[Exception] = []
+    for host, port in wanted:
+        answer = answers.get((host, port), TimeoutError(f"looking up {host!r} takes too long"))
+        if isinstance(answer, Exception):
+            failures.append(answer)
+        else:
+            families = list(dict.fromkeys(family for family, *_ in answer))
+            addresses += [
+                Address(host, place[0], port, families.index(family))
+                for family, _, _, _, place in answer
+            ]
+    return list(dict.fromkeys(addresses)), failures

@@ -6,9 +6,9 @@ from gearshift.capabilities import Capabilities, Durability, Known, Lease, Membe
 from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
-from gearshift_rabbitmq.backend import RabbitBackend
-from gearshift_rabbitmq.settings import SCHEMES, RabbitChannel, RabbitSettings
-from gearshift_rabbitmq.wire import ONLY_HERE
+from gearshift_rabbitmq.backend import Backend
+from gearshift_rabbitmq.settings import SCHEMES, ChannelSettings, Settings
+from gearshift_rabbitmq.wire.headers import ONLY_HERE
 
 __all__ = ["QUEUE", "STREAM", "gearshift_backend"]
 
@@ -68,11 +68,11 @@ def gearshift_backend() -> BackendPlugin:
         name="rabbitmq",
         driver_api=DRIVER_API,
         summary="RabbitMQ 3.10 or newer through pika: quorum queues, stream queues, confirms",
-        settings=RabbitSettings,
-        channel_settings=RabbitChannel,
+        settings=Settings,
+        channel_settings=ChannelSettings,
         capabilities={Semantics.QUEUE: QUEUE, Semantics.STREAM: STREAM},
         natural=Semantics.QUEUE,
-        connect=RabbitBackend,
+        connect=Backend,
         url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
         only_here=ONLY_HERE,
         on_arrival=(

@@ -1,86 +1,207 @@
-"""The producer driver: messages of one channel, published with confirms by a `Publisher`."""
+"""The producer driver: a thread that publishes with confirms, over a connection of its own."""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from gearshift.driver import OnOutcomes
-from gearshift.message import Key, Message, key_bytes
-from gearshift_rabbitmq.confirms import Encode, Publication, Target
-from gearshift_rabbitmq.connection import Link
-from gearshift_rabbitmq.publisher import Publisher, connected
-from gearshift_rabbitmq.topology import Topology
-from gearshift_rabbitmq.wire import first_routing_key, properties_of
+from pika import exceptions
 
-__all__ = ["Producer", "encoder"]
+from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift_rabbitmq.confirms import Batch, Confirms, ConfirmWatch, Target
+from gearshift_rabbitmq.connection import Connection
+
+__all__ = ["Producer"]
+
+logger = logging.getLogger("gearshift.rabbitmq.producer")
+
+T = TypeVar("T")
+
+#: What is written before the loop looks for confirms again.
+_TURN_MESSAGES = 500
+_TURN_BYTES = 1024 * 1024
+_IDLE_S = 5.0
+
+#: Without one confirm for so long, while some are awaited, another node is tried: this one may be
+#: cut off from its cluster. Quorum queues and streams elect a leader sooner. Seconds.
+_UNCONFIRMED_S = 20.0
+_CLOSE_S = 1.0
 
 
-class Producer:
-    """A ProducerDriver. YES means: persistent, routed to a queue and confirmed by the broker.
+class Producer(Generic[T]):
+    """A ProducerDriver; also publishes the copies of a consumer's retries.
 
-    A bad publish (a missing exchange, say) makes the broker close the AMQP channel; what was in
-    flight with it is UNKNOWN, or NO if it was alone, and later batches go over a new AMQP channel
-    of the same connection. Once the connection itself is lost, every submit ends as NO.
+    YES means: persistent, routed to a queue and confirmed by the broker. A bad publish (a missing
+    exchange, say) makes the broker close the AMQP channel; what was in flight with it is UNKNOWN,
+    or NO if it was alone, and later batches go over a new AMQP channel of the same connection. Once
+    the connection itself is lost, every submit ends as NO.
+
+    ``_changed`` guards ``_queue``, ``_ended`` and ``_unresolved``; all else belongs to the thread.
     """
 
     def __init__(
-        self, connect: Callable[[], Link], target: Target[Message], *, channel: str
+        self,
+        connect: Callable[[], Connection],
+        target: Target[T],
+        *,
+        name: str,
+        prepare: Callable[[Connection, Sequence[T]], None] | None = None,
     ) -> None:
-        """Connect. Raises pika's error if the broker does not take the connection."""
-        name = f"gearshift-rabbitmq-send-{channel}"
-        self._publisher = Publisher(connected(connect), target, name=name)
+        """Start the thread. ``connect`` is called on it; its error ends every batch.
 
-    @property
-    def heard_at(self) -> float | None:
-        """See ProducerDriver."""
-        return self._publisher.heard_at
+        ``prepare`` is called there with the items of each batch before they are published, and may
+        ask the broker.
+        """
+        self._connect = connect
+        self._target = target
+        self._prepare = prepare
+        self._queue: deque[Batch[T]] = deque()
+        self._changed = threading.Condition()
+        self._unresolved = 0
+        self._connection: Connection | None = None
+        self._confirms: Confirms[T] | None = None
+        self._watch: ConfirmWatch | None = None
+        self._ended: Exception | None = None
+        self._stopping = False
+        self._awake = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # ── any thread ───────────────────────────────────────────────────────────────────────────
 
     @property
     def ended(self) -> Exception | None:
-        """See ProducerDriver."""
-        return self._publisher.ended
+        return self._ended
 
-    def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
-        """See ProducerDriver. Outcomes are grouped as the broker's confirms are."""
-        self._publisher.submit(messages, on_outcomes)
+    @property
+    def heard_at(self) -> float | None:
+        connection = self._connection
+        return None if connection is None else connection.heard_at
+
+    def submit(self, items: Sequence[T], on_outcomes: OnOutcomes) -> None:
+        """See ProducerDriver. Outcomes come on the publishing thread, grouped as the confirms are;
+        on the caller's if the connection has ended."""
+        if not items:
+            return
+        batch = Batch(items, on_outcomes)
+        with self._changed:
+            ended = self._ended
+            if ended is None:
+                self._unresolved += len(items)
+                self._queue.append(batch)
+        if ended is not None:
+            on_outcomes([Outcome(n, Stored.NO, None, ended) for n in range(len(items))])
+        elif not self._awake:
+            self._awake = True
+            self._wake()
 
     def blocked(self) -> str | None:
         """The broker's reason (a memory or disk alarm), or None."""
-        return self._publisher.blocked()
+        connection = self._connection
+        return None if connection is None else connection.blocked
+
+    def flush(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._unresolved == 0, max(0.0, timeout_s))
 
     def close(self, timeout_s: float) -> None:
-        """See ProducerDriver. Takes up to a second longer, for a farewell to the broker."""
-        self._publisher.close(timeout_s)
+        """See ProducerDriver. Takes up to a second longer, to close the connection in order."""
+        self.flush(timeout_s)
+        self._stopping = True
+        self._wake()
+        self._thread.join()
 
+    def _wake(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            connection.wake()
 
-def encoder(topology: Topology, user: str | None = None) -> Encode[Message]:
-    """How messages of this channel become publications; ``user`` is who publishes."""
-    exchange, fixed = topology.exchange, topology.routing_key
-    if fixed is not None:
+    # ── the publishing thread ────────────────────────────────────────────────────────────────
 
-        def fixed_key(message: Message) -> Publication:
-            properties = properties_of(message, key_in_header=True, user=user)
-            return Publication(exchange, fixed, properties, message.body or b"")
+    def _run(self) -> None:
+        reason: Exception = exceptions.ConnectionClosedByClient(200, "closed before a confirm")
+        try:
+            connection = self._connection = self._connect()
+            confirms = self._confirms = Confirms(connection, self._target, self._report)
+            watch = self._watch = ConfirmWatch(connection, _UNCONFIRMED_S)
+            while not self._stopping:
+                self._awake = False
+                more = self._publish_queued(connection, confirms)
+                connection.step(0.0 if more else _IDLE_S)
+                watch.check(confirms.awaited)
+        except Exception as error:
+            logger.debug("publishing ended: %r", error)
+            reason = error
+        finally:
+            self._end(reason)
 
-        return fixed_key
+    def _publish_queued(self, connection: Connection, confirms: Confirms[T]) -> bool:
+        """One turn of publishing; whether there is more to do at once."""
+        if not self._queue or connection.blocked is not None:
+            return False
+        if connection.pika.unsent_bytes() > _TURN_BYTES:
+            return False  # the loop wakes as soon as the socket takes more
+        if not self._is_prepared(connection, self._queue[0]):
+            return bool(self._queue)
+        if not confirms.ready(self._queue[0]):
+            return False
+        with connection.gathered():
+            self._publish_turn(confirms)
+        return bool(self._queue)
 
-    def message_key(message: Message) -> Publication:
-        key = message.key
-        fits = key is not None and _can_route(key)
-        properties = properties_of(
-            message, key_in_header=not (fits and topology.routes_by_key), user=user
-        )
-        if key is not None and fits:
-            route: str | bytes = key
-        elif topology.exchange_is_ours:
-            route = ""
-        else:  # behind a direct exchange a foreign message has a route and no key
-            route = first_routing_key(message) or ""
-        return Publication(exchange, route, properties, message.body or b"")
+    def _publish_turn(self, confirms: Confirms[T]) -> None:
+        messages, size = _TURN_MESSAGES, _TURN_BYTES
+        while self._queue and messages > 0 and size > 0:
+            batch = self._queue[0]
+            taken, wrote = confirms.publish(batch, messages, size)
+            messages -= taken
+            size -= wrote
+            if batch.written < len(batch.items):
+                break
+            self._queue.popleft()
+            if self._prepare is not None:
+                break  # the next batch has to be prepared first
 
-    return message_key
+    def _is_prepared(self, connection: Connection, batch: Batch[T]) -> bool:
+        """Prepare the first batch. False if it was refused, and the one behind it is the first."""
+        try:
+            if self._prepare is not None:
+                self._prepare(connection, batch.items[batch.written :])
+        except Exception as error:
+            if connection.error is not None:
+                raise
+            self._queue.popleft()
+            self._refuse(batch, error)
+            return False
+        return True
 
+    def _report(self, batch: Batch[T], outcomes: list[Outcome]) -> None:
+        if self._watch is not None:
+            self._watch.confirmed()
+        try:
+            batch.on_outcomes(outcomes)
+        except Exception:
+            logger.exception("the receiver of outcomes failed")
+        with self._changed:
+            self._unresolved -= len(outcomes)
+            if self._unresolved == 0:
+                self._changed.notify_all()
 
-def _can_route(key: Key) -> bool:
-    """Whether a key can be a routing key: an AMQP short string of text that is not empty."""
-    return isinstance(key, str) and 0 < len(key_bytes(key)) <= 255 and "\0" not in key
+    def _refuse(self, batch: Batch[T], error: Exception) -> None:
+        """End the part of ``batch`` that was never written."""
+        rest = range(batch.written, len(batch.items))
+        if rest:
+            self._report(batch, [Outcome(number, Stored.NO, None, error) for number in rest])
+
+    def _end(self, reason: Exception) -> None:
+        with self._changed:
+            self._ended = reason
+        if self._confirms is not None:
+            self._confirms.fail(reason)
+        while self._queue:
+            self._refuse(self._queue.popleft(), reason)
+        if self._connection is not None:
+            self._connection.close(_CLOSE_S)

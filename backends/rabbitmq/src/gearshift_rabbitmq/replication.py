@@ -8,49 +8,50 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from pika import exceptions
 
 from gearshift.driver import ChannelSpec, Condition
 from gearshift.message import Semantics
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import has_no_replica
-from gearshift_rabbitmq.settings import RabbitSettings
-from gearshift_rabbitmq.stream.layout import Layout
-from gearshift_rabbitmq.topology import Topology, waiting
+from gearshift_rabbitmq.queue.names import QueueNames
+from gearshift_rabbitmq.rpc import Rpc, find
+from gearshift_rabbitmq.settings import Settings
+from gearshift_rabbitmq.stream.names import StreamNames
 
 __all__ = ["conditions"]
 
 _FAILURE = "if it has three members, it goes on without any one node; with one, it stops"
 
 
-def conditions(settings: RabbitSettings, channels: Sequence[ChannelSpec]) -> list[Condition]:
+def conditions(settings: Settings, channels: Sequence[ChannelSpec]) -> list[Condition]:
     """State of the nodes in ``settings`` and of ``channels``. Connects to each node; blocks."""
     with contextlib.ExitStack() as stack:
-        links: dict[str, Link] = {}
+        connections: dict[str, Connection] = {}
         away: list[str] = []
         for host, port in settings.endpoints():
             place = f"{host}:{port}"
             try:
-                links[place] = link = Link(settings.only(host, port), "doctor")
+                connections[place] = connection = Connection(settings.only(host, port), "doctor")
             except Exception:  # whatever it is, the step before has told of it
                 away.append(place)
             else:
-                stack.callback(link.close, 1.0)
-        found = list(_cluster(links, away))
+                stack.callback(connection.close, 1.0)
+        found = list(_cluster(connections, away))
         for channel in channels:
-            found += _channel(links, channel) if links else ()
+            found += _channel(connections, channel) if connections else ()
         return found
 
 
-def _cluster(links: Mapping[str, Link], away: Sequence[str]) -> Iterator[Condition]:
-    names = {_told(link, "cluster_name") for link in links.values()}
-    releases = sorted({_told(link, "version") for link in links.values()})
+def _cluster(connections: Mapping[str, Connection], away: Sequence[str]) -> Iterator[Condition]:
+    names = {connection.server("cluster_name") for connection in connections.values()}
+    releases = sorted({connection.server("version") for connection in connections.values()})
+    count = f"{len(connections)} of {len(connections) + len(away)} nodes in the settings"
     text = (
-        f"cluster: {len(links)} of {len(links) + len(away)} nodes in the settings take connections"
-        f", {' and '.join(sorted(names))}, RabbitMQ {' and '.join(releases)}; how many nodes it has"
-        " and whether they see one another is unknown over AMQP: rabbitmqctl cluster_status"
+        f"cluster: {count} take connections, {' and '.join(sorted(names))}, "
+        f"RabbitMQ {' and '.join(releases)}; how many nodes it has and whether they see one "
+        "another is unknown over AMQP: rabbitmqctl cluster_status"
     )
     hint = None
     if away:
@@ -61,30 +62,29 @@ def _cluster(links: Mapping[str, Link], away: Sequence[str]) -> Iterator[Conditi
     yield Condition("cluster", text, hint)
 
 
-def _channel(links: Mapping[str, Link], channel: ChannelSpec) -> Iterator[Condition]:
-    link = next(iter(links.values()))
+def _channel(connections: Mapping[str, Connection], channel: ChannelSpec) -> Iterator[Condition]:
+    connection = next(iter(connections.values()))
     if channel.semantics is Semantics.STREAM:
-        layout = Layout.of(channel)
-        names = [layout.partition(number) for number in range(layout.partitions)]
-        for name in names:
-            if waiting(link, name) is not None:
-                yield _stream(links, channel.name, name)
+        stream = StreamNames.of(channel)
+        for name in map(stream.partition, range(stream.partitions)):
+            if find(connection, "queue", name) is not None:
+                yield _stream(connections, channel.name, name)
         return
-    topology = Topology.of(channel)
-    for name in dict.fromkeys(topology.queue(group) for group in channel.groups):
-        if waiting(link, name) is not None:
+    names = QueueNames.of(channel)
+    for name in dict.fromkeys(names.queue(group) for group in channel.groups):
+        if find(connection, "queue", name) is not None:
             text = f"queue {name!r}: members, leader and online members are unknown over AMQP"
             see = f"rabbitmq-queues quorum_status {name!r}"
             yield Condition(channel.name, f"{text}: {see}; {_FAILURE}")
 
 
-def _stream(links: Mapping[str, Link], channel: str, name: str) -> Condition:
-    has = [place for place, link in links.items() if _has_replica(link, name)]
+def _stream(connections: Mapping[str, Connection], channel: str, name: str) -> Condition:
+    has = [place for place, connection in connections.items() if _has_replica(connection, name)]
     text = (
-        f"stream {name!r}: replicas run on {len(has)} of {len(links)} nodes that were asked; its "
-        f"leader is unknown over AMQP: rabbitmq-streams stream_status {name!r}"
+        f"stream {name!r}: replicas run on {len(has)} of {len(connections)} nodes that were asked; "
+        f"its leader is unknown over AMQP: rabbitmq-streams stream_status {name!r}"
     )
-    if len(links) < 2:
+    if len(connections) < 2:
         return Condition(channel, f"{text}; {_FAILURE}")
     if len(has) < 2:
         text += "; the loss of its node stops it, and of that disk loses all"
@@ -98,9 +98,9 @@ def _stream(links: Mapping[str, Link], channel: str, name: str) -> Condition:
     return Condition(channel, f"{text}; it goes on without any one node")
 
 
-def _has_replica(link: Link, stream: str) -> bool:
+def _has_replica(connection: Connection, stream: str) -> bool:
     """Whether the stream can be read over this node."""
-    rpc = Rpc(link)
+    rpc = Rpc(connection)
     try:
         rpc("basic_qos", prefetch_count=1)
         rpc.consume(stream, _ignore, arguments={"x-stream-offset": "next"})
@@ -114,8 +114,3 @@ def _has_replica(link: Link, stream: str) -> bool:
 
 def _ignore(*_: object) -> None:
     """What comes is given back with the AMQP channel, which a stream does not mind."""
-
-
-def _told(link: Link, what: str) -> str:
-    value: Any = (link.connection.server_properties or {}).get(what, "?")
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

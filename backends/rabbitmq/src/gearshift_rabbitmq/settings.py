@@ -18,7 +18,7 @@ from gearshift.driver.settings import (
     parse_url,
 )
 
-__all__ = ["CONSUMER_TIMEOUT_S", "SCHEMES", "RabbitChannel", "RabbitSettings"]
+__all__ = ["CONSUMER_TIMEOUT_S", "SCHEMES", "ChannelSettings", "Settings"]
 
 SCHEMES = {"amqp": 5672, "amqps": 5671}
 
@@ -45,7 +45,7 @@ CONSUMER_TIMEOUT_S = 1800.0
 _MOST_REPLICAS = 32
 
 
-class RabbitSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile with ``backend = "rabbitmq"``.
 
     ``url`` is ``amqp://user:password@host:port/vhost`` (``amqps://`` for TLS); a missing or empty
@@ -106,7 +106,7 @@ class RabbitSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fiel
         others = [parse_host_port(h, default_port=first.port, field="hosts") for h in self.hosts]
         return [(first.host, first.port), *others]
 
-    def only(self, host: str, port: int) -> RabbitSettings:
+    def only(self, host: str, port: int) -> Settings:
         """These settings with that node alone."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         url = f"{self._endpoint().scheme}://{address}/{quote(self.virtual_host, safe='')}"
@@ -118,7 +118,7 @@ class RabbitSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
-class RabbitChannel(BaseChannelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A channel's ``native.rabbitmq`` table: names of existing objects to use as they are.
 
     ``queue``: consume from this queue, and send to it through the default exchange unless

@@ -1,4 +1,4 @@
-"""Who else is in the group: members tell one another every second that they are there.
+"""Who else is in the group: members announce themselves to one another every second.
 
 This decides who *should* have which partition. Who has it is decided by ``owners``: members may
 disagree for a moment, and then one of them waits.
@@ -12,7 +12,8 @@ from typing import Any
 
 from pika.spec import BasicProperties
 
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.rpc import Rpc
 
 __all__ = ["Members"]
 
@@ -26,11 +27,11 @@ _HERE, _GONE = "here", "gone"
 
 
 class Members:
-    """One member's view of its group, on the thread that drives ``link``."""
+    """One member's view of its group, on the thread that drives ``connection``."""
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         exchange: str,
         name: str,
         clock: Callable[[], float] = time.monotonic,
@@ -40,14 +41,14 @@ class Members:
         self._clock = clock
         self._seen: dict[str, float] = {}
         self._joined_at = clock()
-        self._told_at = 0.0
-        rpc = Rpc(link)
+        self._announced_at = 0.0
+        rpc = Rpc(connection)
         self._channel = rpc.channel
         rpc("exchange_declare", exchange=exchange, exchange_type="fanout", durable=True)
         queue = str(rpc("queue_declare", queue="", exclusive=True, auto_delete=True).queue)
         rpc("queue_bind", queue=queue, exchange=exchange)
         rpc.consume(queue, self._on_message, auto_ack=True)
-        self._tell(_HERE)
+        self._announce(_HERE)
 
     @property
     def settled(self) -> bool:
@@ -57,16 +58,16 @@ class Members:
     def share(self, partitions: int) -> set[int]:
         """Which of ``partitions`` this member should own, as things are now."""
         now = self._clock()
-        if now - self._told_at > _EVERY_S:
-            self._tell(_HERE)
+        if now - self._announced_at > _EVERY_S:
+            self._announce(_HERE)
         self._seen = {who: at for who, at in self._seen.items() if now - at < _GONE_AFTER_S}
         names = sorted({*self._seen, self._name})
         return set(range(names.index(self._name), partitions, len(names)))
 
     def leave(self) -> None:
-        """Tell the others, so that they need not wait."""
+        """Announce it to the others, so that they need not wait."""
         if self._channel.is_open:
-            self._tell(_GONE)
+            self._announce(_GONE)
 
     def _on_message(self, _: Any, __: Any, properties: Any, body: bytes) -> None:
         who = body.decode(errors="replace")
@@ -76,10 +77,10 @@ class Members:
             self._seen.pop(who, None)
             return
         if who not in self._seen:
-            self._told_at = 0.0  # a newcomer must not wait a second for an answer
+            self._announced_at = 0.0  # a newcomer must not wait a second for an answer
         self._seen[who] = self._clock()
 
-    def _tell(self, what: str) -> None:
-        self._told_at = self._clock()
+    def _announce(self, what: str) -> None:
+        self._announced_at = self._clock()
         properties = BasicProperties(type=what)
         self._channel.basic_publish(self._exchange, "", self._name.encode(), properties)

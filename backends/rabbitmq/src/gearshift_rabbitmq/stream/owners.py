@@ -17,7 +17,9 @@ from typing import Any
 from pika import exceptions
 from pika.spec import Basic, BasicProperties
 
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.confirms import confirmed
+from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.rpc import Rpc, ask
 
 __all__ = ["release", "try_own"]
 
@@ -27,52 +29,47 @@ _LOCKED = 405
 _PROBE = BasicProperties(expiration="0")
 
 
-def try_own(link: Link, locks: Sequence[str]) -> str | None:
+def try_own(connection: Connection, locks: Sequence[str]) -> str | None:
     """Take one of ``locks`` for this connection; None if another has one.
 
     The first that is not left behind by a node that is down.
     """
     for lock in locks:
-        if _take(link, lock):
+        if _take(connection, lock):
             # Only now, so that of two that took different ones at once not both go on.
-            if not _any_in_use(link, [other for other in locks if other != lock]):
+            if not _any_in_use(connection, [other for other in locks if other != lock]):
                 return lock
-            release(link, lock)
+            release(connection, lock)
             return None
-        if _any_in_use(link, [lock]):
+        if _any_in_use(connection, [lock]):
             return None
     return None
 
 
-def release(link: Link, lock: str) -> None:
+def release(connection: Connection, lock: str) -> None:
     """Let go of ``lock``."""
-    rpc = Rpc(link)
-    rpc("queue_delete", queue=lock)
-    rpc.close()
+    ask(connection, "queue_delete", queue=lock)
 
 
-def _take(link: Link, lock: str) -> bool:
-    rpc = Rpc(link)
+def _take(connection: Connection, lock: str) -> bool:
     try:
-        rpc("queue_declare", queue=lock, exclusive=True, auto_delete=True)
+        ask(connection, "queue_declare", queue=lock, exclusive=True, auto_delete=True)
     except exceptions.ChannelClosedByBroker as error:
         if error.reply_code != _LOCKED:
             raise
         return False
-    rpc.close()
     return True
 
 
-def _any_in_use(link: Link, locks: Sequence[str]) -> bool:
+def _any_in_use(connection: Connection, locks: Sequence[str]) -> bool:
     """True if one is there, and on a node that answers."""
-    rpc = Rpc(link)
+    rpc = Rpc(connection)
     open_tags = set(range(1, len(locks) + 1))
     free: set[str] = set()
     left_behind: set[int] = set()
 
     def on_confirm(frame: Any) -> None:
-        tag = frame.method.delivery_tag
-        done = {each for each in open_tags if each <= tag} if frame.method.multiple else {tag}
+        done = confirmed(frame.method, open_tags)
         open_tags.difference_update(done)
         if isinstance(frame.method, Basic.Nack):
             left_behind.update(done)
@@ -84,7 +81,7 @@ def _any_in_use(link: Link, locks: Sequence[str]) -> bool:
     try:
         rpc.wait(lambda: not open_tags, "a lock")
     except TimeoutError:  # the node of a lock is frozen, or no node takes anything
-        if link.blocked is not None:
+        if connection.blocked is not None:
             raise
         left_behind |= open_tags
     rpc.close()

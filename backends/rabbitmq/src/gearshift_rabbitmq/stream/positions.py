@@ -17,10 +17,11 @@ from pika import exceptions
 from pika.spec import Basic, BasicProperties
 
 from gearshift.driver import Place, Start, StartAt
-from gearshift_rabbitmq.connection import Link, Rpc
+from gearshift_rabbitmq.confirms import ConfirmWatch, confirmed
+from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.declaring import declare_queue, placed
-from gearshift_rabbitmq.errors import is_missing
-from gearshift_rabbitmq.stream.layout import Layout
+from gearshift_rabbitmq.rpc import Rpc, find
+from gearshift_rabbitmq.stream.names import StreamNames
 
 __all__ = ["Positions"]
 
@@ -52,19 +53,20 @@ _GIVEN_BACK_S = 65.0
 
 
 class Positions:
-    """Reads and commits positions of ``group`` over ``link``, on the thread that drives it."""
+    """Reads and commits positions of ``group``. On the thread that drives ``connection``."""
 
-    def __init__(self, link: Link, layout: Layout, group: str) -> None:
-        self._link = link
-        self._layout = layout
+    def __init__(self, connection: Connection, names: StreamNames, group: str) -> None:
+        self._connection = connection
+        self._names = names
         self._group = group
         self._failed: Exception | None = None
         self._unconfirmed: set[int] = set()
         self._number = 0
         self._committed: dict[int, tuple[bytes, str]] = {}  # of owned partitions, with its note
-        self._told_at = self._confirmed_at = time.monotonic()
+        self._published_at = time.monotonic()
+        self._watch = ConfirmWatch(connection, _UNCONFIRMED_S)
         self._times: dict[int, bytes] = {}  # where partitions begin whose offset is not known yet
-        rpc = Rpc(link)
+        rpc = Rpc(connection)
         self._channel = rpc.channel
         self._channel.add_on_close_callback(self._on_close)
         self._channel.add_on_return_callback(self._on_return)
@@ -73,12 +75,12 @@ class Positions:
     def register(self) -> None:
         """Store the group's name: what it has in a place that nobody knew of would outlive its
         channel. Waits for the broker."""
-        self._publish(self._layout.registry, self._group.encode())
+        self._publish(self._names.registry, self._group.encode())
         self.flush(5.0)
 
     def restart(self, partition: int) -> None:
         """Set it to the beginning of ``partition``, which is made anew. Waits for the broker."""
-        self._ensure(self._layout.position(partition, self._group))
+        self._ensure(self._names.position(partition, self._group))
         self.commit({partition: Place(0)})
         self.flush(5.0)
 
@@ -88,11 +90,11 @@ class Positions:
         Waits for one that is out to be read, and in vain if the first owner ever died before it had
         stored any.
         """
-        queue = self._layout.position(partition, self._group)
+        queue = self._names.position(partition, self._group)
         is_new = self._ensure(queue)
         deadline = time.monotonic() + (0.0 if is_new else _GIVEN_BACK_S)
         while (found := self._peek(queue)) is None and time.monotonic() < deadline:
-            self._link.linger(0.1)
+            self._connection.serve(0.1)
         if found is None:
             return None
         self._committed[partition] = body, note = found
@@ -116,7 +118,7 @@ class Positions:
         for partition, at in positions.items():
             body = self._times[partition] if at == _UNKNOWN_OFFSET else str(int(at)).encode()
             self._committed[partition] = body, at.note
-            self._publish(self._layout.position(partition, self._group), body, at.note)
+            self._publish(self._names.position(partition, self._group), body, at.note)
 
     def keep(self) -> None:
         """Make sure, now and then, that commits are still stored. Never waits; raises TimeoutError.
@@ -125,19 +127,11 @@ class Positions:
         ``leader``); here it goes on with what it has of a stream. A commit that is repeated changes
         nothing, and such a node cannot confirm it.
         """
-        if not self._link.has_other_nodes:
-            return
-        now = time.monotonic()
-        if self._link.blocked is not None:
-            self._confirmed_at = now
-        elif self._unconfirmed and now - self._confirmed_at > _UNCONFIRMED_S:
-            self._link.leave_node()
-            raise TimeoutError(f"no commit was confirmed for {_UNCONFIRMED_S:g} s")
-        elif self._committed and not self._unconfirmed and now - self._told_at > _REPEAT_S:
+        self._watch.check(bool(self._unconfirmed))
+        is_quiet = time.monotonic() - self._published_at > _REPEAT_S and not self._unconfirmed
+        if self._connection.has_other_nodes and self._committed and is_quiet:
             partition = min(self._committed)
-            self._publish(
-                self._layout.position(partition, self._group), *self._committed[partition]
-            )
+            self._publish(self._names.position(partition, self._group), *self._committed[partition])
 
     def forget(self, partition: int) -> None:
         """It is about to have another owner: nothing more is committed there."""
@@ -145,7 +139,8 @@ class Positions:
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the broker has everything. Raises what it refused, TimeoutError."""
-        self._link.wait(lambda: self._failed or not self._unconfirmed, timeout_s, "commits")
+        if not self._connection.wait_for(lambda: self._failed or not self._unconfirmed, timeout_s):
+            raise TimeoutError(f"no answer to commits within {timeout_s:g} s")
         self.check()
 
     def check(self) -> None:
@@ -155,20 +150,14 @@ class Positions:
 
     def _ensure(self, queue: str) -> bool:
         """Make sure that the queue is there; True if it was not."""
-        try:
-            rpc = Rpc(self._link)
-            rpc("queue_declare", queue=queue, passive=True)
-            rpc.close()
+        if find(self._connection, "queue", queue) is not None:
             return False
-        except exceptions.ChannelClosedByBroker as error:
-            if not is_missing(error):
-                raise
-        declare_queue(self._link, queue, placed(_ARGUMENTS, self._layout.native))
+        declare_queue(self._connection, queue, placed(_ARGUMENTS, self._names.native))
         return True
 
     def _peek(self, queue: str) -> tuple[bytes, str] | None:
         """The queue's message and its note."""
-        rpc = Rpc(self._link)
+        rpc = Rpc(self._connection)
         answers: list[tuple[bytes, str] | None] = []
 
         def on_message(_: Any, method: Any, properties: BasicProperties, body: bytes) -> None:
@@ -177,28 +166,23 @@ class Positions:
 
         rpc.channel.add_callback(lambda _: answers.append(None), [Basic.GetEmpty])
         rpc.channel.basic_get(queue, on_message)
-        self._link.wait(lambda: answers or not rpc.channel.is_open, 5.0, "a position")
+        rpc.wait(lambda: answers, "a position")
         rpc("queue_declare", queue=queue, passive=True)  # an answer: the rejection has arrived
         rpc.close()
         return answers[0] if answers else None
 
     def _publish(self, queue: str, body: bytes, note: str = "") -> None:
         self.check()
-        self._told_at = time.monotonic()
-        if not self._unconfirmed:
-            self._confirmed_at = self._told_at
+        self._published_at = time.monotonic()
         self._number += 1
         self._unconfirmed.add(self._number)
         properties = BasicProperties(delivery_mode=2, headers={_NOTE: note} if note else None)
         self._channel.basic_publish("", queue, body, properties, mandatory=True)
 
     def _on_confirm(self, frame: Any) -> None:
-        self._confirmed_at = time.monotonic()
-        method = frame.method
-        tag = method.delivery_tag
-        done = {n for n in self._unconfirmed if n <= tag} if method.multiple else {tag}
-        self._unconfirmed -= done
-        if isinstance(method, Basic.Nack):
+        self._watch.confirmed()
+        self._unconfirmed -= confirmed(frame.method, self._unconfirmed)
+        if isinstance(frame.method, Basic.Nack):
             self._failed = exceptions.NackError([])
 
     def _on_return(self, *_: Any) -> None:

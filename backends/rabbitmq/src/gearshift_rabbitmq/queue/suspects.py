@@ -19,9 +19,9 @@ from typing import Any
 from pika.spec import Basic
 
 from gearshift.driver import Received
-from gearshift_rabbitmq.connection import Link
-from gearshift_rabbitmq.topology import waiting
-from gearshift_rabbitmq.wire import Token
+from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.rpc import find
+from gearshift_rabbitmq.wire.decoding import Token
 
 __all__ = ["Suspects"]
 
@@ -32,13 +32,13 @@ _LOOK_EVERY_S = 60.0
 class Suspects:
     """Those of one consumer's queue. On the consumer's thread.
 
-    ``active`` while there may be some; ``on_end`` is called when there are no more.
-    ``store(one, done)`` stores a message among them and calls ``done``.
+    ``active`` while there may be some; ``on_end`` is called when there are no more. ``receive``
+    makes an Received of what has come, ``store`` stores one among them.
     """
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         channel: Any,
         queue: str,
         *,
@@ -48,7 +48,7 @@ class Suspects:
         on_end: Callable[[], None],
     ) -> None:
         self.active = False
-        self._link = link
+        self._connection = connection
         self._channel = channel
         self._queue = queue
         self._is_ours = is_ours
@@ -66,7 +66,7 @@ class Suspects:
         """Ask the broker from time to time. Blocks for an answer; True if there are some."""
         if self._is_ours and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_EVERY_S
-            return bool(waiting(self._link, self._queue))
+            return self._has_any()
         return False
 
     def fetch(self) -> Received | None:
@@ -77,7 +77,7 @@ class Suspects:
             # Whoever may not store there may have found no queue, and asking for its first message
             # would close the AMQP channel.
             self._is_unsure = False
-            if not waiting(self._link, self._queue):
+            if not self._has_any():
                 self._end()
                 return None
         if self._got is None and not self._asked:
@@ -97,6 +97,10 @@ class Suspects:
         """What was fetched and nobody took, at the end."""
         got, self._got = self._got, None
         return got
+
+    def _has_any(self) -> bool:
+        found = find(self._connection, "queue", self._queue)
+        return found is not None and found.message_count > 0
 
     def _on_got(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         self._asked = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,11 +12,13 @@ from pika import exceptions
 
 from gearshift.driver import Received, Start, StartAt
 from gearshift.message import Position
-from gearshift_rabbitmq.connection import RPC_TIMEOUT_S, Link, Rpc, unsubscribe
+from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import is_held_too_long
-from gearshift_rabbitmq.wire import incoming
+from gearshift_rabbitmq.rpc import Rpc
+from gearshift_rabbitmq.subscription import Subscription
+from gearshift_rabbitmq.wire.decoding import received
 
-__all__ = ["Reading", "end_of"]
+__all__ = ["PartitionReader", "end_of"]
 
 OFFSET = "x-stream-offset"
 
@@ -30,52 +31,51 @@ _ANEW_AFTER_S = 5.0
 _ANEW_AT_LEAST_EVERY_S = 60.0
 
 
-class Reading:
-    """Reads ``queue`` from ``start`` on until it is closed. ``prefetch`` bounds what waits here.
+class PartitionReader:
+    """Reads ``queue`` from ``start`` on until it is closed. ``window`` bounds what waits here, but
+    for the rest of a chunk: brokers before 4.0 send whole ones.
 
-    A stream gives whole chunks, so what lies before the start is left out here. Acknowledgements
-    only ask for more: a group's position is not the broker's affair.
+    Acknowledgements only ask for more: a group's position is not the broker's affair.
 
     ``position`` is the group's next offset, where it has read before: from there on, and from what
-    is taken here, ``skipped`` is told how many messages were deleted before they came.
+    is taken here, ``skipped`` hears how many messages were deleted before they came.
     """
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         queue: str,
         partition: int,
         start: Start,
-        prefetch: int,
+        window: int,
         *,
         position: int | None,
         skipped: Callable[[int, int], None],
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._queue = queue
         self._partition = partition
-        self._prefetch = prefetch
-        self._next = position
+        #: The offset behind what was taken, and that behind what has come; None if unknown.
+        self.next = self._arrived = position
         self._skipped = skipped
-        self._tags = map("reading-{}".format, itertools.count(1))
-        self._begin(start)
+        self._begin(start, window)
 
-    def _begin(self, start: Start) -> None:
+    def _begin(self, start: Start, window: int) -> None:
         self._start = start
         is_offset = start.at is StartAt.OFFSET
         self._from_offset = start.positions.get(self._partition) if is_offset else None
         self._from_ms = start.time_ms if start.at is StartAt.TIME else None
         self._ready: deque[tuple[int, Received]] = deque()
         self._ended: Exception | None = None
-        rpc = Rpc(self._link)
+        rpc = Rpc(self._connection)
         self._channel = rpc.channel
         self._channel.add_on_close_callback(self._on_close)
         self._channel.add_on_cancel_callback(self._on_cancel)
-        rpc("basic_qos", prefetch_count=self._prefetch)
-        self._tag = next(self._tags)
         self._expect(_ANEW_AFTER_S)
-        arguments = {OFFSET: _specification(start, self._partition)}
-        rpc.consume(self._queue, self._on_message, consumer_tag=self._tag, arguments=arguments)
+        self._subscription = Subscription(
+            rpc, self._queue, self._on_message, name="reader", window=window
+        )
+        self._subscription.start({OFFSET: _specification(start, self._partition)})
 
     def take(self, max_messages: int) -> list[Received]:
         """Up to ``max_messages`` of what has come. Raises why nothing will any more."""
@@ -83,36 +83,37 @@ class Reading:
             if not is_held_too_long(self._ended):
                 raise self._ended
             # Slow work let something wait here for too long, which harms nobody.
-            self._begin(self._at(self._ready[0][1].token.offset) if self._ready else self._start)
+            self._arrived, start = self.next, self._start
+            if self._ready:
+                self._arrived = self._ready[0][1].token.offset
+                start = self._at(self._arrived)
+            self._begin(start, self._subscription.window)
         taken = [self._ready.popleft() for _ in range(min(max_messages, len(self._ready)))]
         if not taken and max_messages and time.monotonic() > self._anew_at:
-            self._subscribe_anew()
+            self._expect(min(2 * self._anew_after_s, _ANEW_AT_LEAST_EVERY_S))
+            if self.next is not None and self._channel.is_open:
+                self._subscription.stop()
+                self._go_on()
         if taken:
             self._channel.basic_ack(taken[-1][0], multiple=True)
             self._start = self._at(taken[-1][1].token.offset + 1)
         for _, one in taken:
             offset = one.token.offset
-            if self._next is not None and offset > self._next:
-                self._note_gap(self._next, offset)
-            self._next = offset + 1
+            if self.next is not None and offset > self.next:
+                self._note_gap(self.next, offset)
+            self.next = offset + 1
         return [one for _, one in taken]
 
-    def _expect(self, within_s: float) -> None:
-        self._anew_after_s = within_s
-        self._anew_at = time.monotonic() + within_s
+    def fit(self, window: int) -> None:
+        """Have the broker push about ``window`` messages ahead. Does not wait.
 
-    def _subscribe_anew(self) -> None:
-        """Ask for the same again, see ``_ANEW_AFTER_S``. Does not wait."""
-        self._expect(min(2 * self._anew_after_s, _ANEW_AT_LEAST_EVERY_S))
-        if self._next is None or not self._channel.is_open:
-            return
-        unsubscribe(self._channel, self._tag)
-        self._tag = next(self._tags)
-        self._from_offset = self._next
-        arguments = {OFFSET: self._next}
-        self._channel.basic_consume(
-            self._queue, self._on_message, consumer_tag=self._tag, arguments=arguments
-        )
+        What is on its way is dropped and sent again, so fewer are only asked for while none is.
+        """
+        subscription = self._subscription
+        can_change = window > subscription.window or len(self._ready) >= subscription.window
+        if can_change and not subscription.fits(window) and self._channel.is_open:
+            subscription.resize(window, len(self._ready))
+            self._go_on()
 
     def close(self) -> None:
         """Stop reading. Does not wait."""
@@ -120,9 +121,22 @@ class Reading:
         if self._channel.is_open:
             self._channel.close()
 
+    def _go_on(self) -> None:
+        """Subscribe again, behind what has come."""
+        if self._arrived is None:
+            arguments = {OFFSET: _specification(self._start, self._partition)}
+        else:
+            self._from_offset = self._arrived
+            arguments = {OFFSET: self._arrived}
+        self._subscription.restart(arguments=arguments)
+
+    def _expect(self, within_s: float) -> None:
+        self._anew_after_s = within_s
+        self._anew_at = time.monotonic() + within_s
+
     def _note_gap(self, expected: int, found: int) -> None:
         """The broker's own records have offsets as well, so a gap alone is no loss."""
-        oldest = beginning_of(self._link, self._queue)
+        oldest = _beginning_of(self._connection, self._queue)
         if oldest > expected:
             self._skipped(self._partition, min(oldest, found) - expected)
 
@@ -131,51 +145,55 @@ class Reading:
 
     def _on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         offset = int(properties.headers[OFFSET])
-        is_late = method.consumer_tag != self._tag  # of a subscription that was ended
+        is_late = method.consumer_tag != self._subscription.tag  # of one that was stopped
+        # A stream gives whole chunks, also what lies before the start.
         if is_late or (self._from_offset is not None and offset < self._from_offset):
             self._channel.basic_ack(method.delivery_tag)
             return
         self._expect(_ANEW_AFTER_S)
-        found = incoming(method, properties, body, routed=False)
+        message = received(method, properties, body, routed=False).message
         if self._from_ms is not None:
-            if (found.message.timestamp_ms or 0) < self._from_ms:
+            if (message.timestamp_ms or 0) < self._from_ms:
                 self._channel.basic_ack(method.delivery_tag)
                 return
             self._from_ms = None
+        self._arrived = offset + 1
         position = Position(self._partition, offset)
-        self._ready.append((method.delivery_tag, Received(found.message, position, position)))
+        self._ready.append((method.delivery_tag, Received(message, position, position)))
 
     def _on_cancel(self, _: Any) -> None:
-        self._link.leave_node()
+        self._connection.leave_node()
         self._ended = exceptions.ConsumerCancelled(f"stream {self._queue!r} was deleted or moved")
 
     def _on_close(self, _: Any, reason: Exception) -> None:
         self._ended = self._ended or reason
 
 
-def beginning_of(link: Link, queue: str) -> int:
-    """The offset of the oldest message of ``queue``, which is not empty."""
-    rpc, offsets = _look(link, queue, "first", prefetch=1)
-    link.wait(lambda: offsets or not rpc.channel.is_open, RPC_TIMEOUT_S, "the oldest message")
-    rpc.close()
-    return min(offsets, default=0)
-
-
-def end_of(link: Link, queue: str) -> int:
+def end_of(connection: Connection, queue: str) -> int:
     """The offset that the next message of ``queue`` gets: one more than the last chunk's last."""
-    rpc, offsets = _look(link, queue, "last", prefetch=1000)
+    rpc, offsets = _look(connection, queue, "last", prefetch=1000)
     seen = -1
     while len(offsets) > seen:
         seen = len(offsets)
-        link.linger(_QUIET_S)
+        connection.serve(_QUIET_S)
     rpc.close()
     return max(offsets, default=-1) + 1
 
 
-def _look(link: Link, queue: str, where: str, *, prefetch: int) -> tuple[Rpc, list[int]]:
+def _beginning_of(connection: Connection, queue: str) -> int:
+    """The offset of the oldest message of ``queue``, which is not empty."""
+    rpc, offsets = _look(connection, queue, "first", prefetch=1)
+    rpc.wait(lambda: offsets, "the oldest message")
+    rpc.close()
+    return min(offsets)
+
+
+def _look(
+    connection: Connection, queue: str, where: str, *, prefetch: int
+) -> tuple[Rpc, list[int]]:
     """An AMQP channel that reads ``queue`` until it is closed, and the offsets that have come."""
     offsets: list[int] = []
-    rpc = Rpc(link)
+    rpc = Rpc(connection)
 
     def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
         offsets.append(int(properties.headers[OFFSET]))

@@ -13,12 +13,13 @@ hear nothing but heartbeats. Two things tell (measured with 4.3.6):
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pika import exceptions
 from pika.spec import Basic
 
-from gearshift_rabbitmq.connection import Link
+from gearshift_rabbitmq.connection import Connection
 
 __all__ = ["LeaderCheck"]
 
@@ -32,42 +33,59 @@ _ANSWER_S = 10.0
 
 
 class LeaderCheck:
-    """Asks about the queue of a consumer now and then. On the thread that drives ``link``."""
+    """Asks about ``queue`` now and then. On the thread that drives ``connection``.
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    ``state`` tells another one after each message and in each subscription: only answers of one
+    state count together. ``empty`` names a quorum queue that is taken from as well, if nothing is
+    in it: only while nothing is held, for the broker may close the connection over that.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        queue: str,
+        state: Callable[[], object],
+        empty: Callable[[], str | None],
+    ) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._current_state = state
+        self._empty = empty
         self._state: object = None
         self._looked_at = time.monotonic()
         self._answered = True
         self._zeros = 0
 
-    def look(self, queue: str, state: object, *, empty: str | None) -> None:
-        """Ask if it is time to. Never waits; raises ConsumerCancelled if ``queue`` is out of reach.
-
-        ``state`` is another one after each message and in each subscription: only answers of one
-        state count together. ``empty`` is a quorum queue that is taken from as well, if nothing is
-        in it: give it only while nothing is in hand, for the broker may close the connection over
-        that.
-        """
-        if state != self._state:
-            self._state, self._zeros = state, 0
-        if self._link.stood_still:
-            self._looked_at = time.monotonic()  # what was silent was this process
-        since_s = time.monotonic() - self._looked_at
+    def look(self) -> None:
+        """Ask if it is time to. Never waits; raises ConsumerCancelled if out of reach."""
+        now = time.monotonic()
+        if self._connection.stood_still:
+            self._looked_at = now  # what was silent was this process
+        since_s = now - self._looked_at
+        if self._zeros >= _LOOKS:
+            self._forget_other_state()
         if self._zeros >= _LOOKS or (not self._answered and since_s > _ANSWER_S):
-            self._link.leave_node()
-            raise exceptions.ConsumerCancelled(f"queue {queue!r} is out of reach for this node")
+            self._connection.leave_node()
+            raise exceptions.ConsumerCancelled(
+                f"queue {self._queue!r} is out of reach for this node"
+            )
         if self._answered and since_s >= _LOOK_EVERY_S:
             self._answered = False
-            self._looked_at = time.monotonic()
-            self._ask(queue, state, empty)
+            self._looked_at = now
+            self._forget_other_state()
+            self._ask(self._state, self._empty())
 
-    def _ask(self, queue: str, state: object, empty: str | None) -> None:
+    def _forget_other_state(self) -> None:
+        state = self._current_state()
+        if state != self._state:
+            self._state, self._zeros = state, 0
+
+    def _ask(self, state: object, empty: str | None) -> None:
         def on_open(channel: Any) -> None:
-            channel.queue_declare(queue, passive=True, callback=on_counts)
+            channel.queue_declare(self._queue, passive=True, callback=on_counts)
 
         def on_counts(frame: Any) -> None:
-            if state == self._state:
+            if state == self._current_state():
                 self._zeros = 0 if frame.method.consumer_count else self._zeros + 1
             if empty is None:
                 channel.close()
@@ -84,5 +102,5 @@ class LeaderCheck:
         def on_close(*_: object) -> None:  # also if the queue is gone, of which its consumer hears
             self._answered = True
 
-        channel = self._link.connection.channel(on_open_callback=on_open)
+        channel = self._connection.pika.channel(on_open_callback=on_open)
         channel.add_on_close_callback(on_close)

@@ -1,0 +1,1 @@
+"""Queue semantics on RabbitMQ: quorum queues, retries, and what was lost with a consumer."""

@@ -1,0 +1,226 @@
+"""Messages to AMQP properties: which field travels in which property or header.
+
+=================  ==========================================================================
+message            AMQP
+=================  ==========================================================================
+key                routing key; header ``gearshift-key`` where the routing key has another job, or
+                   cannot hold it: bytes, an empty key, one of over 255 bytes
+id                 ``message_id``
+timestamp_ms       ``timestamp`` (whole seconds) and header ``timestamp_in_ms``, as the broker's
+                   own timestamp interceptor names it
+headers            headers, see ``headers``; RabbitMQ sorts them by name, values of one name keep
+                   their order
+native             everything else of a foreign message, see below
+the other fields   the property of the same name
+=================  ==========================================================================
+
+A message that came from RabbitMQ and is sent to a RabbitMQ channel again has every header that was
+not changed as the bytes that it came with, and every property too. Not kept are the broker's own
+headers, ``CC`` and ``BCC``, which would fan out a second time, and a ``user_id`` that is not the
+connection's, which the broker refuses. An ``expiration`` must not end a copy that waits for a retry
+or lies among dead letters, nor does such a copy come under its first routing key: both travel in
+headers of ours (``gearshift-expiration``, ``gearshift-routing-key``), and redrive makes properties
+of them again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pika.compat import long
+from pika.spec import BasicProperties
+
+from gearshift.errors import InvalidMessage, MessageTooLarge, NotSupported
+from gearshift.message import Headers, HeaderValue, Key, Message, Native
+from gearshift_rabbitmq.wire.headers import (
+    ATTEMPT,
+    BACKEND,
+    EXPIRATION,
+    KEY,
+    LOST,
+    ROUTING_KEY,
+    TIMESTAMP,
+    USER_ID,
+    as_name,
+    as_routing_key,
+    as_table,
+    as_text,
+    as_values,
+    has_decimal,
+    is_hidden,
+    may_go,
+)
+from gearshift_rabbitmq.wire.properties import Field, Properties, field
+
+__all__ = ["first_routing_key", "properties_of", "properties_of_copy"]
+
+#: Properties and headers go in one frame, of at most 128 KiB unless the broker's settings differ.
+_MOST_HEADER_BYTES = 120_000
+
+#: Every property but the headers.
+_PROPERTIES = (
+    "content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to",
+    "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
+)  # fmt: skip
+
+
+def properties_of(
+    message: Message, *, key_in_header: bool, arrays: bool = True, user: str | None = None
+) -> BasicProperties:
+    """Properties for ``message``. Raises InvalidMessage for what the broker would choke on.
+
+    ``user`` is the connection's: the only ``user_id`` that the broker takes.
+    """
+    if message.body is None:
+        raise NotSupported(
+            "RabbitMQ has no message without a body", hint='send b"" instead of None'
+        )
+    if message.size - len(message.body) > _MOST_HEADER_BYTES:
+        raise MessageTooLarge(
+            f"key and headers have {message.size - len(message.body)} bytes, "
+            f"RabbitMQ takes {_MOST_HEADER_BYTES}",
+            hint="move some of it into the body",
+        )
+    if message.reply_to == "amq.rabbitmq.reply-to":
+        raise InvalidMessage(
+            "reply_to names RabbitMQ's direct reply-to, which needs a raw AMQP client"
+        )
+    native = message.native
+    if native is not None and native.backend == BACKEND:
+        return _as_it_came(message, native, key_in_header, arrays, user)
+    headers: dict[str, Any] = as_table(message.headers, arrays) if message.headers.pairs else {}
+    seconds = None
+    if message.timestamp_ms is not None:
+        seconds = message.timestamp_ms // 1000
+        headers[TIMESTAMP] = long(message.timestamp_ms)
+    if key_in_header and message.key is not None:
+        headers[KEY] = message.key
+    return BasicProperties(
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers=headers or None,
+        delivery_mode=2,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+        message_id=message.id,
+        timestamp=seconds,
+        type=message.type,
+    )
+
+
+def first_routing_key(message: Message) -> str | bytes | None:
+    """The routing key under which ``message`` was first published; None if that is not known."""
+    native = message.native
+    if native is None or native.backend != BACKEND:
+        return None
+    key: str | bytes | None = native.data[1]
+    return key
+
+
+def properties_of_copy(
+    properties: Properties,
+    *,
+    key: Key | None,
+    failed: int,
+    lost: int = 0,
+    expiration_ms: int | None = None,
+) -> BasicProperties:
+    """Properties for storing a delivery again: as it came, less what would act a second time."""
+    fields = [one for one in properties.fields or () if one.name == TIMESTAMP or may_go(one)]
+    fields += _carried(properties, properties.routing_key)
+    fields.append(field(ATTEMPT, long(failed)))
+    if lost:
+        fields.append(field(LOST, long(lost)))
+    if key is not None:
+        fields.append(field(KEY, key))
+    expiration = None if expiration_ms is None else str(expiration_ms)
+    return _copy(properties, fields, expiration=expiration, user_id=None)
+
+
+def _as_it_came(
+    message: Message, native: Native, key_in_header: bool, arrays: bool, user: str | None
+) -> Properties:
+    """Properties of a message that came from RabbitMQ: those it came with, where its fields still
+    say the same."""
+    came = _decoded_properties(native)
+    fields, rest = _unchanged(came, message.headers, decimals=arrays)
+    seconds = came.timestamp
+    sent_ms = (came.headers or {}).get(TIMESTAMP)
+    if sent_ms is not None and sent_ms == message.timestamp_ms:
+        fields += [one for one in came.fields or () if one.name == TIMESTAMP]
+    elif message.timestamp_ms is not None and message.timestamp_ms != (seconds or 0) * 1000:
+        seconds = message.timestamp_ms // 1000
+        fields.append(field(TIMESTAMP, long(message.timestamp_ms)))
+    fields += [field(name, value) for name, value in as_table(rest, arrays).items()]
+    if key_in_header and message.key is not None:
+        fields.append(field(KEY, message.key))
+    if native.resting:
+        route = native.data[1]
+        fields += _carried(came, None if route and as_routing_key(route) == message.key else route)
+    allowed = user is not None and as_text(came.user_id) == user
+    return _copy(
+        came,
+        fields if fields or came.fields is not None else None,
+        content_type=_kept(came.content_type, message.content_type),
+        content_encoding=_kept(came.content_encoding, message.content_encoding),
+        correlation_id=_kept(came.correlation_id, message.correlation_id),
+        reply_to=_kept(came.reply_to, message.reply_to),
+        message_id=_kept(came.message_id, message.id),
+        timestamp=seconds,
+        type=_kept(came.type, message.type),
+        expiration=None if native.resting else came.expiration,
+        user_id=came.user_id if allowed and not native.resting else None,
+    )
+
+
+def _copy(came: Properties, fields: list[Field] | None, **changed: Any) -> Properties:
+    copy = Properties(**{name: getattr(came, name) for name in _PROPERTIES} | changed)
+    copy.fields = fields
+    return copy
+
+
+def _decoded_properties(native: Native) -> Properties:
+    try:
+        came = Properties().decode(native.data[0])
+    except Exception as error:  # it can have been anywhere, such as in a file of JSON lines
+        raise InvalidMessage(
+            f"the message's native part is not RabbitMQ's: {error!r}", hint="leave it out"
+        ) from None
+    headers = came.headers or {}
+    came.expiration = headers.get(EXPIRATION, came.expiration)
+    came.user_id = headers.get(USER_ID, came.user_id)
+    return came
+
+
+def _unchanged(
+    came: Properties, headers: Headers, *, decimals: bool
+) -> tuple[list[Field], Headers]:
+    """The headers that still say what they said when they came, and the others.
+
+    A decimal is one of the others without ``decimals``: a stream closes the connection over it.
+    """
+    wanted: dict[str, list[HeaderValue]] = {}
+    for name, value in headers.pairs:
+        wanted.setdefault(name, []).append(value)
+    fields = []
+    for one in came.fields or ():
+        name = as_name(one.name)
+        if not may_go(one):
+            continue
+        if is_hidden(name):
+            fields.append(one)  # a stranger's, though it begins like ours
+        elif wanted.get(name) == as_values(one.value) and (decimals or not has_decimal(one.value)):
+            fields.append(one)
+            del wanted[name]
+    return fields, Headers(tuple(pair for pair in headers.pairs if pair[0] in wanted))
+
+
+def _carried(properties: BasicProperties, route: str | bytes | None) -> list[Field]:
+    """Headers for what must not act on a copy that waits."""
+    carried = {EXPIRATION: properties.expiration, USER_ID: properties.user_id, ROUTING_KEY: route}
+    return [field(name, value) for name, value in carried.items() if value is not None]
+
+
+def _kept(came: str | bytes | None, now: str | None) -> str | bytes | None:
+    """A text property as it came, unless its field has been changed since."""
+    return came if as_text(came) == now else now
