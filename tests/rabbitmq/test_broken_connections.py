@@ -21,8 +21,8 @@ from support.waiting import until
 import gearshift
 from gearshift.conformance.proxy import Proxy
 from gearshift.errors import OutcomeUnknown, StaleDelivery, UnknownChannel
-from gearshift_rabbitmq.connection import Link
-from gearshift_rabbitmq.settings import RabbitSettings
+from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.settings import Settings
 from native_brokers import RabbitMQ
 from native_brokers.ports import reserve_ports
 
@@ -155,7 +155,7 @@ def test_a_server_that_hangs_up_while_pika_looks_is_no_surprise(
 
     monkeypatch.setattr(socket, "socket", HungUp)
     with pytest.raises(ConnectionResetError):
-        Link(RabbitSettings(url=rabbitmq.url), "test")
+        Connection(Settings(url=rabbitmq.url), "test")
 
 
 def test_a_server_that_takes_a_connection_and_says_nothing_is_no_surprise() -> None:
@@ -163,7 +163,7 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_no_surprise() -> N
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"amqp://u:p@127.0.0.1:{mute.getsockname()[1]}/"
         with pytest.raises((TimeoutError, AMQPError)):
-            Link(RabbitSettings(url=url, connect_timeout_s=1), "test")
+            Connection(Settings(url=url, connect_timeout_s=1), "test")
 
 
 def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(

@@ -17,10 +17,10 @@ import gearshift
 from gearshift.driver import ChannelSpec, ConsumerSpec, Received, Settlement, SettleRequest
 from gearshift.errors import ConfigError, StaleDelivery
 from gearshift.message import Message, Semantics
-from gearshift_rabbitmq.backend import RabbitBackend
-from gearshift_rabbitmq.connection import Link
-from gearshift_rabbitmq.consumer import Consumer
-from gearshift_rabbitmq.settings import RabbitSettings
+from gearshift_rabbitmq.backend import Backend
+from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.queue.consumer import QueueConsumer
+from gearshift_rabbitmq.settings import Settings
 from native_brokers import RabbitMQ
 
 from .conftest import OpenBus, ready_in, take_raw
@@ -35,8 +35,8 @@ class Driver:
     """
 
     def __init__(self, broker: RabbitMQ, channel: str, messages: int) -> None:
-        self.settings = RabbitSettings(url=broker.url)
-        self.backend = RabbitBackend(self.settings)
+        self.settings = Settings(url=broker.url)
+        self.backend = Backend(self.settings)
         self.spec = ChannelSpec(name=channel, semantics=Semantics.QUEUE, groups=("g",))
         admin = self.backend.admin()
         admin.declare(self.spec)
@@ -51,11 +51,12 @@ class Driver:
         producer.submit([Message(b"%d" % n, id=str(n)) for n in range(count)], lambda _: None)
         producer.close(20)
 
-    def another(self, connect: Callable[[str], Link] | None = None) -> Consumer:
+    def another(self, connect: Callable[[str], Connection] | None = None) -> QueueConsumer:
         wanted = ConsumerSpec(channel=self.spec, group="g", member="", prefetch=100)
-        return Consumer(connect or (lambda purpose: Link(self.settings, purpose)), wanted)
+        connect = connect or (lambda purpose: Connection(self.settings, purpose))
+        return QueueConsumer(connect, wanted)
 
-    def receive(self, consumer: Consumer, count: int, at_once: int = 100) -> list[Received]:
+    def receive(self, consumer: QueueConsumer, count: int, at_once: int = 100) -> list[Received]:
         found: list[Received] = []
         assert until(lambda: found.extend(consumer.receive(at_once, 0.2)) or len(found) >= count)
         return found
@@ -73,10 +74,10 @@ class Driver:
         self.retries_may_connect.set()
         self.consumer.close(5)
 
-    def _connect(self, purpose: str) -> Link:
+    def _connect(self, purpose: str) -> Connection:
         if purpose.startswith("retries"):
             self.retries_may_connect.wait(30)
-        return Link(self.settings, purpose)
+        return Connection(self.settings, purpose)
 
 
 def bodies(received: list[Received]) -> list[bytes | None]:
@@ -90,7 +91,7 @@ def test_an_ack_through_leaves_out_a_retry_that_is_not_stored_yet(
     driver = Driver(rabbitmq, name, 5)
     assert not driver.consumer.settle([driver.retry(1, 60.0), driver.ack_through(4)])
     driver.consumer.receive(0, 0.1)
-    driver.consumer._link.close(0.0)
+    driver.consumer._connection.close(0.0)
     other = driver.another()
     try:
         assert bodies(driver.receive(other, 1)) == [b"1"]

@@ -69,8 +69,6 @@ class Connection:
             self._let_go()
             raise
 
-    # ── the loop ─────────────────────────────────────────────────────────────────────────────
-
     def step(self, timeout_s: float) -> None:
         """Serve the connection once: wait up to ``timeout_s`` for anything, and handle it.
 
@@ -132,8 +130,6 @@ class Connection:
         finally:
             self.pika.uncork()
 
-    # ── closing ──────────────────────────────────────────────────────────────────────────────
-
     def close(self, timeout_s: float) -> None:
         """Close in order within ``timeout_s``, else drop the socket. Idempotent, never raises."""
         deadline = time.monotonic() + timeout_s
@@ -163,8 +159,6 @@ class Connection:
             logger.debug("letting go: %r", error)
         finally:
             self.loop.close()
-
-    # ── inside ───────────────────────────────────────────────────────────────────────────────
 
     def _connect(self, settings: Settings, purpose: str) -> None:
         deadline = time.monotonic() + settings.connect_timeout_s

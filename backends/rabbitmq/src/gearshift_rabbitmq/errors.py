@@ -135,45 +135,32 @@ def _channel_closed(code: int, text: str) -> GearshiftError:
     if code == 404:
         return UnknownChannel(f"it is not there: {text}", hint="declare it first, or check native")
     if code == 403:
-        return PermissionDenied(
-            f"not permitted: {text}", hint="check the user's configure, write and read permissions"
-        )
+        hint = "check the user's configure, write and read permissions"
+        return PermissionDenied(f"not permitted: {text}", hint=hint)
     if code == 405:
-        return TopologyError(
-            f"in use exclusively by another connection: {text}",
-            hint="end that one, or wait until it has gone",
-            retryable=True,
-        )
-    if code == 406:
-        return _precondition_failed(text)
+        text = f"in use exclusively by another connection: {text}"
+        return TopologyError(text, hint="end that one, or wait until it has gone", retryable=True)
     if code in (311, 501) or "message size" in text:
         return MessageTooLarge(text)
     if code == 540:
         return NotSupported(f"this broker cannot do it: {text}")
-    return ConnectionFailed(f"the broker closed the AMQP channel: {code} {text}")
-
-
-def _precondition_failed(text: str) -> GearshiftError:
-    found = _INEQUIVALENT.search(text)
-    if found is not None:
+    if code == 406 and (found := _INEQUIVALENT.search(text)) is not None:
         return TopologyConflict(
             f"{found['what']} {found['name']!r} exists with another {found['argument']!r}: "
             f"wanted {found['wanted']}, there is {found['current']}",
             hint="delete it, or adopt it as it is through the channel's native settings",
         )
-    if "message size" in text:
-        return MessageTooLarge(text)
-    if "invalid arg" in text or "invalid property" in text:
+    if code == 406 and ("invalid arg" in text or "invalid property" in text):
         return TopologyConflict(text)
-    if _HELD_TOO_LONG in text or "unknown delivery tag" in text:
-        return ConnectionFailed(
-            f"the broker closed the AMQP channel: {text}",
-            hint="a message was held longer than the broker's consumer_timeout",
-        )
-    return ConnectionFailed(f"the broker closed the AMQP channel: 406 {text}", retryable=False)
+    closed = f"the broker closed the AMQP channel: {code} {text}"
+    if code == 406 and (_HELD_TOO_LONG in text or "unknown delivery tag" in text):
+        hint = "a message was held longer than the broker's consumer_timeout"
+        return ConnectionFailed(closed, hint=hint)
+    return ConnectionFailed(closed, retryable=code != 406)
 
 
 def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
+    text = "; ".join(str(part) for part in error.args) or type(error).__name__
     if isinstance(error, exceptions.IncompatibleProtocolError):
         return ConnectionFailed(  # of a broker that is stopping, too
             f"{where} hung up before it said anything",
@@ -181,20 +168,19 @@ def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
         )
     if isinstance(error, exceptions.ProbableAccessDeniedError):
         return AuthenticationFailed(
-            f"{where} refused the virtual host or the user's access to it: {_text(error)}",
+            f"{where} refused the virtual host or the user's access to it: {text}",
             hint="check the path of url and the user's permissions",
         )
     if isinstance(error, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError):
         return AuthenticationFailed(
-            f"{where} refused the credentials: {_text(error)}",
+            f"{where} refused the credentials: {text}",
             hint="check username and password; guest works from the broker's own machine only",
         )
     if isinstance(error, exceptions.ConnectionClosedByBroker):
         if error.reply_code in (403, 530):
             return AuthenticationFailed(f"{where} refused: {error.reply_text}")
-        return ConnectionFailed(
-            f"{where} closed the connection: {error.reply_code} {error.reply_text}"
-        )
+        text = f"{error.reply_code} {error.reply_text}"
+        return ConnectionFailed(f"{where} closed the connection: {text}")
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConnectionFailed(
             f"{where}: the broker's certificate is not trusted: {error.verify_message}",
@@ -209,14 +195,11 @@ def _connection_failed(error: Exception, where: str) -> GearshiftError | None:
         )
     if isinstance(error, socket.gaierror):
         return ConnectionFailed(f"{where}: host name not found ({error.strerror})")
-    if isinstance(error, exceptions.ConsumerCancelled):
-        return ConnectionFailed(f"{where}: {_text(error)}")
-    if isinstance(error, TimeoutError):
-        return ConnectionFailed(f"{where}: {error.strerror or error}")
     if isinstance(error, OSError):
-        return ConnectionFailed(f"{where}: {error.strerror or type(error).__name__}")
+        default = error if isinstance(error, TimeoutError) else type(error).__name__
+        return ConnectionFailed(f"{where}: {error.strerror or default}")
     if isinstance(error, exceptions.AMQPError | connection_workflow.AMQPConnectorException):
-        return ConnectionFailed(f"{where}: {_text(error)}")
+        return ConnectionFailed(f"{where}: {text}")
     return None
 
 
@@ -234,7 +217,3 @@ def _innermost(error: Exception) -> Exception:
             break
         error = inner
     return error
-
-
-def _text(error: Exception) -> str:
-    return "; ".join(str(part) for part in error.args) or type(error).__name__

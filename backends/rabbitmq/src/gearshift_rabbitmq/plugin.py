@@ -8,7 +8,7 @@ from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_rabbitmq.backend import Backend
 from gearshift_rabbitmq.settings import SCHEMES, ChannelSettings, Settings
-from gearshift_rabbitmq.wire.headers import ONLY_HERE
+from gearshift_rabbitmq.wire.decoding import ONLY_HERE
 
 __all__ = ["QUEUE", "STREAM", "gearshift_backend"]
 

@@ -70,8 +70,6 @@ class Producer(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    # ── any thread ───────────────────────────────────────────────────────────────────────────
-
     @property
     def ended(self) -> Exception | None:
         return self._ended
@@ -118,8 +116,6 @@ class Producer(Generic[T]):
         connection = self._connection
         if connection is not None:
             connection.wake()
-
-    # ── the publishing thread ────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         reason: Exception = exceptions.ConnectionClosedByClient(200, "closed before a confirm")

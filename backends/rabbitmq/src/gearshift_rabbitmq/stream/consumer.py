@@ -106,8 +106,6 @@ class StreamConsumer:
             self._readers.clear()
             self._connection.close(max(0.5, min(timeout_s, 2.0)))
 
-    # ── ownership ────────────────────────────────────────────────────────────────────────────
-
     def _join(self) -> None:
         if self._spec.ephemeral:
             for partition in range(self._names.partitions):
@@ -173,8 +171,6 @@ class StreamConsumer:
             self._readers.pop(partition).close()
             positions.forget(partition)
             release(self._connection, self._locks.pop(partition))
-
-    # ── reading ──────────────────────────────────────────────────────────────────────────────
 
     def _open(self, partition: int, start: Start, position: int | None = None) -> PartitionReader:
         queue = self._names.partition(partition)

@@ -7,36 +7,42 @@ in ``native`` (see ``encoding``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import base64
+from typing import Any, NamedTuple
 
+import msgspec
 from pika.compat import long
 from pika.spec import Basic
 
 from gearshift.driver import Received
-from gearshift.message import NO_HEADERS, Message, Native
+from gearshift.message import NO_HEADERS, Headers, HeaderValue, Message, Native
 from gearshift_rabbitmq.wire.headers import (
-    ATTEMPT,
     BACKEND,
+    BROKER_HEADERS,
     DELIVERY_COUNT,
-    EXPIRATION,
-    KEY,
-    LOST,
-    RESERVED,
-    ROUTING_KEY,
     TIMESTAMP,
-    TYPED,
-    USER_ID,
-    as_headers,
+    Ours,
     as_name,
     as_number,
     as_routing_key,
     as_text,
+    as_value,
     is_hidden,
     may_go,
 )
 from gearshift_rabbitmq.wire.properties import HIDDEN, Field, Properties
 
-__all__ = ["Token", "received"]
+__all__ = ["ONLY_HERE", "Token", "received"]
+
+#: Names in Native.properties of what is no property: see ``plugin``.
+TYPED = "typed_headers"
+RESERVED = "reserved_headers"
+
+#: What only RabbitMQ carries of them, and what becomes of it elsewhere.
+ONLY_HERE = {
+    **dict.fromkeys((*HIDDEN, "routing_key", RESERVED), "left out"),
+    TYPED: "as text (None, floats, times, tables), or one for each item of an array",
+}
 
 #: Headers of these types come back from a Message as they were: see ``as_table``.
 _PLAIN_TYPES = frozenset(b"Sxlt")
@@ -79,19 +85,19 @@ def received(
     route = method.routing_key if routed and method.exchange else None
     if properties.headers:
         headers = properties.headers
-        before = as_number(headers.get(ATTEMPT), _MAX_COUNT) or 0
-        lost = as_number(headers.get(LOST), _MAX_COUNT) or 0
+        before = as_number(headers.get(Ours.ATTEMPT), _MAX_COUNT) or 0
+        lost = as_number(headers.get(Ours.LOST), _MAX_COUNT) or 0
         count = as_number(headers.get(DELIVERY_COUNT), _MAX_COUNT)
         timestamp_ms = as_number(headers.get(TIMESTAMP), _MAX_MS)
-        if KEY in headers:
-            key = as_routing_key(headers[KEY])
-        if EXPIRATION in headers:
-            properties.expiration = as_text(headers[EXPIRATION])
-        if USER_ID in headers:
-            properties.user_id = as_text(headers[USER_ID])
-        if ROUTING_KEY in headers:
-            route = headers[ROUTING_KEY]
-        pairs = as_headers(headers)
+        if Ours.KEY in headers:
+            key = as_routing_key(headers[Ours.KEY])
+        if Ours.EXPIRATION in headers:
+            properties.expiration = as_text(headers[Ours.EXPIRATION])
+        if Ours.USER_ID in headers:
+            properties.user_id = as_text(headers[Ours.USER_ID])
+        if Ours.ROUTING_KEY in headers:
+            route = headers[Ours.ROUTING_KEY]
+        pairs = _headers(headers)
         foreign = not _is_ours(properties)
     if key is None and key_from_routing and route:
         key = as_routing_key(route)
@@ -162,3 +168,35 @@ def _is_plain(one: Field) -> bool:
     if type(value) is list:
         return len(value) > 1 and all(type(item) in (str, bytes, bool, long) for item in value)
     return kind in _PLAIN_TYPES
+
+
+def _headers(table: dict[Any, Any]) -> Headers:
+    pairs: list[tuple[str, HeaderValue]] = []
+    if Ours.REPEATED in table:
+        table = table | _repeated(table)
+    for raw_name, value in table.items():
+        if raw_name in BROKER_HEADERS:
+            continue
+        name = as_name(raw_name)
+        if is_hidden(name):
+            continue
+        if type(value) is str:
+            pairs.append((name, value))
+        elif type(value) is list:
+            pairs.extend((name, as_value(item)) for item in value)
+        else:
+            pairs.append((name, as_value(value)))
+    return Headers(pairs) if pairs else NO_HEADERS
+
+
+def _repeated(table: dict[Any, Any]) -> dict[str, list[Any]]:
+    """Values of repeated names that a stream carries as JSON; nothing if a foreigner wrote it."""
+    try:
+        found = msgspec.json.decode(table[Ours.REPEATED], type=dict[str, list[Any]])
+        return {name: [_untagged(value) for value in values] for name, values in found.items()}
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def _untagged(value: Any) -> Any:
+    return base64.b64decode(value["bytes"]) if isinstance(value, dict) else value

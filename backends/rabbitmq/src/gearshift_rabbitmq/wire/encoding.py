@@ -25,28 +25,25 @@ of them again.
 
 from __future__ import annotations
 
+import base64
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 from pika.compat import long
 from pika.spec import BasicProperties
 
 from gearshift.errors import InvalidMessage, MessageTooLarge, NotSupported
 from gearshift.message import Headers, HeaderValue, Key, Message, Native
 from gearshift_rabbitmq.wire.headers import (
-    ATTEMPT,
     BACKEND,
-    EXPIRATION,
-    KEY,
-    LOST,
-    ROUTING_KEY,
+    NOT_FOR_SENDERS,
     TIMESTAMP,
-    USER_ID,
+    Ours,
     as_name,
     as_routing_key,
-    as_table,
     as_text,
     as_values,
-    has_decimal,
     is_hidden,
     may_go,
 )
@@ -88,13 +85,13 @@ def properties_of(
     native = message.native
     if native is not None and native.backend == BACKEND:
         return _as_it_came(message, native, key_in_header, arrays, user)
-    headers: dict[str, Any] = as_table(message.headers, arrays) if message.headers.pairs else {}
+    headers: dict[str, Any] = _table(message.headers, arrays) if message.headers.pairs else {}
     seconds = None
     if message.timestamp_ms is not None:
         seconds = message.timestamp_ms // 1000
         headers[TIMESTAMP] = long(message.timestamp_ms)
     if key_in_header and message.key is not None:
-        headers[KEY] = message.key
+        headers[Ours.KEY] = message.key
     return BasicProperties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
@@ -128,11 +125,11 @@ def properties_of_copy(
     """Properties for storing a delivery again: as it came, less what would act a second time."""
     fields = [one for one in properties.fields or () if one.name == TIMESTAMP or may_go(one)]
     fields += _carried(properties, properties.routing_key)
-    fields.append(field(ATTEMPT, long(failed)))
+    fields.append(field(Ours.ATTEMPT, long(failed)))
     if lost:
-        fields.append(field(LOST, long(lost)))
+        fields.append(field(Ours.LOST, long(lost)))
     if key is not None:
-        fields.append(field(KEY, key))
+        fields.append(field(Ours.KEY, key))
     expiration = None if expiration_ms is None else str(expiration_ms)
     return _copy(properties, fields, expiration=expiration, user_id=None)
 
@@ -151,9 +148,9 @@ def _as_it_came(
     elif message.timestamp_ms is not None and message.timestamp_ms != (seconds or 0) * 1000:
         seconds = message.timestamp_ms // 1000
         fields.append(field(TIMESTAMP, long(message.timestamp_ms)))
-    fields += [field(name, value) for name, value in as_table(rest, arrays).items()]
+    fields += [field(name, value) for name, value in _table(rest, arrays).items()]
     if key_in_header and message.key is not None:
-        fields.append(field(KEY, message.key))
+        fields.append(field(Ours.KEY, message.key))
     if native.resting:
         route = native.data[1]
         fields += _carried(came, None if route and as_routing_key(route) == message.key else route)
@@ -187,8 +184,8 @@ def _decoded_properties(native: Native) -> Properties:
             f"the message's native part is not RabbitMQ's: {error!r}", hint="leave it out"
         ) from None
     headers = came.headers or {}
-    came.expiration = headers.get(EXPIRATION, came.expiration)
-    came.user_id = headers.get(USER_ID, came.user_id)
+    came.expiration = headers.get(Ours.EXPIRATION, came.expiration)
+    came.user_id = headers.get(Ours.USER_ID, came.user_id)
     return came
 
 
@@ -209,7 +206,7 @@ def _unchanged(
             continue
         if is_hidden(name):
             fields.append(one)  # a stranger's, though it begins like ours
-        elif wanted.get(name) == as_values(one.value) and (decimals or not has_decimal(one.value)):
+        elif wanted.get(name) == as_values(one.value) and (decimals or not _has_decimal(one.value)):
             fields.append(one)
             del wanted[name]
     return fields, Headers(tuple(pair for pair in headers.pairs if pair[0] in wanted))
@@ -217,10 +214,50 @@ def _unchanged(
 
 def _carried(properties: BasicProperties, route: str | bytes | None) -> list[Field]:
     """Headers for what must not act on a copy that waits."""
-    carried = {EXPIRATION: properties.expiration, USER_ID: properties.user_id, ROUTING_KEY: route}
+    carried = {
+        Ours.EXPIRATION: properties.expiration,
+        Ours.USER_ID: properties.user_id,
+        Ours.ROUTING_KEY: route,
+    }
     return [field(name, value) for name, value in carried.items() if value is not None]
 
 
 def _kept(came: str | bytes | None, now: str | None) -> str | bytes | None:
     """A text property as it came, unless its field has been changed since."""
     return came if as_text(came) == now else now
+
+
+def _table(headers: Headers, arrays: bool) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    repeated: dict[str, list[Any]] = {}
+    for name, value in headers.pairs:
+        if name in NOT_FOR_SENDERS:
+            raise InvalidMessage(
+                f"header {name!r} has a meaning of its own in RabbitMQ", hint="choose another name"
+            )
+        # pika writes an int in 32 bits where it fits; 64 bits for all is one type for readers.
+        wire = long(value) if type(value) is int else value
+        if name in table:
+            repeated.setdefault(name, [table[name]]).append(wire)
+        else:
+            table[name] = wire
+    if arrays:
+        return table | repeated
+    if repeated:
+        table[Ours.REPEATED] = msgspec.json.encode(
+            {name: [_tagged(value) for value in values] for name, values in repeated.items()}
+        ).decode()
+    return table
+
+
+def _tagged(value: Any) -> Any:
+    """``value`` as JSON that tells bytes from text."""
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _has_decimal(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_decimal, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Decimal)
