@@ -169,6 +169,86 @@ def test_a_stream_that_was_left_half_made_is_completed(
         assert sorted(ack_all(take(consumer, 4))) == [0, 1, 2, 3]
 
 
+def test_deleted_last_partitions_are_made_again(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """The stream says how many it was made with; its groups begin again in the new ones."""
+    three = stream(name, "partitions = 3")
+    bus = open_bus(three)
+    bus.producer(name).send_many(range(12))
+    with bus.consumer(name, group="g") as consumer:
+        ack_all(take(consumer, 12))
+        assert consumer.flush()
+    bus.close()
+    for partition in (1, 2):
+        raw.queue_delete(f"{name}:{partition}")
+    with pytest.raises(TopologyConflict, match="has 1 partitions, wanted 2"):
+        open_bus(stream(name)).producer(name)
+    bus = open_bus(three)
+    bus.producer(name).send_many(range(12, 24))
+    with bus.consumer(name, group="g") as consumer:
+        assert sorted(ack_all(take(consumer, 12))) == list(range(12, 24))
+
+
+def sent_to(rabbitmq: RabbitMQ, name: str) -> int:
+    """Bytes that the broker has sent to the one consumer of the stream."""
+    text = rabbitmq.text("rabbit_networking:connection_info_all([send_oct, client_properties])")
+    (consumer,) = [one for one in text.split("{send_oct,") if f"stream consumer {name}/" in one]
+    return int(consumer.partition("}")[0])
+
+
+def test_large_messages_of_a_stream_stay_with_the_broker(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str
+) -> None:
+    """About ``prefetch_bytes`` are unsettled and as much waits; the consumer gets all of them."""
+    bus = open_bus(stream(name, "partitions = 2\nprefetch_bytes = 8388608"))
+    producer = bus.producer(name)
+    for number in range(60):  # one by one, as a stream sends whole chunks
+        producer.send(bytes([number]) * 1_000_000)
+    with bus.consumer(name, group="g") as consumer:
+        (first,) = take(consumer, 1)
+        time.sleep(2.0)  # what is proved here is that no more comes
+        assert 2_000_000 < sent_to(rabbitmq, name) < 25_000_000
+        found = [first.body]
+        first.ack()
+        while len(found) < 60:
+            (one,) = take(consumer, 1)
+            found.append(one.body)
+            one.ack()
+    assert sorted(body[0] for body in found if body) == list(range(60))
+
+
+def test_small_messages_of_a_stream_come_in_numbers(
+    rabbitmq: RabbitMQ, open_bus: OpenBus, name: str
+) -> None:
+    """Once their size is known, as many as ``prefetch`` allows wait beside those in hand."""
+    bus = open_bus(stream(name, "partitions = 1"))
+    producer = bus.producer(name)
+    for _ in range(300):
+        producer.send(bytes(1000))
+    with bus.consumer(name, group="g") as consumer:
+        take(consumer, 1)
+        assert until(lambda: sent_to(rabbitmq, name) > 190_000)
+        assert sent_to(rabbitmq, name) < 290_000
+
+
+def test_order_of_a_stream_is_kept_while_the_size_of_messages_changes(
+    open_bus: OpenBus, name: str
+) -> None:
+    """One subscription gives way to another again and again; each message comes once."""
+    bus = open_bus(stream(name, "partitions = 1\nprefetch_bytes = 262144"))
+    sizes = itertools.cycle([10] * 200 + [60_000] * 20)
+    bodies = [b"%d " % n + bytes(next(sizes)) for n in range(2_000)]
+    bus.producer(name).send_many(bodies)
+    with bus.consumer(name, group="g") as consumer:
+        found: list[bytes | None] = []
+        while len(found) < len(bodies):
+            for delivery in take(consumer, 1):
+                found.append(delivery.body)
+                delivery.ack()
+    assert found == bodies
+
+
 def test_work_longer_than_the_brokers_limit_keeps_its_partition(
     open_bus: OpenBus, name: str, hasty: float
 ) -> None:

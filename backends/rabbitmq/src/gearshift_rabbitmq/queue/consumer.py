@@ -5,21 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pika import exceptions
 
-from gearshift.driver import (
-    ConsumerSpec,
-    Outcome,
-    Received,
-    SettleFailure,
-    Settlement,
-    SettleRequest,
-    Stored,
-    Unstored,
-)
+from gearshift.driver import ConsumerSpec, Received, SettleFailure, SettleRequest
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.queue.copies import Copies
 from gearshift_rabbitmq.queue.leader import LeaderCheck
@@ -28,10 +19,11 @@ from gearshift_rabbitmq.queue.survivors import Survivors
 from gearshift_rabbitmq.queue.suspects import Suspects
 from gearshift_rabbitmq.queue.time_limit import TimeLimit
 from gearshift_rabbitmq.queue.topology import declare_ephemeral
+from gearshift_rabbitmq.queue.unsettled import Unsettled
 from gearshift_rabbitmq.rpc import Rpc, find
 from gearshift_rabbitmq.settings import CONSUMER_TIMEOUT_S
 from gearshift_rabbitmq.subscription import Subscription
-from gearshift_rabbitmq.wire.decoding import Token, received
+from gearshift_rabbitmq.wire.decoding import received
 
 __all__ = ["QueueConsumer"]
 
@@ -77,11 +69,6 @@ class QueueConsumer:
         self._is_adopted = self._names.adopted_queue is not None
         self._is_ours = not self._is_adopted and not spec.ephemeral
         self._ready: deque[Received] = deque()  # received, not given to core
-        self._unsettled: dict[int, Received] = {}  # given to core and unsettled, in that order
-        self._aside: dict[int, Received] = {}  # being stored among the suspects
-        self._retrying: dict[int, SettleRequest] = {}  # being stored for another attempt
-        self._unstored: list[Received] = []  # whose retry could not be stored
-        self._tags_are_in_order = True
         self._last_tag = 0
         self._cancelled_at: float | None = None
         self._is_cancel_logged = False
@@ -104,7 +91,7 @@ class QueueConsumer:
         if self._connection.has_other_nodes and self._is_subscribed():
             self._leader.look()
         while True:
-            self._finish_copies()
+            self._unsettled.finish_copies()
             self._return_what_is_over()
             self._end_if_cancelled()
             if not self._channel.is_open:
@@ -113,7 +100,9 @@ class QueueConsumer:
                 )
             remaining = deadline - time.monotonic()
             may_take = max_messages and self._cancelled_at is None
-            found = self._take_unstored() or (self._take(max_messages) if may_take else ())
+            found = self._unsettled.take_unstored() or (
+                self._take(max_messages) if may_take else ()
+            )
             self._fit(wanted)
             if found or self._woken or remaining <= 0:
                 self._woken = False
@@ -128,12 +117,14 @@ class QueueConsumer:
         self._isolates = wanted
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
-        """See QueueDriver. A retry stays unacknowledged until its copy is confirmed."""
         failures: list[SettleFailure] = []
         with self._connection.gathered():
             self._return_what_is_over()  # or an ack of all up to a later one would cover it
             for request in requests:
-                failure = self._settle(request)
+                if self._is_open():
+                    failure = self._unsettled.settle(request)
+                else:
+                    failure = self._connection.error or self._reason
                 if failure is not None:
                     failures.append(SettleFailure(request.token, failure))
         return failures
@@ -150,18 +141,18 @@ class QueueConsumer:
         self._closed = True
         deadline = time.monotonic() + timeout_s
         if self._is_open():
-            self._keep_suspects()
+            self._unsettled.set_aside_lost(self._suspects.left())
         elif not self._connection.stood_still:  # else one of them may have been the cause
             self._survivors.connection_broke(self._held())
         self._copies.close(timeout_s / 2)
-        self._finish_copies()
+        self._unsettled.finish_copies()
         # Else what is given back would come again to the subscription that is about to begin.
         while self._subscription.is_starting and self._is_open() and time.monotonic() < deadline:
             self._connection.step(max(0.0, deadline - time.monotonic()))
         self._give_back_all()
         self._connection.close(max(0.5, deadline - time.monotonic()))
         self._ready.clear()
-        self._unsettled.clear()
+        self._unsettled.messages.clear()
 
     # ── subscribing ──────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +172,7 @@ class QueueConsumer:
             suspects,
             is_ours=self._is_ours,
             receive=self._received,
-            store=self._set_aside,
+            store=lambda one: self._unsettled.set_aside(one),
             on_end=self._subscribe,
         )
         self._copies = Copies(
@@ -191,6 +182,13 @@ class QueueConsumer:
             native=names.native,
             name=self._name,
             wake=self._connection.wake,
+        )
+        self._unsettled = Unsettled(
+            self._channel,
+            self._copies,
+            self._survivors,
+            is_adopted=self._is_adopted,
+            keep_suspect=self._suspects.keep,
         )
         self._leader = LeaderCheck(
             self._connection,
@@ -227,14 +225,15 @@ class QueueConsumer:
         subscription = self._subscription
         if not (self._is_ours and wanted and not subscription.fits(wanted)):
             return
-        held = [*self._unsettled, *self._aside, *(one.token.tag for one in self._ready)]
+        unsettled = self._unsettled
+        held = [*unsettled.messages, *unsettled.aside, *(one.token.tag for one in self._ready)]
         is_full = sum(tag > subscription.began_after for tag in held) >= subscription.window
         if is_full and self._is_subscribed():
             subscription.resize(wanted, len(held))
             self._subscribe()
 
     def _undeliverable_if_idle(self) -> str | None:
-        is_idle = not (self._unsettled or self._ready or self._aside)
+        is_idle = not (self._unsettled or self._ready or self._unsettled.aside)
         return undeliverable(self._queue) if self._is_ours and is_idle else None
 
     def _is_open(self) -> bool:
@@ -257,7 +256,7 @@ class QueueConsumer:
         one = self._received(method, properties, body)
         if one.lost and not self._spec.ephemeral:
             self._isolate()
-            self._set_aside(one)
+            self._unsettled.set_aside(one)
         else:
             self._ready.append(one)
 
@@ -282,7 +281,7 @@ class QueueConsumer:
         if self._cancelled_at is None:
             self._cancelled_at = time.monotonic()
         for tag in self._limit.taken_back(self._held()):
-            self._unsettled.pop(tag, None)
+            self._unsettled.messages.pop(tag, None)
 
     def _on_close(self, _: Any, reason: Exception) -> None:
         self._reason = reason
@@ -290,81 +289,23 @@ class QueueConsumer:
     # ── settling ─────────────────────────────────────────────────────────────────────────────
 
     def _held(self) -> list[Received]:
-        return [*self._unsettled.values(), *self._ready]
+        return [*self._unsettled.messages.values(), *self._ready]
 
     def _take(self, max_messages: int) -> Sequence[Received]:
         """What core may have now."""
-        ready, unsettled = self._ready, self._unsettled
+        ready = self._ready
         if not self._suspects.active and self._suspects.look():
             self._isolate()
+        in_order = not self._suspects.active
         if self._suspects.active:
-            must_wait = (unsettled and self._isolates) or self._aside
+            must_wait = (self._unsettled and self._isolates) or self._unsettled.aside
             one = None if must_wait else self._suspects.fetch()
             taken = [one] if one is not None else []
-            self._tags_are_in_order = self._tags_are_in_order and not taken
         else:
-            self._tags_are_in_order = self._tags_are_in_order or not unsettled
             taken = [ready.popleft() for _ in range(min(max_messages, len(ready)))]
-        for one in taken:
-            unsettled[one.token.tag] = one
+        if taken:
+            self._unsettled.add(taken, in_order=in_order)
         return taken
-
-    def _settle(self, request: SettleRequest) -> Exception | None:
-        token: Token = request.token
-        if token.tag not in self._unsettled:
-            # The broker would close the AMQP channel over it, and all other work with it.
-            if request.through:
-                self._ack_each(tag for tag in list(self._unsettled) if tag < token.tag)
-            gone: Exception = exceptions.ChannelWrongStateError("not held any more")
-            return gone
-        if not self._is_open():
-            broken: Exception | None = self._connection.error or self._reason
-            return broken
-        settlement = request.settlement
-        if settlement is Settlement.ACK and request.through:
-            self._ack_through(token.tag)
-        elif request.refused and self._is_adopted:
-            # The owner's dead-letter exchange gets it; without one the broker drops it.
-            self._end(token.tag)
-            self._channel.basic_nack(token.tag, requeue=False)
-        elif settlement is Settlement.ACK or settlement is Settlement.DISCARD:
-            self._end(token.tag)
-            self._channel.basic_ack(token.tag)
-        elif settlement is Settlement.RELEASE:
-            one = self._unsettled.pop(token.tag)
-            (self._set_aside if one.lost else self._give_back)(one)
-        else:
-            assert request.message is not None, "a RETRY carries its message"
-            self._retrying[token.tag] = request
-            failed = request.attempt or token.before + 1
-            self._copies.retry(token, request.message, failed, request.delay_s)
-        return None
-
-    def _end(self, tag: int) -> None:
-        self._survivors.settled(self._unsettled.pop(tag))
-
-    def _give_back(self, one: Received) -> None:
-        self._survivors.add([one])
-        self._channel.basic_nack(one.token.tag, requeue=True)
-
-    def _ack_through(self, last: int) -> None:
-        tags = []
-        for tag in self._unsettled:
-            tags.append(tag)
-            if tag == last:
-                break
-        if self._tags_are_in_order and not self._retrying and not self._aside:
-            self._channel.basic_ack(last, multiple=True)
-            for tag in tags:
-                self._end(tag)
-            return
-        self._ack_each(tags)  # one for all would settle those whose copies are not confirmed yet
-
-    def _ack_each(self, tags: Iterable[int]) -> None:
-        for tag in tags:
-            if tag not in self._retrying:
-                self._end(tag)
-                self._channel.basic_ack(tag)
 
     # ── what is held for too long ────────────────────────────────────────────────────────────
 
@@ -374,14 +315,9 @@ class QueueConsumer:
             return
         now = time.monotonic()
         while self._ready and (self._ready[0].return_at or now) <= now:
-            self._give_back(self._ready.popleft())
-        over = self._limit.over(self._held, now)
-        over = [tag for tag in over if tag in self._unsettled and tag not in self._retrying]
-        for tag in over:
-            del self._unsettled[tag]
-            self._channel.basic_reject(tag, requeue=True)  # it was worked on: that counts
-        if over:
-            self._warn_of_held(len(over))
+            self._unsettled.give_back(self._ready.popleft())
+        if count := self._unsettled.reject_over(self._limit.over(self._held, now)):
+            self._warn_of_held(count)
 
     def _end_if_cancelled(self) -> None:
         """Raise once the broker has ended the subscription and what is held is settled.
@@ -420,53 +356,3 @@ class QueueConsumer:
         if not self._suspects.active:
             self._suspects.active = True
             self._subscription.stop()
-
-    def _set_aside(self, one: Received) -> None:
-        """Store it among the suspects; until that is confirmed it stays unacknowledged."""
-        self._aside[one.token.tag] = one
-        self._copies.set_aside(one)
-
-    def _keep_suspects(self) -> None:
-        """At the end: given back as any other, one that is held would be lost by the broker's
-        count."""
-        left = self._suspects.left()
-        for one in (*self._unsettled.values(), *((left,) if left is not None else ())):
-            if one.lost and one.token.tag not in self._retrying:
-                self._unsettled.pop(one.token.tag, None)
-                self._set_aside(one)
-
-    # ── copies ───────────────────────────────────────────────────────────────────────────────
-
-    def _finish_copies(self) -> None:
-        """Settle the originals whose copies are decided."""
-        for tag, outcome in self._copies.outcomes():
-            suspect = self._aside.pop(tag, None)
-            retry = self._retrying.pop(tag, None)
-            one = suspect or self._unsettled.pop(tag, None)
-            if one is None or not self._channel.is_open:
-                continue
-            if outcome.stored is Stored.YES:
-                self._channel.basic_ack(tag)
-            elif retry is not None:
-                self._keep_unstored(one, retry, outcome)
-            else:
-                logger.warning("a lost message could not be set aside: %r", outcome.error)
-                self._suspects.keep(one)
-
-    def _keep_unstored(self, one: Received, retry: SettleRequest, outcome: Outcome) -> None:
-        """Have core keep it: the broker would deliver it again at once, and not count that."""
-        error = outcome.error or TimeoutError("no answer")
-        one = one._replace(
-            attempt=(retry.attempt or one.token.before + 1) + 1,
-            redelivered=True,
-            lost=0,
-            unstored=Unstored(error, retry.delay_s),
-            return_at=None,
-        )
-        self._unsettled[one.token.tag] = one  # behind those that core has meanwhile
-        self._tags_are_in_order = False
-        self._unstored.append(one)
-
-    def _take_unstored(self) -> Sequence[Received]:
-        unstored, self._unstored = self._unstored, []
-        return unstored

@@ -30,9 +30,9 @@ from gearshift_rabbitmq.confirms import Encode, Publication
 from gearshift_rabbitmq.settings import ChannelSettings
 from gearshift_rabbitmq.wire.encoding import properties_of
 
-__all__ = ["DEFAULT_PARTITIONS", "StreamNames"]
+__all__ = ["StreamNames"]
 
-DEFAULT_PARTITIONS = 4
+_DEFAULT_PARTITIONS = 4
 
 #: One more than the nodes that may be down at once in a cluster of seven.
 _LOCKS = 4
@@ -70,7 +70,7 @@ class StreamNames:
             arguments["x-max-length-bytes"] = native.stream_max_bytes
         if native.stream_segment_bytes is not None:
             arguments["x-stream-max-segment-size-bytes"] = native.stream_segment_bytes
-        count = channel.partitions or DEFAULT_PARTITIONS
+        count = channel.partitions or _DEFAULT_PARTITIONS
         return StreamNames(channel.name, count, None, tuple(arguments.items()), native)
 
     def partition(self, number: int) -> str:

@@ -17,7 +17,7 @@ from pika.compat import long
 from pika.data import encode_short_string, encode_value
 from pika.spec import BasicProperties
 
-__all__ = ["HIDDEN", "Field", "Properties", "encoded", "field", "fields_of", "without_headers"]
+__all__ = ["HIDDEN", "Field", "Properties", "field", "without_headers"]
 
 #: Properties that no field of a Message holds.
 HIDDEN = ("delivery_mode", "priority", "expiration", "user_id", "app_id", "cluster_id")
@@ -58,7 +58,7 @@ class Properties(BasicProperties):  # type: ignore[misc]
     def decode(self, encoded: bytes, offset: int = 0) -> Properties:
         """Read ``encoded``. Raises ValueError or struct.error for a header of an unknown type."""
         self.wire = encoded[offset:]
-        self.fields = fields_of(self.wire)
+        self.fields = _fields_of(self.wire)
         super().decode(without_headers(self.wire))
         if self.fields is not None:
             self.headers = {field.name: field.value for field in self.fields}
@@ -80,7 +80,7 @@ class Properties(BasicProperties):  # type: ignore[misc]
         return pieces
 
 
-def fields_of(encoded: bytes) -> list[Field] | None:
+def _fields_of(encoded: bytes) -> list[Field] | None:
     """The headers in encoded properties; None if they have no table."""
     start = _start_of_headers(encoded)
     if start is None:
@@ -103,11 +103,6 @@ def field(name: str | bytes, value: Any) -> Field:
     encode_short_string(pieces, name)
     encode_value(pieces, value)
     return Field(name, value, b"".join(pieces))
-
-
-def encoded(properties: BasicProperties) -> bytes:
-    """Properties on the wire."""
-    return b"".join(properties.encode())
 
 
 def without_headers(encoded: bytes) -> bytes:
