@@ -178,7 +178,7 @@ def test_deleted_last_partitions_are_made_again(
     bus.producer(name).send_many(range(12))
     with bus.consumer(name, group="g") as consumer:
         ack_all(take(consumer, 12))
-        assert consumer.flush()
+        consumer.flush()
     bus.close()
     for partition in (1, 2):
         raw.queue_delete(f"{name}:{partition}")

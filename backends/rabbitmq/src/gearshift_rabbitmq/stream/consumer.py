@@ -36,7 +36,7 @@ class StreamConsumer:
         self._readers: dict[int, PartitionReader] = {}
         self._locks: dict[int, str] = {}
         self._committed: dict[int, int] = {}
-        self._window = self._share(min(spec.prefetch, _FIRST_WINDOW))
+        self._window = -(-min(spec.prefetch, _FIRST_WINDOW) // self._names.partitions)
         self._turn = 0
         self._asked_at = 0.0
         self._announced = False
@@ -147,7 +147,6 @@ class StreamConsumer:
                 found = positions.read(partition)
                 start, place = found or self._begin(partition, positions)
                 taken[partition] = place
-                self._committed.pop(partition, None)
                 # A new group's position is 0, which is wherever the partition begins.
                 position = int(place) if place > 0 else None
                 self._readers[partition] = self._open(partition, start, position)
@@ -174,6 +173,7 @@ class StreamConsumer:
 
     def _open(self, partition: int, start: Start, position: int | None = None) -> PartitionReader:
         queue = self._names.partition(partition)
+        self._committed.pop(partition, None)
         if start.at is StartAt.OFFSET and partition not in start.positions:
             start = Start()
         return PartitionReader(
@@ -186,23 +186,18 @@ class StreamConsumer:
             skipped=self._events.skipped,
         )
 
-    def _share(self, messages: int) -> int:
-        """How many of ``messages`` may wait for each partition."""
-        if messages >= self._spec.prefetch:
-            return self._spec.prefetch
-        return -(-messages // max(1, len(self._readers)))
-
     def _fit(self, max_messages: int) -> None:
         """Have the broker push about as many as core has room for, which goes by their size: all
         that ``prefetch`` allows for each partition, or fewer in all partitions together."""
-        if not max_messages:
+        if not max_messages or not self._readers:
             return
-        unsettled = 0
+        wanted = max_messages
         for partition, reader in self._readers.items():
             if reader.next is not None:
-                begun = self._committed.setdefault(partition, reader.next)
-                unsettled += max(0, reader.next - begun)
-        self._window = self._share(min(self._spec.prefetch, max_messages + unsettled))
+                committed = self._committed.setdefault(partition, reader.next)
+                wanted += max(0, reader.next - committed)
+        prefetch = self._spec.prefetch
+        self._window = prefetch if wanted >= prefetch else -(-wanted // len(self._readers))
         for reader in self._readers.values():
             reader.fit(self._window)
 
