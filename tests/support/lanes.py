@@ -75,7 +75,8 @@ def _whole_lane(item: pytest.Item) -> str:
     if column is not None:
         return f"conformance {column if isinstance(column, str) else '-'.join(column)}"
     if _shared_brokers(item):
-        return f"brokers {item.path.parent.name}"
+        folder = item.path.parent  # tests/compare, or backends/rabbitmq/tests
+        return f"brokers {(folder.parent if folder.name == 'tests' else folder).name}"
     return item.nodeid.partition("::")[0]
 
 
