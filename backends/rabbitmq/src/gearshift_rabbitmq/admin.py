@@ -1,4 +1,4 @@
-"""The admin driver: topology and its state, as far as AMQP tells."""
+"""The admin driver: topology and its state, as far as AMQP shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gearshift.capabilities import Capabilities
-from gearshift.driver import ChannelSpec, Condition, GroupStatus
+from gearshift.driver import AdminDriver, ChannelSpec, Condition, GroupStatus
 from gearshift.message import Semantics
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.queue.topology import QueueTopology
@@ -20,12 +20,12 @@ __all__ = ["Admin"]
 #: A connection that was not served for this share of its heartbeat is replaced.
 _FRESH = 0.4
 
-#: Default of max_message_size in 3.x. Bytes.
+#: Default of max_message_size before 4.0. Bytes.
 _LARGEST_BEFORE_4 = 128 * 1024 * 1024
 
 
-class Admin:
-    """An AdminDriver. Keeps its connection between calls that follow one another quickly only:
+class Admin(AdminDriver):
+    """Keeps its connection between calls that follow one another quickly only:
     nobody answers heartbeats between calls, and a thread for that would idle all day."""
 
     def __init__(self, connect: Callable[[], Connection], settings: Settings) -> None:
@@ -40,7 +40,6 @@ class Admin:
         return " ".join(self._server())
 
     def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        """See AdminDriver. Releases before 4.0 take larger messages."""
         product, version = self._server()
         if product == "RabbitMQ" and version.startswith("3."):
             return replace(declared, max_message_bytes=_LARGEST_BEFORE_4)
@@ -52,14 +51,10 @@ class Admin:
     def declare(self, channel: ChannelSpec) -> None:
         self._topology(channel).declare()
 
-    def declare_group(self, channel: ChannelSpec, group: str) -> None:
-        self._topology(channel).declare_group(group)
-
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
         return self._topology(channel).groups()
 
     def replication(self, channels: Sequence[ChannelSpec]) -> Sequence[Condition]:
-        """See AdminDriver. Over connections to each node in the settings."""
         return conditions(self._settings, channels)
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from gearshift import driver
 from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, Stored
 from gearshift.driver.settings import first_remote
 from gearshift.errors import ConfigError, GearshiftError, NotSupported
-from gearshift.message import Message, Semantics
+from gearshift.message import Semantics
 from gearshift_rabbitmq import errors
 from gearshift_rabbitmq.admin import Admin
 from gearshift_rabbitmq.confirms import Target
@@ -30,8 +31,8 @@ _MAX_NAME_BYTES = 255
 _MAX_PREFETCH = 65535
 
 
-class Backend:
-    """The driver contract's Backend. Every driver has a connection of its own, so any thread."""
+class Backend(driver.Backend):
+    """Every driver has a connection of its own, so any thread."""
 
     def __init__(self, settings: Settings) -> None:
         """No I/O. Warns of what is unsafe."""
@@ -51,11 +52,9 @@ class Backend:
             logger.warning("user 'guest' towards %r: everybody knows its password", remote)
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
-        """See Backend."""
         return self._settings.endpoints()
 
     def check(self, channel: ChannelSpec) -> None:
-        """See Backend. Raises ConfigError or NotSupported."""
         self._warn_of_copies(channel)
         if channel.semantics is Semantics.STREAM:
             _check_name(StreamNames.of(channel).members("g"), channel)
@@ -79,11 +78,9 @@ class Backend:
         self._check_names(channel)
 
     def admin(self) -> Admin:
-        """See Backend. Raises pika's error."""
         return Admin(lambda: self._connect("admin"), self._settings)
 
-    def producer(self, channel: ChannelSpec) -> Producer[Message]:
-        """See Backend. Raises pika's error."""
+    def producer(self, channel: ChannelSpec) -> Producer:
         user = self._settings.username
         if channel.semantics is Semantics.STREAM:
             stream = StreamNames.of(channel)
@@ -92,33 +89,27 @@ class Backend:
             queue = QueueNames.of(channel)
             refused = Stored.UNKNOWN if queue.exchange else Stored.NO
             target = Target(queue.encoder(user), queue.missing, refused=refused)
-        connection = self._connect(f"producer {channel.name}")  # here, so that failing is told
+        connection = self._connect(f"producer {channel.name}")  # here, so that its error is raised
         return Producer(lambda: connection, target, name=f"gearshift-rabbitmq-send-{channel.name}")
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueConsumer:
-        """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
         _check_prefetch(spec)
         survivors = self._survivors.setdefault(spec.member, Survivors(spec.prefetch))
         timeout_s = self._settings.consumer_timeout_s
         return QueueConsumer(self._connect, spec, survivors, consumer_timeout_s=timeout_s)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamConsumer:
-        """See Backend. Raises pika's error; ConfigError if ``prefetch`` is over 65535."""
         _check_prefetch(spec)
         return StreamConsumer(self._connect, spec, events)
 
     def classify(self, error: Exception) -> GearshiftError | None:
-        """See Backend."""
         return errors.classify(error, self._settings.endpoints())
-
-    def close(self) -> None:
-        """Nothing is shared between drivers, so nothing to do."""
 
     def _connect(self, purpose: str) -> Connection:
         return Connection(self._settings, purpose, self._nodes)
 
     def _warn_of_copies(self, channel: ChannelSpec) -> None:
-        """Once: AMQP does not tell how large the cluster is, but the settings name its nodes."""
+        """Once: AMQP does not say how large the cluster is, but the settings name its nodes."""
         replicas = channel.native.replicas if channel.native is not None else None
         if replicas not in (1, 2) or len(self._settings.endpoints()) < 3:
             return

@@ -5,19 +5,20 @@ in any order. An unroutable message is *returned* first and then acknowledged li
 a return is remembered until its acknowledgement. A return carries no number; as returns keep the
 order of publishing, it belongs to the first message after the last return that looks like it.
 
-What goes to streams needs an AMQP channel for each of them. Before 4.0 the broker numbers a
-channel's messages for each stream, and when the stream's leader changes it sends what the old one
-has not confirmed to the new one, but under the channel's numbers. Where those are higher, the
-stream takes as many later messages for copies: it confirms and drops them. On a channel where
-every publish reached the one stream, both numbers are the same (docs/design/0035).
+What goes to streams needs an AMQP channel for each of them. Before 4.0, when a stream's leader
+changes, the broker repeats what is unconfirmed under the channel's numbers instead of the stream's,
+and the stream drops what it takes for copies. Where every publish of a channel reached one stream,
+both numbers are the same (docs/design/0035).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from pika import exceptions
 from pika.spec import Basic, BasicProperties
@@ -32,8 +33,6 @@ __all__ = ["Batch", "ConfirmWatch", "Confirms", "Encode", "Publication", "Target
 
 logger = logging.getLogger("gearshift.rabbitmq.producer")
 
-T = TypeVar("T")
-
 
 class Publication(NamedTuple):
     """One message as AMQP sees it."""
@@ -44,30 +43,30 @@ class Publication(NamedTuple):
     body: bytes
 
 
-class Batch(Generic[T]):
-    """What one submit brought. ``written`` is how many of ``items`` were handed to pika; ``ahead``
-    is the next one of them, if it was encoded before it could be published."""
+class Batch:
+    """One submit: ``written`` of its ``items`` were given to pika, and ``ahead`` is the next one,
+    if it was encoded before it could be published."""
 
     __slots__ = ("ahead", "items", "on_outcomes", "written")
 
-    def __init__(self, items: Sequence[T], on_outcomes: OnOutcomes) -> None:
+    def __init__(self, items: Sequence[Any], on_outcomes: OnOutcomes) -> None:
         self.items = items
         self.on_outcomes = on_outcomes
         self.written = 0
         self.ahead: Publication | None = None
 
 
-Encode = Callable[[T], Publication]
-Report = Callable[[Batch[T], list[Outcome]], None]
+Encode = Callable[[Any], Publication]
+Report = Callable[[Batch, list[Outcome]], None]
 
 
-class Target(NamedTuple, Generic[T]):
+class Target(NamedTuple):
     """Where items go. ``encode`` turns one into a publication; ``missing`` says what is gone if the
     broker returns one, where only that can be the cause; ``by_route`` gives each routing key an
-    AMQP channel of its own, as streams need it. ``refused`` is what a nack says of
-    an item: behind an exchange one queue may have taken what another refused."""
+    AMQP channel of its own, as streams need it; ``refused`` is what a nack says of an item: behind
+    an exchange one queue may have taken what another refused."""
 
-    encode: Encode[T]
+    encode: Encode
     missing: str | None = None
     by_route: bool = False
     refused: Stored = Stored.NO
@@ -104,20 +103,17 @@ def confirmed(method: Any, awaited: Iterable[int]) -> set[int]:
     return {number for number in awaited if number <= tag} if method.multiple else {tag}
 
 
-class Confirms(Generic[T]):
-    """Publishes to ``target``.
+class Confirms:
+    """Publishes to ``target``. On the thread that drives ``connection``, as ``report`` is."""
 
-    Not thread-safe: lives on the thread that drives ``connection``. ``report`` is called there.
-    """
-
-    def __init__(self, connection: Connection, target: Target[T], report: Report[T]) -> None:
+    def __init__(self, connection: Connection, target: Target, report: Report) -> None:
         """No I/O: an AMQP channel is opened when something has to go over it."""
         self._connection = connection
         self._target = target
         self._report = report
-        self._channels: dict[str | bytes, _ConfirmChannel[T]] = {}
+        self._channels: dict[str | bytes, _ConfirmChannel] = {}
 
-    def ready(self, batch: Batch[T]) -> bool:
+    def ready(self, batch: Batch) -> bool:
         """Open the AMQP channel that ``batch`` waits for; waits for the broker's answers.
 
         False while confirms of the one before it are awaited, so that the order stays.
@@ -127,7 +123,7 @@ class Confirms(Generic[T]):
         route = self._route(batch.ahead)
         channel = self._channels.get(route)
         if channel is not None and not channel.takes_more:
-            if channel.unconfirmed:
+            if channel.pending:
                 return False
             channel.close()
             channel = None
@@ -135,7 +131,7 @@ class Confirms(Generic[T]):
             self._channels[route] = _ConfirmChannel(self._connection, self._target, self._report)
         return True
 
-    def publish(self, batch: Batch[T], most_messages: int, most_bytes: int) -> tuple[int, int]:
+    def publish(self, batch: Batch, most_messages: int, most_bytes: int) -> tuple[int, int]:
         """Publish the next of ``batch`` within both limits; how many, and their bytes.
 
         Stops before one whose AMQP channel has to be opened (see ``ready``).
@@ -165,7 +161,7 @@ class Confirms(Generic[T]):
     @property
     def awaited(self) -> bool:
         """Whether any outcome is awaited."""
-        return any(channel.unconfirmed for channel in self._channels.values())
+        return any(channel.pending for channel in self._channels.values())
 
     def fail(self, error: Exception) -> None:
         """Report all that is unconfirmed as UNKNOWN."""
@@ -176,17 +172,16 @@ class Confirms(Generic[T]):
         return publication.routing_key if self._target.by_route else ""
 
 
-class _ConfirmChannel(Generic[T]):
+class _ConfirmChannel:
     """One AMQP channel."""
 
-    def __init__(self, connection: Connection, target: Target[T], report: Report[T]) -> None:
+    def __init__(self, connection: Connection, target: Target, report: Report) -> None:
         """Open the AMQP channel; waits for the broker's answers."""
         self._target = target
         self._report = report
-        self._pending: dict[int, tuple[Batch[T], int]] = {}
+        self.pending: dict[int, tuple[Batch, int]] = {}  # by number, in order
         self._returned: dict[int, Exception] = {}
         self._next = 1
-        self._lowest = 1
         self._after_return = 1
         #: False once another is needed: the broker has closed it, and what was unconfirmed has been
         #: reported; or a message that reached no stream took a number (see the top of this module);
@@ -200,65 +195,48 @@ class _ConfirmChannel(Generic[T]):
         self._channel.add_on_close_callback(self._on_close)
         rpc("confirm_delivery", ack_nack_callback=self._on_confirm)
 
-    @property
-    def unconfirmed(self) -> bool:
-        """Whether an outcome is awaited."""
-        return bool(self._pending)
-
-    def publish(self, batch: Batch[T], number: int, publication: Publication) -> None:
+    def publish(self, batch: Batch, number: int, publication: Publication) -> None:
         """Publish item ``number`` of ``batch``. Raises what is wrong with it, nothing written."""
         exchange, routing_key, properties, body = publication
         self._publish(exchange, routing_key, body, properties, True)
-        self._pending[self._next] = (batch, number)
+        self.pending[self._next] = (batch, number)
         self._next += 1
 
     def close(self) -> None:
-        """Close it without waiting."""
         if self._channel.is_open:
             self._channel.close()
 
     def fail(self, error: Exception) -> None:
         """Report all that is unconfirmed as UNKNOWN."""
-        tags, self._lowest = sorted(self._pending), self._next
-        self._resolve(tags, Stored.UNKNOWN, error)
+        self._resolve(list(self.pending), Stored.UNKNOWN, error)
 
     def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        tag = method.delivery_tag
-        tags: Iterable[int] = (tag,)
-        if method.multiple:
-            tags = range(self._lowest, tag + 1)
-            self._lowest = max(self._lowest, tag + 1)
-        elif tag == self._lowest:
-            self._lowest = tag + 1
-        if isinstance(method, Basic.Nack):
+        tag = frame.method.delivery_tag
+        tags = [tag]
+        if frame.method.multiple:
+            tags = list(itertools.takewhile(lambda number: number <= tag, self.pending))
+        if isinstance(frame.method, Basic.Nack):
             self.takes_more = False
             self._resolve(tags, self._target.refused, PublishNacked("basic.nack"))
         else:
             self._resolve(tags, Stored.YES, None)
 
     def _resolve(self, tags: Iterable[int], stored: Stored, error: Exception | None) -> None:
-        pending, returned = self._pending, self._returned
-        batch: Batch[T] | None = None
-        outcomes: list[Outcome] = []
-        for tag in tags:
-            entry = pending.pop(tag, None)
-            if entry is None:
-                continue
-            if entry[0] is not batch:
-                if batch is not None:
-                    self._report(batch, outcomes)
-                batch, outcomes = entry[0], []
-            if returned and tag in returned:
-                outcomes.append(Outcome(entry[1], Stored.NO, None, returned.pop(tag)))
-            else:
-                outcomes.append(Outcome(entry[1], stored, None, error))
-        if batch is not None:
+        returned = self._returned
+        known = [(tag, *self.pending.pop(tag)) for tag in tags if tag in self.pending]
+        for batch, its in itertools.groupby(known, key=operator.itemgetter(1)):
+            outcomes = [
+                Outcome(number, Stored.NO, None, returned.pop(tag))
+                if tag in returned
+                else Outcome(number, stored, None, error)
+                for tag, _, number in its
+            ]
             self._report(batch, outcomes)
 
     def _on_return(self, _: Any, method: Any, properties: BasicProperties, body: bytes) -> None:
-        for tag in range(max(self._after_return, self._lowest), self._next):
-            entry = self._pending.get(tag)
+        first = next(iter(self.pending), self._next)
+        for tag in range(max(self._after_return, first), self._next):
+            entry = self.pending.get(tag)
             if entry is None:
                 continue
             sent = self._target.encode(entry[0].items[entry[1]])
@@ -284,8 +262,8 @@ class _ConfirmChannel(Generic[T]):
 
     def _on_close(self, _: Any, reason: Exception) -> None:
         self.takes_more = False
-        if isinstance(reason, exceptions.ChannelClosedByBroker) and len(self._pending) == 1:
+        if isinstance(reason, exceptions.ChannelClosedByBroker) and len(self.pending) == 1:
             # It closes the channel over a publish that it refuses; this can be no other.
-            self._resolve(list(self._pending), Stored.NO, reason)
+            self._resolve(list(self.pending), Stored.NO, reason)
         else:
             self.fail(reason)

@@ -6,19 +6,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any
 
 from pika import exceptions
 
-from gearshift.driver import OnOutcomes, Outcome, Stored
+from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.helpers import OpenCount
 from gearshift_rabbitmq.confirms import Batch, Confirms, ConfirmWatch, Target
 from gearshift_rabbitmq.connection import Connection
 
 __all__ = ["Producer"]
 
 logger = logging.getLogger("gearshift.rabbitmq.producer")
-
-T = TypeVar("T")
 
 #: What is written before the loop looks for confirms again.
 _TURN_MESSAGES = 500
@@ -31,24 +30,25 @@ _UNCONFIRMED_S = 20.0
 _CLOSE_S = 1.0
 
 
-class Producer(Generic[T]):
-    """A ProducerDriver; also publishes the copies of a consumer's retries.
+class Producer(ProducerDriver):
+    """Publishes messages of one channel, or the copies of a consumer's retries.
 
     YES means: persistent, routed to a queue and confirmed by the broker. A bad publish (a missing
     exchange, say) makes the broker close the AMQP channel; what was in flight with it is UNKNOWN,
     or NO if it was alone, and later batches go over a new AMQP channel of the same connection. Once
     the connection itself is lost, every submit ends as NO.
 
-    ``_changed`` guards ``_queue``, ``_ended`` and ``_unresolved``; all else belongs to the thread.
+    ``_lock`` guards what ``submit`` adds to ``_queue`` before ``_ended``; all else belongs to the
+    thread.
     """
 
     def __init__(
         self,
         connect: Callable[[], Connection],
-        target: Target[T],
+        target: Target,
         *,
         name: str,
-        prepare: Callable[[Connection, Sequence[T]], None] | None = None,
+        prepare: Callable[[Connection, Sequence[Any]], None] | None = None,
     ) -> None:
         """Start the thread. ``connect`` is called on it; its error ends every batch.
 
@@ -58,11 +58,11 @@ class Producer(Generic[T]):
         self._connect = connect
         self._target = target
         self._prepare = prepare
-        self._queue: deque[Batch[T]] = deque()
-        self._changed = threading.Condition()
-        self._unresolved = 0
+        self._queue: deque[Batch] = deque()
+        self._open = OpenCount()
+        self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._confirms: Confirms[T] | None = None
+        self._confirms: Confirms | None = None
         self._watch: ConfirmWatch | None = None
         self._ended: Exception | None = None
         self._stopping = False
@@ -79,35 +79,28 @@ class Producer(Generic[T]):
         connection = self._connection
         return None if connection is None else connection.heard_at
 
-    def submit(self, items: Sequence[T], on_outcomes: OnOutcomes) -> None:
-        """See ProducerDriver. Outcomes come on the publishing thread, grouped as the confirms are;
-        on the caller's if the connection has ended."""
-        if not items:
+    def submit(self, messages: Sequence[Any], on_outcomes: OnOutcomes) -> None:
+        """See ProducerDriver. Takes whatever the target encodes."""
+        if not messages:
             return
-        batch = Batch(items, on_outcomes)
-        with self._changed:
+        with self._lock:
             ended = self._ended
             if ended is None:
-                self._unresolved += len(items)
-                self._queue.append(batch)
+                self._open.add(len(messages))
+                self._queue.append(Batch(messages, on_outcomes))
         if ended is not None:
-            on_outcomes([Outcome(n, Stored.NO, None, ended) for n in range(len(items))])
+            on_outcomes([Outcome(n, Stored.NO, None, ended) for n in range(len(messages))])
         elif not self._awake:
             self._awake = True
             self._wake()
 
     def blocked(self) -> str | None:
-        """The broker's reason (a memory or disk alarm), or None."""
         connection = self._connection
         return None if connection is None else connection.blocked
 
-    def flush(self, timeout_s: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._unresolved == 0, max(0.0, timeout_s))
-
     def close(self, timeout_s: float) -> None:
         """See ProducerDriver. Takes up to a second longer, to close the connection in order."""
-        self.flush(timeout_s)
+        self._open.wait(max(0.0, timeout_s))
         self._stopping = True
         self._wake()
         self._thread.join()
@@ -134,7 +127,7 @@ class Producer(Generic[T]):
         finally:
             self._end(reason)
 
-    def _publish_queued(self, connection: Connection, confirms: Confirms[T]) -> bool:
+    def _publish_queued(self, connection: Connection, confirms: Confirms) -> bool:
         """One turn of publishing; whether there is more to do at once."""
         if not self._queue or connection.blocked is not None:
             return False
@@ -148,7 +141,7 @@ class Producer(Generic[T]):
             self._publish_turn(confirms)
         return bool(self._queue)
 
-    def _publish_turn(self, confirms: Confirms[T]) -> None:
+    def _publish_turn(self, confirms: Confirms) -> None:
         messages, size = _TURN_MESSAGES, _TURN_BYTES
         while self._queue and messages > 0 and size > 0:
             batch = self._queue[0]
@@ -161,7 +154,7 @@ class Producer(Generic[T]):
             if self._prepare is not None:
                 break  # the next batch has to be prepared first
 
-    def _is_prepared(self, connection: Connection, batch: Batch[T]) -> bool:
+    def _is_prepared(self, connection: Connection, batch: Batch) -> bool:
         """Prepare the first batch. False if it was refused, and the one behind it is the first."""
         try:
             if self._prepare is not None:
@@ -174,26 +167,23 @@ class Producer(Generic[T]):
             return False
         return True
 
-    def _report(self, batch: Batch[T], outcomes: list[Outcome]) -> None:
+    def _report(self, batch: Batch, outcomes: list[Outcome]) -> None:
         if self._watch is not None:
             self._watch.confirmed()
         try:
             batch.on_outcomes(outcomes)
         except Exception:
             logger.exception("the receiver of outcomes failed")
-        with self._changed:
-            self._unresolved -= len(outcomes)
-            if self._unresolved == 0:
-                self._changed.notify_all()
+        self._open.remove(len(outcomes))
 
-    def _refuse(self, batch: Batch[T], error: Exception) -> None:
+    def _refuse(self, batch: Batch, error: Exception) -> None:
         """End the part of ``batch`` that was never written."""
         rest = range(batch.written, len(batch.items))
         if rest:
             self._report(batch, [Outcome(number, Stored.NO, None, error) for number in rest])
 
     def _end(self, reason: Exception) -> None:
-        with self._changed:
+        with self._lock:
             self._ended = reason
         if self._confirms is not None:
             self._confirms.fail(reason)

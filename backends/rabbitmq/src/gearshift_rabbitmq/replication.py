@@ -34,7 +34,7 @@ def conditions(settings: Settings, channels: Sequence[ChannelSpec]) -> list[Cond
             place = f"{host}:{port}"
             try:
                 connections[place] = connection = Connection(settings.only(host, port), "doctor")
-            except Exception:  # whatever it is, the step before has told of it
+            except Exception:  # of any kind; an earlier step of doctor has reported it
                 away.append(place)
             else:
                 stack.callback(connection.close, 1.0)

@@ -10,10 +10,10 @@ from pika import exceptions
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import is_missing, speaks_of_its_node
 
-__all__ = ["RPC_TIMEOUT_S", "Rpc", "ask", "find", "unsubscribe"]
+__all__ = ["Rpc", "ask", "find"]
 
 #: The longest wait for one answer of the broker.
-RPC_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0
 
 
 class Rpc:
@@ -33,7 +33,7 @@ class Rpc:
         """Call the method ``name`` of pika's channel and return the broker's answering method.
 
         Raises ChannelClosedByBroker with the broker's reason, the connection's error, or
-        TimeoutError after RPC_TIMEOUT_S.
+        TimeoutError after five seconds.
         """
         answers: list[Any] = []
         getattr(self.channel, name)(callback=answers.append, **arguments)
@@ -57,9 +57,9 @@ class Rpc:
 
     def wait(self, done: Callable[[], object], what: str) -> None:
         """Wait until ``done``. Raises as a call does."""
-        if not self._is_done(done, RPC_TIMEOUT_S):
+        if not self._is_done(done, _TIMEOUT_S):
             self._connection.leave_node()  # it may be cut off from the others
-            raise TimeoutError(f"no answer to {what} within {RPC_TIMEOUT_S:g} s")
+            raise TimeoutError(f"no answer to {what} within {_TIMEOUT_S:g} s")
 
     def _is_done(self, done: Callable[[], object], timeout_s: float) -> bool:
         is_done = self._connection.wait_for(lambda: done() or self._reason, timeout_s)
@@ -90,13 +90,6 @@ def find(connection: Connection, kind: str, name: str) -> Any:
         if not is_missing(error):
             raise
         return None
-
-
-def unsubscribe(channel: Any, tag: str) -> None:
-    """Cancel a consumer without waiting. What was on its way still reaches its callback: pika
-    would reject it, and the broker would count that."""
-    channel.basic_cancel(tag, callback=_ignore)
-    channel._cancelled.discard(tag)
 
 
 def _ignore(*_: object) -> None:

@@ -59,7 +59,7 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     say: the broker drops a client that is silent for two of them. Raise it for such handlers; what
     that costs is the time until a frozen broker, or a network that swallows packets, is noticed.
     ``consumer_timeout_s`` is how long a message may be held unsettled. RabbitMQ 4.3 and later are
-    told of it for the queues that we make. Of others, and before 4.3, it is what the *broker* has
+    given it for the queues that we make. Of others, and before 4.3, it is what the *broker* has
     for ``consumer_timeout``; change it here only if it was changed there.
     """
 
@@ -118,7 +118,7 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
 
 
-class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A channel's ``native.rabbitmq`` table: names of existing objects to use as they are.
 
     ``queue``: consume from this queue, and send to it through the default exchange unless
@@ -152,12 +152,10 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def others_read(self) -> bool:
-        """True for an adopted exchange: queues that are not ours are bound to it."""
         return self.exchange is not None
 
     @property
     def adopts(self) -> str | None:
-        """What is named here and not made by us."""
         named = [
             f"{kind} {name!r}" for kind in ("exchange", "queue") if (name := getattr(self, kind))
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gearshift_rabbitmq.rpc import Rpc, unsubscribe
+from gearshift_rabbitmq.rpc import Rpc
 
 __all__ = ["Subscription"]
 
@@ -51,8 +51,10 @@ class Subscription:
         )
 
     def stop(self) -> None:
-        """End the subscription without waiting."""
-        unsubscribe(self._rpc.channel, self.tag)
+        """End it without waiting. What was on its way still comes: pika would reject it, and the
+        broker would count that."""
+        self._rpc.channel.basic_cancel(self.tag, callback=lambda _: None)
+        self._rpc.channel._cancelled.discard(self.tag)
 
     def fits(self, wanted: int) -> bool:
         """Whether ``window`` is near enough to ``wanted`` messages."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pika import exceptions
 
-from gearshift.driver import ConsumerSpec, Received, SettleFailure, SettleRequest
+from gearshift.driver import ConsumerSpec, QueueDriver, Received, SettleFailure, SettleRequest
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.queue.copies import Copies
 from gearshift_rabbitmq.queue.leader import LeaderCheck
@@ -36,8 +36,8 @@ _FIRST_WINDOW = 8
 _SETTLE_S = 10.0
 
 
-class QueueConsumer:
-    """A QueueDriver. Heartbeats are answered inside ``receive``.
+class QueueConsumer(QueueDriver):
+    """One queue's consumer. Heartbeats are answered inside ``receive``.
 
     Every RETRY is stored again with its count in ``gearshift-attempt``: the broker's own count
     also rises, before 4.3, with each return of a message that nobody has worked on. What comes
@@ -130,7 +130,6 @@ class QueueConsumer:
         return failures
 
     def wake(self) -> None:
-        """See QueueDriver. Any thread, also after close."""
         self._woken = True
         self._connection.wake()
 

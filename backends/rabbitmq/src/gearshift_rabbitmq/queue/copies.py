@@ -55,7 +55,7 @@ class Copies:
         self._native = native
         self._name = name
         self._wake = wake
-        self._producer: Producer[Publication] | None = None
+        self._producer: Producer | None = None
         self._declared: set[str] = set()
         self._outcomes: deque[tuple[int, Outcome]] = deque()
 

@@ -2,7 +2,7 @@
 
 A node that is cut off from most of its cluster may go on serving its clients: RabbitMQ 4.x does,
 3.x unless ``cluster_partition_handling`` is ``pause_minority``. Its consumers are given nothing and
-hear nothing but heartbeats. Two things tell (measured with 4.3.6):
+hear nothing but heartbeats. Two things show it (measured with 4.3.6):
 
 - Asked for the counts of a quorum queue with its leader elsewhere, such a node says 0, also of its
   consumers, to one of them.
@@ -35,7 +35,7 @@ _ANSWER_S = 10.0
 class LeaderCheck:
     """Asks about ``queue`` now and then. On the thread that drives ``connection``.
 
-    ``state`` tells another one after each message and in each subscription: only answers of one
+    ``state`` returns another one after each message and in each subscription: only answers of one
     state count together. ``empty`` names a quorum queue that is taken from as well, if nothing is
     in it: only while nothing is held, for the broker may close the connection over that.
     """

@@ -105,7 +105,7 @@ class QueueNames:
             return f"no queue is bound to exchange {self.exchange!r} any more"
         return None if self.exchange else f"queue {self.adopted_queue!r} does not exist"
 
-    def encoder(self, user: str | None = None) -> Encode[Message]:
+    def encoder(self, user: str | None = None) -> Encode:
         """How messages of this channel become publications; ``user`` is who publishes."""
         exchange, fixed = self.exchange, self.routing_key
 

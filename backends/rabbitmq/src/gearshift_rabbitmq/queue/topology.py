@@ -41,20 +41,8 @@ class QueueTopology:
             for group in self._channel.groups:
                 self._declare_group(group, was_there=was_there)
 
-    def declare_group(self, group: str) -> None:
-        """Create a group's queues and bind them. Raises NotSupported for an adopted queue, which
-        has one group."""
-        adopted = self._names.adopted_queue
-        if adopted is None:
-            self._declare_group(group, was_there=self.is_there())
-        elif group not in self._channel.groups:
-            raise NotSupported(
-                f"the adopted queue {adopted!r} has one group, so no {group!r} is added",
-                hint="name an exchange instead, so that every group gets a queue of its own",
-            )
-
     def groups(self) -> list[GroupStatus]:
-        """State of the channel's groups: AMQP cannot list others, nor tell what is unsettled."""
+        """State of the channel's groups: AMQP neither lists others nor says what is unsettled."""
         return [self._status(group) for group in self._channel.groups]
 
     def purge(self, group: str) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, LogEvents, Place, Received, Start, StartAt
+from gearshift.driver import ConsumerSpec, LogDriver, LogEvents, Place, Received, Start, StartAt
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.rpc import find
 from gearshift_rabbitmq.stream.members import Members
 from gearshift_rabbitmq.stream.names import StreamNames
 from gearshift_rabbitmq.stream.owners import release, try_own
 from gearshift_rabbitmq.stream.positions import Positions
-from gearshift_rabbitmq.stream.reader import PartitionReader, end_of
+from gearshift_rabbitmq.stream.reader import PartitionReader
+from gearshift_rabbitmq.stream.scan import end_of
 
 __all__ = ["StreamConsumer"]
 
@@ -24,9 +25,9 @@ _COMMIT_S = 5.0
 _FIRST_WINDOW = 8
 
 
-class StreamConsumer:
-    """A LogDriver. Locks, positions, members and messages share one connection: when it ends,
-    everything that this member had is free for others."""
+class StreamConsumer(LogDriver):
+    """Locks, positions, members and messages share one connection: when it ends, everything that
+    this member had is free for others."""
 
     def __init__(self, connect: Callable[[str], Connection], spec: ConsumerSpec, events: LogEvents):
         """Connect and join. Raises pika's error."""
@@ -89,7 +90,6 @@ class StreamConsumer:
         return self._connection.heard_at
 
     def wake(self) -> None:
-        """See LogDriver. Any thread, also after close."""
         self._woken = True
         self._connection.wake()
 

@@ -107,7 +107,7 @@ class StreamNames:
         """The stream with the names of the groups."""
         return f"{self.channel}:groups"
 
-    def encoder(self, user: str | None = None) -> Encode[Message]:
+    def encoder(self, user: str | None = None) -> Encode:
         """How messages become publications: a key's always go to one partition, others in turn."""
         turns = itertools.cycle(range(self.partitions))
         keys = [str(number) for number in range(self.partitions)]

@@ -5,7 +5,7 @@ that nobody can hold beyond its life. Positions are committed over the same conn
 owner which has lost its lock cannot commit any more.
 
 RabbitMQ from 4.2 on keeps the queue while the node is down that it was on, and gives it to nobody
-(rabbitmq-server#14573). It does not confirm messages to it, which tells it from one that is in use.
+(rabbitmq-server#14573). It does not confirm messages to it, so it differs from one in use.
 So there are several locks, and an owner has one of them while nobody has another.
 """
 

@@ -15,15 +15,11 @@ from gearshift.message import Position
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import is_held_too_long
 from gearshift_rabbitmq.rpc import Rpc
+from gearshift_rabbitmq.stream.scan import OFFSET, beginning_of
 from gearshift_rabbitmq.subscription import Subscription
 from gearshift_rabbitmq.wire.decoding import received
 
-__all__ = ["PartitionReader", "end_of"]
-
-OFFSET = "x-stream-offset"
-
-#: A stream's end is where nothing more comes for so long. Seconds.
-_QUIET_S = 0.3
+__all__ = ["PartitionReader"]
 
 #: RabbitMQ gives a reader nothing ever again whose place retention has just deleted (seen with
 #: 3.10.8 and 4.3.6). So one that gets nothing asks anew, after these seconds and then less often.
@@ -136,7 +132,7 @@ class PartitionReader:
 
     def _note_gap(self, expected: int, found: int) -> None:
         """The broker's own records have offsets as well, so a gap alone is no loss."""
-        oldest = _beginning_of(self._connection, self._queue)
+        oldest = beginning_of(self._connection, self._queue)
         if oldest > expected:
             self._skipped(self._partition, min(oldest, found) - expected)
 
@@ -167,41 +163,6 @@ class PartitionReader:
 
     def _on_close(self, _: Any, reason: Exception) -> None:
         self._ended = self._ended or reason
-
-
-def end_of(connection: Connection, queue: str) -> int:
-    """The offset that the next message of ``queue`` gets: one more than the last chunk's last."""
-    rpc, offsets = _look(connection, queue, "last", prefetch=1000)
-    seen = -1
-    while len(offsets) > seen:
-        seen = len(offsets)
-        connection.serve(_QUIET_S)
-    rpc.close()
-    return max(offsets, default=-1) + 1
-
-
-def _beginning_of(connection: Connection, queue: str) -> int:
-    """The offset of the oldest message of ``queue``, which is not empty."""
-    rpc, offsets = _look(connection, queue, "first", prefetch=1)
-    rpc.wait(lambda: offsets, "the oldest message")
-    rpc.close()
-    return min(offsets)
-
-
-def _look(
-    connection: Connection, queue: str, where: str, *, prefetch: int
-) -> tuple[Rpc, list[int]]:
-    """An AMQP channel that reads ``queue`` until it is closed, and the offsets that have come."""
-    offsets: list[int] = []
-    rpc = Rpc(connection)
-
-    def on_message(_: Any, method: Any, properties: Any, body: bytes) -> None:
-        offsets.append(int(properties.headers[OFFSET]))
-        rpc.channel.basic_ack(method.delivery_tag)
-
-    rpc("basic_qos", prefetch_count=prefetch)
-    rpc.consume(queue, on_message, arguments={OFFSET: where})
-    return rpc, offsets
 
 
 def _specification(start: Start, partition: int) -> Any:

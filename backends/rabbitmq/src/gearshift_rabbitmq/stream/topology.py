@@ -2,7 +2,7 @@
 
 The registry is declared last: where it is there, all the rest is. Several that declare a stream at
 once, or one after another that died in between, so complete it together. The number of partitions
-is declared first, so that partitions which an operator has deleted since are told from those that
+is declared first, so that partitions which an operator has deleted since differ from those that
 never were.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from typing import Any
 
 from pika.spec import BasicProperties
 
@@ -21,11 +20,9 @@ from gearshift_rabbitmq.declaring import bind, declare_queue, not_ours, placed
 from gearshift_rabbitmq.rpc import Rpc, find
 from gearshift_rabbitmq.stream.names import StreamNames
 from gearshift_rabbitmq.stream.positions import Positions
+from gearshift_rabbitmq.stream.scan import scan, wait_until_quiet
 
 __all__ = ["StreamTopology"]
-
-#: A stream that was read to its end sends nothing more; so long is waited to be sure. Seconds.
-_QUIET_S = 0.3
 
 
 class StreamTopology:
@@ -62,9 +59,6 @@ class StreamTopology:
         elif not self.is_there():
             raise UnknownChannel(f"queue {names.adopted!r} does not exist")
         declare_queue(connection, names.registry, placed({"x-queue-type": "stream"}, names.native))
-
-    def declare_group(self, group: str) -> None:
-        """Do nothing: a group of a stream begins with its first consumer."""
 
     def groups(self) -> list[GroupStatus]:
         """The groups of the channel and those that the broker knows of."""
@@ -132,27 +126,12 @@ class StreamTopology:
         connection, registry = self._connection, self._names.registry
         if not self._has("queue", registry):
             return []
-        found: dict[str, None] = {}
-        is_complete = False
-        end = uuid.uuid4().hex
-        rpc = Rpc(connection)
-
-        def on_message(_: Any, method: Any, properties: BasicProperties, body: bytes) -> None:
-            nonlocal is_complete
-            if body:
-                found[body.decode(errors="replace")] = None
-            is_complete = is_complete or properties.message_id == end
-            rpc.channel.basic_ack(method.delivery_tag)
-
-        rpc("basic_qos", prefetch_count=1000)
+        rpc, found = scan(connection, registry, "first", prefetch=1000)
         if complete:
+            end = uuid.uuid4().hex
             rpc.channel.basic_publish("", registry, b"", BasicProperties(message_id=end))
-        rpc.consume(registry, on_message, arguments={"x-stream-offset": "first"})
-        if complete:
-            rpc.wait(lambda: is_complete, "the names of the groups")
-        seen = -1
-        while not complete and len(found) > seen:
-            seen = len(found)
-            connection.serve(_QUIET_S)
+            rpc.wait(lambda: end in [one.message_id for one, _ in found], "the names of groups")
+        else:
+            wait_until_quiet(connection, found)
         rpc.close()
-        return list(found)
+        return list(dict.fromkeys(body.decode(errors="replace") for _, body in found if body))

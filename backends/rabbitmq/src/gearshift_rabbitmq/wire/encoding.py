@@ -205,7 +205,7 @@ def _unchanged(
         if not may_go(one):
             continue
         if is_hidden(name):
-            fields.append(one)  # a stranger's, though it begins like ours
+            fields.append(one)  # of another program, though it begins like ours
         elif wanted.get(name) == as_values(one.value) and (decimals or not _has_decimal(one.value)):
             fields.append(one)
             del wanted[name]
@@ -251,7 +251,7 @@ def _table(headers: Headers, arrays: bool) -> dict[str, Any]:
 
 
 def _tagged(value: Any) -> Any:
-    """``value`` as JSON that tells bytes from text."""
+    """``value`` as JSON in which bytes differ from text."""
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
