@@ -13,8 +13,8 @@ from support.waiting import until
 from gearshift.driver import ChannelSpec, ConsumerSpec
 from gearshift.message import Semantics
 from gearshift_kafka.backend import Backend
-from gearshift_kafka.heard import Heard
 from gearshift_kafka.settings import ChannelSettings, NativeSettings, Settings
+from gearshift_kafka.signals import Heard
 from native_brokers import Kafka
 
 pytestmark = pytest.mark.broker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +12,8 @@ from support.waiting import take, until
 
 from gearshift.driver import Start
 from gearshift_kafka.admin import lag
-from gearshift_kafka.heard import Heard
 from gearshift_kafka.settings import Settings
+from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.ephemeral import EphemeralStreamConsumer
 from native_brokers import Kafka
 
@@ -41,7 +40,7 @@ def reader(
     }  # fmt: skip
     consumer = Consumer(Settings(bootstrap_servers=(kafka.url,)).client("reader") | ours)
     reader = EphemeralStreamConsumer(
-        consumer, name, NoEvents(), deque(), Heard(), start=Start(), partitions=[0], refresh_s=60
+        consumer, name, NoEvents(), Signals(), start=Start(), partitions=[0], refresh_s=60
     )
     yield reader
     reader.close(1.0)

@@ -6,9 +6,9 @@ import pytest
 
 from gearshift.driver import ChannelSpec
 from gearshift.message import Semantics
+from gearshift_kafka.names import groups_among
 from gearshift_kafka.native import NativeSettings
 from gearshift_kafka.queue.delays import STEPS, step_of
-from gearshift_kafka.queue.names import groups_among
 from gearshift_kafka.settings import ChannelSettings
 
 

@@ -4,7 +4,32 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["OpenCount"]
+from gearshift.driver.values import Received, SettleRequest, Unstored
+from gearshift.message import Message
+
+__all__ = ["OpenCount", "attempt_after", "retried", "unstored"]
+
+
+def attempt_after(failed: int, lost: int) -> int:
+    """The attempt that a delivery is, behind so many that failed and so many that were lost.
+
+    One loss counts nothing yet: of several messages any may have caused it (see ``Received``).
+    """
+    return failed + 1 + (lost if lost > 1 else 0)
+
+
+def retried(request: SettleRequest) -> tuple[Message, int]:
+    """The message and the failed attempt of a RETRY, for storing it again."""
+    assert request.message is not None, "a RETRY carries its message"
+    assert request.attempt is not None, "and the attempt that failed"
+    return request.message, request.attempt
+
+
+def unstored(request: SettleRequest, error: Exception) -> Received:
+    """What ``receive`` returns of a RETRY that the broker did not store."""
+    message, failed = retried(request)
+    refusal = Unstored(error, request.delay_s)
+    return Received(message, request.token, None, failed + 1, True, unstored=refusal)
 
 
 class OpenCount:

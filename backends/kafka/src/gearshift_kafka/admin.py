@@ -18,9 +18,6 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -30,10 +27,15 @@ from gearshift.capabilities import Capabilities
 from gearshift.driver import AdminDriver, ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported, TopologyConflict, UnknownChannel, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift_kafka.asking import REQUEST_S, answer, answers, describe
+from gearshift_kafka.asking import REQUEST_S, answer, answers, ask, change, describe, number
 from gearshift_kafka.errors import TRANSIENT, UNKNOWN_TOPIC
-from gearshift_kafka.names import group_id, group_prefix, topic_name, topic_partitions
-from gearshift_kafka.queue.names import helper_topics
+from gearshift_kafka.names import (
+    group_id,
+    group_prefix,
+    helper_topics,
+    topic_name,
+    topic_partitions,
+)
 from gearshift_kafka.queue.topology import Positions, ShareGroups
 from gearshift_kafka.replication import conditions, copies_of, create
 
@@ -174,11 +176,7 @@ class Admin(AdminDriver):
         thrown_away = lag(self._committed(name).get(topic, {}), first, end)
         places = [TopicPartition(topic, partition, offset) for partition, offset in end.items()]
         request = ConsumerGroupTopicPartitions(name, places)
-        changed = answer(
-            lambda: self._client.alter_consumer_group_offsets([request], request_timeout=REQUEST_S)[
-                name
-            ]
-        )
+        changed = ask(self._client.alter_consumer_group_offsets, request, name)
         for place in changed.topic_partitions:
             if place.error is not None:
                 raise KafkaException(place.error)
@@ -189,30 +187,21 @@ class Admin(AdminDriver):
         if channel.native.topic is not None:
             raise NotSupported(f"topic {topic!r} was adopted and is not ours to delete")
         is_queue = channel.semantics is Semantics.QUEUE
-        topics, groups = (self._queue_parts if is_queue else self._stream_parts)(channel, topic)
+        topics, groups = self._queue_parts(channel) if is_queue else self._stream_parts(channel)
         # Groups first: after its topic a group was found to stay, with nobody in it (measured).
+        # With members it cannot be deleted. It ends by itself some minutes after the last of them.
         for group in groups:
-            self._delete_group(group)
+            with _suppressed({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP}):
+                ask(self._client.delete_consumer_groups, group)
         for name in (*topics, topic):
-            self._delete_topic(name)
+            with _suppressed(UNKNOWN_TOPIC):
+                ask(self._client.delete_topics, name)
         self._wait_until(topic, is_there=False)
 
-    def _delete_topic(self, topic: str) -> None:
-        with _suppressed(UNKNOWN_TOPIC):
-            answer(lambda: self._client.delete_topics([topic], request_timeout=REQUEST_S)[topic])
-
-    def _delete_group(self, group: str) -> None:
-        # With members it cannot be deleted. It ends by itself some minutes after the last of them.
-        with _suppressed({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP}):
-            answer(
-                lambda: self._client.delete_consumer_groups([group], request_timeout=REQUEST_S)[
-                    group
-                ]
-            )
-
-    def _stream_parts(self, channel: ChannelSpec, topic: str) -> tuple[list[str], list[str]]:
+    def _stream_parts(self, channel: ChannelSpec) -> tuple[list[str], list[str]]:
         """Further topics, and the groups, that go with a stream: no topics."""
         # Only groups that read nothing else: another channel's ids may begin alike.
+        topic = topic_name(channel)
         return [], [
             name
             for group in self._group_names(channel, topic)
@@ -220,7 +209,7 @@ class Admin(AdminDriver):
             and self._committed(name).keys() <= {topic}
         ]
 
-    def _queue_parts(self, channel: ChannelSpec, _topic: str) -> tuple[list[str], list[str]]:
+    def _queue_parts(self, channel: ChannelSpec) -> tuple[list[str], list[str]]:
         """Further topics, and the groups, that go with a queue."""
         topics: list[str] = []
         groups: list[str] = []
@@ -240,7 +229,8 @@ class Admin(AdminDriver):
             )
         if channel.retention_s is None:
             return
-        wanted, has = _retention_ms(channel.retention_s), self._setting(topic, "retention.ms")
+        wanted = _retention_ms(channel.retention_s)
+        has = describe(self._client, ResourceType.TOPIC, topic)["retention.ms"].value
         if has != wanted:
             raise TopologyConflict(
                 f"topic {topic!r} has retention.ms {has}, the channel says {wanted}",
@@ -256,15 +246,9 @@ class Admin(AdminDriver):
         if copies is not None and copies.is_weak:
             log.warning("%s; %s: %s", copies, copies.after_a_loss, copies.problem)
 
-    def _setting(self, topic: str, name: str) -> Any:
-        return describe(self._client, ResourceType.TOPIC, topic)[name].value
-
     def _limit(self, topic: str) -> int | None:
         """The topic's largest message with all that goes with it; None if we may not know."""
-        try:
-            return int(self._setting(topic, _LIMIT))
-        except (KafkaException, KeyError, TypeError, ValueError):
-            return None
+        return number(self._client, ResourceType.TOPIC, topic, _LIMIT)
 
     def _make_room(self, topic: str, wanted: int) -> None:
         """Let a topic of ours take what it must hold. One that we may not change stays as it is:
@@ -272,14 +256,8 @@ class Admin(AdminDriver):
         limit = self._limit(topic)
         if limit is None or limit >= wanted:
             return
-        entry = ConfigEntry(_LIMIT, str(wanted), incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         try:
-            answer(
-                lambda: self._client.incremental_alter_configs(
-                    [resource], request_timeout=REQUEST_S
-                )[resource]
-            )
+            change(self._client, ResourceType.TOPIC, topic, {_LIMIT: str(wanted)})
         except KafkaException as error:
             log.warning("topic %r keeps max.message.bytes %d: %s", topic, limit, error)
 
@@ -318,15 +296,12 @@ class Admin(AdminDriver):
 
     def _create_topic(self, new: NewTopic) -> bool:
         """Create a topic and wait until it can be used; False if it was there already."""
-        try:
+        is_new = False
+        with _suppressed({KafkaError.TOPIC_ALREADY_EXISTS}):
             create(self._client, new)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-            self._wait_until(new.topic, is_there=True)
-            return False
+            is_new = True
         self._wait_until(new.topic, is_there=True)
-        return True
+        return is_new
 
     def _wait_until(self, topic: str, *, is_there: bool) -> None:
         """Metadata spreads a moment after a change; a producer would meet 'unknown topic'."""
@@ -346,12 +321,9 @@ class Admin(AdminDriver):
     def _ends(self, topic: str) -> tuple[dict[int, int], dict[int, int]]:
         """First offset of every partition, and the one behind the last that can be read."""
         partitions = topic_partitions(self._client, topic, _TIMEOUT_S)
-        first = self._list_offsets(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        return first, self._list_offsets(
-            topic,
-            partitions,
-            OffsetSpec.latest(),  # type: ignore[no-untyped-call]
-            isolation_level=self._isolation,
+        first, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._list_offsets(topic, partitions, first), self._list_offsets(
+            topic, partitions, latest, isolation_level=self._isolation
         )
 
     def _next_offsets(self, topic: str) -> dict[int, int]:
@@ -407,11 +379,7 @@ class Admin(AdminDriver):
 
     def _members(self, group: str) -> int | None:
         try:
-            found = answer(
-                lambda: self._client.describe_consumer_groups([group], request_timeout=REQUEST_S)[
-                    group
-                ]
-            )
+            found = ask(self._client.describe_consumer_groups, group)
         except KafkaException as error:
             missing = error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
             return 0 if missing else None

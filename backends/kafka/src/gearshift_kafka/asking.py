@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     ResourceType,
@@ -17,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from gearshift_kafka.errors import TRANSIENT
 
-__all__ = ["REQUEST_S", "Entries", "answer", "answers", "describe"]
+__all__ = ["REQUEST_S", "Entries", "answer", "answers", "ask", "change", "describe", "number"]
 
 Entries: TypeAlias = dict[str, ConfigEntry]
 
@@ -59,10 +60,41 @@ def answers(
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
 
+def ask(question: Callable[..., Mapping[Any, Future[T]]], subject: Any, key: Any = None) -> T:
+    """The answer to a question of the admin client about one ``subject``, as ``answer`` gives it.
+
+    ``key`` is what the client files the answer under, if that is not the subject itself.
+    """
+    key = subject if key is None else key
+    return answer(lambda: question([subject], request_timeout=REQUEST_S)[key])
+
+
 def describe(client: AdminClient, kind: ResourceType, name: str) -> Entries:
     """All settings of a topic, a broker or a group. Blocks as ``answer`` does, and raises so."""
-    resource = ConfigResource(kind, name)
-    entries: Entries = answer(
-        lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource]
-    )
+    entries: Entries = ask(client.describe_configs, ConfigResource(kind, name))
     return entries
+
+
+def number(client: AdminClient, kind: ResourceType, name: str, setting: str) -> int | None:
+    """A setting that is a number; None if it is not there, or we may not know. Blocks."""
+    try:
+        return int(str(describe(client, kind, name)[setting].value))
+    except (KafkaException, KeyError, ValueError):
+        return None
+
+
+def change(
+    client: AdminClient, kind: ResourceType, name: str, values: Mapping[str, str | None]
+) -> None:
+    """Change settings; None takes one back. Blocks as ``answer`` does, and raises so."""
+    entries = [
+        ConfigEntry(
+            setting,
+            value or "",
+            incremental_operation=AlterConfigOpType.DELETE
+            if value is None
+            else AlterConfigOpType.SET,
+        )
+        for setting, value in values.items()
+    ]
+    ask(client.incremental_alter_configs, ConfigResource(kind, name, incremental_configs=entries))

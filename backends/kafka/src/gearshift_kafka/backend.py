@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import confluent_kafka
@@ -26,17 +25,15 @@ from gearshift.errors import ConfigError, GearshiftError, UnknownChannel, Unknow
 from gearshift.message import Semantics
 from gearshift_kafka.admin import Admin, group_exists
 from gearshift_kafka.errors import LACKS_PROTOCOL, REFUSED_ACCESS, classify, code_of
-from gearshift_kafka.heard import Heard
-from gearshift_kafka.misfit import misfit
-from gearshift_kafka.names import group_id, topic_name, topic_partitions
+from gearshift_kafka.names import group_id, helper_topics, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
-from gearshift_kafka.probe import share_version
+from gearshift_kafka.probe import misfit, share_version
 from gearshift_kafka.producer import Producer
 from gearshift_kafka.queue.ephemeral import EphemeralQueueConsumer
 from gearshift_kafka.queue.limits import no_share_groups
-from gearshift_kafka.queue.names import helper_topics
 from gearshift_kafka.queue.opening import open_share_queue
 from gearshift_kafka.settings import Settings
+from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.commits import Commits
 from gearshift_kafka.stream.consumer import StreamConsumer
 from gearshift_kafka.stream.ephemeral import EphemeralStreamConsumer
@@ -70,26 +67,8 @@ _QUEUE_PRODUCER = {"batch.num.messages": 1, "sticky.partitioning.linger.ms": 0}
 Client: TypeAlias = confluent_kafka.Producer | confluent_kafka.Consumer | AdminClient
 
 
-@dataclass(slots=True)
-class _Signals:
-    """What a client's error callback says: the last errors, and those that end a driver."""
-
-    recent: deque[KafkaError] = field(default_factory=lambda: deque(maxlen=20))
-    failures: deque[Exception] = field(default_factory=deque)
-    heard: Heard = field(default_factory=Heard)
-
-    def on_error(self, error: KafkaError) -> None:
-        """Runs inside a poll: brokers come and go, which the client heals by itself."""
-        self.recent.append(error)
-        if error.fatal() or error.code() in REFUSED_ACCESS:
-            self.failures.append(KafkaException(error))
-
-    def first(self, codes: frozenset[int] | set[int]) -> KafkaError | None:
-        return next((error for error in self.recent if error.code() in codes), None)
-
-
 class Backend(driver.Backend):
-    """See Backend. Streams on topics and consumer groups, queues on share groups."""
+    """Streams on topics and consumer groups, queues on share groups."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -118,7 +97,7 @@ class Backend(driver.Backend):
             )
 
     def admin(self) -> Admin:
-        signals = _Signals()
+        signals = Signals()
         client = AdminClient(self._conf("admin", signals))
         self._reach(client, None, signals)
         client_bytes = int(self._settings.client("producer")["message.max.bytes"])
@@ -133,7 +112,7 @@ class Backend(driver.Backend):
         )
 
     def producer(self, channel: ChannelSpec) -> Producer:
-        signals = _Signals()
+        signals = Signals()
         conf = self._conf("producer", signals) | signals.heard.producer_conf()
         if channel.semantics is Semantics.QUEUE:
             conf = _QUEUE_PRODUCER | conf
@@ -154,18 +133,16 @@ class Backend(driver.Backend):
             log.warning(
                 "queues on Kafka are experimental: librdkafka calls its share consumer a preview"
             )
-        signals = _Signals()
+        signals = Signals()
         partitions = self._require_topic(
             AdminClient(self._conf("admin", signals)), spec.channel, signals
         )
-        return open_share_queue(
-            spec, lambda kind: self._conf(kind, signals), signals.failures, partitions
-        )
+        return open_share_queue(spec, lambda kind: self._conf(kind, signals), signals, partitions)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamReader:
         if not spec.ephemeral:
             time.sleep(max(0.0, self._join_at - time.monotonic()))
-        signals, commits = _Signals(), Commits(topic_name(spec.channel))
+        signals, commits = Signals(), Commits(topic_name(spec.channel))
         conf = self._consumer_conf(spec, signals) | {"on_commit": commits.on_commit}
         consumer = confluent_kafka.Consumer(conf)
         try:
@@ -195,39 +172,36 @@ class Backend(driver.Backend):
         consumer: confluent_kafka.Consumer,
         spec: ConsumerSpec,
         events: LogEvents,
-        signals: _Signals,
+        signals: Signals,
         commits: Commits,
     ) -> StreamReader:
         topic, group = topic_name(spec.channel), group_id(spec.channel, spec.group)
         partitions = self._require_topic(consumer, spec.channel, signals)
-        failures = signals.failures
         if spec.ephemeral:
             return EphemeralStreamConsumer(
                 consumer,
                 topic,
                 events,
-                failures,
-                signals.heard,
+                signals,
                 start=spec.start,
                 partitions=partitions,
                 refresh_s=self._settings.refresh_s("reader"),
             )
         if group == spec.channel.native.group:
             self._require_group(group)
-        idle = IdleCheck(lambda: AdminClient(self._conf("admin", _Signals())), group)
+        idle = IdleCheck(lambda: AdminClient(self._conf("admin", Signals())), group)
         return StreamConsumer(
             consumer,
             topic,
             events,
-            failures,
-            signals.heard,
+            signals,
             start=spec.start,
             partitions=partitions,
             commits=commits,
             idle=idle,
         )
 
-    def _consumer_conf(self, spec: ConsumerSpec, signals: _Signals) -> dict[str, Any]:
+    def _consumer_conf(self, spec: ConsumerSpec, signals: Signals) -> dict[str, Any]:
         # A blank group.id aborts the process, so it is never passed on unchecked.
         group = spec.member if spec.ephemeral else group_id(spec.channel, spec.group)
         if not group.strip():
@@ -248,7 +222,7 @@ class Backend(driver.Backend):
         return conf | signals.heard.conf() | ours
 
     def _require_group(self, group: str) -> None:
-        signals = _Signals()
+        signals = Signals()
         client = AdminClient(self._conf("admin", signals))
         if not group_exists(client, group):
             raise UnknownGroup(
@@ -259,7 +233,7 @@ class Backend(driver.Backend):
     def _positions(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
         """What ``group`` has committed, asked by a consumer: see ShareGroups."""
         ours = {"group.id": group, "group.protocol": "classic"}
-        consumer = confluent_kafka.Consumer(self._conf("reader", _Signals()) | ours)
+        consumer = confluent_kafka.Consumer(self._conf("reader", Signals()) | ours)
         try:
             return consumer.committed(places, timeout=QUERY_TIMEOUT_S)
         finally:
@@ -267,11 +241,11 @@ class Backend(driver.Backend):
 
     # ── clients ──
 
-    def _conf(self, kind: ClientKind, signals: _Signals) -> dict[str, Any]:
+    def _conf(self, kind: ClientKind, signals: Signals) -> dict[str, Any]:
         extras = {"logger": client_log, "error_cb": signals.on_error}
         return self._settings.client(kind) | extras
 
-    def _require_topic(self, client: Client, channel: ChannelSpec, signals: _Signals) -> list[int]:
+    def _require_topic(self, client: Client, channel: ChannelSpec, signals: Signals) -> list[int]:
         topic = topic_name(channel)
         deadline = time.monotonic() + HEARD_WITHIN_S
         while not (partitions := self._reach(client, topic, signals)):
@@ -281,7 +255,7 @@ class Backend(driver.Backend):
             time.sleep(_ASK_AGAIN_S)
         return partitions
 
-    def _reach(self, client: Client, topic: str | None, signals: _Signals) -> list[int]:
+    def _reach(self, client: Client, topic: str | None, signals: Signals) -> list[int]:
         """Ask the cluster something, so that an unreachable one is known now. Raises."""
         deadline = time.monotonic() + self._settings.connect_timeout_s
         started = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
@@ -9,7 +11,30 @@ from gearshift.driver import ChannelSpec
 from gearshift.message import DEFAULT_GROUP
 from gearshift_kafka.errors import UNKNOWN_TOPIC
 
-__all__ = ["group_id", "group_prefix", "topic_name", "topic_partitions"]
+__all__ = [
+    "HelperTopics",
+    "group_id",
+    "group_prefix",
+    "groups_among",
+    "helper_topics",
+    "topic_name",
+    "topic_partitions",
+]
+
+_RETRY, _DELAY, _SUSPECTS = ".retry", ".delay", ".suspects"
+
+
+class HelperTopics(NamedTuple):
+    """The topics that exist for one group of a queue alone.
+
+    ``retry`` holds retries that are due, ``suspects`` messages that came back after a death: each
+    is also the share group that reads it. In ``delay`` retries wait; it is also the consumer group
+    of those that move them on.
+    """
+
+    retry: str
+    delay: str
+    suspects: str
 
 
 def topic_name(channel: ChannelSpec) -> str:
@@ -32,6 +57,23 @@ def group_id(channel: ChannelSpec, group: str) -> str:
 def group_prefix(channel: ChannelSpec) -> str:
     """What the ids of a channel's groups begin with, but for an adopted one."""
     return f"{channel.name}."
+
+
+def helper_topics(channel: ChannelSpec, group: str) -> HelperTopics:
+    """The helper topics of ``group``."""
+    name = group_id(channel, group)
+    return HelperTopics(name + _RETRY, name + _DELAY, name + _SUSPECTS)
+
+
+def groups_among(channel: ChannelSpec, topics: list[str]) -> list[str]:
+    """The groups of ``channel`` whose helper topics are among ``topics``.
+
+    Not those with a dot: group ``dead.g`` of ``orders`` looks like group ``g`` of ``orders.dead``.
+    """
+    prefix = group_prefix(channel)
+    named = {name.removeprefix(prefix) for name in topics if name.startswith(prefix)}
+    groups = {name.removesuffix(_RETRY) for name in named if name.endswith(_RETRY)}
+    return sorted(group for group in groups if "." not in group and group + _DELAY in named)
 
 
 def topic_partitions(

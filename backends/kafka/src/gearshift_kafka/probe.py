@@ -10,7 +10,9 @@ import socket
 import ssl
 import struct
 
-__all__ = ["ask", "share_version"]
+from gearshift.errors import ConnectionFailed
+
+__all__ = ["misfit", "share_version"]
 
 _TIMEOUT_S = 1.0
 _MOST_BYTES = 1_000_000
@@ -19,8 +21,12 @@ _MOST_BYTES = 1_000_000
 _FEATURES = struct.pack(">hhihb", 18, 3, 1, -1, 0) + b"\x0agearshift\x020\x00"
 _EPOCH, _FINALIZED = 1, 2
 
+#: Requests: api key, version, correlation id, no client id, and for Metadata a list of no topics.
+_API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)
+_METADATA = struct.pack(">hhihi", 3, 1, 1, -1, 0)
 
-def ask(endpoint: tuple[str, int], request: bytes, *, tls: bool) -> bytes | None:
+
+def _ask(endpoint: tuple[str, int], request: bytes, *, tls: bool) -> bytes | None:
     """The answer to a request with the correlation id 1, behind that; None if there is none.
 
     Blocks for a few seconds at most.
@@ -37,9 +43,38 @@ def ask(endpoint: tuple[str, int], request: bytes, *, tls: bool) -> bytes | None
     return None
 
 
+def misfit(endpoint: tuple[str, int], *, tls: bool, sasl: bool) -> ConnectionFailed | None:
+    """Why a server that takes connections does not serve us; None if that cannot be said for sure.
+
+    The client cannot tell, as it sees connections that end, and those of a broker that is stopping
+    end in the same way. So the server is asked by requests older than any broker in use.
+
+    Blocks for a few seconds at most. Sends no credentials.
+    """
+    where = f"{endpoint[0]}:{endpoint[1]}"
+    if not _ask(endpoint, _API_VERSIONS, tls=tls):
+        if not _ask(endpoint, _API_VERSIONS, tls=not tls):
+            return None
+        if tls:
+            return _lasting(
+                f"{where} speaks plain text, not TLS", "set tls = false, or use its port for TLS"
+            )
+        return _lasting(f"{where} speaks TLS, not plain text", "set tls = true")
+    if not sasl and not _ask(endpoint, _METADATA, tls=tls):
+        return _lasting(
+            f"{where} answers only clients that have logged in",
+            "set sasl_mechanism, sasl_username and sasl_password",
+        )
+    return None
+
+
+def _lasting(text: str, hint: str) -> ConnectionFailed:
+    return ConnectionFailed(text, hint=f"{hint}, in the profile", retryable=False)
+
+
 def share_version(endpoint: tuple[str, int], *, tls: bool) -> int | None:
     """The cluster's level of the feature ``share.version``; None if it cannot be known."""
-    answer = ask(endpoint, _FEATURES, tls=tls)
+    answer = _ask(endpoint, _FEATURES, tls=tls)
     try:
         return None if answer is None else _share_version(_Reader(answer))
     except (struct.error, IndexError):

@@ -16,7 +16,7 @@ from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
 from gearshift.driver.helpers import OpenCount
 from gearshift.message import Message, Position
 from gearshift_kafka.errors import stored
-from gearshift_kafka.heard import Heard
+from gearshift_kafka.signals import Heard
 from gearshift_kafka.times import RecordTimes
 from gearshift_kafka.wire import encode_headers, encode_key
 
@@ -97,7 +97,6 @@ class Producer(ProducerDriver):
 
     @property
     def heard_at(self) -> float:
-        """See ProducerDriver."""
         return self._heard.at
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:

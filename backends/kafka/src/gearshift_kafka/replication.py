@@ -14,7 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from gearshift.driver import Condition
-from gearshift_kafka.asking import REQUEST_S, answer, describe
+from gearshift_kafka.asking import ask, number
 from gearshift_kafka.queue.limits import broker_number
 
 __all__ = ["Copies", "conditions", "copies_of", "create"]
@@ -53,7 +53,7 @@ def _create(client: AdminClient, new: NewTopic, copies: int) -> None:
     if copies >= _COPIES and _LEAST not in config and broker_number(client, _LEAST, 1) < _CONFIRM:
         config[_LEAST] = str(_CONFIRM)
     wanted = NewTopic(new.topic, new.num_partitions, copies, config=config)
-    answer(lambda: client.create_topics([wanted], request_timeout=REQUEST_S)[new.topic])
+    ask(client.create_topics, wanted, new.topic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +151,7 @@ def _copies(client: AdminClient, topic: TopicMetadata, running: Iterable[int]) -
         brokers=len(running),
         copies=min(len(partition.replicas) for partition in partitions),
         in_sync=min(len(partition.isrs) for partition in partitions),
-        confirm=_confirm(client, str(topic.topic)),
+        confirm=number(client, ResourceType.TOPIC, str(topic.topic), _LEAST),
         away=tuple(sorted({n for partition in partitions for n in partition.replicas} - running)),
         leaderless=sum(partition.leader < 0 for partition in partitions),
     )
-
-
-def _confirm(client: AdminClient, topic: str) -> int | None:
-    try:
-        entry = describe(client, ResourceType.TOPIC, topic)[_LEAST]
-    except (KafkaException, KeyError):
-        return None
-    return None if entry.value is None else int(entry.value)

@@ -35,12 +35,10 @@ class Admin(AdminDriver):
         return f"Redis {info.get('redis_version', '?')}"
 
     def exists(self, channel: ChannelSpec) -> bool:
-        """See AdminDriver."""
         layout = Layout.of(channel)
         return bool(self._client.exists(layout.adopted or layout.groups))
 
     def declare(self, channel: ChannelSpec) -> None:
-        """See AdminDriver."""
         layout = Layout.of(channel)
         if layout.adopted is not None and not self._client.exists(layout.adopted):
             raise UnknownChannel(f"stream {layout.adopted!r} does not exist")
@@ -59,14 +57,13 @@ class Admin(AdminDriver):
                     raise
 
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
-        """See AdminDriver. What an adopted stream still holds for a group is not in ``ready``."""
+        """What an adopted stream still holds for a group is not in ``ready``."""
         layout = Layout.of(channel)
         known: dict[Any, Any] = self._client.hgetall(layout.groups)
         durable = [name.decode() for name, kind in known.items() if kind == b"durable"]
         return [self._status(layout, group) for group in sorted({*channel.groups, *durable})]
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
-        """See AdminDriver."""
         layout = Layout.of(channel)
         if layout.adopted is not None:
             self._client.xgroup_setid(layout.adopted, group, "$")
@@ -77,7 +74,7 @@ class Admin(AdminDriver):
         return total if layout.adopted is None else None
 
     def delete(self, channel: ChannelSpec) -> None:
-        """See AdminDriver. Raises NotSupported for an adopted stream."""
+        """Raises NotSupported for an adopted stream."""
         layout = Layout.of(channel)
         if layout.adopted is not None:
             raise NotSupported(f"stream {layout.adopted!r} is not ours to delete")
@@ -87,7 +84,6 @@ class Admin(AdminDriver):
         self._client.delete(layout.groups, *keys)
 
     def close(self) -> None:
-        """See AdminDriver."""
         self._client.close()
 
     def _status(self, layout: Layout, group: str) -> GroupStatus:

@@ -41,11 +41,10 @@ class Backend(driver.Backend):
             logger.warning("messages and password go to %r in plain text; use rediss://", remote)
 
     def endpoints(self) -> Sequence[tuple[str, int]]:
-        """See Backend."""
         return [self._settings.address]
 
     def check(self, channel: ChannelSpec) -> None:
-        """See Backend. Raises ConfigError."""
+        """Raises ConfigError."""
         if channel.retention_s is not None:
             raise ConfigError(
                 "retention_s is for streams; a queue keeps a message until it is settled",
@@ -53,11 +52,10 @@ class Backend(driver.Backend):
             )
 
     def admin(self) -> AdminDriver:
-        """See Backend."""
         return Admin(connect(self._settings))
 
     def producer(self, channel: ChannelSpec) -> ProducerDriver:
-        """See Backend. Raises NotSupported for a server that forgets."""
+        """Raises NotSupported for a server that forgets."""
         client = connect(self._settings)
         try:
             check_persistence(client, self._settings)
@@ -67,7 +65,6 @@ class Backend(driver.Backend):
             raise
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
-        """See Backend."""
         client = connect(self._settings)
         try:
             return QueueConsumer(client, Layout.of(spec.channel), spec, self._settings.lease_s)
@@ -76,5 +73,4 @@ class Backend(driver.Backend):
             raise
 
     def classify(self, error: Exception) -> GearshiftError | None:
-        """See Backend."""
         return classify(error, self._settings.address)

@@ -33,7 +33,7 @@ class _Batch(NamedTuple):
 
 
 class Producer(ProducerDriver):
-    """See ProducerDriver. An adopted stream is added to directly, other channels by a script."""
+    """An adopted stream is added to directly, other channels by a script."""
 
     def __init__(self, client: Redis, layout: Layout) -> None:
         self._client = client
@@ -50,18 +50,16 @@ class Producer(ProducerDriver):
 
     @property
     def heard_at(self) -> float | None:
-        """See ProducerDriver. None while no answer is waited for, or has failed to come."""
+        """None while no answer is waited for, or has failed to come."""
         return self._heard_at if self._open or self._failed is not None else None
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
-        """See ProducerDriver."""
         if not self._open:
             self._heard_at = time.monotonic()
         self._open.add(len(messages))
         self._batches.put(_Batch(messages, on_outcomes))
 
     def close(self, timeout_s: float) -> None:
-        """See ProducerDriver."""
         if self._closed:
             return
         self._closed = True

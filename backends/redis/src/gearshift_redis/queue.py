@@ -23,8 +23,8 @@ from gearshift.driver import (
     SettleFailure,
     Settlement,
     SettleRequest,
-    Unstored,
 )
+from gearshift.driver.helpers import attempt_after, retried, unstored
 from gearshift.errors import StaleDelivery
 from gearshift_redis.errors import may_not_store
 from gearshift_redis.layout import Layout, Source
@@ -76,7 +76,6 @@ class QueueConsumer(QueueDriver):
     # ── receiving ──
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        """See QueueDriver."""
         deadline = time.monotonic() + timeout_s
         while True:
             self._serve()
@@ -147,7 +146,7 @@ class QueueConsumer(QueueDriver):
             message_of(entry, self._layout.body_field),
             _Token(source, id_),
             None,
-            failed + 1 + (lost if lost > 1 else 0),
+            attempt_after(failed, lost),
             handed or failed > 0,
             lost=lost,
         )
@@ -155,11 +154,10 @@ class QueueConsumer(QueueDriver):
     # ── settling ──
 
     def isolate(self, wanted: bool) -> None:
-        """See QueueDriver."""
         self._isolates = wanted
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
-        """See QueueDriver. One pipeline."""
+        """One pipeline."""
         pipeline = self._client.pipeline(transaction=False)
         asked: list[tuple[dict[bytes, _Token], SettleRequest]] = []
         for (settlement, source), run in groupby(requests, key=_how):
@@ -182,7 +180,7 @@ class QueueConsumer(QueueDriver):
             if isinstance(answer, Exception):
                 if request.settlement is not Settlement.RETRY or not may_not_store(answer):
                     raise answer
-                self._returned.append(_unstored(request, answer))
+                self._returned.append(unstored(request, answer))
                 continue
             for id_ in answer:
                 gone = StaleDelivery("another consumer has taken it over")
@@ -190,10 +188,8 @@ class QueueConsumer(QueueDriver):
         return failures
 
     def _retry(self, source: Source, request: SettleRequest, pipeline: Any) -> None:
-        message, attempt = request.message, request.attempt
-        assert message is not None, "a RETRY carries its message"
-        assert attempt is not None, "and the attempt that failed"
-        fields = fields_of(message, self._layout.body_field, attempts=attempt)
+        message, failed = retried(request)
+        fields = fields_of(message, self._layout.body_field, attempts=failed)
         delay_ms = round(request.delay_s * 1000)
         own, later = self._layout.stream(self._group), self._layout.later(self._group)
         who = self._who(source, request.token.id)
@@ -204,11 +200,10 @@ class QueueConsumer(QueueDriver):
         return [self._group, self._name, int(source.owned), *ids]
 
     def wake(self) -> None:
-        """See QueueDriver."""
         self._woken.set()
 
     def close(self, timeout_s: float) -> None:
-        """See QueueDriver. If the server does not answer, the sign of life expires instead."""
+        """If the server does not answer, the sign of life expires instead."""
         if self._closed:
             return
         self._closed = True
@@ -239,14 +234,6 @@ class QueueConsumer(QueueDriver):
         if layout.adopted is not None:
             pipeline.xgroup_destroy(layout.adopted, group)
         pipeline.execute()
-
-
-def _unstored(request: SettleRequest, error: Exception) -> Received:
-    message, attempt = request.message, request.attempt
-    assert message is not None, "a RETRY carries its message"
-    assert attempt is not None, "and the attempt that failed"
-    unstored = Unstored(error, request.delay_s)
-    return Received(message, request.token, None, attempt + 1, True, unstored=unstored)
 
 
 def _how(request: SettleRequest) -> tuple[Settlement, Source]:

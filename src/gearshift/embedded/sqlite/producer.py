@@ -23,7 +23,7 @@ _BLOCKED_AFTER_S = 0.5
 
 
 class Producer(ProducerDriver):
-    """See ProducerDriver. A message without key goes to any partition, in turn."""
+    """A message without key goes to any partition, in turn."""
 
     def __init__(self, store: Store, spec: ChannelSpec) -> None:
         self._store = store

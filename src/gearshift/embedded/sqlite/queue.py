@@ -129,7 +129,6 @@ class QueueConsumer(QueueDriver):
                 return ()
 
     def isolate(self, wanted: bool) -> None:
-        """See QueueDriver."""
         self._isolates = wanted
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:

@@ -1,4 +1,4 @@
-"""The queue driver: lanes that acquire, a ledger of what they hold, and retries that wait."""
+"""The queue driver: lanes that acquire, an account of what they hold, and retries that wait."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from confluent_kafka import AcknowledgeType, KafkaError, KafkaException
 from confluent_kafka import Message as Record
@@ -22,18 +20,20 @@ from gearshift.driver import (
     SettleRequest,
     Unstored,
 )
+from gearshift.driver.helpers import attempt_after, retried
 from gearshift.errors import NotSupported, StaleDelivery, UnknownChannel
 from gearshift.message import Message
 from gearshift_kafka.errors import LACKS_PROTOCOL, TRANSIENT, code_of
-from gearshift_kafka.queue.copies import Copies, OnStored
+from gearshift_kafka.queue.copies import Copies, Copy
 from gearshift_kafka.queue.delays import Past, unpack
-from gearshift_kafka.queue.lane import Lane, Place, Source
+from gearshift_kafka.queue.lane import Lane, LaneFactory, Source, Token
 from gearshift_kafka.queue.limits import no_share_groups
 from gearshift_kafka.queue.mover import Mover
 from gearshift_kafka.queue.suspects import Suspects
+from gearshift_kafka.signals import Signals
 from gearshift_kafka.wire import decode
 
-__all__ = ["MOST_LANES", "LaneFactory", "QueueConsumer", "lane_size"]
+__all__ = ["MOST_LANES", "QueueConsumer", "lane_size"]
 
 log = logging.getLogger("gearshift.kafka")
 
@@ -52,28 +52,6 @@ _CHECK_EVERY_S = 5.0
 _LOOK_EVERY_S = 10.0
 
 _HOW = {Settlement.ACK: AcknowledgeType.ACCEPT, Settlement.DISCARD: AcknowledgeType.REJECT}
-
-LaneFactory: TypeAlias = Callable[[], Lane]
-
-
-@dataclass(slots=True)
-class _Copy:
-    """A message that is being stored again, after ``delay_s``, and what became of that."""
-
-    place: Place
-    message: Message
-    past: Past
-    delay_s: float = 0.0
-    error: KafkaError | None = None
-
-    def returned(self, error: KafkaError) -> Received:
-        """What core is given if it was not stored."""
-        return _incoming(self.message, self.place, self.past)._replace(
-            redelivered=True,
-            lost=0,  # it cannot come alone
-            return_at=None,
-            unstored=Unstored(KafkaException(error), self.delay_s),
-        )
 
 
 def lane_size(prefetch: int) -> int:
@@ -96,26 +74,22 @@ class QueueConsumer(QueueDriver):
     def __init__(
         self,
         topic: str,
-        *,
         new_lane: LaneFactory,
-        new_retry_lane: LaneFactory,
-        suspects: Suspects,
         copies: Copies,
         mover: Mover,
-        failures: deque[Exception],
+        signals: Signals,
+        *,
         deliveries: int,
     ) -> None:
         self._topic = topic
         self._new_lane = new_lane
-        self._new_retry_lane = new_retry_lane
-        self._suspects = suspects
+        self._suspects = Suspects(new_lane)
         self._copies = copies
         self._mover = mover
-        self._failures = failures
+        self._signals = signals
         self._last_delivery = deliveries - 1
-        self._lanes = [new_lane()]
+        self._lanes = [new_lane(Source.CHANNEL)]
         self._ready: deque[Received] = deque()
-        self._stored: deque[_Copy] = deque()
         self._returned: list[Received] = []  # whose copies could not be stored
         self._busy_since: float | None = None
         self._check_at = time.monotonic() + _CHECK_EVERY_S
@@ -153,8 +127,8 @@ class QueueConsumer(QueueDriver):
 
     def _serve(self) -> None:
         """What is due between polls."""
-        if self._failures:
-            raise _final(self._failures.popleft())
+        if self._signals.failures:
+            raise _final(self._signals.failures.popleft())
         self._mover.step()
         self._mover.heard.watch(self._topic)
         self._finish_copies()
@@ -162,7 +136,7 @@ class QueueConsumer(QueueDriver):
             lane.give_up_expired()
         self._return_what_waits_too_long()
         if self._mover.has_moved and not any(lane.source is Source.RETRIES for lane in self._lanes):
-            self._lanes.append(self._new_retry_lane())
+            self._lanes.append(self._new_lane(Source.RETRIES))
         if self._mover.has_suspects and not self._suspects.lanes:
             self._take(self._suspects.open(), 0.0)
         now = time.monotonic()
@@ -179,22 +153,26 @@ class QueueConsumer(QueueDriver):
 
     def _poll(self, room: int, timeout_s: float) -> bool:
         """Fill ``ready`` from idle lanes that have room; False if there is none, after a nap."""
-        lanes = self._lanes
-        if self._isolates or not room:
-            is_free = room and not self._ready and all(lane.is_idle for lane in self._all_lanes())
-            if self._suspects.are_expected and is_free:
-                self._poll_suspect(timeout_s)
-                return True
-            is_paused = self._suspects.are_expected or not room
-            asked = self._all_lanes() if is_paused else self._suspects.lanes
-            self._look_after(asked, wanted=bool(is_free))
+        if room and not self._isolates:
             if self._suspects.are_expected:
-                if not is_free:
-                    self._woken.wait(self._nap_s(room, timeout_s))
-                return bool(is_free)
-        elif self._suspects.are_expected:
-            self._suspects.make_room(self._lanes[0].size, MOST_LANES)
-            lanes = self._all_lanes()
+                self._suspects.make_room(self._lanes[0].size, MOST_LANES)
+                return self._fill(self._all_lanes(), room, timeout_s)
+            return self._fill(self._lanes, room, timeout_s)
+        is_free = room > 0 and not self._ready and all(one.is_idle for one in self._all_lanes())
+        if is_free and self._suspects.are_expected:
+            self._poll_suspect(timeout_s)
+            return True
+        is_paused = self._suspects.are_expected or not room
+        asked = self._all_lanes() if is_paused else self._suspects.lanes
+        self._look_after(asked, wanted=is_free)
+        if not self._suspects.are_expected:
+            return self._fill(self._lanes, room, timeout_s)
+        if not is_free:
+            self._woken.wait(self._nap_s(room, timeout_s))
+        return is_free
+
+    def _fill(self, lanes: Sequence[Lane], room: int, timeout_s: float) -> bool:
+        """Poll those of ``lanes`` that are idle and have room; as ``_poll``."""
         idle = [lane for lane in lanes if lane.is_idle]
         if not room or len(idle) < len(lanes):  # large messages never leave room for many
             idle = [lane for lane in idle if lane.size <= room]
@@ -237,7 +215,7 @@ class QueueConsumer(QueueDriver):
         lanes = sum(lane.source is Source.CHANNEL for lane in self._lanes)
         may_open = lanes < MOST_LANES and not self._suspects.are_expected
         if busy_s > _STALLED_S and may_open and room >= self._lanes[0].size:
-            self._lanes.append(self._new_lane())
+            self._lanes.append(self._new_lane(Source.CHANNEL))
             self._busy_since = None
         return min(timeout_s, max(0.001, busy_s / 4)) if room else timeout_s
 
@@ -260,7 +238,7 @@ class QueueConsumer(QueueDriver):
     def _add(self, lane: Lane, record: Record) -> None:
         is_new = lane.source is Source.CHANNEL
         message, past = (decode(record), Past()) if is_new else unpack(record)
-        place, delivery = lane.place(record), record.delivery_count() or 1
+        token, delivery = lane.token(record), record.delivery_count() or 1
         if lane.source is not Source.SUSPECTS:
             past = past._replace(lost=past.lost + (delivery > 1))
             is_taken = not past.lost
@@ -270,10 +248,10 @@ class QueueConsumer(QueueDriver):
             if is_taken and self._isolates:
                 self._wants_suspects = False
         if is_taken:
-            lane.remember(place, message, past)
-            self._ready.append(_incoming(message, place, past))
+            lane.remember(token, message, past)
+            self._ready.append(_incoming(message, token, past))
         else:
-            self._set_aside(place, message, past)
+            self._set_aside(token, message, past)
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal() or error.code() not in TRANSIENT:
@@ -283,25 +261,22 @@ class QueueConsumer(QueueDriver):
     # ── settling ──
 
     def isolate(self, wanted: bool) -> None:
-        """See QueueDriver."""
         self._isolates = wanted
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         failures: list[SettleFailure] = []
         for request in requests:
-            place: Place = request.token
-            if not place.lane.holds(place):
+            token: Token = request.token
+            if not token.lane.holds(token):
                 gone = StaleDelivery("its lock was over before it was settled")
-                failures.append(SettleFailure(place, gone))
+                failures.append(SettleFailure(token, gone))
             elif request.settlement is Settlement.RETRY:
-                message, attempt = request.message, request.attempt
-                assert message is not None, "a RETRY carries its message"
-                assert attempt is not None, "and the attempt that failed"
-                self._store_again(place, message, Past(attempt), delay_s=request.delay_s)
+                message, failed = retried(request)
+                self._store_again(Copy(token, message, Past(failed), request.delay_s))
             elif request.settlement is Settlement.RELEASE:
-                self._give_back(place)
+                self._give_back(token)
             else:
-                place.lane.acknowledge(place, _HOW[request.settlement])
+                token.lane.acknowledge(token, _HOW[request.settlement])
         for lane in self._all_lanes():
             failures += lane.commit()
         return failures
@@ -336,27 +311,23 @@ class QueueConsumer(QueueDriver):
 
     # ── storing again ──
 
-    def _store_again(
-        self, place: Place, message: Message, past: Past, *, delay_s: float = 0.0
-    ) -> None:
-        place.lane.recall(place)
-        copy = _Copy(place, message, past, delay_s)
-        self._copies.store(message, past, delay_s=delay_s, on_stored=self._reporter(copy))
+    def _store_again(self, copy: Copy) -> None:
+        copy.token.lane.recall(copy.token)
+        self._copies.store(copy)
 
-    def _set_aside(self, place: Place, message: Message, past: Past) -> None:
+    def _set_aside(self, token: Token, message: Message, past: Past) -> None:
         self._suspects.expect()
-        self._copies.set_aside(message, past, self._reporter(_Copy(place, message, past)))
+        self._copies.set_aside(Copy(token, message, past))
 
-    def _give_back(self, place: Place) -> None:
+    def _give_back(self, token: Token) -> None:
         """Have a message come again as it is: the broker would count that."""
-        known = place.lane.recall(place)
+        known = token.lane.recall(token)
         if known is None:
             return  # it is being stored
-        message, past = known
-        if past.lost:
-            self._set_aside(place, message, past)
+        if known[1].lost:
+            self._set_aside(token, *known)
         else:
-            self._store_again(place, message, past)
+            self._store_again(Copy(token, *known))
 
     def _return_what_waits_too_long(self) -> None:
         now = time.monotonic()
@@ -367,40 +338,44 @@ class QueueConsumer(QueueDriver):
         with contextlib.suppress(KafkaException, NotSupported):
             self._look_after(self._all_lanes(), wanted=False)
         for lane in self._all_lanes():
-            for place in lane.places():
-                self._give_back(place)
-
-    def _reporter(self, copy: _Copy) -> OnStored:
-        def stored(error: KafkaError | None) -> None:
-            copy.error = error
-            self._stored.append(copy)
-
-        return stored
+            for token in lane.held():
+                self._give_back(token)
 
     def _finish_copies(self) -> None:
         """Settle the originals whose copies are decided."""
         lanes = set()
-        while self._stored:
-            copy = self._stored.popleft()
-            if not copy.place.lane.holds(copy.place):
+        while self._copies.decided:
+            copy = self._copies.decided.popleft()
+            token, lane = copy.token, copy.token.lane
+            if not lane.holds(token):
                 continue
             if copy.error is None:
-                copy.place.lane.acknowledge(copy.place, AcknowledgeType.ACCEPT)
-                lanes.add(copy.place.lane)
+                lane.acknowledge(token, AcknowledgeType.ACCEPT)
+                lanes.add(lane)
             else:
-                copy.place.lane.remember(copy.place, copy.message, copy.past)
-                self._returned.append(copy.returned(copy.error))
+                lane.remember(token, copy.message, copy.past)
+                self._returned.append(_returned(copy, copy.error))
         for lane in lanes:
             for failure in lane.commit():
                 log.warning("a retry's original comes again as well: %s", failure.error)
 
 
-def _incoming(message: Message, place: Place, past: Past) -> Received:
-    lane = place.lane
+def _returned(copy: Copy, error: KafkaError) -> Received:
+    """What core is given of a message that was not stored again."""
+    return _incoming(copy.message, copy.token, copy.past)._replace(
+        redelivered=True,
+        lost=0,  # it cannot come alone
+        return_at=None,
+        unstored=Unstored(KafkaException(error), copy.delay_s),
+    )
+
+
+def _incoming(message: Message, token: Token, past: Past) -> Received:
+    lane = token.lane
     return Received(
         message,
-        place,
-        attempt=past.attempts + 1 + (past.lost if past.lost > 1 else 0),
+        token,
+        attempt=attempt_after(past.attempts, past.lost),
         redelivered=lane.source is not Source.CHANNEL,
         locked_until=lane.locked_until,
         lost=past.lost,

@@ -47,7 +47,7 @@ class _Events(LogEvents):
 
 
 class EphemeralQueueConsumer(QueueDriver):
-    """See QueueDriver and ConsumerSpec.ephemeral. One thread, but for ``wake``.
+    """One thread, but for ``wake``.
 
     What it receives is its own, so retries wait in its memory.
     """

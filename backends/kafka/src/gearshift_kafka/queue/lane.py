@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from confluent_kafka import AcknowledgeType, KafkaException, ShareConsumer
 from confluent_kafka import Message as Record
@@ -15,7 +15,7 @@ from gearshift.driver import SettleFailure
 from gearshift.message import Message
 from gearshift_kafka.queue.delays import Past
 
-__all__ = ["Lane", "Membership", "Place", "Source"]
+__all__ = ["Lane", "LaneFactory", "Membership", "Source", "Token"]
 
 #: How long the broker may take to answer a batch of acknowledgements.
 _COMMIT_S = 4.0
@@ -32,7 +32,7 @@ class Source(Enum):
     SUSPECTS = auto()
 
 
-class Place(NamedTuple):
+class Token(NamedTuple):
     """What settles a message: the share consumer that holds it, and where it lies."""
 
     lane: Lane
@@ -78,8 +78,8 @@ class Lane:
         self._topic = topic
         self._lock_s = lock_s
         self._beginnings = beginnings
-        self._held: dict[tuple[int, int], tuple[Message, Past] | None] = {}
-        self._untold: set[tuple[int, int]] = set()  # acknowledged, and the broker does not know
+        self._held: dict[Token, tuple[Message, Past] | None] = {}
+        self._untold: set[Token] = set()  # acknowledged, and the broker does not know
         self._asked: float | None = None  # when the last poll began, if it brought nothing
         self.locked_until = 0.0  #: when the lock on what was polled last is over
         self.return_at = 0.0  #: and when it goes back if nobody has taken it
@@ -95,32 +95,31 @@ class Lane:
         """True after a poll in vain: what comes later is locked by this lane, polled or not."""
         return self._asked is not None
 
-    def place(self, record: Record) -> Place:
+    def token(self, record: Record) -> Token:
         """What settles ``record``, which this lane has polled."""
         partition, offset = record.partition(), record.offset()
         assert partition is not None
         assert offset is not None
-        return Place(self, partition, offset)
+        return Token(self, partition, offset)
 
-    def holds(self, place: Place) -> bool:
+    def holds(self, token: Token) -> bool:
         """True if the message is locked by this lane, as far as it knows."""
-        return (place.partition, place.offset) in self._held
+        return token in self._held
 
-    def remember(self, place: Place, message: Message, past: Past) -> None:
+    def remember(self, token: Token, message: Message, past: Past) -> None:
         """Note what a message that this lane holds is, in case that it goes back."""
-        self._held[place.partition, place.offset] = (message, past)
+        self._held[token] = (message, past)
 
-    def recall(self, place: Place) -> tuple[Message, Past] | None:
+    def recall(self, token: Token) -> tuple[Message, Past] | None:
         """What was noted of a message, once; None if nothing was, or it is held no more."""
-        where = (place.partition, place.offset)
-        known = self._held.get(where)
+        known = self._held.get(token)
         if known is not None:
-            self._held[where] = None
+            self._held[token] = None
         return known
 
-    def places(self) -> list[Place]:
+    def held(self) -> list[Token]:
         """All that this lane holds."""
-        return [Place(self, partition, offset) for partition, offset in self._held]
+        return list(self._held)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """What was acquired, and errors that came instead. Only while idle."""
@@ -133,9 +132,11 @@ class Lane:
         self._asked = None if records else started
         return [record for record in records if record.error() or self._take(record)]
 
-    def acknowledge(self, place: Place, how: AcknowledgeType) -> None:
+    def acknowledge(self, token: Token, how: AcknowledgeType) -> None:
         """Settle a message that this lane holds; ``commit`` tells the broker."""
-        self._end(place.partition, place.offset, how)
+        self._held.pop(token, None)
+        self._consumer.acknowledge_offset(self._topic, token.partition, token.offset, how)
+        self._untold.add(token)
 
     def commit(self) -> list[SettleFailure]:
         """Tell the broker what was acknowledged, in one request; what it did not accept."""
@@ -145,19 +146,19 @@ class Lane:
         try:
             answer = self._consumer.commit_sync(_COMMIT_S)
         except KafkaException as error:
-            return [self._failure(partition, offset, error) for partition, offset in told]
+            return [SettleFailure(token, error) for token in told]
         refused = {place.partition: error for place, error in answer.items() if error}
         return [
-            self._failure(partition, offset, refused[partition])
-            for partition, offset in told
-            if partition in refused
+            SettleFailure(token, refused[token.partition])
+            for token in told
+            if token.partition in refused
         ]
 
     def give_up_expired(self) -> None:
         """Let go of messages whose lock is over: somebody else may have them by now."""
         if self._held and time.monotonic() >= self.locked_until:
-            for partition, offset in list(self._held):
-                self._end(partition, offset, AcknowledgeType.RELEASE)
+            for token in self.held():
+                self.acknowledge(token, AcknowledgeType.RELEASE)
             self.commit()  # refused by the broker, and all the same the client is free again
 
     def close(self) -> None:
@@ -168,17 +169,15 @@ class Lane:
 
     def _take(self, record: Record) -> bool:
         """Note a record as held; False for one from before the group existed."""
-        place = self.place(record)
-        self._held[place.partition, place.offset] = None
-        if place.offset >= self._beginnings.get(place.partition, 0):
+        token = self.token(record)
+        self._held[token] = None
+        if token.offset >= self._beginnings.get(token.partition, 0):
             return True
-        self.acknowledge(place, AcknowledgeType.ACCEPT)
+        self.acknowledge(token, AcknowledgeType.ACCEPT)
         return False
 
-    def _end(self, partition: int, offset: int, how: AcknowledgeType) -> None:
-        self._held.pop((partition, offset), None)
-        self._consumer.acknowledge_offset(self._topic, partition, offset, how)
-        self._untold.add((partition, offset))
 
-    def _failure(self, partition: int, offset: int, error: Exception) -> SettleFailure:
-        return SettleFailure(Place(self, partition, offset), error)
+class LaneFactory(Protocol):
+    """Makes a lane of one source, for up to ``size`` messages or the usual number."""
+
+    def __call__(self, source: Source, size: int | None = None) -> Lane: ...

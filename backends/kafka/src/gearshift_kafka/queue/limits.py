@@ -1,22 +1,18 @@
-"""Settings of share groups that the broker keeps: reading and setting them."""
+"""Settings of share groups that the broker keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     ConfigSource,
     ResourceType,
 )
 
 from gearshift.errors import NotSupported
-from gearshift_kafka.asking import REQUEST_S, Entries, answer, describe
+from gearshift_kafka.asking import Entries, describe, number
 
 __all__ = [
     "LOCK_MS",
@@ -24,7 +20,6 @@ __all__ = [
     "TIMEOUT_S",
     "GroupSettings",
     "broker_number",
-    "change",
     "group_settings",
     "no_share_groups",
 ]
@@ -51,7 +46,7 @@ def group_settings(client: AdminClient, group: str) -> GroupSettings:
         raise no_share_groups()
     deliveries = entries.get(_DELIVERIES)  # before 4.3 only brokers have it
     return GroupSettings(
-        is_declared=_source(entries[RESET]) is ConfigSource.GROUP_CONFIG,
+        is_declared=ConfigSource(entries[RESET].source) is ConfigSource.GROUP_CONFIG,
         lock_s=int(str(entries[LOCK_MS].value)) / 1000,
         deliveries=broker_number(client, "group." + _DELIVERIES, 5)
         if deliveries is None
@@ -70,29 +65,8 @@ def no_share_groups() -> NotSupported:
 def broker_number(client: AdminClient, name: str, default: int) -> int:
     """A broker's setting; ``default``, Kafka's own, where we may not ask. Blocks."""
     node = next(iter(client.list_topics(timeout=TIMEOUT_S).brokers))
-    try:
-        entry = describe(client, ResourceType.BROKER, str(node)).get(name)
-    except KafkaException:
-        return default
-    return default if entry is None or entry.value is None else int(entry.value)
-
-
-def change(client: AdminClient, group: str, values: Mapping[str, str | None]) -> None:
-    """Set a group's settings; None takes one back. Blocks; raises KafkaException."""
-    entries = [_entry(name, value) for name, value in values.items()]
-    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
-    answer(
-        lambda: client.incremental_alter_configs([resource], request_timeout=REQUEST_S)[resource]
-    )
-
-
-def _entry(name: str, value: str | None) -> ConfigEntry:
-    operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
-    return ConfigEntry(name, value or "", incremental_operation=operation)
-
-
-def _source(entry: ConfigEntry) -> ConfigSource:
-    return ConfigSource(entry.source)  # the client gives a number
+    found = number(client, ResourceType.BROKER, str(node), name)
+    return default if found is None else found
 
 
 def _group_entries(client: AdminClient, group: str) -> Entries:

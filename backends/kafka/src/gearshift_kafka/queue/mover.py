@@ -8,10 +8,10 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
-from gearshift_kafka.heard import Heard
-from gearshift_kafka.names import topic_partitions
+from gearshift_kafka.names import HelperTopics, topic_partitions
 from gearshift_kafka.queue.copies import Copies
 from gearshift_kafka.queue.delays import due_s
+from gearshift_kafka.signals import Heard
 
 __all__ = ["Mover"]
 
@@ -39,24 +39,19 @@ class Mover:
         consumer: Consumer,
         copies: Copies,
         heard: Heard,
-        *,
-        delay: str,
-        retry: str,
-        suspects: str,
+        topics: HelperTopics,
     ) -> None:
         self._consumer = consumer
         self.heard = heard
         self._copies = copies
-        self._delay = delay
-        self._retry = retry
-        self._suspects = suspects
+        self._topics = topics
         self._paused: dict[int, tuple[float, int]] = {}  # partition → when and where to go on
         self._moved: dict[int, int] = {}  # partition → next offset, once confirmed
         self._failed: dict[int, int] = {}  # partition → first offset that was not stored
         self._unconfirmed = 0
         self.has_moved = False  #: the retry topic may hold something
         self.has_suspects = False  #: and the topic of suspects
-        consumer.subscribe([delay], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        consumer.subscribe([topics.delay], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def step(self) -> None:
         """Move what is due. Raises KafkaException."""
@@ -79,8 +74,8 @@ class Mover:
     def look(self) -> None:
         """Ask whether the group's own topics hold something. Blocks for a second or two at most."""
         try:
-            self.has_moved = self.has_moved or self._holds(self._retry)
-            self.has_suspects = self.has_suspects or self._holds(self._suspects)
+            self.has_moved = self.has_moved or self._holds(self._topics.retry)
+            self.has_suspects = self.has_suspects or self._holds(self._topics.suspects)
         except KafkaException:
             return  # it does not answer at present
 
@@ -146,7 +141,7 @@ class Mover:
         return end > first
 
     def _place(self, partition: int, offset: int = 0) -> TopicPartition:
-        return TopicPartition(self._delay, partition, offset)
+        return TopicPartition(self._topics.delay, partition, offset)
 
     # ── callbacks of the client, inside consume(): nothing is unconfirmed then. What one raises
     #    comes out of consume() as a KafkaError, which is no exception: nothing can catch it. ──

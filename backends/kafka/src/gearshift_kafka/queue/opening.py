@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, ShareConsumer, TopicPartition
@@ -13,17 +11,15 @@ from confluent_kafka.admin import AdminClient
 
 from gearshift.driver import ConsumerSpec
 from gearshift.errors import ConfigError, UnknownChannel
-from gearshift_kafka.heard import Heard
-from gearshift_kafka.names import group_id, topic_name, topic_partitions
+from gearshift_kafka.names import group_id, helper_topics, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
 from gearshift_kafka.queue.consumer import QueueConsumer, lane_size
 from gearshift_kafka.queue.copies import Copies
 from gearshift_kafka.queue.lane import Lane, Membership, Source
-from gearshift_kafka.queue.limits import GroupSettings, group_settings
+from gearshift_kafka.queue.limits import group_settings
 from gearshift_kafka.queue.mover import Mover
-from gearshift_kafka.queue.names import delay_topic, retry_topic, suspects_topic
-from gearshift_kafka.queue.suspects import Suspects
 from gearshift_kafka.queue.topology import beginnings
+from gearshift_kafka.signals import Heard, Signals
 from gearshift_kafka.stream.offsets import QUERY_TIMEOUT_S
 
 __all__ = ["open_share_queue"]
@@ -39,26 +35,28 @@ _JOIN_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Opening:
+class _Clients:
+    """Makes the clients of one consumer. ``first`` is where its group begins, per partition."""
+
     spec: ConsumerSpec
     conf: Callable[[ClientKind], dict[str, Any]]
-    settings: GroupSettings
+    lock_s: float
+    first: Mapping[int, int] = field(default_factory=dict)
 
-    def lane(
-        self,
-        source: Source,
-        topic: str,
-        *,
-        group: str | None = None,
-        size: int | None = None,
-        first: Mapping[int, int] = MappingProxyType({}),
-    ) -> Lane:
+    def lane(self, source: Source, size: int | None = None) -> Lane:
+        """A share consumer that holds up to ``size`` messages."""
+        channel, helpers = self.spec.channel, helper_topics(self.spec.channel, self.spec.group)
+        topic, group = {
+            Source.CHANNEL: (topic_name(channel), group_id(channel, self.spec.group)),
+            Source.RETRIES: (helpers.retry, helpers.retry),
+            Source.SUSPECTS: (helpers.suspects, helpers.suspects),
+        }[source]
         size = size or lane_size(self.spec.prefetch)
         membership = Membership()
         ours = {
             "stats_cb": membership.on_statistics,
             "statistics.interval.ms": 250,
-            "group.id": group or topic,
+            "group.id": group,
             "client.id": self.spec.member,
             "share.acknowledgement.mode": "explicit",
             "max.poll.records": size,
@@ -67,16 +65,17 @@ class _Opening:
             ShareConsumer(self.conf("share") | ours),
             topic,
             size=size,
-            lock_s=self.settings.lock_s,
-            beginnings=first,
+            lock_s=self.lock_s,
+            beginnings=self.first if source is Source.CHANNEL else {},
             membership=membership,
             source=source,
         )
 
     def mover_consumer(self, heard: Heard) -> Consumer:
+        """A member of the consumer group that reads the delay topic."""
         # The classic protocol, because there a client may say how soon it is missed.
         ours = {
-            "group.id": delay_topic(self.spec.channel, self.spec.group),
+            "group.id": helper_topics(self.spec.channel, self.spec.group).delay,
             "client.id": self.spec.member,
             "group.protocol": "classic",
             "partition.assignment.strategy": "cooperative-sticky",
@@ -90,43 +89,34 @@ class _Opening:
 def open_share_queue(
     spec: ConsumerSpec,
     conf: Callable[[ClientKind], dict[str, Any]],
-    failures: deque[Exception],
+    signals: Signals,
     partitions: list[int],
 ) -> QueueConsumer:
     """Connect and consume. Blocks; raises KafkaException, NotSupported, ConfigError."""
     topic, group = topic_name(spec.channel), group_id(spec.channel, spec.group)
-    retry, delay = retry_topic(spec.channel, spec.group), delay_topic(spec.channel, spec.group)
-    suspects = suspects_topic(spec.channel, spec.group)
+    helpers = helper_topics(spec.channel, spec.group)
     settings = group_settings(AdminClient(conf("admin")), group)
     if settings.deliveries < _LEAST_DELIVERIES:
         raise ConfigError(
             f"the broker drops a message after {settings.deliveries} deliveries",
             hint=f"set share.delivery.count.limit of group {group!r} to 5 or more",
         )
-    opening = _Opening(spec, conf, settings)
-    heard = Heard()
-    consumer = opening.mover_consumer(heard)
+    clients, heard = _Clients(spec, conf, settings.lock_s), Heard()
+    consumer = clients.mover_consumer(heard)
     try:
         asked = [TopicPartition(topic, partition) for partition in partitions]
         first = beginnings(consumer.committed(asked, timeout=QUERY_TIMEOUT_S))
-        if not topic_partitions(consumer, suspects, QUERY_TIMEOUT_S):
+        if not topic_partitions(consumer, helpers.suspects, QUERY_TIMEOUT_S):
             raise UnknownChannel(
-                f"topic {suspects!r} does not exist", hint="declare the channel again"
+                f"topic {helpers.suspects!r} does not exist", hint="declare the channel again"
             )
-        copies = Copies(
-            lambda: Producer(conf("producer") | _SINGLE),
-            delay=delay,
-            retry=retry,
-            suspects=suspects,
-        )
+        copies = Copies(lambda: Producer(conf("producer") | _SINGLE), helpers)
         queue = QueueConsumer(
             topic,
-            new_lane=lambda: opening.lane(Source.CHANNEL, topic, group=group, first=first),
-            new_retry_lane=lambda: opening.lane(Source.RETRIES, retry),
-            suspects=Suspects(lambda size: opening.lane(Source.SUSPECTS, suspects, size=size)),
-            copies=copies,
-            mover=Mover(consumer, copies, heard, delay=delay, retry=retry, suspects=suspects),
-            failures=failures,
+            replace(clients, first=first).lane,
+            copies,
+            Mover(consumer, copies, heard, helpers),
+            signals,
             deliveries=settings.deliveries,
         )
     except BaseException:

@@ -14,9 +14,8 @@ again as it is, and the consumer is given nothing new until it holds nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-from gearshift_kafka.queue.lane import Lane
+from gearshift_kafka.queue.lane import Lane, LaneFactory, Source
 
 __all__ = ["Suspects"]
 
@@ -26,12 +25,12 @@ _JOIN_S = 6.0
 
 
 class Suspects:
-    """Where one member finds them. One thread. ``new_lane`` makes a lane that polls for so many.
+    """Where one member finds them. One thread.
 
     ``are_expected`` is true from when one is known to be there until there are none.
     """
 
-    def __init__(self, new_lane: Callable[[int], Lane]) -> None:
+    def __init__(self, new_lane: LaneFactory) -> None:
         self._new_lane = new_lane
         self._vain_since: float | None = None
         self.lanes: list[Lane] = []
@@ -39,7 +38,7 @@ class Suspects:
 
     def open(self, size: int = 1) -> Lane:
         """A further lane."""
-        lane = self._new_lane(size)
+        lane = self._new_lane(Source.SUSPECTS, size)
         self.lanes.append(lane)
         return lane
 

@@ -12,27 +12,23 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewTopic,
+    ResourceType,
+)
 
 from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError
-from gearshift_kafka.asking import REQUEST_S, answer
-from gearshift_kafka.names import group_id, topic_name
+from gearshift_kafka.asking import ask, change
+from gearshift_kafka.names import group_id, groups_among, helper_topics, topic_name
 from gearshift_kafka.queue.delays import STEPS
 from gearshift_kafka.queue.limits import (
     LOCK_MS,
     RESET,
     TIMEOUT_S,
     broker_number,
-    change,
     group_settings,
-)
-from gearshift_kafka.queue.names import (
-    delay_topic,
-    groups_among,
-    helper_topics,
-    retry_topic,
-    suspects_topic,
 )
 
 __all__ = ["Positions", "ShareGroups", "beginnings"]
@@ -85,10 +81,10 @@ class ShareGroups:
         # Asked for before anything else: nobody has declared the group, and could send to it, by
         # then if it does not exist below.
         ends = self._ends(topic_name(channel))
-        name, delay = group_id(channel, group), delay_topic(channel, group)
+        name, helpers = group_id(channel, group), helper_topics(channel, group)
         is_declared = group_settings(self._client, name).is_declared
-        for topic in helper_topics(channel, group):
-            helper = _helper(channel, topic, is_delay=topic == delay)
+        for topic in helpers:
+            helper = _helper(channel, topic, is_delay=topic == helpers.delay)
             self._create(helper, topic_name(channel))
         if not is_declared:
             self._begin_at(channel, group, ends)
@@ -97,13 +93,13 @@ class ShareGroups:
             values: dict[str, str | None] = {} if known.is_declared else {RESET: "earliest"}
             values |= self._lock(channel, known.lock_s)
             if values:
-                change(self._client, target, values)
+                change(self._client, ResourceType.GROUP, target, values)
                 self._wait_until_declared(target)
 
     def forget(self, channel: ChannelSpec, group: str) -> tuple[str, ...]:
         """Take back the settings of ``group``; returns its topics, which the caller deletes."""
         for name in self._share_groups(channel, group):
-            change(self._client, name, {RESET: None, LOCK_MS: None})
+            change(self._client, ResourceType.GROUP, name, {RESET: None, LOCK_MS: None})
         return helper_topics(channel, group)
 
     def known(self, channel: ChannelSpec) -> list[str]:
@@ -113,9 +109,9 @@ class ShareGroups:
 
     def _share_groups(self, channel: ChannelSpec, group: str) -> list[str]:
         """Those that are ours to set, the channel's own last: it says that all are declared."""
-        helpers = [retry_topic(channel, group), suspects_topic(channel, group)]
-        name = group_id(channel, group)
-        return helpers if name == channel.native.group else [*helpers, name]
+        helpers, name = helper_topics(channel, group), group_id(channel, group)
+        ours = [helpers.retry, helpers.suspects]
+        return ours if name == channel.native.group else [*ours, name]
 
     def _lock(self, channel: ChannelSpec, lock_s: float) -> dict[str, str | None]:
         wanted_s = channel.max_processing_s
@@ -141,18 +137,14 @@ class ShareGroups:
             time.sleep(0.02)
 
     def _begin_at(self, channel: ChannelSpec, group: str, ends: Mapping[int, int]) -> None:
-        topic, keeper = topic_name(channel), delay_topic(channel, group)
+        topic, keeper = topic_name(channel), helper_topics(channel, group).delay
         kept = self._positions(keeper, [TopicPartition(topic, partition) for partition in ends])
         if any(place.offset >= 0 for place in kept):
             return
         places = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
         wanted = ConsumerGroupTopicPartitions(keeper, places)
         try:
-            answer(
-                lambda: self._client.alter_consumer_group_offsets(
-                    [wanted], request_timeout=REQUEST_S
-                )[keeper]
-            )
+            ask(self._client.alter_consumer_group_offsets, wanted, keeper)
         except KafkaException as error:
             if error.args[0].code() not in _IN_USE:
                 raise

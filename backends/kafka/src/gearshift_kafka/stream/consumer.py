@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from gearshift.driver import LogEvents, Place, Start, StartAt
-from gearshift_kafka.heard import Heard
+from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.commits import Commits
 from gearshift_kafka.stream.idle import IdleCheck
 from gearshift_kafka.stream.offsets import beginnings, committed_places, place
@@ -43,15 +43,14 @@ class StreamConsumer(StreamReader):
         consumer: Consumer,
         topic: str,
         events: LogEvents,
-        failures: deque[Exception],
-        heard: Heard,
+        signals: Signals,
         *,
         start: Start,
         partitions: Sequence[int],
         commits: Commits,
         idle: IdleCheck,
     ) -> None:
-        super().__init__(consumer, topic, events, failures, heard)
+        super().__init__(consumer, topic, events, signals)
         self._start = start
         self._there = partitions  # asking in a callback which there are aborts the process
         self._commits = commits
@@ -63,7 +62,7 @@ class StreamConsumer(StreamReader):
         )
 
     def commit(self, positions: Mapping[int, Place]) -> None:
-        self._raise_failure()
+        self._signals.raise_failure()
         self._commits.want(self._behind_markers(positions))
         self._commits.send(self._consumer)
 
@@ -72,7 +71,7 @@ class StreamConsumer(StreamReader):
         while self._commits.pending and time.monotonic() < deadline:
             self._poll_at = 0.0  # answers to commits come with polls
             self._rest(min(deadline, time.monotonic() + _FLUSH_SLICE_S))
-            self._raise_failure()
+            self._signals.raise_failure()
         return not self._commits.pending
 
     def _passed(self, partition: int, offset: int, end: int) -> None:
@@ -95,7 +94,7 @@ class StreamConsumer(StreamReader):
     def _after_poll(self) -> None:
         self._commits.send(self._consumer)
         if self._commits.failure is not None:
-            self._failures.append(self._commits.failure)
+            self._signals.failures.append(self._commits.failure)
             self._commits.failure = None
         if self._idle is not None and self._idle.owns_nothing(self._consumer):
             self._tell_assigned({})
@@ -119,7 +118,7 @@ class StreamConsumer(StreamReader):
         except KafkaException as error:
             # The client takes the assignment up by itself; nothing of it is handed on, and core
             # makes a new driver.
-            self._failures.append(error)
+            self._signals.failures.append(error)
             return
         self._committed |= first
         if partitions or self._idle is not None:
@@ -169,7 +168,7 @@ class StreamConsumer(StreamReader):
         try:
             consumer.incremental_unassign(places)
         except KafkaException as error:
-            self._failures.append(error)
+            self._signals.failures.append(error)
 
     # ── the end ──
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException
 
 from gearshift.driver import LogEvents, Place, Received, Start
-from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import topic_partitions
+from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.offsets import beginnings
 from gearshift_kafka.stream.reader import StreamReader
 
@@ -33,8 +32,7 @@ class EphemeralStreamConsumer(StreamReader):
         consumer: Consumer,
         topic: str,
         events: LogEvents,
-        failures: deque[Exception],
-        heard: Heard,
+        signals: Signals,
         *,
         start: Start,
         partitions: Sequence[int],
@@ -44,7 +42,7 @@ class EphemeralStreamConsumer(StreamReader):
 
         Looks for further partitions every ``refresh_s`` seconds.
         """
-        super().__init__(consumer, topic, events, failures, heard)
+        super().__init__(consumer, topic, events, signals)
         self._told = False
         self._refresh_s = refresh_s
         self._refresh_at = time.monotonic() + refresh_s
@@ -64,7 +62,7 @@ class EphemeralStreamConsumer(StreamReader):
 
     def _after_poll(self) -> None:
         if self._paused:  # it asks for nothing, and has no coordinator that says something
-            self._heard.at = time.monotonic()
+            self._signals.heard.at = time.monotonic()
         if time.monotonic() < self._refresh_at:
             return
         self._refresh_at = time.monotonic() + self._refresh_s

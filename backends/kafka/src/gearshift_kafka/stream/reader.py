@@ -15,8 +15,8 @@ from gearshift.driver import LogDriver, LogEvents, Received, Start
 from gearshift.errors import UnknownChannel
 from gearshift.message import Position
 from gearshift_kafka.errors import CORRUPT, TRANSIENT, UNKNOWN_TOPIC
-from gearshift_kafka.heard import Heard
 from gearshift_kafka.names import topic_partitions
+from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.offsets import place, resolve
 from gearshift_kafka.wire import decode
 
@@ -52,8 +52,7 @@ _IGNORED = frozenset((KafkaError._MAX_POLL_EXCEEDED,))
 class StreamReader(LogDriver):
     """Reads partitions for a stream consumer, in a group or without one.
 
-    ``failures`` is where the client's callbacks leave errors that no waiting will mend; they are
-    raised by the next ``receive``.
+    Errors that no waiting will mend, left by the client's callbacks, are raised by ``receive``.
     """
 
     def __init__(
@@ -61,14 +60,12 @@ class StreamReader(LogDriver):
         consumer: Consumer,
         topic: str,
         events: LogEvents,
-        failures: deque[Exception],
-        heard: Heard,
+        signals: Signals,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._events = events
-        self._failures = failures
-        self._heard = heard
+        self._signals = signals
         self._next: dict[int, int] = {}  # every partition that is owned: the next offset to take
         self._hand: deque[Received] = deque()  # taken while nothing was wanted
         self._paused = False
@@ -78,8 +75,8 @@ class StreamReader(LogDriver):
         self._closed = False
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        self._raise_failure()
-        self._heard.watch(self._topic)
+        self._signals.raise_failure()
+        self._signals.heard.watch(self._topic)
         deadline = time.monotonic() + timeout_s
         incoming: list[Received] = []
         if max_messages == 0:
@@ -90,7 +87,7 @@ class StreamReader(LogDriver):
         return incoming
 
     def seek(self, start: Start) -> None:
-        self._raise_failure()
+        self._signals.raise_failure()
         self._resume()
         targets = resolve(self._consumer, self._topic, sorted(self._next), start)
         self._hand = deque(i for i in self._hand if i.token.partition not in targets)
@@ -99,7 +96,7 @@ class StreamReader(LogDriver):
     @property
     def heard_at(self) -> float:
         """When the broker last said anything, on the clock of ``time.monotonic``."""
-        return self._heard.at
+        return self._signals.heard.at
 
     def wake(self) -> None:
         self._woken.set()
@@ -134,7 +131,7 @@ class StreamReader(LogDriver):
             incoming = self._poll(max_messages, min(SLICE_S, left))
             if incoming or left <= 0 or self._woken.is_set():
                 return incoming
-            self._raise_failure()
+            self._signals.raise_failure()
 
     def _rest(self, deadline: float) -> None:
         """Serve the client and take no messages, or few: those stay in the hand."""
@@ -153,7 +150,7 @@ class StreamReader(LogDriver):
             left = deadline - time.monotonic()
             if left <= 0 or self._woken.wait(min(SLICE_S, left) if rests else 0):
                 return
-            self._raise_failure()
+            self._signals.raise_failure()
 
     def _is_hand_full(self) -> bool:
         if len(self._hand) >= _HAND_LIMIT:
@@ -191,10 +188,6 @@ class StreamReader(LogDriver):
 
     # ── errors ──
 
-    def _raise_failure(self) -> None:
-        if self._failures:
-            raise self._failures.popleft()
-
     def _note_fault(self, error: KafkaError, record: Record) -> None:
         """Decide about an error that came instead of a message; raised by the next receive."""
         code = error.code()
@@ -209,7 +202,7 @@ class StreamReader(LogDriver):
         elif code in CORRUPT and not self._is_lasting(record.partition()):
             log.warning("topic %r: %s", self._topic, error.str())
         else:
-            self._failures.append(KafkaException(error))
+            self._signals.failures.append(KafkaException(error))
 
     def _is_lasting(self, partition: int | None) -> bool:
         number = -1 if partition is None else partition
@@ -224,7 +217,7 @@ class StreamReader(LogDriver):
             missing = False
         if missing:
             gone = UnknownChannel(f"topic {self._topic!r} does not exist any more")
-            self._failures.append(gone)
+            self._signals.failures.append(gone)
 
     def _note_end(self, partition: int | None, end: int | None) -> None:
         # The last offsets of a log may hold no record: a transaction ends with a marker.

@@ -1,19 +1,27 @@
-"""When the brokers last said anything, which only the client's statistics tell."""
+"""What a client's callbacks say: when the brokers were heard, and what is wrong with them."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Heard"]
+from confluent_kafka import KafkaError, KafkaException
+
+from gearshift_kafka.errors import REFUSED_ACCESS
+
+__all__ = ["Heard", "Signals"]
 
 log = logging.getLogger("gearshift.kafka")
 
 
 class Heard:
-    """``at`` is on the clock of ``time.monotonic``; one thread, that of the client's polls.
+    """When the brokers last said anything: ``at``, on the clock of ``time.monotonic``.
+
+    Only the client's statistics tell. One thread, that of the client's polls.
 
     A member of a group hears from its coordinator every few seconds, whatever there is to read. A
     producer that has nothing to send hears of its topic, which it has to ask for.
@@ -58,3 +66,27 @@ class Heard:
         idle = [broker["rxidle"] for broker in brokers if broker["rxidle"] >= 0]
         if idle and (at := time.monotonic() - min(idle) / 1e6) > self.at:
             self.at = at
+
+
+@dataclass(slots=True)
+class Signals:
+    """What a client says beside its answers: the last errors, and those that end a driver."""
+
+    recent: deque[KafkaError] = field(default_factory=lambda: deque(maxlen=20))
+    failures: deque[Exception] = field(default_factory=deque)
+    heard: Heard = field(default_factory=Heard)
+
+    def on_error(self, error: KafkaError) -> None:
+        """Runs inside a poll: brokers come and go, which the client heals by itself."""
+        self.recent.append(error)
+        if error.fatal() or error.code() in REFUSED_ACCESS:
+            self.failures.append(KafkaException(error))
+
+    def raise_failure(self) -> None:
+        """Raise the first error that no waiting will mend."""
+        if self.failures:
+            raise self.failures.popleft()
+
+    def first(self, codes: frozenset[int] | set[int]) -> KafkaError | None:
+        """The first of the last errors that has one of these codes."""
+        return next((error for error in self.recent if error.code() in codes), None)
