@@ -1,11 +1,10 @@
-"""Values to bodies and back: bytes, text and JSON, typed through msgspec. Never pickle.
+"""Codecs turn values into bodies and back: bytes, text and JSON, typed by msgspec. Never pickle.
 
 ``auto`` picks by the value's type when sending (bytes stay bytes, str becomes text, everything
 else JSON) and by content type when receiving; a body of an unknown content type stays bytes.
 
-A distribution offers further ones with entry points of the group ``gearshift.codecs``: the name is
-the one that configuration uses, the value ``module:object`` with the two methods of ``Codec``. Our
-own names are taken.
+Distributions offer further codecs with entry points of the group ``gearshift.codecs``: the name is
+the one that configuration uses, the value ``module:object`` with the two methods of ``Codec``.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from gearshift._core.entry_points import PluginEntry, broken, choose, import_entry, installed
+from gearshift._core.entry_points import broken, choose, import_entry, installed
 from gearshift.errors import ConfigError, DecodeError, EncodeError, GearshiftError
 
-__all__ = ["CODECS", "GROUP", "JSON", "Codec", "available", "codec_named", "decode"]
+__all__ = ["JSON", "Codec", "codec_named", "decode"]
 
 GROUP = "gearshift.codecs"
 
@@ -31,26 +30,18 @@ JSON = "application/json"
 
 #: Bodies above this are not parsed as JSON: a parsed document takes many times its size.
 MAX_JSON_BYTES = 64 * 1024 * 1024
-#: Levels of lists and objects within one another. Each Python has another limit, and 3.14 writes
-#: JSON that it cannot read; with one below them all, what one side sends the other can read.
+#: Levels of lists and objects within one another: below the limit of every Python, so that each can
+#: read what another sends. Python 3.14 writes JSON that it cannot read.
 MAX_JSON_DEPTH = 500
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: 1 and -1
 _NO_STEPS = bytes(set(range(256)) - set(b"[{]}"))
 
-
-#: Content encodings that pack, each with what unpacks it.
+#: Content encodings that pack, each with the module that unpacks it, if Python has one.
 _COMPRESSIONS = {
-    "gzip": ", such as with gzip.decompress",
-    "x-gzip": ", such as with gzip.decompress",
-    "application/x-gzip": ", such as with gzip.decompress",
-    "deflate": ", such as with zlib.decompress",
-    "zlib": ", such as with zlib.decompress",
-    "bzip2": ", such as with bz2.decompress",
-    "br": "",
-    "compress": "",
-    "lz4": "",
-    "snappy": "",
-    "zstd": "",
+    **dict.fromkeys(("gzip", "x-gzip", "application/x-gzip"), "gzip"),
+    **dict.fromkeys(("deflate", "zlib"), "zlib"),
+    "bzip2": "bz2",
+    **dict.fromkeys(("br", "compress", "lz4", "snappy", "zstd")),
 }
 
 #: Byte 0 and a number of 4 bytes come before what a schema registry's serializer writes.
@@ -59,10 +50,10 @@ _REGISTRY_PREFIX = 5
 
 @runtime_checkable
 class Codec(Protocol):
-    """How one channel's values become bodies. ``encode`` gives the body and its content type.
+    """Encodes one channel's values and decodes its bodies. Any thread.
 
-    Any thread. Raise EncodeError and DecodeError for what cannot be; ``target`` is the type that
-    the caller wants, ``Any`` if none.
+    ``encode`` returns the body and its content type, or raises EncodeError. ``decode`` returns a
+    ``target``, the type that the caller wants (``Any`` if none), or raises DecodeError.
     """
 
     def encode(self, value: object) -> tuple[bytes, str]: ...
@@ -169,19 +160,14 @@ class _Auto:
 CODECS: dict[str, Codec] = {"auto": _Auto(), "bytes": _Bytes(), "text": _Text(), "json": _Json()}
 
 
-def available() -> list[PluginEntry]:
-    """Codecs that other distributions offer, from metadata alone. Reads disk; imports nothing."""
-    return installed(GROUP)
-
-
 def codec_named(name: str) -> Codec:
-    """The codec that configuration calls ``name``; imports it if it is not one of ours.
+    """Return the codec that configuration calls ``name``; imports it if it is a plugin.
 
     Raises ConfigError listing the choices, PluginConflict, PluginImportError and PluginError.
     """
     if name in CODECS:
         return CODECS[name]
-    entries = available()
+    entries = installed(GROUP)
     entry = choose(name, entries)
     if entry is None:
         names = [*CODECS, *(entry.name for entry in entries)]
@@ -190,13 +176,13 @@ def codec_named(name: str) -> Codec:
         raise ConfigError(f"unknown codec {name!r}", hint=f"{meant}Known: {', '.join(names)}")
     codec = import_entry(entry)
     if isinstance(codec, type) or not isinstance(codec, Codec):
-        raise broken(entry, f"{entry.module} is no object with the methods encode and decode")
-    return _Foreign(name, codec)
+        raise broken(entry, f"{entry.module} is not an object with the methods encode and decode")
+    return _Plugin(name, codec)
 
 
 @dataclass(frozen=True, slots=True)
-class _Foreign:
-    """Another distribution's codec, whose faults become errors of ours."""
+class _Plugin:
+    """Another distribution's codec; what it raises becomes an EncodeError or DecodeError."""
 
     name: str
     codec: Codec
@@ -228,7 +214,7 @@ def decode(
     target: Any = Any,
     content_encoding: str | None = None,
 ) -> Any:
-    """The value of a received body; None for a tombstone. Raises DecodeError.
+    """Return the value of a received body; None for a tombstone. Raises DecodeError.
 
     Nothing is unpacked: a few bytes of gzip may hold gigabytes. The error says what was found.
     """
@@ -241,7 +227,7 @@ def decode(
         if packed is None:
             raise
         raise packed from error
-    if content_encoding and isinstance(value, str) and not isinstance(codec, _Foreign):
+    if content_encoding and isinstance(value, str) and not isinstance(codec, _Plugin):
         # Text of another charset can pass for UTF-8. JSON cannot: its syntax would not fit.
         packed = _packed(body, content_encoding)
         if packed is not None:
@@ -250,13 +236,15 @@ def decode(
 
 
 def _packed(body: bytes, content_encoding: str | None) -> DecodeError | None:
-    """What ``body`` is instead of plain UTF-8, as far as that can be told."""
+    """The error of a body that is not plain UTF-8; None if it may be."""
     encoding = (content_encoding or "").strip().lower()
     if encoding in _COMPRESSIONS:
+        module = _COMPRESSIONS[encoding]
+        using = f", such as with {module}.decompress" if module else ""
         return DecodeError(
             f"the body has content_encoding {content_encoding!r}, which is not unpacked here",
-            hint=f"unpack delivery.body yourself{_COMPRESSIONS[encoding]}, and bound its size; or "
-            "name a codec of your own for the channel",
+            hint=f"unpack delivery.body yourself{using}, and bound its size; or name a codec of "
+            "your own for the channel",
         )
     if encoding and not _is_utf8(body, encoding):
         return DecodeError(
@@ -281,7 +269,7 @@ def _packed(body: bytes, content_encoding: str | None) -> DecodeError | None:
 
 
 def _is_utf8(body: bytes, encoding: str) -> bool:
-    """Whether UTF-8 gives the same text; also true of names that are no charset, as 'binary'."""
+    """True if UTF-8 gives the same text, and for a name that is not a charset, as 'binary'."""
     try:
         charsets.lookup(encoding)
         return body.decode(encoding) == body.decode()
@@ -303,7 +291,7 @@ def _limit_depth(body: bytes) -> None:
 
 
 def _refuse_nan(value: object) -> None:
-    """JSON has no NaN or infinity, and msgspec would write null in their place without a word."""
+    """Raise EncodeError for NaN and infinity, for which msgspec writes null."""
     pending = [msgspec.to_builtins(value)]
     while pending:
         item = pending.pop()

@@ -1,4 +1,4 @@
-"""What is sent and what comes back: messages, headers, positions. Standard library only."""
+"""Messages, headers, positions and receipts. Standard library only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ __all__ = [
     "is_plain_name",
     "key_bytes",
     "message_id",
-    "validate",
     "validate_headers",
     "validate_key",
     "validate_name",
@@ -81,11 +80,9 @@ class Headers(Mapping[str, HeaderValue]):
         self.pairs: tuple[tuple[str, HeaderValue], ...]
         if type(source) is tuple:  # by type: asking an ABC costs more than all the rest
             self.pairs = source
-        elif type(source) is dict:
-            self.pairs = tuple(source.items())
         elif isinstance(source, Headers):
             self.pairs = source.pairs
-        elif isinstance(source, Mapping):
+        elif type(source) is dict or isinstance(source, Mapping):
             # pyright also thinks of an Iterable of pairs that is a Mapping of pairs as well.
             self.pairs = tuple(source.items())  # pyright: ignore[reportAttributeAccessIssue]
         else:
@@ -124,14 +121,13 @@ NO_HEADERS = Headers()
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """What a received message has beyond our fields, in the words of ``backend``.
+    """Properties of a received message that only ``backend`` has a name for.
 
     Drivers fill it on receipt. Sent to a channel of the same backend, the message leaves with it,
-    less what of it the message's own fields contradict; every other backend leaves it out.
-    ``properties`` are facts to look at, such as RabbitMQ's ``priority``. ``data`` is the driver's
-    alone, made of what MessagePack carries. ``resting`` is true while the message lies where only
-    we look, among dead letters: what would act there by itself, such as an expiration, is kept
-    and does not act.
+    less what the message's own fields contradict; other backends leave it out. ``properties`` are
+    for users to read, such as RabbitMQ's ``priority``; ``data`` is the driver's alone, of types
+    that MessagePack carries. ``resting`` is true among dead letters: what would act there by
+    itself, such as an expiration, is kept and does not act.
     """
 
     backend: str
@@ -141,7 +137,7 @@ class Native:
 
 
 class _Remembered:
-    """Room beside a message's fields for its size, once ``validate`` has looked at them."""
+    """Slot for the size of a message that was validated; not a field, so that no copy has it."""
 
     __slots__ = ("_size",)
 
@@ -152,9 +148,9 @@ class Message(_Remembered):
 
     ``body`` is bytes; ``None`` only on brokers that declare ``tombstone``. ``timestamp_ms`` is
     Unix time in milliseconds. ``id`` is set on everything that Gearshift sends and is the same on
-    every copy of it; a foreign message may lack one. ``content_encoding`` says what ``body`` was
-    packed with, such as gzip; nothing here packs or unpacks. ``native`` is what came with a
-    received message and has no field here; it does not count when messages are compared.
+    every copy of it; a foreign message may lack one. ``content_encoding`` names the packing of
+    ``body``, such as gzip; Gearshift neither packs nor unpacks. ``native`` is the rest of a
+    received message; it does not count when messages are compared.
     """
 
     body: bytes | None
@@ -171,7 +167,7 @@ class Message(_Remembered):
 
     @property
     def size(self) -> int:
-        """Bytes of body, key and headers: what buffers and limits count."""
+        """Bytes of body, key and headers, as buffers and limits count them."""
         size: int | None = getattr(self, "_size", None)
         return _size_of(self) if size is None else size
 
@@ -220,8 +216,7 @@ SendResult: TypeAlias = Receipt | GearshiftError
 class _IdSource:
     """Process-unique prefix and a counter: unique like a random id, a tenth of its price.
 
-    Never changed, only replaced as a whole, so that no thread ever sees the prefix of one with the
-    counter of another.
+    Replaced as a whole after a fork, so that no thread sees one's prefix with another's counter.
     """
 
     pid: int
@@ -242,16 +237,14 @@ def message_id() -> str:
 
 
 def validated_size(message: Message) -> int:
-    """``validate``, unless that was done before: a message never changes."""
-    size: int | None = getattr(message, "_size", None)
-    return validate(message) if size is None else size
-
-
-def validate(message: Message) -> int:
     """Check every field, whoever made the message, and return its size. Raises InvalidMessage.
 
-    What came from a broker may have names and texts that we would not let anybody invent.
+    A message never changes, so it is checked once. One that came from a broker may have names and
+    texts that no sender may choose.
     """
+    size: int | None = getattr(message, "_size", None)
+    if size is not None:
+        return size
     if message.body is not None and not isinstance(message.body, bytes):
         raise InvalidMessage(
             f"Message.body must be bytes, got {type(message.body).__name__}",
@@ -328,7 +321,7 @@ def as_key(key: bytes | None) -> Key | None:
 
 
 def key_bytes(key: Key) -> bytes:
-    """A key's bytes on the wire."""
+    """Return a key's bytes on the wire."""
     return key.encode() if isinstance(key, str) else key
 
 
@@ -390,7 +383,7 @@ def validate_text(text: object, what: str) -> str | None:
     if text is None:
         return None
     if isinstance(text, str) and 0 < len(text) <= 255 and text.isascii() and text.isprintable():
-        return text  # nearly every text
+        return text  # the common case, without encoding it
     if not isinstance(text, str) or not text:
         raise InvalidMessage(f"{what} must be a non-empty str, got {text!r}")
     if len(_utf8(text, what)) > 255 or _has_control(text):
@@ -412,7 +405,7 @@ def _validate_header_name(name: str) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a sender could have chosen this header name."""
+    """True if a sender may choose this header name."""
     try:
         _validate_header_name(name)
     except InvalidMessage:

@@ -11,6 +11,7 @@ from support.waiting import take
 
 import gearshift
 from gearshift import codecs
+from gearshift._core.entry_points import installed
 from gearshift.errors import (
     ConfigError,
     DecodeError,
@@ -64,7 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 def test_a_codec_is_listed_without_import(install: Install) -> None:
     """Its name and distribution come from metadata."""
     install("rot13")
-    assert [(e.name, str(e)) for e in codecs.available()] == [("rot13", "acme 1.0")]
+    assert [(e.name, str(e)) for e in installed(codecs.GROUP)] == [("rot13", "acme 1.0")]
     assert "acme_codec" not in sys.modules
 
 
@@ -123,8 +124,8 @@ def test_two_of_one_name(install: Install) -> None:
     [
         ("import no_such_module", "codec", PluginImportError, "no_such_module"),
         ("", "codec", PluginImportError, "codec"),
-        ("codec = 5", "codec", PluginError, "no object with the methods"),
-        (ROT13, "Rot13", PluginError, "no object with the methods"),
+        ("codec = 5", "codec", PluginError, "not an object with the methods"),
+        (ROT13, "Rot13", PluginError, "not an object with the methods"),
     ],
 )
 def test_one_that_cannot_be_used(
