@@ -80,7 +80,11 @@ class Consumer(Client, Generic[T]):
             raise forked("consumer")
         subscription = self._subscription
         entries = subscription.receive(max_messages, timeout_s)
-        return [Delivery(subscription, entry) for entry in entries]
+        deliveries: list[Delivery[T]] = [Delivery(subscription, entry) for entry in entries]
+        if subscription.listeners.received is not None:
+            for delivery in deliveries:
+                subscription.listeners.received(delivery=delivery)
+        return deliveries
 
     def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Delivery[T]]:
         """Deliveries one by one; ends when none came for ``idle_timeout_s`` or on ``close``."""
@@ -136,7 +140,7 @@ class Consumer(Client, Generic[T]):
 
         What is in hand can still be settled. The first half of an orderly ``close``.
         """
-        self._users.close()
+        self._subscription.stop_receiving()
 
     def close(self, timeout_s: float = 30.0) -> list[str | None]:
         """Stop receiving, finish dead letters, tell the broker what is settled, and close.

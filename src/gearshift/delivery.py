@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.retry import checked_delay_s
 from gearshift._core.consuming.subscription import Subscription
-from gearshift.errors import AlreadySettled
+from gearshift.errors import AlreadySettled, StaleDelivery
 from gearshift.message import Headers, Key, Message, Position
 
 __all__ = ["Delivery"]
@@ -108,7 +109,7 @@ class Delivery(Generic[T]):
         604800 seconds, after which it can still be settled.
         """
         checked_delay_s(delay_s)
-        self._settle(self._subscription.retry, delay_s, reason)
+        self._settle(self._subscription.retry, delay_s, reason, reason=reason)
 
     def reject(self, reason: str = "rejected") -> None:
         """It cannot be handled: move it to the dead letters with ``reason``.
@@ -117,9 +118,11 @@ class Delivery(Generic[T]):
         unhandled, and its dead letter is tried again, with growing waits of up to a minute.
         May block for up to 30 s if the dead-letter channel takes nothing. Raises as ``ack``.
         """
-        self._settle(self._subscription.reject, reason)
+        self._settle(self._subscription.reject, reason, reason=reason)
 
-    def _settle(self, settle: Callable[..., str], *arguments: object) -> None:
+    def _settle(
+        self, settle: Callable[..., str], *arguments: object, reason: str | None = None
+    ) -> None:
         with _claiming:
             if self._settling or self.outcome is not None:
                 how = f"with {self.outcome}()" if self.outcome else "by another thread"
@@ -127,10 +130,19 @@ class Delivery(Generic[T]):
                     f"message {self.id!r} was settled before, {how}", channel=self.channel
                 )
             self._settling = True
+        tell = self._subscription.listeners.settled
+        begun_at = 0.0 if tell is None else time.perf_counter()
+        outcome = None
         try:
-            self.outcome = settle(self._entry, *arguments)
+            outcome = self.outcome = settle(self._entry, *arguments)
+        except StaleDelivery:
+            outcome = "stale"
+            raise
         finally:
             self._settling = False
+            if tell is not None and outcome is not None:
+                took_s = time.perf_counter() - begun_at
+                tell(delivery=self, outcome=outcome, reason=reason, took_s=took_s)
 
     def __repr__(self) -> str:
         state = self.outcome or "unsettled"

@@ -46,6 +46,9 @@ DEFAULT_TIMEOUT_S = 30.0
 #: A message that may be sent, or why it may not.
 Prepared: TypeAlias = Message | GearshiftError
 
+#: Makes of a batch for a channel the one that plugins want, whose messages must pass the check.
+OnSend: TypeAlias = Callable[[Batch, str, Callable[[Message], object]], Batch]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerPolicy:
@@ -87,10 +90,18 @@ class Producer(Client):
     64 MiB); a full window blocks until there is room or the deadline has passed.
     """
 
-    def __init__(self, buffer: PublishBuffer, policy: ProducerPolicy, *, owner: object) -> None:
+    def __init__(
+        self,
+        buffer: PublishBuffer,
+        policy: ProducerPolicy,
+        *,
+        owner: object,
+        on_send: OnSend | None = None,
+    ) -> None:
         super().__init__(buffer, policy.channel, owner)
         self._buffer = buffer
         self._policy = policy
+        self._on_send = on_send
 
     @property
     def backend(self) -> str:
@@ -154,8 +165,7 @@ class Producer(Client):
         message = self._prepare(value, **fields)
         refuse_in_event_loop("send", instead="submit")
         self._check_open()
-        batch = Batch([message], time.monotonic() + timeout_s)
-        self._buffer.put(batch)
+        batch = self._put(Batch([message], time.monotonic() + timeout_s))
         result = self._buffer.wait(batch)[0]
         if isinstance(result, GearshiftError):
             raise result
@@ -213,7 +223,7 @@ class Producer(Client):
         self._check_open()
         future: Future[Receipt] = Future()
         future.set_running_or_notify_cancel()
-        self._buffer.put(
+        self._put(
             Batch(
                 [self._prepare(value, **fields)],
                 time.monotonic() + timeout_s,
@@ -264,10 +274,25 @@ class Producer(Client):
         batch = Batch(messages, time.monotonic() + timeout_s)
         if messages and refused is None:
             try:
-                self._buffer.put(batch)
+                batch = self._put(batch)
             except GearshiftError as error:
                 refused = error
         return _Chunk(prepared, batch, refused)
+
+    def _put(self, batch: Batch, *, waits: bool = True) -> Batch:
+        """Put the batch, as plugins want it, into the buffer. Raises as ``PublishBuffer.put``."""
+        if self._on_send is None:
+            self._buffer.put(batch, waits=waits)
+            return batch
+        batch = self._on_send(batch, self.channel, self._checked)
+        try:
+            self._buffer.put(batch, waits=waits)
+        except GearshiftError as error:
+            batch.results[:] = [error] * len(batch.messages)
+            if batch.on_done is not None:
+                batch.on_done(batch)
+            raise
+        return batch
 
     def _try_prepare(self, value: object, key_by: Callable[[Any], Key | None] | None) -> Prepared:
         try:

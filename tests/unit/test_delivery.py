@@ -10,6 +10,7 @@ import pytest
 
 from gearshift import errors
 from gearshift._core.consuming.entry import Entry
+from gearshift._core.listeners import Listeners
 from gearshift.delivery import Delivery
 from gearshift.driver import Received
 from gearshift.message import Message
@@ -19,6 +20,8 @@ class Settler:
     """A subscription that settles everything, or raises ``error``; it may be held up."""
 
     policy = SimpleNamespace(channel="orders", group="billing")
+
+    listeners = Listeners()
 
     def __init__(self) -> None:
         self.settled: list[str] = []

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gearshift import errors
+from gearshift._core.publishing.batch import Batch
 from gearshift.hooks import ConnectionEvent, Outgoing, hookimpl
 from gearshift.hooks.registry import Hooks, load_hooks
 from gearshift.message import Message, Receipt
@@ -118,9 +119,9 @@ def test_a_plugin_is_given_once() -> None:
 def test_without_plugins_there_is_nothing_to_call() -> None:
     """Each hook that a message passes is None: it costs a look."""
     hooks = load_hooks()
-    passed = (hooks.send, hooks.received, hooks.handle, hooks.within, hooks.settled)
+    listeners = hooks.listeners
+    passed = (hooks.send, listeners.received, hooks.handle, hooks.within, listeners.settled)
     assert passed == (None,) * 5
-    assert hooks.connection is None
 
 
 # ── around a handler ──
@@ -254,11 +255,13 @@ def test_a_sent_message_is_changed_in_order_and_its_result_told_in_reverse() -> 
     one, other = Header("1", order), Header("2", order)
     hooks = load_hooks([one, other])
     assert hooks.send is not None
-    messages, end = hooks.send("orders", [Message(b"x", id="m")], check)
-    assert [message.headers["trace"] for message in messages] == ["12"]
-    assert end is not None
-    end([Receipt("m", "orders", None, False)])
-    assert order == ["2", "1"]
+    message = Message(b"x", id="m")
+    batch = hooks.send(Batch([message], 0.0, lambda _: order.append("sender")), "orders", check)
+    assert [message.headers["trace"] for message in batch.messages] == ["12"]
+    batch.results[0] = Receipt("m", "orders", None, False)
+    assert batch.on_done is not None
+    batch.on_done(batch)
+    assert order == ["2", "1", "sender"]
     assert one.results == other.results == [Receipt("m", "orders", None, False)]
 
 
@@ -268,8 +271,8 @@ def test_a_plugin_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) 
     hooks = load_hooks([Broken(), a, b])
     assert hooks.send is not None
     with caplog.at_level(logging.ERROR, "gearshift"):
-        messages, _ = hooks.send("orders", [Message(b"x")], check)
-    assert messages[0].headers["trace"] == "a"  # b's could not have been sent
+        batch = hooks.send(Batch([Message(b"x")], 0.0), "orders", check)
+    assert batch.messages[0].headers["trace"] == "a"  # b's could not have been sent
     assert [record.getMessage() for record in caplog.records] == [
         "Broken.gearshift_send of a plugin failed",
         "Header.gearshift_send of a plugin failed",
@@ -280,7 +283,7 @@ def test_a_plugin_that_always_raises_does_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Of many lines alike, ten a minute are written."""
-    settled = load_hooks([Broken()]).settled
+    settled = load_hooks([Broken()]).listeners.settled
     assert settled is not None
     with caplog.at_level(logging.ERROR, "gearshift"):
         for _ in range(100):
@@ -303,9 +306,8 @@ def test_connection_events_come_in_order_on_a_thread_that_may_block() -> None:
             seen.append((event.kind, threading.current_thread().name))
 
     hooks = load_hooks([Watcher()])
-    assert hooks.connection is not None
     for kind in ("lost", "back", "draining"):
-        hooks.connection(ConnectionEvent(kind, "orders"))  # type: ignore[arg-type]
+        hooks.listeners.connection("orders", None, kind)
     assert seen == []
     go_on.set()
     hooks.close()

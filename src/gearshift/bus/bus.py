@@ -149,7 +149,7 @@ class Bus(Closing):
         )
         buffer = self._connections.buffer(spec, create, timeout_s)
         self._connections.remember(buffer)
-        return Producer(buffer, policy, owner=self)
+        return Producer(buffer, policy, owner=self, on_send=self.hooks.send)
 
     @overload
     def consumer(
@@ -430,7 +430,7 @@ class Bus(Closing):
         shared = SharedWindow(window)
         loop = self._connections.consumer_loop(spec, shared, create, timeout_s)
         loop.start()
-        subscription = Subscription(loop, UserSide(shared), policy)
+        subscription = Subscription(loop, UserSide(shared), policy, self.hooks.listeners)
         self._connections.remember(subscription)
         return Consumer(subscription, owner=self)
 

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias, TypeVar, cast
 
 from gearshift._core.consuming.dead_letters import DeadLetters
@@ -122,6 +123,7 @@ class Connections:
             lambda: self.backend.producer(spec),
             self.failures(spec.name),
             on_reconnect=lambda: self.ensure(published, create, timeout_s=_AGAIN_S),
+            on_connection=partial(self.hooks.listeners.connection, spec.name, None),
             open_timeout_s=timeout_s,
         )
         self.tally.add(buffer)
@@ -160,6 +162,7 @@ class Connections:
             self.failures(spec.channel.name),
             name=spec.member,
             on_reconnect=lambda: self.ensure(spec.channel, create, timeout_s=_AGAIN_S),
+            on_connection=partial(self.hooks.listeners.connection, spec.channel.name, spec.group),
             open_timeout_s=timeout_s,
         )
 

@@ -10,15 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Literal, cast
 
 import pluggy
 
 from gearshift._core.entry_points import PluginEntry, broken, import_entry
+from gearshift._core.listeners import Listeners, ignore
 from gearshift._core.logs import LimitedLog
+from gearshift._core.publishing.batch import Batch
 from gearshift.delivery import Delivery
 from gearshift.driver import plugin as backend_hooks
-from gearshift.errors import UsageError
+from gearshift.errors import GearshiftError, UsageError
 from gearshift.hooks import specs
 from gearshift.hooks.failure_log import FailureLog
 from gearshift.hooks.specs import ConnectionEvent, Outgoing
@@ -90,14 +92,16 @@ class Hooks:
         self._events: queue.SimpleQueue[ConnectionEvent | None] = queue.SimpleQueue()
         self._notifier: threading.Thread | None = None
         self.send = self._send if self._implementations("gearshift_send") else None
-        self.received = self._notification("gearshift_received")
         self.handle = self._handle if self._implementations("gearshift_handle") else None
         self.within = self._within if self._implementations("gearshift_handle_async") else None
-        self.settled = self._notification("gearshift_settled")
-        self.retry = self._notification("gearshift_retry")
-        self.dead_letter = self._notification("gearshift_dead_letter")
         self._tell = self._notification("gearshift_connection")
-        self.connection = self._enqueue if self._tell else None
+        self.listeners = Listeners(
+            received=self._notification("gearshift_received"),
+            settled=self._notification("gearshift_settled"),
+            retry=self._notification("gearshift_retry") or ignore,
+            dead_letter=self._notification("gearshift_dead_letter") or ignore,
+            connection=self._enqueue if self._tell else ignore,
+        )
 
     def has(self, plugin: object) -> bool:
         """True if ``plugin`` is one of these."""
@@ -129,14 +133,12 @@ class Hooks:
     def _failed(self, function: Callable[..., Any], error: Exception) -> None:
         self._log.error("%s of a plugin failed", _name(function), exc_info=error)
 
-    def _send(
-        self, channel: str, messages: Sequence[Message], check: Callable[[Message], object]
-    ) -> tuple[list[Message], Callable[[Sequence[SendResult | None]], None] | None]:
-        """Return the messages as plugins change them, and what wants their results, if anything.
+    def _send(self, batch: Batch, channel: str, check: Callable[[Message], object]) -> Batch:
+        """Return the batch as plugins want it: with its messages changed, and its results told.
 
         ``check`` raises if a changed message cannot be sent.
         """
-        sent = [Outgoing(channel, message) for message in messages]
+        sent = [Outgoing(channel, message) for message in batch.messages]
         for outgoing, one in product(sent, self._implementations("gearshift_send")):
             before = outgoing.message
             try:
@@ -146,16 +148,22 @@ class Hooks:
             except Exception as error:
                 outgoing.message = before
                 self._failed(one.function, error)
-        end = partial(self._end, sent) if any(one.callbacks for one in sent) else None
-        return [outgoing.message for outgoing in sent], end
+        on_done = batch.on_done
+        if any(outgoing.callbacks for outgoing in sent):
+            on_done = partial(self._report, sent, on_done)
+        return Batch([outgoing.message for outgoing in sent], batch.deadline, on_done)
 
-    def _end(self, sent: Sequence[Outgoing], results: Sequence[Any]) -> None:
-        for outgoing, result in zip(sent, results, strict=True):
+    def _report(
+        self, sent: Sequence[Outgoing], on_done: Callable[[Batch], None] | None, batch: Batch
+    ) -> None:
+        for outgoing, result in zip(sent, batch.results, strict=True):
             for callback in reversed(outgoing.callbacks):
                 try:
-                    callback(result)
+                    callback(cast(SendResult, result))
                 except Exception as error:
                     self._failed(callback, error)
+        if on_done is not None:
+            on_done(batch)
 
     def _handle(
         self, delivery: Delivery[Any], handler: Callable[..., Any], complete: Callable[[], Any]
@@ -180,14 +188,20 @@ class Hooks:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()  # if a context could not be entered
 
-    def _enqueue(self, event: ConnectionEvent) -> None:
+    def _enqueue(
+        self,
+        channel: str,
+        group: str | None,
+        kind: Literal["lost", "back", "draining"],
+        error: GearshiftError | None = None,
+    ) -> None:
         with self._lock:
             if self._notifier is None:
                 self._notifier = threading.Thread(
                     target=self._tell_events, name="gearshift-plugins", daemon=True
                 )
                 self._notifier.start()
-        self._events.put(event)
+        self._events.put(ConnectionEvent(kind, channel, group, error))
 
     def _tell_events(self) -> None:
         assert self._tell is not None

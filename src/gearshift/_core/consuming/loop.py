@@ -19,6 +19,7 @@ from gearshift._core.consuming.loop_side import LoopSide, PartitionEvents
 from gearshift._core.consuming.settlements import QueueSettlements, Report
 from gearshift._core.consuming.shared import SharedWindow, no_wake
 from gearshift._core.failures import Failures
+from gearshift._core.listeners import OnConnection
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.reconnect import (
     Pauses,
@@ -126,8 +127,10 @@ class ConsumerLoop:
         *,
         name: str,
         on_reconnect: Callable[[], object],
+        on_connection: OnConnection,
         open_timeout_s: float,
     ) -> None:
+        self.on_connection = on_connection
         self._open_receiver = open_receiver
         self._shared = shared
         self._side = LoopSide(shared)
@@ -236,6 +239,7 @@ class ConsumerLoop:
                 if not self._is_told and self._shared.ready:
                     self._is_told = True
                     log.info("channel %r: connected again", self._failures.channel)
+                    self.on_connection("back")
                 if arrivals and arrivals[0].unstored is not None:
                     self._keep(arrivals)
                 elif arrivals:
@@ -264,6 +268,7 @@ class ConsumerLoop:
                 self._failures.channel,
                 failure,
             )
+            self.on_connection("lost", failure)
         else:  # it was connected, and never came as far as the one that was lost
             self._note_failure(failure)
         self._was_ready = is_ready

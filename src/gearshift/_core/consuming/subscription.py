@@ -16,6 +16,7 @@ from gearshift._core.consuming.loop import ConsumerLoop
 from gearshift._core.consuming.retry import RetryPolicy
 from gearshift._core.consuming.suspects import is_given_up
 from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.listeners import Listeners
 from gearshift._core.logs import LimitedLog
 from gearshift.driver import Settlement
 from gearshift.errors import GearshiftError, StaleDelivery
@@ -54,11 +55,15 @@ class Subscription:
     A bus remembers this and not the Consumer, so that it notices a Consumer that is dropped.
     """
 
-    def __init__(self, loop: ConsumerLoop, users: UserSide, policy: ConsumerPolicy) -> None:
+    def __init__(
+        self, loop: ConsumerLoop, users: UserSide, policy: ConsumerPolicy, listeners: Listeners
+    ) -> None:
+        self.listeners = listeners
         self.loop = loop
         self.users = users
         self.policy = policy
         self.closed = False
+        self._drains = False
         self.pid = os.getpid()
         self._log = LimitedLog(log)
 
@@ -96,10 +101,10 @@ class Subscription:
             self.users.hold(entry, wait_s)
         else:
             self.users.settle(entry, Settlement.RETRY, wait_s)
-        self._log.info(
-            "%s/%s: message %r: attempt %d of %d failed, again in %.1f s",
-            policy.channel, policy.group, entry.message.id,
-            entry.attempts, policy.retry.max_attempts, wait_s,
+        self.listeners.retry(
+            channel=policy.channel, group=policy.group, message=entry.message,
+            attempt=entry.attempts, max_attempts=policy.retry.max_attempts,
+            delay_s=wait_s, reason=reason,
         )  # fmt: skip
         return "retry"
 
@@ -130,12 +135,19 @@ class Subscription:
         """What was received and settled, and how it is now."""
         return replace(self.users.snapshot(), reconnects=self.loop.reconnects)
 
+    def stop_receiving(self) -> None:
+        """See Consumer.stop_receiving."""
+        if not self._drains:
+            self._drains = True
+            self.loop.on_connection("draining")
+        self.users.close()
+
     def close(self, timeout_s: float) -> list[str | None]:
         """See Consumer.close."""
         if self.closed or os.getpid() != self.pid:
             return []
         self.closed = True
-        self.users.close()
+        self.stop_receiving()
         if self.policy.dead_letters is not None:
             self.policy.dead_letters.close(timeout_s)
         unsettled = [entry.message.id for entry in self.users.in_hand()]
@@ -151,25 +163,22 @@ class Subscription:
     # ── inside ──
 
     def _buried(self, entry: Entry, reason: str, error: GearshiftError | None) -> None:
-        channel, group, name = self.policy.channel, self.policy.group, entry.message.id
+        policy, wait_s = self.policy, 0.0
         try:
             if error is None:
                 self.users.settle(entry, Settlement.DISCARD)
-                self._log.warning(
-                    "%s/%s: message %r moved to the dead letters: %s", channel, group, name, reason
-                )
-                return
-            entry.dead = reason
-            entry.burials += 1
-            wait_s = self.policy.retry.burial_wait_s(entry.burials)
-            self.users.hold(entry, wait_s, error)
-            self._log.error(
-                "%s/%s: the dead letter of message %r was not stored, and is tried again in "
-                "%.1f s: %s",
-                channel, group, name, wait_s, error,
-            )  # fmt: skip
+            else:
+                entry.dead = reason
+                entry.burials += 1
+                wait_s = policy.retry.burial_wait_s(entry.burials)
+                self.users.hold(entry, wait_s, error)
         except StaleDelivery:
-            self._log.warning("channel %r: message %r was stale", channel, name)
+            self._log.warning("channel %r: message %r was stale", policy.channel, entry.message.id)
+            return
+        self.listeners.dead_letter(
+            channel=policy.channel, group=policy.group, message=entry.message,
+            reason=reason, error=error, delay_s=wait_s,
+        )  # fmt: skip
 
     def _is_for_others(self, entry: Entry) -> bool:
         group = redriven_to(entry.message)

@@ -12,6 +12,7 @@ from typing import cast
 
 from gearshift._core.clients import forked
 from gearshift._core.failures import Failures
+from gearshift._core.listeners import OnConnection, ignore
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.supervisor import Supervisor
 from gearshift._core.publishing.window import TICK_S, Window
@@ -43,6 +44,7 @@ class PublishBuffer:
         failures: Failures,
         *,
         on_reconnect: Callable[[], object] = lambda: None,
+        on_connection: OnConnection = ignore,
         open_timeout_s: float = 10.0,
         max_in_flight: int = 10_000,
         max_in_flight_bytes: int = 64 * 1024 * 1024,
@@ -61,8 +63,9 @@ class PublishBuffer:
         changed = threading.Condition(self._lock)
         self._window = Window(changed, max_in_flight, max_in_flight_bytes, clock)
         self._supervisor = Supervisor(
-            connect, on_reconnect, failures, self._batches, changed, self._on_outcomes, clock
-        )
+            connect, on_reconnect, on_connection, failures, self._batches, changed,
+            self._on_outcomes, clock,
+        )  # fmt: skip
         self._supervisor.open(open_timeout_s)
         self._keeper = threading.Thread(
             target=self._keep, name=f"gearshift-publish-{self._channel}", daemon=True

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gearshift._core.failures import Failures
+from gearshift._core.listeners import OnConnection
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.reconnect import Pauses, connect_until, never, tell_still_away
@@ -41,6 +42,7 @@ class Supervisor:
 
     connect: Callable[[], ProducerDriver]
     on_reconnect: Callable[[], object]
+    on_connection: OnConnection
     failures: Failures
     batches: Mapping[Batch, None]
     changed: threading.Condition
@@ -177,6 +179,7 @@ class Supervisor:
         self._log.warning(
             "channel %r: %s, reconnecting: %s", self.failures.channel, what, self.broken
         )
+        self.on_connection("lost", self.broken)
         if old is not None:
             with contextlib.suppress(Exception):
                 old.close(0.0)  # what it still held is reported UNKNOWN before this returns
@@ -213,3 +216,4 @@ class Supervisor:
             self.reconnects += 1
             self.changed.notify_all()
         log.info("channel %r: connected again", self.failures.channel)
+        self.on_connection("back")
