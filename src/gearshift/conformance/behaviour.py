@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from gearshift.capabilities import Requirement, levels
@@ -17,7 +19,17 @@ from gearshift.conformance.kit import Broken, Kit
 from gearshift.conformance.recording import RecordingConsumer
 from gearshift.errors import NotSupported
 
-__all__ = ["Area", "Behaviour", "Needs", "Refusal", "Result", "Status", "behaviour", "execute"]
+__all__ = [
+    "Area",
+    "Behaviour",
+    "Needs",
+    "Refusal",
+    "Result",
+    "Status",
+    "behaviour",
+    "execute",
+    "on_channel",
+]
 
 #: A call that must raise NotSupported where the capability is not declared.
 Refusal: TypeAlias = Callable[[Kit, str, RecordingConsumer], Any]
@@ -120,6 +132,26 @@ def behaviour(
             retries=retries,
             needs=needs,
         )
+
+    return make
+
+
+def on_channel(
+    area: Area, *, settings: Mapping[str, Any] = MappingProxyType({}), **options: Any
+) -> Callable[[Callable[[Kit, str], None]], Behaviour]:
+    """As ``behaviour``, for a function that is given a fresh channel, which is verified afterwards.
+
+    ``settings`` are arguments of ``Kit.channel``, ``options`` those of ``behaviour``.
+    """
+
+    def make(run: Callable[[Kit, str], None]) -> Behaviour:
+        @functools.wraps(run)
+        def verified(kit: Kit) -> None:
+            channel = kit.channel(**settings)
+            run(kit, channel)
+            kit.verify(channel)
+
+        return behaviour(area, **options)(verified)
 
     return make
 

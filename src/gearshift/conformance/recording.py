@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gearshift.bus import Bus
@@ -130,7 +130,6 @@ class RecordingConsumer:
         self._where = {"actor": actor, "channel": channel, "group": group}
         self._record(Kind.OPEN, prefetch=options.get("prefetch"))
         self.consumer: Consumer[Any] = bus.consumer(channel, group=group, **options)
-        self.group = self.consumer.group
 
     def ready(self, timeout_s: float) -> None:
         """As Consumer.ready."""
@@ -150,11 +149,6 @@ class RecordingConsumer:
                 position=place(delivery.position),
             )
         return deliveries
-
-    def iterate(self, *, idle_timeout_s: float) -> Iterator[Delivery[Any]]:
-        """As Consumer.iterate."""
-        while deliveries := self.receive(timeout_s=idle_timeout_s):
-            yield from deliveries
 
     def ack(self, delivery: Delivery[Any]) -> None:
         """As Delivery.ack."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gearshift.conformance.behaviour import Area, Needs, behaviour
+from gearshift.conformance.behaviour import Area, Needs, behaviour, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.load import BEFORE, under_load
 from gearshift.errors import ConnectionFailed
@@ -31,10 +31,9 @@ def a_frozen_broker_loses_nothing(kit: Kit) -> None:
             kit.broker.resume()
 
 
-@behaviour(Area.FAULTS, needs=Needs.BROKER)
-def a_broker_that_is_down_is_one_clear_error(kit: Kit) -> None:
+@on_channel(Area.FAULTS, needs=Needs.BROKER)
+def a_broker_that_is_down_is_one_clear_error(kit: Kit, channel: str) -> None:
     """Opening a producer raises ConnectionFailed at its deadline; with the broker it works."""
-    channel = kit.channel()
     kit.producer(channel).send()
     time.sleep(2.0)
     kit.fault("the broker is down")
@@ -45,4 +44,3 @@ def a_broker_that_is_down_is_one_clear_error(kit: Kit) -> None:
     finally:
         kit.broker.start()
     kit.producer(channel).send()
-    kit.verify(channel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
 
@@ -15,20 +15,17 @@ _BODIES = {
 }
 
 
-@behaviour(Area.FIDELITY, deliveries=5)
-def bodies_arrive_to_the_byte(kit: Kit) -> None:
+@on_channel(Area.FIDELITY, deliveries=5)
+def bodies_arrive_to_the_byte(kit: Kit, channel: str) -> None:
     """Empty, binary, zeros, UTF-8 and JSON bodies."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     for body in _BODIES.values():
         producer.send(body)
-    kit.verify(channel)
 
 
-@behaviour(Area.FIDELITY, deliveries=6)
-def keys_and_headers_arrive_as_sent(kit: Kit) -> None:
+@on_channel(Area.FIDELITY, deliveries=6)
+def keys_and_headers_arrive_as_sent(kit: Kit, channel: str) -> None:
     """No key and any key; str, bytes, int and bool headers, repeated names in their order."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     producer.send(key=None)
     producer.send(key="k" * 255)
@@ -36,13 +33,11 @@ def keys_and_headers_arrive_as_sent(kit: Kit) -> None:
     producer.send(headers={"text": "ž", "raw": b"\x00\xff", "true": True, "false": False})
     producer.send(headers={"least": -(2**63), "most": 2**63 - 1, "zero": 0, "empty": ""})
     producer.send(headers=[("a", "1"), ("b", "x"), ("a", "2"), ("a", b"3")])
-    kit.verify(channel)
 
 
-@behaviour(Area.FIDELITY, deliveries=2)
-def properties_arrive_as_sent(kit: Kit) -> None:
+@on_channel(Area.FIDELITY, deliveries=2)
+def properties_arrive_as_sent(kit: Kit, channel: str) -> None:
     """Id, content type, timestamp, correlation id, reply address and type."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     sent = producer.send(
         b"<a/>",
@@ -65,13 +60,11 @@ def properties_arrive_as_sent(kit: Kit) -> None:
                 f"the timestamp came as {stamp}",
             )
         consumer.ack(delivery)
-    kit.verify(channel)
 
 
-@behaviour(Area.FIDELITY, capability="max_message_bytes", deliveries=2)
-def a_message_of_the_largest_size_passes(kit: Kit) -> None:
+@on_channel(Area.FIDELITY, capability="max_message_bytes", deliveries=2)
+def a_message_of_the_largest_size_passes(kit: Kit, channel: str) -> None:
     """At the declared limit, and one byte below, it is stored and delivered."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     limit = kit.capabilities.max_message_bytes
     for size in (limit - 1, limit):
@@ -79,18 +72,15 @@ def a_message_of_the_largest_size_passes(kit: Kit) -> None:
     consumer = kit.consumer(channel, prefetch=1)
     for _ in range(2):
         kit.ack(consumer, 1)
-    kit.verify(channel)
 
 
 def _send_none(kit: Kit, channel: str, _: RecordingConsumer) -> None:
     kit.producer(channel).send(None, key="k")
 
 
-@behaviour(Area.FIDELITY, capability="tombstone", refused=_send_none, deliveries=2)
-def a_message_without_body_stays_one(kit: Kit) -> None:
+@on_channel(Area.FIDELITY, capability="tombstone", refused=_send_none, deliveries=2)
+def a_message_without_body_stays_one(kit: Kit, channel: str) -> None:
     """None arrives as None, and b'' as b''."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     producer.send(None, key="k")
     producer.send(b"", key="k")
-    kit.verify(channel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gearshift.bus import Bus
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, behaviour, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
 from gearshift.errors import UnknownGroup
@@ -18,24 +18,20 @@ def every_group_gets_every_message(kit: Kit) -> None:
     kit.verify(channel, "h")
 
 
-@behaviour(Area.GROUPS, capability="durable_group", deliveries=20)
-def a_group_keeps_its_place_without_consumers(kit: Kit) -> None:
+@on_channel(Area.GROUPS, capability="durable_group", deliveries=20)
+def a_group_keeps_its_place_without_consumers(kit: Kit, channel: str) -> None:
     """What is sent while no consumer is there waits; what was settled before does not return."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     producer.send_many(10, keys=["a", "b", "c"])
     with kit.consumer(channel) as consumer:
         kit.ack(consumer, 10)
     producer.send_many(10, keys=["a", "b", "c"])
-    kit.verify(channel)
 
 
-@behaviour(Area.GROUPS, deliveries=10)
-def a_declared_group_waits_for_its_first_consumer(kit: Kit) -> None:
+@on_channel(Area.GROUPS, deliveries=10)
+def a_declared_group_waits_for_its_first_consumer(kit: Kit, channel: str) -> None:
     """What was sent before anybody ever consumed is delivered."""
-    channel = kit.channel()
     kit.producer(channel).send_many(10, keys=["a"])
-    kit.verify(channel)
 
 
 @behaviour(Area.GROUPS, capability="replay", deliveries=10)
@@ -71,10 +67,9 @@ def _sneak(kit: Kit, channel: str, _: RecordingConsumer) -> None:
     kit.connect().consumer(channel, ephemeral=True)
 
 
-@behaviour(Area.GROUPS, capability="ephemeral_group", refused=_sneak, deliveries=5)
-def an_ephemeral_reader_takes_nothing_and_leaves_nothing(kit: Kit) -> None:
+@on_channel(Area.GROUPS, capability="ephemeral_group", refused=_sneak, deliveries=5)
+def an_ephemeral_reader_takes_nothing_and_leaves_nothing(kit: Kit, channel: str) -> None:
     """It sees what is sent from now on; the groups still get all, and it is gone when closed."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     bus = kit.connect()
     kit.join(channel)
@@ -90,7 +85,6 @@ def an_ephemeral_reader_takes_nothing_and_leaves_nothing(kit: Kit) -> None:
                 break
     kit.require(len(seen) == 5, "leak", f"the ephemeral reader saw {len(seen)} messages of 5")
     kit.require(_groups(bus, channel) <= before, "leak", "an ephemeral group stayed behind")
-    kit.verify(channel)
 
 
 def _groups(bus: Bus, channel: str) -> set[str]:

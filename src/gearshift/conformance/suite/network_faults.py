@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from gearshift.conformance.behaviour import Area, Needs, behaviour
+from gearshift.conformance.behaviour import Area, Needs, behaviour, on_channel
 from gearshift.conformance.history import Phase
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.load import AFTER, BEFORE, under_load
@@ -43,10 +43,9 @@ def swallowed_confirms_are_unknown_not_ok(kit: Kit) -> None:
             kit.cable.release()
 
 
-@behaviour(Area.FAULTS, needs=Needs.CABLE, deliveries=4)
-def a_reset_consumer_gives_its_work_back(kit: Kit) -> None:
+@on_channel(Area.FAULTS, needs=Needs.CABLE, deliveries=4)
+def a_reset_consumer_gives_its_work_back(kit: Kit, channel: str) -> None:
     """The connection of a consumer that holds unsettled work is reset: it is done by somebody."""
-    channel = kit.channel()
     kit.producer(channel).send_many(20, keys=["a", "b", "c", "d"])
     consumer = kit.consumer(channel, prefetch=10)
     held = kit.take(consumer, 4)
@@ -55,7 +54,6 @@ def a_reset_consumer_gives_its_work_back(kit: Kit) -> None:
     for delivery in held:
         with contextlib.suppress(StaleDelivery):
             consumer.ack(delivery)
-    kit.verify(channel)
 
 
 @behaviour(Area.FAULTS, needs=Needs.CABLE, deliveries=BEFORE)

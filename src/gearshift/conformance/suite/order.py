@@ -8,35 +8,30 @@ from functools import partial
 
 from gearshift._observe.threads import working
 from gearshift.capabilities import Members, Order
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
 from gearshift.message import Key
 
 
-@behaviour(Area.ORDER, capability="order", deliveries=200)
-def one_consumer_gets_each_key_in_order(kit: Kit) -> None:
+@on_channel(Area.ORDER, capability="order", deliveries=200)
+def one_consumer_gets_each_key_in_order(kit: Kit, channel: str) -> None:
     """First deliveries of every producer's key are in the order of sending."""
-    channel = kit.channel()
     for _ in range(2):
         kit.producer(channel).send_many(100, keys=["a", "b", "c", "d", "e"])
-    kit.verify(channel)
 
 
-@behaviour(Area.ORDER, capability="order", deliveries=300)
-def many_consumers_get_each_key_in_order(kit: Kit) -> None:
+@on_channel(Area.ORDER, capability="order", deliveries=300)
+def many_consumers_get_each_key_in_order(kit: Kit, channel: str) -> None:
     """With four members first deliveries of a key keep their order if that is declared."""
-    channel = kit.channel()
     members = [kit.consumer(channel, prefetch=5) for _ in range(4)]
     kit.producer(channel).send_many(300, keys=[f"k{n}" for n in range(12)])
     _ack_all(kit, channel, members)
-    kit.verify(channel)
 
 
-@behaviour(Area.ORDER, deliveries=40, retries=2)
-def a_retry_keeps_its_key_in_order_on_a_stream(kit: Kit) -> None:
+@on_channel(Area.ORDER, deliveries=40, retries=2)
+def a_retry_keeps_its_key_in_order_on_a_stream(kit: Kit, channel: str) -> None:
     """On a stream what follows a retried message of its key waits; a queue loses nothing."""
-    channel = kit.channel()
     kit.producer(channel).send_many(40, keys=["a", "b"])
     order = list(kit.history.published(channel))
     failing = {order[0], order[1]}
@@ -57,13 +52,11 @@ def a_retry_keeps_its_key_in_order_on_a_stream(kit: Kit) -> None:
                 "first-delivery-order",
                 f"key {key!r} was settled out of order after a retry",
             )
-    kit.verify(channel)
 
 
-@behaviour(Area.ORDER, capability="members", deliveries=60)
-def a_group_shares_its_messages(kit: Kit) -> None:
+@on_channel(Area.ORDER, capability="members", deliveries=60)
+def a_group_shares_its_messages(kit: Kit, channel: str) -> None:
     """Six members split sixty messages with no message at two of them."""
-    channel = kit.channel()
     members = [kit.consumer(channel, prefetch=1) for _ in range(6)]
     kit.producer(channel).send_many(60, keys=[f"k{n}" for n in range(30)])
     wanted = 6 if kit.capabilities.members is Members.ANY else 2
@@ -73,7 +66,6 @@ def a_group_shares_its_messages(kit: Kit) -> None:
         kit.require(len(busy) == 6, "competing", f"only {len(busy)} of 6 members got work")
     else:
         kit.require(len(busy) > 1, "competing", "one member got everything")
-    kit.verify(channel)
 
 
 def _ack_all(kit: Kit, channel: str, members: list[RecordingConsumer], *, at_once: int = 1) -> None:

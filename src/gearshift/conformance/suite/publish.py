@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import wait
 
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, behaviour, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.errors import Closed, GearshiftError, MessageTooLarge
 from gearshift.message import Receipt
@@ -14,20 +14,17 @@ from gearshift.message import Receipt
 _MISSING_S = 2.0
 
 
-@behaviour(Area.PUBLISH, deliveries=20)
-def a_send_that_returned_is_delivered(kit: Kit) -> None:
+@on_channel(Area.PUBLISH, deliveries=20)
+def a_send_that_returned_is_delivered(kit: Kit, channel: str) -> None:
     """Every message with a receipt reaches the group once, with nothing else."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     for number in range(20):
         producer.send(key=f"k{number % 3}")
-    kit.verify(channel)
 
 
-@behaviour(Area.PUBLISH, capability="depth")
-def a_receipt_means_stored_already(kit: Kit) -> None:
+@on_channel(Area.PUBLISH, capability="depth")
+def a_receipt_means_stored_already(kit: Kit, channel: str) -> None:
     """When send returns the message is there: another client counts it or receives it."""
-    channel = kit.channel()
     if kit.is_stream:
         kit.join(channel)
     producer = kit.producer(channel)
@@ -39,13 +36,11 @@ def a_receipt_means_stored_already(kit: Kit) -> None:
             "false-success",
             f"{number} receipts, but the broker counts {depth}",
         )
-    kit.verify(channel)
 
 
-@behaviour(Area.PUBLISH, deliveries=80)
-def concurrent_publishers_lose_nothing(kit: Kit) -> None:
+@on_channel(Area.PUBLISH, deliveries=80)
+def concurrent_publishers_lose_nothing(kit: Kit, channel: str) -> None:
     """Four threads on one producer, four with their own: each message arrives once, in order."""
-    channel = kit.channel()
     bus = kit.connect()
     producers = [kit.producer(channel, bus) for _ in range(4)]
     shared = kit.producer(channel, bus)
@@ -63,25 +58,21 @@ def concurrent_publishers_lose_nothing(kit: Kit) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    kit.verify(channel)
 
 
-@behaviour(Area.PUBLISH)
-def a_refused_message_never_appears(kit: Kit) -> None:
+@on_channel(Area.PUBLISH)
+def a_refused_message_never_appears(kit: Kit, channel: str) -> None:
     """A message that is too large raises, is not stored, and the next one goes through."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     limit = kit.capabilities.max_message_bytes
     with kit.refusal(MessageTooLarge, "refusal", "a message over the limit"):
         producer.send(bytes(limit + 1))
     producer.send()
-    kit.verify(channel)
 
 
-@behaviour(Area.PUBLISH)
-def a_failed_message_does_not_stop_its_batch(kit: Kit) -> None:
+@on_channel(Area.PUBLISH)
+def a_failed_message_does_not_stop_its_batch(kit: Kit, channel: str) -> None:
     """send_many with one bad value gives an error in its place and receipts for the others."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     good = [producer.message() for _ in range(2)]
     results = producer.producer.send_many([good[0], object(), good[1]], raise_on_error=False)
@@ -89,7 +80,6 @@ def a_failed_message_does_not_stop_its_batch(kit: Kit) -> None:
     kit.require(kinds == [True, False, True], "partial-failure", f"results were {results}")
     for message, result in zip(good, (results[0], results[2]), strict=True):
         producer.resolve(message, result)
-    kit.verify(channel)
 
 
 @behaviour(Area.PUBLISH, capability="unroutable_detected", deliveries=0)
@@ -103,10 +93,9 @@ def what_nobody_would_receive_is_refused(kit: Kit) -> None:
         producer.send(timeout_s=_MISSING_S)
 
 
-@behaviour(Area.PUBLISH, deliveries=50)
-def close_resolves_what_is_in_flight(kit: Kit) -> None:
+@on_channel(Area.PUBLISH, deliveries=50)
+def close_resolves_what_is_in_flight(kit: Kit, channel: str) -> None:
     """Messages submitted right before close each end as a receipt or an error, never in silence."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     messages = [producer.message() for _ in range(50)]
     futures = [producer.producer.submit(message) for message in messages]
@@ -120,16 +109,13 @@ def close_resolves_what_is_in_flight(kit: Kit) -> None:
         else:
             assert isinstance(error, GearshiftError)
             producer.resolve(message, error)
-    kit.verify(channel)
 
 
-@behaviour(Area.PUBLISH)
-def a_send_after_close_raises(kit: Kit) -> None:
+@on_channel(Area.PUBLISH)
+def a_send_after_close_raises(kit: Kit, channel: str) -> None:
     """A closed producer says so and stores nothing."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     producer.send()
     producer.close()
     with kit.refusal(Closed, "publish-after-close", "a send after close"):
         producer.send()
-    kit.verify(channel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, behaviour, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
 from gearshift.driver import Start, StartAt
@@ -14,23 +14,20 @@ def _seek(_: Kit, __: str, consumer: RecordingConsumer) -> None:
     consumer.seek(Start())
 
 
-@behaviour(Area.REPLAY, capability="seek", refused=_seek, deliveries=40)
-def seek_to_the_start_reads_everything_again(kit: Kit) -> None:
+@on_channel(Area.REPLAY, capability="seek", refused=_seek, deliveries=40)
+def seek_to_the_start_reads_everything_again(kit: Kit, channel: str) -> None:
     """All twenty come a second time, in order, though all were settled."""
-    channel = kit.channel()
     kit.producer(channel).send_many(20, keys=["a", "b"])
     consumer = kit.consumer(channel)
     first = kit.ack(consumer, 20)
     consumer.seek(Start())
     second = kit.ack(consumer, 20)
     kit.require(sorted(first) == sorted(second), "replay", "the second reading differs")
-    kit.verify(channel)
 
 
-@behaviour(Area.REPLAY, capability="seek", refused=_seek, deliveries=13)
-def seek_to_an_offset_continues_there(kit: Kit) -> None:
+@on_channel(Area.REPLAY, capability="seek", refused=_seek, deliveries=13)
+def seek_to_an_offset_continues_there(kit: Kit, channel: str) -> None:
     """From the offset of the eighth delivery of a key, exactly the rest comes again."""
-    channel = kit.channel()
     kit.producer(channel).send_many(10, keys=["a"])
     consumer = kit.consumer(channel)
     deliveries = kit.take(consumer, 10)
@@ -41,13 +38,11 @@ def seek_to_an_offset_continues_there(kit: Kit) -> None:
     consumer.seek(Start.at_offsets({place.partition: place.offset}))
     again = kit.ack(consumer, 3)
     kit.require(again == [d.id for d in deliveries[7:]], "replay", f"came again: {again}")
-    kit.verify(channel)
 
 
-@behaviour(Area.REPLAY, capability="seek", refused=_seek, deliveries=15)
-def seek_to_a_time_continues_there(kit: Kit) -> None:
+@on_channel(Area.REPLAY, capability="seek", refused=_seek, deliveries=15)
+def seek_to_a_time_continues_there(kit: Kit, channel: str) -> None:
     """From a moment between two batches, exactly the second comes again."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     producer.send_many(5, keys=["a", "b", "c"])
     time.sleep(1.1)  # brokers keep times in whole seconds at worst
@@ -60,7 +55,6 @@ def seek_to_a_time_continues_there(kit: Kit) -> None:
     consumer.seek(Start(StartAt.TIME, time_ms=between_ms))
     again = kit.ack(consumer, 5)
     kit.require(sorted(again) == sorted(wanted), "replay", f"came again: {len(again)}")
-    kit.verify(channel)
 
 
 @behaviour(Area.REPLAY, capability="seek", refused=_seek, deliveries=6)

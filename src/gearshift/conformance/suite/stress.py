@@ -6,14 +6,13 @@ import threading
 from functools import partial
 
 from gearshift._observe.threads import working
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, on_channel
 from gearshift.conformance.kit import Kit
 
 
-@behaviour(Area.STRESS, deliveries=500)
-def many_publishers_and_consumers_account_for_everything(kit: Kit) -> None:
+@on_channel(Area.STRESS, deliveries=500)
+def many_publishers_and_consumers_account_for_everything(kit: Kit, channel: str) -> None:
     """A hundred threads send ten thousand messages (at pace 1), four members settle them all."""
-    channel = kit.channel()
     bus = kit.connect()
     producers = [kit.producer(channel, bus) for _ in range(10)]
     each = kit.many(100)
@@ -30,4 +29,3 @@ def many_publishers_and_consumers_account_for_everything(kit: Kit) -> None:
             sender.join()
         wanted = kit.history.published(channel).keys()
         kit.until(lambda: kit.history.finished(channel, "g") >= wanted, "not all was settled")
-    kit.verify(channel)

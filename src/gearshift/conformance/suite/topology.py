@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from gearshift.conformance.behaviour import Area, behaviour
+from gearshift.conformance.behaviour import Area, behaviour, on_channel
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
 from gearshift.errors import Closed, UnknownChannel
@@ -34,13 +34,11 @@ def a_missing_channel_is_an_error(kit: Kit) -> None:
         kit.require(not bus.exists(name), "typo-created", "the misspelt channel exists now")
 
 
-@behaviour(Area.TOPOLOGY, deliveries=1)
-def declaring_twice_is_harmless(kit: Kit) -> None:
+@on_channel(Area.TOPOLOGY, deliveries=1)
+def declaring_twice_is_harmless(kit: Kit, channel: str) -> None:
     """The same declaration again changes nothing, with messages in it."""
-    channel = kit.channel()
     kit.producer(channel).send()
     kit.connect().declare(channel, create=True)
-    kit.verify(channel)
 
 
 @behaviour(Area.TOPOLOGY, deliveries=0)
@@ -59,10 +57,9 @@ def a_deleted_channel_is_gone(kit: Kit) -> None:
         kit.require(not consumer.receive(timeout_s=0.5), "phantom", "a deleted message came back")
 
 
-@behaviour(Area.TOPOLOGY, capability="depth", deliveries=10)
-def the_depth_counts_what_is_left(kit: Kit) -> None:
+@on_channel(Area.TOPOLOGY, capability="depth", deliveries=10)
+def the_depth_counts_what_is_left(kit: Kit, channel: str) -> None:
     """It rises with what is sent, falls with what is settled; unknown is None, never a guess."""
-    channel = kit.channel()
     if kit.is_stream:
         kit.join(channel)
     kit.producer(channel).send_many(10, keys=["a", "b"])
@@ -75,7 +72,6 @@ def the_depth_counts_what_is_left(kit: Kit) -> None:
         with kit.consumer(channel) as consumer:
             kit.ack(consumer, 4)
         kit.until(lambda: kit.depth(channel, "g") == 6, "the depth is not 6 after 4 acks")
-    kit.verify(channel)
 
 
 def _purge(kit: Kit, channel: str, _: RecordingConsumer) -> None:
@@ -100,10 +96,9 @@ def a_purge_throws_away_what_waits(kit: Kit) -> None:
     kit.verify(channel, "h")
 
 
-@behaviour(Area.CLOSE, deliveries=1)
-def closing_twice_is_harmless(kit: Kit) -> None:
+@on_channel(Area.CLOSE, deliveries=1)
+def closing_twice_is_harmless(kit: Kit, channel: str) -> None:
     """Producers, consumers and buses can be closed again."""
-    channel = kit.channel()
     producer = kit.producer(channel)
     producer.send()
     consumer = kit.consumer(channel)
@@ -112,13 +107,11 @@ def closing_twice_is_harmless(kit: Kit) -> None:
     for closable in (producer.producer, consumer, consumer.consumer, bus):
         closable.close()
         closable.close()
-    kit.verify(channel)
 
 
-@behaviour(Area.CLOSE, deliveries=5)
-def a_closed_consumer_gives_nothing_more(kit: Kit) -> None:
+@on_channel(Area.CLOSE, deliveries=5)
+def a_closed_consumer_gives_nothing_more(kit: Kit, channel: str) -> None:
     """receive raises Closed, iterate ends, a waiting thread is let go, and nothing is lost."""
-    channel = kit.channel()
     consumer = kit.consumer(channel)
     ended = threading.Event()
 
@@ -134,30 +127,25 @@ def a_closed_consumer_gives_nothing_more(kit: Kit) -> None:
     kit.producer(channel).send_many(5, keys=["a"])
     with kit.refusal(Closed, "after-close", "receive after close"):
         consumer.receive(5, timeout_s=1.0)
-    kit.verify(channel)
 
 
-@behaviour(Area.CLOSE, deliveries=12)
-def what_was_fetched_is_not_delivered_after_close(kit: Kit) -> None:
+@on_channel(Area.CLOSE, deliveries=12)
+def what_was_fetched_is_not_delivered_after_close(kit: Kit, channel: str) -> None:
     """Messages that lay in the consumer's buffer when it was closed go to the next one."""
-    channel = kit.channel()
     kit.producer(channel).send_many(10, keys=["a", "b"])
     consumer = kit.consumer(channel, prefetch=10)
     kit.take(consumer, 2)
     consumer.close()
     with kit.refusal(Closed, "after-close", "receive after close"):
         consumer.receive(10, timeout_s=0.2)
-    kit.verify(channel)
 
 
-@behaviour(Area.CLOSE, deliveries=50)
-def consumers_come_and_go(kit: Kit) -> None:
+@on_channel(Area.CLOSE, deliveries=50)
+def consumers_come_and_go(kit: Kit, channel: str) -> None:
     """Ten consumers, one after the other, each settle some and close; nothing is lost between."""
-    channel = kit.channel()
     kit.producer(channel).send_many(50, keys=[f"k{n}" for n in range(9)])
     for _ in range(10):
         with kit.consumer(channel, prefetch=8) as consumer:
             deliveries = consumer.receive(4, timeout_s=kit.patience_s / 3)
             for delivery in deliveries[:3]:
                 consumer.ack(delivery)
-    kit.verify(channel)
