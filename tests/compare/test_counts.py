@@ -11,7 +11,7 @@ from pathlib import Path
 import pika
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from support.settings import profile_of
+from support.settings import profile_of, write_settings
 from support.waiting import until
 
 from gearshift.compare import measures, workload
@@ -30,9 +30,7 @@ Waiting = Callable[[str], int]
 
 def agree(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) -> None:
     """Send, handle some, stop: at both times ledger and broker must say the same."""
-    file = folder / "gearshift.toml"
-    file.write_text(f"[profiles.one]\n{settings}\n")
-    target = Target(config=file, profile="one", semantics=semantics)
+    target = Target(config=write_settings(folder, settings), profile="p", semantics=semantics)
     channel = {"groups": [GROUP], "dead_letter": False}
     with Trial.set_up(target, folder, channel, duties=Duties(work_ms=1)) as trial:
         trial.send(workload.make(1, MESSAGES, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.settings import profiles_of
 
 from gearshift import compare
 from gearshift.compare import Comparison, Options
@@ -26,10 +27,7 @@ EXPECTED = {
 @pytest.fixture(autouse=True)
 def _settings(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> None:
     """Profiles for both brokers."""
-    (tmp_path / "gearshift.toml").write_text(
-        f'profile = "rabbit"\n[profiles.rabbit]\nbackend = "rabbitmq"\nurl = "{rabbitmq.url}"\n'
-        f'[profiles.kafka]\nbackend = "kafka"\nbootstrap_servers = ["{kafka.url}"]\n'
-    )
+    (tmp_path / "gearshift.toml").write_text(profiles_of(rabbit=rabbitmq, kafka=kafka))
 
 
 def outcomes(found: Comparison) -> dict[str, tuple[str, ...]]:

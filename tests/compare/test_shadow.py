@@ -8,13 +8,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.sending import sending
 from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
@@ -264,26 +262,6 @@ def test_a_handler_that_hangs_is_inconclusive_and_bounded(handler: str) -> None:
     assert "not within 3 s" in result.sentence
 
 
-@contextmanager
-def sending(channel: str) -> Iterator[list[int]]:
-    """A service that goes on sending; the numbers that it has sent."""
-    stop, sent = threading.Event(), list[int]()
-
-    def send() -> None:
-        with gearshift.open() as bus, bus.producer(channel) as producer:
-            while not stop.wait(0.02):
-                producer.send({"n": len(sent)}, key="ada")
-                sent.append(len(sent))
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_a_live_queue_is_seen_as_it_flows_and_nobody_misses_anything() -> None:
     """What came in meanwhile still waits for the service, all of it."""
     with sending("tasks") as sent:
@@ -291,7 +269,7 @@ def test_a_live_queue_is_seen_as_it_flows_and_nobody_misses_anything() -> None:
     assert shadow.judge(found).verdict == "safe"
     assert len(sent) > 10
     with gearshift.open() as bus, bus.consumer("tasks") as consumer:
-        assert drain(consumer, len(sent)) == [{"n": number} for number in sent]
+        assert drain(consumer, len(sent)) == [{"n": number, "of_key": number} for number in sent]
 
 
 @pytest.mark.parametrize(

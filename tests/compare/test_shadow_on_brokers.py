@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.sending import sending
+from support.settings import profiles_of
 from support.waiting import take
 
 import gearshift
@@ -47,8 +46,7 @@ def channel(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> str:
     name = f"orders_{message_id()[-12:]}"
     (tmp_path / "service.py").write_text(HANDLERS)
     (tmp_path / "gearshift.toml").write_text(
-        f'profile = "rabbit"\n[profiles.rabbit]\nbackend = "rabbitmq"\nurl = "{rabbitmq.url}"\n'
-        f'[profiles.kafka]\nbackend = "kafka"\nbootstrap_servers = ["{kafka.url}"]\n'
+        f"{profiles_of(rabbit=rabbitmq, kafka=kafka)}"
         f"[channels.{name}]\npartitions = 4\n[channels.billed]\n"
     )
     return name
@@ -57,29 +55,6 @@ def channel(rabbitmq: RabbitMQ, kafka: Kafka, tmp_path: Path) -> str:
 def made(rabbitmq: RabbitMQ) -> list[str]:
     """Every queue and exchange that a comparison has left."""
     return [name for name in rabbitmq.names() if "compare_" in name]
-
-
-@contextmanager
-def sending(channel: str, count: list[int]) -> Iterator[None]:
-    """A service that sends until the block ends; ``count`` gets how many were confirmed."""
-    stop = threading.Event()
-
-    def send() -> None:
-        with gearshift.open(profile="rabbit") as bus, bus.producer(channel) as producer:
-            number = 0
-            while not stop.wait(0.01):
-                value = {"n": number, "of_key": number // 4}
-                producer.send(value, key=f"customer-{number % 4}", headers={"source": "shop"})
-                number += 1
-            count.append(number)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def judged(**wanted: object) -> shadow.Result:
@@ -92,14 +67,13 @@ def verdicts(result: shadow.Result) -> dict[str, str]:
 
 def test_a_live_queue_on_rabbitmq_for_a_stream_on_kafka(channel: str, rabbitmq: RabbitMQ) -> None:
     """Nothing differs for this handler; the service's queue has every message still, uncounted."""
-    sent: list[int] = []
-    with sending(channel, sent):
+    with sending(channel, "rabbit", keys=4, headers={"source": "shop"}) as sent:
         result = judged(
             old="rabbit", new="kafka", channel=channel, handler="service:bill", messages=60
         )
     assert result.verdict == "safe", result.sentence
     with gearshift.open(profile="rabbit") as bus, bus.consumer(channel) as consumer:
-        for number in range(sent[0]):
+        for number in sent:
             (delivery,) = take(consumer, 1)
             assert (delivery.value["n"], delivery.redelivered) == (number, False)
             delivery.ack()

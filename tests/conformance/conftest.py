@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from support.settings import profile_of, write_settings
 from support.waiting import PATIENCE_S
 
 from gearshift import config, plugins
@@ -61,8 +62,7 @@ def embedded(
     Other processes reach SQLite, and nothing but this one reaches memory.
     """
     in_file = f'path = "kit.db"\nlease_s = {lease_s}' if backend == "sqlite" else ""
-    file = folder / "gearshift.toml"
-    file.write_text(f'[profiles.kit]\nbackend = "{backend}"\n{in_file}\n')
+    file = write_settings(folder, f'backend = "{backend}"\n{in_file}')
     plugin = plugins.load(backend)
     given = {"plugin": shared(plugin) if backend == "memory" else plugin, "patience_s": PATIENCE_S}
     return Harness(
@@ -79,8 +79,10 @@ def breakable(server: Server, semantics: Semantics, folder: Path) -> Iterator[Ha
             broker = server.kind(advertised=f"127.0.0.1:{proxy.port}")
         with broker:
             proxy.target = ("127.0.0.1", broker.port)
+            url = broker.url.replace(f":{broker.port}", f":{proxy.port}")
+            file = write_settings(folder, f"{profile_of(broker, url)}\n{server.settings}")
             yield Harness(
-                config=_config(server, broker, proxy.port, folder),
+                config=config.load(file),
                 semantics=semantics,
                 faults=Faults(broker=broker, cable=proxy, workers=True),
                 lease_s=server.lease_s,
@@ -89,14 +91,3 @@ def breakable(server: Server, semantics: Semantics, folder: Path) -> Iterator[Ha
                 edition=server.edition,
                 known_failures=server.known_failures if semantics is Semantics.QUEUE else {},
             )
-
-
-def _config(server: Server, broker: Broker, port: int, folder: Path) -> config.Config:
-    profile = f'backend = "{server.backend}"\n{server.settings}\n'
-    if isinstance(broker, Kafka):
-        profile += f'bootstrap_servers = ["127.0.0.1:{port}"]\n'
-    else:
-        profile += f'url = "{broker.url}"\n'.replace(str(broker.port), str(port))
-    file = folder / "gearshift.toml"
-    file.write_text(f"[profiles.kit]\n{profile}")
-    return config.load(file)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.buses import OpenBus, opening
 
 import gearshift
-
-Open = Callable[[str], gearshift.Bus]
 
 CHANNELS = """
 [channels.orders]
@@ -33,22 +31,13 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def open_bus(backend: str, tmp_path: Path) -> Iterator[Open]:
+def open_bus(backend: str, tmp_path: Path) -> Iterator[OpenBus]:
     """Opens a bus with these channels; closed at the end."""
-    with contextlib.ExitStack() as stack:
-
-        def make(channels: str) -> gearshift.Bus:
-            path = 'path = "test.db"' if backend == "sqlite" else ""
-            file = tmp_path / "gearshift.toml"
-            file.write_text(
-                f'profile = "p"\n[profiles.p]\nbackend = "{backend}"\n{path}\n{channels}'
-            )
-            return stack.enter_context(gearshift.open(file))
-
-        yield make
+    with opening(backend, tmp_path) as open_bus:
+        yield open_bus
 
 
 @pytest.fixture
-def bus(open_bus: Open) -> gearshift.Bus:
+def bus(open_bus: OpenBus) -> gearshift.Bus:
     """An open bus with a queue ``orders`` and a stream ``events``."""
     return open_bus(CHANNELS)

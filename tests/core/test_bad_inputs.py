@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core.conftest import Open
+from support.buses import OpenBus
 
 import gearshift
 from gearshift import errors
@@ -195,7 +195,7 @@ codec = "json"
 
 
 @pytest.fixture
-def opened(open_bus: Open) -> gearshift.Bus:
+def opened(open_bus: OpenBus) -> gearshift.Bus:
     """A bus whose channels have codecs."""
     return open_bus(MESSAGE_CHANNELS)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from support.buses import OpenBus
 from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
@@ -19,7 +20,7 @@ from gearshift.driver import ChannelSpec
 from gearshift.embedded.memory import admin as memory
 from gearshift.embedded.sqlite import admin as sqlite
 
-from .conftest import CHANNELS, Open
+from .conftest import CHANNELS
 
 
 class Order(msgspec.Struct):
@@ -271,7 +272,7 @@ def test_channels_do_not_meet(bus: gearshift.Bus) -> None:
 
 
 def test_what_the_server_gives_is_what_counts_once_connected(
-    open_bus: Open, backend: str, monkeypatch: pytest.MonkeyPatch
+    open_bus: OpenBus, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without traffic it is what is declared; producers go by what the server says."""
     admin = {"memory": memory.Admin, "sqlite": sqlite.Admin}[backend]
@@ -291,7 +292,7 @@ def test_what_the_server_gives_is_what_counts_once_connected(
 
 @pytest.mark.parametrize("question", ["groups", "exists", "server", "capabilities"])
 def test_a_question_is_asked_again_while_the_broker_is_not_ready(
-    open_bus: Open, backend: str, monkeypatch: pytest.MonkeyPatch, question: str
+    open_bus: OpenBus, backend: str, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """As a Kafka whose coordinator has only just started is: it answers, "not yet"."""
     admin = {"memory": memory.Admin, "sqlite": sqlite.Admin}[backend]

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from support.settings import profile_of, write_settings
+from support.buses import OpenBus, opening
 
-import gearshift
 from gearshift.driver import Place
 from native_brokers import Kafka
-
-
-class OpenBus(Protocol):
-    """Opens a bus on the broker; closed when the test ends."""
-
-    def __call__(self, channels: str = "", *, profile: str = "", url: str = "") -> gearshift.Bus:
-        """``channels`` and ``profile`` are TOML; ``url`` is another broker or a proxy."""
 
 
 class NoEvents:
@@ -41,14 +31,8 @@ class NoEvents:
 @pytest.fixture
 def open_bus(kafka: Kafka, tmp_path: Path) -> Iterator[OpenBus]:
     """See OpenBus. Each call is a bus of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def make(channels: str = "", *, profile: str = "", url: str = "") -> gearshift.Bus:
-            lines = f"{profile_of(kafka, url)}\n{profile}"
-            file = write_settings(tmp_path, lines, channels)
-            return stack.enter_context(gearshift.open(file))
-
-        yield make
+    with opening(kafka, tmp_path) as open_bus:
+        yield open_bus
 
 
 @pytest.fixture

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 from redis import Redis as Client
-from support.settings import profile_of, write_settings
+from support.buses import OpenBus, opening
 
-import gearshift
 from native_brokers import Redis
-
-OpenBus: TypeAlias = Callable[..., gearshift.Bus]
 
 
 @pytest.fixture
@@ -27,12 +22,5 @@ def raw(redis: Redis) -> Iterator[Client]:
 @pytest.fixture
 def open_bus(redis: Redis, name: str, tmp_path: Path) -> Iterator[OpenBus]:
     """Opens buses that know the channel ``name`` with the group ``g``."""
-    with ExitStack() as stack:
-
-        def make(channel: str = "", *, profile: str = "", url: str = "") -> gearshift.Bus:
-            lines = f"{profile_of(redis, url)}\n{profile}"
-            channels = f'[channels.{name}]\ngroups = ["g"]\n{channel}'
-            file = write_settings(tmp_path, lines, channels)
-            return stack.enter_context(gearshift.open(file))
-
-        yield make
+    with opening(redis, tmp_path, f'[channels.{name}]\ngroups = ["g"]') as open_bus:
+        yield open_bus

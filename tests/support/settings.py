@@ -20,6 +20,12 @@ def profile_of(broker: Broker, url: str = "") -> str:
     return f'backend = "{backend}"\nurl = "{url or broker.url}"'
 
 
+def profiles_of(**brokers: Broker) -> str:
+    """The lines of a settings file with a profile for each, of which the first is the default."""
+    tables = [f"[profiles.{name}]\n{profile_of(broker)}\n" for name, broker in brokers.items()]
+    return f'profile = "{next(iter(brokers))}"\n' + "".join(tables)
+
+
 def settings_of(request: pytest.FixtureRequest, kind: str, folder: Path, channel: str) -> Path:
     """A file with one channel, whose group is g, on a ``kind`` such as ``kafka:stream``."""
     backend, semantics = kind.split(":")

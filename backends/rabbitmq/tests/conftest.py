@@ -5,26 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
-from support.settings import profile_of, write_settings
+from support.buses import OpenBus, opening
 from support.waiting import until
 
-import gearshift
 from native_brokers import RabbitMQ
-
-
-class OpenBus(Protocol):
-    """Opens a bus on the broker; closed when the test ends."""
-
-    def __call__(
-        self, channels: str = "", *, profile: str = "", port: int = 0, url: str = ""
-    ) -> gearshift.Bus:
-        """``channels`` and ``profile`` are TOML; ``port`` is a proxy's; ``url`` replaces both."""
 
 
 @pytest.fixture(scope="session", params=["rabbitmq", "rabbitmq4"], ids=["3", "4"])
@@ -37,17 +26,8 @@ def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
 @pytest.fixture
 def open_bus(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[OpenBus]:
     """See OpenBus. Each call is a bus of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def make(
-            channels: str = "", *, profile: str = "", port: int = 0, url: str = ""
-        ) -> gearshift.Bus:
-            there = rabbitmq.url.replace(f":{rabbitmq.port}/", f":{port or rabbitmq.port}/")
-            lines = f"{profile_of(rabbitmq, url or there)}\n{profile}"
-            file = write_settings(tmp_path, lines, channels)
-            return stack.enter_context(gearshift.open(file))
-
-        yield make
+    with opening(rabbitmq, tmp_path) as open_bus:
+        yield open_bus
 
 
 @pytest.fixture
