@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+import msgspec
+
 from gearshift.compare.findings import (
     Agreement,
     Choice,
@@ -33,7 +35,7 @@ def analyse(ledger: Ledger) -> tuple[Finding, ...]:
         if not mine:
             continue
         judge = JUDGES[scenario]
-        seen = [_observe(judge, columns[run.column], run, ledger) for run in mine]
+        seen = [_observation(judge, columns[run.column], run, ledger) for run in mine]
         observations = tuple(_against(seen[0], observation) for observation in seen)
         verdict = _verdict(observations)
         findings.append(
@@ -77,7 +79,7 @@ def headline(ledger: Ledger, findings: Sequence[Finding]) -> str:
 # ── One scenario on one column ───────────────────────────────────────────────────────────────────
 
 
-def _observe(judge: Judge, column: Column, run: RunRecord, ledger: Ledger) -> Observation:
+def _observation(judge: Judge, column: Column, run: RunRecord, ledger: Ledger) -> Observation:
     expected = judge.expect(column, ledger.meta)
     if run.refused is not None:
         return _unjudged(column, UNSUPPORTED, "not possible here", run.refused, expected)
@@ -153,9 +155,7 @@ def _against(first: Observation, other: Observation) -> Observation:
     if other.verdict in ("unsupported", "inconclusive"):
         return other
     verdict: Verdict = "same" if other.outcome == first.outcome else "differs"
-    return Observation(
-        **{name: getattr(other, name) for name in other.__struct_fields__} | {"verdict": verdict}
-    )
+    return msgspec.structs.replace(other, verdict=verdict)
 
 
 def _verdict(observations: Sequence[Observation]) -> Verdict:

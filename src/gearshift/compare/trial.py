@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,20 +14,20 @@ import msgspec
 
 from gearshift._observe.process import WorkerProcess
 from gearshift._observe.threads import WorkerThread, working
-from gearshift._observe.waiting import remaining, status_of, wait_until
-from gearshift.compare import conditions, measures, sending
+from gearshift._observe.waiting import remaining, wait_until
+from gearshift.compare import conditions, measures
 from gearshift.compare.columns import PARTITIONS, Target
 from gearshift.compare.conditions import count
 from gearshift.compare.event_log import EventLog, Recorder
 from gearshift.compare.ledger import Event, Sample, TrialRecord
-from gearshift.compare.memory import watch
 from gearshift.compare.notebook import apart
-from gearshift.compare.sending import Sent
+from gearshift.compare.sampling import record_status, watch_memory, watch_status
+from gearshift.compare.sending import RecordedSender
 from gearshift.compare.worker import GROUP, Duties, Job, Site, Worker
 from gearshift.compare.workload import Order
 from gearshift.driver import GroupStatus
 from gearshift.errors import GearshiftError
-from gearshift.message import Semantics, message_id
+from gearshift.message import Message, Semantics, message_id
 from gearshift.operations.cleanup import delete_channels, finish
 
 __all__ = ["Trial", "WorkerFailed"]
@@ -38,7 +37,6 @@ log = logging.getLogger("gearshift.compare")
 TIMEOUT_S = 90.0  # of each wait; a busy machine starts its workers slowly
 LETTERS_TIMEOUT_S = 30.0
 _LOOK_S = 0.5
-_SAMPLE_S = 0.1
 _QUIET_S = 1.5
 _STOP_S = 10.0
 
@@ -117,14 +115,14 @@ class Trial:
             self.error = self.bus.config.masked(str(failure))
 
     def record(
-        self, repetition: int, variant: str, settings: dict[str, int | float | str]
+        self, repetition: int, variant: str, settings: Mapping[str, int | float | str]
     ) -> TrialRecord:
         """What happened, once the trial is over."""
         return TrialRecord(
             repetition=repetition,
             channel=self.channel,
             variant=variant,
-            settings=settings,
+            settings=dict(settings),
             error=self.error,
             events=self.events,
             samples=self.samples,
@@ -134,19 +132,22 @@ class Trial:
 
     def send(self, orders: Sequence[Order], *, per_s: float | None = None) -> None:
         """Send ``orders``, each confirmed on its own; all outcomes are there on return."""
+        started = time.monotonic()
         with self.bus.producer(self.channel) as producer:
-
-            def sent(order: Order) -> Sent:
+            sender = RecordedSender(producer, self.recorder, self.bus.config.masked)
+            for number, order in enumerate(orders):
+                if per_s is not None:
+                    time.sleep(max(0.0, started + number / per_s - time.monotonic()))
                 key = order.customer if self._keyed else None
                 message = producer.message(msgspec.to_builtins(order), key=key)
-                return message, order.order_id, order.customer
+                sender.submit(message, order.order_id, order.customer)
 
-            sending.send(self.bus, producer, map(sent, orders), self.recorder, per_s)
-
-    def send_copies(self, messages: Sequence[Sent]) -> None:
-        """Send messages as they are; all outcomes are there on return."""
+    def send_copies(self, messages: Sequence[tuple[str | None, Message]]) -> None:
+        """Send messages as they are, each with the key to record; outcomes are there on return."""
         with self.bus.producer(self.channel) as producer:
-            sending.send(self.bus, producer, messages, self.recorder)
+            sender = RecordedSender(producer, self.recorder, self.bus.config.masked)
+            for seq, (key, message) in enumerate(messages):
+                sender.submit(message, seq, key)
 
     # ── workers ──
 
@@ -279,16 +280,6 @@ class Trial:
         if self.bus.capabilities(self.channel).depth:
             self.wait(is_heard, "the acks at the broker")
 
-    def wait_replayed_or_refused(self, messages: int) -> None:
-        """After a seek: until so many messages were delivered again, or at once if refused."""
-
-        def is_over(events: list[Event]) -> bool:
-            at = next(n for n, event in enumerate(events) if event.kind == "seek")
-            refused = events[at].what != "earliest"
-            return refused or count(events[at:], "done") >= messages
-
-        self.wait(is_over, "the replay")
-
     # ── asking the broker ──
 
     def read_dead_letters(self) -> None:
@@ -318,23 +309,15 @@ class Trial:
 
     def status(self, group: str) -> GroupStatus | None:
         """The group as the broker has it, also recorded as samples."""
-        status = status_of(self.bus, self.channel, group)
-        for name in ("ready", "in_flight", "lag"):
-            value = getattr(status, name, None)
-            if value is not None:
-                self.recorder.sample(f"{name}_messages", value, group=group)
-        return status
+        return record_status(self.bus, self.channel, group, self.recorder)
 
     @contextlib.contextmanager
     def sampled(self, group: str) -> Iterator[None]:
         """Sample the group's state and this process' memory while the block runs."""
-
-        def sample(stop: threading.Event) -> None:
-            while not stop.wait(_SAMPLE_S):
-                with contextlib.suppress(GearshiftError):
-                    self.status(group)
-
-        with working(sample, lambda stop: watch("producer", self.recorder, stop)):
+        with working(
+            lambda stop: watch_status(self.bus, self.channel, group, self.recorder, stop),
+            lambda stop: watch_memory("producer", self.recorder, stop),
+        ):
             yield
 
     # ── inside ──

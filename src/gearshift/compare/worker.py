@@ -18,7 +18,7 @@ from gearshift._observe.process import read_job
 from gearshift.bus import Bus
 from gearshift.compare.event_log import Recorder
 from gearshift.compare.handlers import ObservedDelivery, call, handler_of
-from gearshift.compare.memory import watch
+from gearshift.compare.sampling import watch_memory
 from gearshift.compare.workload import Order
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
@@ -221,7 +221,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     recorder = job.site.recorder()
-    watching = threading.Thread(target=watch, args=(job.duties.name, recorder, stop), daemon=True)
-    watching.start()
+    name = job.duties.name
+    threading.Thread(target=watch_memory, args=(name, recorder, stop), daemon=True).start()
     with job.site.access.open() as bus:
         Worker(bus, job.duties, recorder).run(stop)

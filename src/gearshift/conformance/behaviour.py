@@ -161,8 +161,9 @@ def execute(behaviour: Behaviour, harness: Harness) -> Result:
 
     Its channels are deleted in any case, also when a signal's exception ends it.
     """
+    claim = _claim(behaviour, harness)
     if (absent := _absent(behaviour.needs, harness.faults)) is not None:
-        return _result(behaviour, harness, absent, None)
+        return Result(**claim, status=absent)
     kit = Kit(harness)
     started = time.monotonic()
     try:
@@ -172,7 +173,25 @@ def execute(behaviour: Behaviour, harness: Harness) -> Result:
     reason = harness.known_failures.get(behaviour.name)
     if reason is not None:
         status, text = _against_known(status, text, reason)
-    return _result(behaviour, harness, status, kit, text, violations, time.monotonic() - started)
+    return Result(
+        **claim,
+        status=status,
+        text=text,
+        checkers=tuple(dict.fromkeys(violation.checker for violation in violations)),
+        deliveries=len(kit.history.events(Kind.DELIVER)),
+        faults=kit.broken,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _claim(behaviour: Behaviour, harness: Harness) -> dict[str, Any]:
+    capability = behaviour.capability
+    return {
+        "behaviour": behaviour.name,
+        "area": behaviour.area,
+        "capability": capability,
+        "level": str(harness.capabilities.as_dict()[capability]) if capability else None,
+    }
 
 
 def _absent(needs: Needs | None, faults: Faults | None) -> Status | None:
@@ -264,27 +283,3 @@ def _prove_refused(kit: Kit, refused: Refusal) -> None:
     consumer.ack(second)
     consumer.ack(delivery)
     kit.verify(channel)
-
-
-def _result(
-    behaviour: Behaviour,
-    harness: Harness,
-    status: Status,
-    kit: Kit | None,
-    text: str = "",
-    violations: list[Violation] | None = None,
-    seconds: float = 0.0,
-) -> Result:
-    capability = behaviour.capability
-    return Result(
-        behaviour=behaviour.name,
-        area=behaviour.area,
-        capability=capability,
-        level=str(harness.capabilities.as_dict()[capability]) if capability else None,
-        status=status,
-        text=text,
-        checkers=tuple(dict.fromkeys(violation.checker for violation in violations or ())),
-        deliveries=len(kit.history.events(Kind.DELIVER)) if kit else 0,
-        faults=kit.broken if kit else 0,
-        seconds=round(seconds, 3),
-    )

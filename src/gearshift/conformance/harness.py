@@ -62,8 +62,8 @@ class Harness:
     ``lease_s`` is how long a worker may stand still before its work goes to another, as the profile
     sets it: the shorter, the sooner the kit has seen that one which works keeps what it has.
     ``known_failures`` gives a reason per behaviour that is known to fail: one that then passes
-    is a failure too. ``channel_settings`` are added to every channel. ``edition`` tells this server
-    from others of the same backend, each of which is a column of its own.
+    is a failure too. ``edition`` tells this server from others of the same backend, each of which
+    is a column of its own.
     """
 
     config: Config
@@ -73,7 +73,6 @@ class Harness:
     pace: float = 1.0
     lease_s: float = 30.0
     known_failures: Mapping[str, str] = field(default_factory=dict)
-    channel_settings: Mapping[str, object] = field(default_factory=dict)
     edition: str = ""
     plugin: BackendPlugin = field(default=None)  # type: ignore[assignment]
 

@@ -7,14 +7,14 @@ been. A settlement is ``ok`` once the consumer that made it was flushed or close
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gearshift.message import Headers, Key, Message, Position
+from gearshift.message import Key, Message, Position
+from gearshift.rehearsal import digest
 
 __all__ = ["Event", "History", "Kind", "Phase", "fingerprint", "key_text", "place"]
 
@@ -138,32 +138,22 @@ class History:
 
 
 def fingerprint(message: Message) -> str:
-    """SHA-256 of everything that must arrive as it was sent: body, key, headers, properties."""
-    digest = hashlib.sha256()
-    body = message.body
-    for part in (
-        "none" if body is None else "body",
-        b"" if body is None else body,
+    """A digest of everything that must arrive as it was sent: body, key, headers, properties.
+
+    Values of one header keep their order; that of different headers is not promised.
+    """
+    return digest(
+        message.body,
         message.key,
-        _canonical(message.headers),
+        sorted(message.headers.pairs, key=lambda pair: pair[0]),
         message.content_type,
         message.correlation_id,
         message.reply_to,
         message.type,
         message.content_encoding,
-    ):
-        raw = part if isinstance(part, bytes) else repr(part).encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.hexdigest()
+    )
 
 
 def place(position: Position | None) -> tuple[int, int] | None:
     """``position`` as plain numbers."""
     return None if position is None else (position.partition, position.offset)
-
-
-def _canonical(headers: Headers) -> list[tuple[str, str, object]]:
-    """Values of one name keep their order; that of different names is not promised."""
-    pairs = [(name, type(value).__name__, value) for name, value in headers.pairs]
-    return sorted(pairs, key=lambda pair: pair[0])

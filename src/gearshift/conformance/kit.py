@@ -1,41 +1,26 @@
-"""What a behaviour works with: fresh channels and clients, a history, and the last drain."""
+"""What a behaviour works with: clients, a history, what may be broken, and the last drain."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
-from gearshift._observe.access import Access
 from gearshift._observe.waiting import remaining, status_of, wait_until
-from gearshift.bus import Bus
-from gearshift.capabilities import Capabilities
 from gearshift.conformance.checkers import Violation, check
+from gearshift.conformance.clients import Clients
 from gearshift.conformance.harness import BrokerProcess, Faults, Harness
-from gearshift.conformance.history import Event, History, Kind
+from gearshift.conformance.history import Event, Kind
 from gearshift.conformance.proxy import Proxy
-from gearshift.conformance.recording import RecordingConsumer, RecordingProducer
+from gearshift.conformance.recording import RecordingConsumer
 from gearshift.conformance.view import View
-from gearshift.conformance.worker import ConsumerProcess, Job
+from gearshift.conformance.worker import ConsumerProcess
 from gearshift.delivery import Delivery
 from gearshift.errors import GearshiftError
-from gearshift.message import Semantics
-from gearshift.operations.cleanup import delete_channels, finish
 
 __all__ = ["Broken", "Kit"]
-
-log = logging.getLogger("gearshift.conformance")
-
-#: Retries in the kit come back this soon unless a behaviour says otherwise. Seconds.
-RETRY_DELAY_S = 0.02
 
 _LOOK_S = 0.1
 
@@ -50,123 +35,16 @@ class Broken(AssertionError):
         super().__init__("\n".join(shown + ([f"and {more} more"] if more > 0 else [])))
 
 
-class Kit:
-    """One run of one behaviour. ``close`` lets go of every client and channel that it made."""
+class Kit(Clients):
+    """One run of one behaviour: it breaks things, waits for events and claims what must be so."""
 
     def __init__(self, harness: Harness) -> None:
-        self.harness = harness
-        self.history = History()
+        super().__init__(harness)
         self.broken = 0  #: how often something was broken on purpose
-        self._run = uuid.uuid4().hex[:8]
-        self._numbers = itertools.count(1)
-        self._channels: dict[str, dict[str, Any]] = {}
-        self._buses: list[Bus] = []
-        self._workers: list[ConsumerProcess] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="gearshift-kit-")
-        self._made: list[RecordingConsumer | RecordingProducer] = []
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the backend declares."""
-        return self.harness.capabilities
-
-    @property
-    def is_stream(self) -> bool:
-        """True for stream semantics."""
-        return self.harness.semantics is Semantics.STREAM
-
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for anything before it counts as missing."""
-        return self.harness.patience_s
 
     def many(self, count: int) -> int:
         """``count`` at the harness's pace, at least 10."""
         return max(10, int(count * self.harness.pace))
-
-    # ── what a behaviour makes ──
-
-    def fresh(self, what: str) -> str:
-        """A name that nobody has used."""
-        return f"kit.{self._run}.{what}{next(self._numbers)}"
-
-    def channel(self, *, groups: tuple[str, ...] = ("g",), **settings: object) -> str:
-        """A fresh, declared channel with these groups. ``settings`` are those of a channel."""
-        name = self.fresh("c")
-        self.configure(name, groups=groups, **settings)
-        self.connect().declare(name, create=True)
-        return name
-
-    def configure(self, name: str, *, groups: tuple[str, ...] = ("g",), **settings: object) -> None:
-        """Have every bus that is opened from now on know this channel; declare nothing."""
-        known: dict[str, object] = {
-            "semantics": str(self.harness.semantics),
-            "retry_delay_s": RETRY_DELAY_S,
-            "retry_max_delay_s": 1.0,
-        }
-        if not self.is_stream:
-            known["groups"] = list(groups)
-        self._channels[name] = known | dict(self.harness.channel_settings) | settings
-
-    def connect(self) -> Bus:
-        """A fresh client."""
-        bus = self.harness.connect(self._channels, self.history)
-        self._buses.append(bus)
-        return bus
-
-    def producer(
-        self, channel: str, bus: Bus | None = None, *, create: bool | None = None
-    ) -> RecordingProducer:
-        """A recording producer, by default over a client of its own."""
-        made = (bus or self.connect()).producer(channel, create=create)
-        producer = RecordingProducer(made, self.history, f"p{next(self._numbers)}")
-        self._made.append(producer)
-        return producer
-
-    def consumer(
-        self, channel: str, group: str = "g", bus: Bus | None = None, **options: Any
-    ) -> RecordingConsumer:
-        """A recording consumer that is ready, by default over a client of its own."""
-        consumer = RecordingConsumer(
-            bus or self.connect(),
-            channel,
-            group,
-            self.history,
-            f"c{next(self._numbers)}",
-            **options,
-        )
-        self._made.append(consumer)
-        consumer.ready(self.patience_s)
-        return consumer
-
-    def worker(
-        self, channel: str, *, work_s: float, action: str = "ack", killer: str | None = None
-    ) -> ConsumerProcess:
-        """A consumer in a process of its own; ``adopt`` its events when it is over."""
-        actor = f"w{next(self._numbers)}"
-        config = self.harness.config
-        job = Job(
-            access=Access(config=str(config.file), profile=config.profile, channels=self._channels),
-            channel=channel,
-            group="g",
-            actor=actor,
-            work_s=work_s,
-            action=action,
-            events=str(Path(self._folder.name, f"{actor}.jsonl")),
-            killer=killer,
-        )
-        # One that was started and is not known here would never be stopped.
-        finish(lambda: self._workers.append(ConsumerProcess(job)))
-        return self._workers[-1]
-
-    def adopt(self, worker: ConsumerProcess) -> None:
-        """Merge what a worker that has ended recorded, and that it is gone."""
-        events = worker.events()
-        self.history.extend(events)
-        if events:
-            first = events[0]
-            gone = replace(first, kind=Kind.CLOSE, prefetch=None, at_ns=time.monotonic_ns())
-            self.history.add(gone)
 
     # ── what a behaviour breaks ──
 
@@ -237,7 +115,7 @@ class Kit:
         """What waits for ``group`` or is in its hands; None where the backend cannot tell."""
         if not self.capabilities.depth:
             return None
-        return remaining(status_of(self._any_bus(channel), channel, group))
+        return remaining(status_of(self.any_bus(channel), channel, group))
 
     # ── claims ──
 
@@ -262,7 +140,7 @@ class Kit:
 
     def verify(self, channel: str, *groups: str, expected: frozenset[str] | None = None) -> None:
         """Close what is open on ``channel``, drain it with fresh clients, run every checker."""
-        for made in self._made:
+        for made in self.made:
             if isinstance(made, RecordingConsumer) and made.consumer.channel == channel:
                 made.close()
         violations: list[Violation] = []
@@ -312,25 +190,6 @@ class Kit:
                     break
         return letters
 
-    def close(self) -> None:
-        """Close every client and delete every channel.
-
-        What cannot be deleted, because the broker has gone, is logged: it is not the claim.
-        """
-        finish(self._close)
-
-    def _close(self) -> None:
-        for worker in self._workers:
-            worker.close()
-        self._folder.cleanup()
-        for bus in self._buses:
-            with contextlib.suppress(GearshiftError):
-                bus.close(5.0)
-        self._buses.clear()
-        with self.harness.connect(self._channels) as bus:
-            for problem in delete_channels(bus, *self._channels):
-                log.warning("%s", bus.config.masked(problem))
-
     # ── inside ──
 
     def _view(self, channel: str, group: str, expected: frozenset[str] | None) -> View:
@@ -350,8 +209,3 @@ class Kit:
         if missing:
             return depth == 0 and quiet_s > self.patience_s / 10
         return depth == 0 or (depth is None and quiet_s > 5 * _LOOK_S)
-
-    def _any_bus(self, channel: str) -> Bus:
-        """A client that knows ``channel`` and is open."""
-        known = (bus for bus in reversed(self._buses) if channel in bus.config.channels)
-        return next(known, None) or self.connect()

@@ -24,6 +24,7 @@ AFTER = 100
 
 #: So many that each partition of a stream gets some of them, whoever chooses the partition.
 _KEYS = 32
+_PREFETCH = 20
 
 
 class Load:
@@ -43,7 +44,6 @@ class Load:
         members: int = 2,
         send_timeout_s: float | None = None,
         work_s: float = 0.0,
-        prefetch: int = 20,
         batch: int = 0,
     ) -> None:
         self._kit = kit
@@ -54,7 +54,7 @@ class Load:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._producers = [kit.producer(channel) for _ in range(2 if batch else 1)]
-        self._members = [kit.consumer(channel, prefetch=prefetch) for _ in range(members)]
+        self._members = [kit.consumer(channel, prefetch=_PREFETCH) for _ in range(members)]
         self._running = ExitStack()
 
     def advance(self, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -11,7 +11,7 @@ import msgspec
 
 from gearshift.conformance.behaviour import Behaviour, Result, Status
 
-__all__ = ["Column", "Manifest", "Matrix"]
+__all__ = ["Column", "Matrix", "manifest", "manifest_of"]
 
 #: From best to worst, for a capability that several behaviours prove.
 _RANK = list(Status)
@@ -26,9 +26,9 @@ class Column:
     capabilities: dict[str, bool | str | int] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
-    def missing(self, manifest: Iterable[str]) -> list[str]:
+    def missing(self) -> list[str]:
         """Behaviours of the manifest that were not run at all."""
-        return [name for name in manifest if name not in self.results]
+        return [name for name in manifest() if name not in self.results]
 
     def failures(self) -> list[Result]:
         """What failed or proved nothing."""
@@ -39,7 +39,7 @@ class Column:
         """ "conformant": all of the manifest; "functional": all but faults; "partial"; "failed"."""
         if self.failures():
             return "failed"
-        if self.missing(Manifest.names()):
+        if self.missing():
             return "partial"
         not_run = any(result.status is Status.NOT_RUN for result in self.results.values())
         return "functional" if not_run else "conformant"
@@ -62,8 +62,7 @@ class Matrix:
 
     def add(self, part: Column) -> None:
         """Take over the results of ``part``."""
-        column = self.columns.setdefault(part.label, part)
-        column.results |= part.results
+        self.columns.setdefault(part.label, part).results |= part.results
 
     def save(self, file: Path) -> None:
         """Write ``file`` as JSON, beside what other runs left there for other columns."""
@@ -100,20 +99,19 @@ class Matrix:
         )
 
 
-class Manifest:
-    """The list of behaviours that ships with the kit; a run that leaves one out is not complete."""
+def manifest() -> list[str]:
+    """Names of the behaviours that must be run, of the list that ships with the kit.
 
-    @staticmethod
-    def names() -> list[str]:
-        """What must be run, from the file beside this module."""
-        text = resources.files("gearshift.conformance").joinpath("manifest.txt").read_text()
-        return [line.split()[0] for line in text.splitlines() if line and line[0] != "#"]
+    A run that leaves one out is not complete.
+    """
+    text = resources.files("gearshift.conformance").joinpath("manifest.txt").read_text()
+    return [line.split()[0] for line in text.splitlines() if line and line[0] != "#"]
 
-    @staticmethod
-    def render(suite: Sequence[Behaviour]) -> str:
-        """The file's text for ``suite``."""
-        lines = [f"{b.name} {b.area} {b.capability or '-'}" for b in suite]
-        return "# behaviour, area, capability that it proves\n" + "\n".join(lines) + "\n"
+
+def manifest_of(suite: Sequence[Behaviour]) -> str:
+    """The text of the file for ``suite``."""
+    lines = [f"{b.name} {b.area} {b.capability or '-'}" for b in suite]
+    return "# behaviour, area, capability that it proves\n" + "\n".join(lines) + "\n"
 
 
 def _claim(column: Column, capability: str) -> str:

@@ -22,7 +22,7 @@ import pytest
 
 from gearshift.conformance.behaviour import Behaviour, Result, Status, execute
 from gearshift.conformance.harness import Harness
-from gearshift.conformance.matrix import Column, Manifest, Matrix
+from gearshift.conformance.matrix import Column, Matrix
 from gearshift.conformance.suite import SUITE
 from gearshift.operations.cleanup import sigterm_raises
 
@@ -110,6 +110,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for status in Status
         }
         shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        left_out = len(column.missing(Manifest.names()))
+        left_out = len(column.missing())
         more = f", {left_out} of the manifest not selected" if left_out else ""
         terminalreporter.write_line(f"conformance of {column.label}: {column.badge}; {shown}{more}")

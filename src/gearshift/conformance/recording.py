@@ -90,13 +90,7 @@ class RecordingProducer:
             unknown = isinstance(result, OutcomeUnknown)
             self._record(message, Phase.INFO if unknown else Phase.FAIL, note=str(result))
 
-    def _record(
-        self,
-        message: Message,
-        phase: Phase,
-        position: tuple[int, int] | None = None,
-        note: str = "",
-    ) -> None:
+    def _record(self, message: Message, phase: Phase, **more: Any) -> None:
         self._history.add(
             Event(
                 kind=Kind.PUBLISH,
@@ -107,8 +101,7 @@ class RecordingProducer:
                 key=key_text(message.key),
                 sequence=self._sent.get(message.id),
                 digest=fingerprint(message),
-                position=position,
-                note=note,
+                **more,
             )
         )
 

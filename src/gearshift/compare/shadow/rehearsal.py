@@ -178,23 +178,14 @@ class _Run:
                 )
                 trial.spawn(job.name, "gearshift.compare.shadow.worker", job)
             trial.wait_ready(request.workers)
-            copies = [
-                (message, seq, original.key)
-                for seq, (message, original) in enumerate(
-                    zip(self.watched.messages, self.originals, strict=True)
-                )
-            ]
+            keys = [original.key for original in self.originals]
+            copies = list(zip(keys, self.watched.messages, strict=True))
             with trial.attempt():
                 trial.send_copies(copies)
                 trial.wait(_is_over, "every message handled or given up", request.seconds)
-        counts: dict[str, int | float | str] = {
-            "messages": len(copies), "workers": request.workers,
-        }  # fmt: skip
-        return VariantRun(
-            variant=variant,
-            trial=trial.record(1, variant, counts),
-            captured=read_captured(captured),
-        )
+        counts = {"messages": len(copies), "workers": request.workers}
+        record = trial.record(1, variant, counts)
+        return VariantRun(variant=variant, trial=record, captured=read_captured(captured))
 
     @property
     def _copies(self) -> Path:
