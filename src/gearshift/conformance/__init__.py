@@ -7,10 +7,10 @@ pure ``checkers`` find the damage. A capability that is declared is shown to be 
 not is shown to be refused before any effect.
 
 One file, one job: ``behaviour`` (a claim and how it is judged), ``kit`` and ``clients`` (what it
-works with), ``recording`` and ``history`` (what happened), ``view`` and ``checkers`` (what was wrong
-with it), ``harness`` (what an author gives), ``suite`` (the claims), ``load`` and ``worker`` (what
-goes on while something is broken), ``together`` (all claims many times at once), ``matrix`` (the
-results), ``plugin`` (pytest).
+works with), ``recording`` and ``history`` (what happened), ``view`` and ``checkers`` (what was
+wrong with it), ``harness`` (what an author gives), ``suite`` (the claims), ``load`` and ``worker``
+(what goes on while something is broken), ``together`` (all claims many times at once), ``matrix``
+(the results), ``plugin`` (pytest).
 """
 
 from gearshift.conformance.behaviour import Area, Behaviour, Needs, Result, Status, execute
