@@ -147,18 +147,19 @@ class Connection:
         if self._gone:
             return
         self._gone = True
-        connection: PikaConnection | None = getattr(self, "pika", None)
         try:
-            if connection is not None and not connection.is_closed:
-                connection.abandon()
-                for _ in range(10):  # pika ends a stream through a few callbacks of its loop
-                    if connection.is_closed:
-                        break
-                    self._turn(0.01)
-        except Exception as error:
-            logger.debug("letting go: %r", error)
+            self._abandon()
         finally:
             self.loop.close()
+
+    def _abandon(self) -> None:
+        with suppress(Exception):  # some of pika's assertions do not hold during a handshake
+            if not self.pika.is_closed:
+                self.pika.abandon()
+            for _ in range(10):  # pika ends a stream through a few callbacks of its loop
+                if self.pika.is_closed:
+                    break
+                self._turn(0.01)
 
     def _connect(self, settings: Settings, purpose: str) -> None:
         deadline = time.monotonic() + settings.connect_timeout_s
@@ -199,12 +200,7 @@ class Connection:
                 place = f"{address.host}:{address.port}"
                 raise TimeoutError(f"no answer to connecting to {place} within {timeout_s:g} s")
         except BaseException as error:
-            if not self.pika.is_closed:
-                # Some of pika's assertions do not hold when a handshake is broken off.
-                with suppress(Exception):
-                    self.pika.abandon()
-                    self._turn(0.0)
-                    self._turn(0.0)
+            self._abandon()
             if isinstance(error, ValueError):  # pika asks the socket for its peer, which is gone
                 raise ConnectionResetError(errno.ECONNRESET, "it hung up") from error
             raise

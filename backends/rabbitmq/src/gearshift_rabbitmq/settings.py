@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 from urllib.parse import quote
 
@@ -82,10 +81,13 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"heartbeat_s: {self.heartbeat_s} is out of range, use 1 to 300 seconds "
                 "(0 would hide a dead broker for ever)"
             )
-        _check_seconds("connect_timeout_s", self.connect_timeout_s, 10.0)
-        _check_seconds("consumer_timeout_s", self.consumer_timeout_s, 10 * 86400.0)
-        for address in self.hosts:
-            parse_host_port(address, default_port=self._endpoint().port, field="hosts")
+        for field, most in (("connect_timeout_s", 10.0), ("consumer_timeout_s", 10 * 86400.0)):
+            value = getattr(self, field)
+            if not 0 < value <= most:  # nor is nan
+                raise ValueError(
+                    f"{field}: {value} is out of range, use seconds over 0 up to {most:g}"
+                )
+        self.endpoints()
         self.check_tls(self.tls, use="write the url as amqps://")
         if self.tls:
             self.check_tls_context()
@@ -180,14 +182,8 @@ class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unk
             raise ValueError("exchange_type: only used with exchange, name the exchange too")
         if self.queue is not None and self.binding_key is not None:
             raise ValueError("binding_key: an adopted queue is not bound by us, leave it out")
-        if self.exchange_type == "direct" and not (
-            self.queue or self.routing_key or self.binding_key
-        ):
+        binds = self.queue or self.routing_key or self.binding_key
+        if self.exchange_type == "direct" and not binds:
             raise ValueError(
                 "routing_key: a direct exchange needs it, or binding_key, to bind queues"
             )
-
-
-def _check_seconds(field: str, value: float, most: float) -> None:
-    if not math.isfinite(value) or not 0 < value <= most:
-        raise ValueError(f"{field}: {value} is out of range, use seconds over 0 up to {most:g}")

@@ -21,7 +21,6 @@ from pika.spec import Basic
 from gearshift.driver import Received
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.rpc import find
-from gearshift_rabbitmq.wire.decoding import Token
 
 __all__ = ["Suspects"]
 
@@ -33,7 +32,7 @@ class Suspects:
     """Those of one consumer's queue. On the consumer's thread.
 
     ``active`` while there may be some; ``on_end`` is called when there are no more. ``receive``
-    makes an Received of what has come, ``store`` stores one among them.
+    makes a Received of what has come, ``store`` stores one among them.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Suspects:
 
     def keep(self, one: Received) -> None:
         """Have ``one`` taken from here, alone like the others: it could not be stored."""
-        insort(self._kept, one, key=_tag)
+        insort(self._kept, one, key=lambda kept: kept.token.tag)
         self._is_unsure = True
 
     def left(self) -> Received | None:
@@ -105,11 +104,10 @@ class Suspects:
     def _on_got(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         self._asked = False
         one = self._receive(method, properties, body)
-        token: Token = one.token
-        if one.lost > token.lost:  # since it was stored: another stores the higher number
+        if one.lost > one.token.lost:  # since it was stored: another stores the higher number
             self._store(one)
-            return
-        self._got = one
+        else:
+            self._got = one
 
     def _on_empty(self, _: Any) -> None:
         self._asked = False
@@ -118,8 +116,3 @@ class Suspects:
     def _end(self) -> None:
         self.active = False
         self._on_end()
-
-
-def _tag(one: Received) -> int:
-    token: Token = one.token
-    return token.tag

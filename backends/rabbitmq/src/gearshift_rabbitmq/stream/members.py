@@ -7,7 +7,6 @@ disagree for a moment, and then one of them waits.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from pika.spec import BasicProperties
@@ -29,18 +28,11 @@ _HERE, _GONE = "here", "gone"
 class Members:
     """One member's view of its group, on the thread that drives ``connection``."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        exchange: str,
-        name: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, connection: Connection, exchange: str, name: str) -> None:
         self._exchange = exchange
         self._name = name
-        self._clock = clock
         self._seen: dict[str, float] = {}
-        self._joined_at = clock()
+        self._joined_at = time.monotonic()
         self._announced_at = 0.0
         rpc = Rpc(connection)
         self._channel = rpc.channel
@@ -53,11 +45,11 @@ class Members:
     @property
     def settled(self) -> bool:
         """False while answers to a newcomer may still be on their way."""
-        return self._clock() - self._joined_at > _WELCOME_S
+        return time.monotonic() - self._joined_at > _WELCOME_S
 
     def share(self, partitions: int) -> set[int]:
         """Which of ``partitions`` this member should own, as things are now."""
-        now = self._clock()
+        now = time.monotonic()
         if now - self._announced_at > _EVERY_S:
             self._announce(_HERE)
         self._seen = {who: at for who, at in self._seen.items() if now - at < _GONE_AFTER_S}
@@ -78,9 +70,9 @@ class Members:
             return
         if who not in self._seen:
             self._announced_at = 0.0  # a newcomer must not wait a second for an answer
-        self._seen[who] = self._clock()
+        self._seen[who] = time.monotonic()
 
     def _announce(self, what: str) -> None:
-        self._announced_at = self._clock()
+        self._announced_at = time.monotonic()
         properties = BasicProperties(type=what)
         self._channel.basic_publish(self._exchange, "", self._name.encode(), properties)

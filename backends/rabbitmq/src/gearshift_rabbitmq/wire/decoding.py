@@ -44,7 +44,7 @@ ONLY_HERE = {
     TYPED: "as text (None, floats, times, tables), or one for each item of an array",
 }
 
-#: Headers of these types come back from a Message as they were: see ``as_table``.
+#: Headers of these types come back from a Message as they were: see ``encoding``.
 _PLAIN_TYPES = frozenset(b"Sxlt")
 _MAX_COUNT = 1_000_000
 _MAX_MS = 2**63 - 1

@@ -73,7 +73,9 @@ def as_values(value: Any) -> list[HeaderValue]:
 
 
 def as_name(raw: Any) -> str:
-    return raw if type(raw) is str else _decoded(raw)
+    if type(raw) is str:
+        return raw
+    return raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else str(raw)
 
 
 def is_hidden(name: str) -> bool:
@@ -81,9 +83,7 @@ def is_hidden(name: str) -> bool:
 
 
 def as_text(value: str | bytes | None) -> str | None:
-    if not value:
-        return None
-    return value if type(value) is str else _decoded(value)
+    return as_name(value) if value else None
 
 
 def as_routing_key(value: Any) -> Key | None:
@@ -116,7 +116,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _decoded(value: Any) -> str:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

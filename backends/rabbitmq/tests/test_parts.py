@@ -1,0 +1,81 @@
+"""Parts of the backend by themselves: watching for confirms, asking the broker, time limits."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from gearshift.driver import Received
+from gearshift.message import Message
+from gearshift_rabbitmq.confirms import ConfirmWatch
+from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.queue.time_limit import TimeLimit
+from gearshift_rabbitmq.rpc import find
+from gearshift_rabbitmq.settings import Settings
+from gearshift_rabbitmq.wire.decoding import Token
+from gearshift_rabbitmq.wire.properties import Properties
+from native_brokers import RabbitMQ
+
+
+class Node:
+    """Stands for the connection to a node that confirms nothing."""
+
+    def __init__(self, **state: object) -> None:
+        self.has_other_nodes, self.stood_still, self.blocked = True, False, None
+        self.__dict__ |= state
+        self.left = False
+
+    def leave_node(self) -> None:
+        self.left = True
+
+
+def test_a_node_that_confirms_nothing_is_left() -> None:
+    """Only then another is tried first."""
+    node = Node()
+    watch = ConfirmWatch(cast(Connection, node), -1.0)
+    watch.check(awaited=False)
+    assert not node.left
+    with pytest.raises(TimeoutError):
+        watch.check(awaited=True)
+    assert node.left
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"has_other_nodes": False}, {"stood_still": True}, {"blocked": "low on memory"}],
+    ids=str,
+)
+def test_a_node_is_not_left_for_what_is_not_its_fault(state: dict[str, object]) -> None:
+    """There is no other, this process stood still, or the broker takes nothing at present."""
+    node = Node(**state)
+    ConfirmWatch(cast(Connection, node), -1.0).check(awaited=True)
+    assert not node.left
+
+
+def test_what_was_held_for_too_long_is_over_before_the_broker_takes_it_back() -> None:
+    """And what waits is given back while there is still time to work on it."""
+    limit = TimeLimit(100.0, 30.0)
+    locked_until, return_at = limit.of_new()
+    now = time.monotonic()
+    assert 98.0 < locked_until - now <= 99.0
+    assert return_at - now <= 50.0
+    one = Received(Message(b""), Token(7, 0, 0, Properties()), locked_until=now + 99.0)
+    held: list[Any] = [one]
+    assert limit.over(lambda: held, now) == []
+    assert limit.over(lambda: held, now + 98.9) == []
+    assert limit.over(lambda: held, now + 99.1) == [7]
+
+
+@pytest.mark.broker
+def test_a_question_leaves_no_amqp_channel_open(rabbitmq: RabbitMQ) -> None:
+    """Whether what it asks for is there or not: a connection has 2,047 of them."""
+    connection = Connection(Settings(url=rabbitmq.url), "test")
+    try:
+        for _ in range(3):
+            assert find(connection, "exchange", "amq.fanout") is not None
+            assert find(connection, "queue", "nothing of this name") is None
+        assert connection.wait_for(lambda: not connection.pika._channels, 5.0)
+    finally:
+        connection.close(1.0)
