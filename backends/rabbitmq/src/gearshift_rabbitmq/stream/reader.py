@@ -103,11 +103,14 @@ class PartitionReader:
     def fit(self, window: int) -> None:
         """Have the broker push about ``window`` messages ahead. Does not wait.
 
-        What is on its way is dropped and sent again, so fewer are only asked for while none is.
+        What is on its way is dropped and sent again, so fewer are only asked for while none is; and
+        nothing is changed before it is known where to go on.
         """
         subscription = self._subscription
+        if self._arrived is None or subscription.fits(window):
+            return
         can_change = window > subscription.window or len(self._ready) >= subscription.window
-        if can_change and not subscription.fits(window) and self._channel.is_open:
+        if can_change and self._channel.is_open:
             subscription.resize(window, len(self._ready))
             self._go_on()
 
@@ -119,12 +122,8 @@ class PartitionReader:
 
     def _go_on(self) -> None:
         """Subscribe again, behind what has come."""
-        if self._arrived is None:
-            arguments = {OFFSET: _specification(self._start, self._partition)}
-        else:
-            self._from_offset = self._arrived
-            arguments = {OFFSET: self._arrived}
-        self._subscription.restart(arguments=arguments)
+        self._from_offset = self._arrived
+        self._subscription.restart(arguments={OFFSET: self._arrived})
 
     def _expect(self, within_s: float) -> None:
         self._anew_after_s = within_s
