@@ -212,28 +212,19 @@ class Receipt:
 SendResult: TypeAlias = Receipt | GearshiftError
 
 
-@dataclass(frozen=True, slots=True)
-class _IdSource:
-    """Process-unique prefix and a counter: unique like a random id, a tenth of its price.
-
-    Replaced as a whole after a fork, so that no thread sees one's prefix with another's counter.
-    """
-
-    pid: int
-    prefix: str = field(default_factory=lambda: f"{int(time.time()):08x}{os.urandom(8).hex()}")
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-
-
-_ids = _IdSource(pid=-1, prefix="")
+#: Process, prefix and counter of new ids: unique like random ones, at a tenth of their price.
+#: Replaced as a whole after a fork, so that no thread sees one's prefix with another's counter.
+_ids: tuple[int, str, Iterator[int]] = (-1, "", itertools.count())
 
 
 def message_id() -> str:
     """A new id, unique across processes, forks and machines. Any thread; never blocks."""
     global _ids
-    ids = _ids
-    if ids.pid != (pid := os.getpid()):
-        ids = _ids = _IdSource(pid)
-    return f"{ids.prefix}{next(ids.numbers):08x}"
+    pid, prefix, numbers = _ids
+    if pid != os.getpid():
+        prefix, numbers = f"{int(time.time()):08x}{os.urandom(8).hex()}", itertools.count()
+        _ids = (os.getpid(), prefix, numbers)
+    return f"{prefix}{next(numbers):08x}"
 
 
 def validated_size(message: Message) -> int:

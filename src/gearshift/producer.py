@@ -1,4 +1,4 @@
-"""The sending side of a channel: values in, receipts out, nothing believed stored that is not."""
+"""Producers: values in, receipts out."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ OnSend: TypeAlias = Callable[[Batch, str, Callable[[Message], object]], Batch]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerPolicy:
-    """What a channel lets through: its name, codec, size limit in bytes and tombstones.
+    """Name, codec, size limit in bytes and tombstones of a channel.
 
-    ``backend`` is whose opaque part of a received message goes with it.
+    A message that came from ``backend`` keeps what only that backend has a name for.
     """
 
     channel: str
@@ -234,7 +234,7 @@ class Producer(Client):
         return future
 
     def refusal(self, message: Message) -> GearshiftError | None:
-        """Why ``message`` cannot be sent here whatever happens, or None. Does not block."""
+        """Return the error of a message that can never be sent here, else None. Does not block."""
         prepared = self._try_prepare(message, None)
         return prepared if isinstance(prepared, GearshiftError) else None
 

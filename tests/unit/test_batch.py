@@ -25,7 +25,7 @@ def batch(count: int = 1) -> Batch:
 
 
 def take(sent: Batch, *outcomes: Outcome) -> errors.GearshiftError | None:
-    return sent.take(outcomes, "c", FAILURES)
+    return sent.record(outcomes, "c", FAILURES)
 
 
 def expire(sent: Batch) -> None:
@@ -46,7 +46,7 @@ def test_all_is_handed_over_at_first_and_then_what_has_no_result() -> None:
     take(sent, Outcome(1, Stored.YES, Position(0, 7)))
     assert list(sent.hand_over(2.0)) == [0, 2]
     assert sent.handed_at == 2.0
-    assert sent.states == [State.MAYBE, State.DONE, State.MAYBE]
+    assert sent.states == [State.MAYBE_STORED, State.DONE, State.MAYBE_STORED]
     assert sent.results == [None, Receipt("id-1", "c", Position(0, 7)), None]
 
 
@@ -73,7 +73,7 @@ def test_a_doubt_outlives_every_later_driver() -> None:
     for outcome in (CUT, CERTAINLY_NOT, CERTAINLY_NOT):
         sent.hand_over(1.0)
         take(sent, outcome)
-    assert sent.states == [State.MAYBE]
+    assert sent.states == [State.MAYBE_STORED]
     expire(sent)
     assert isinstance(sent.results[0], errors.OutcomeUnknown)
 

@@ -183,7 +183,7 @@ class TestIds:
 
     def test_threads_that_ask_first_at_once_get_different_ids(self) -> None:
         for _ in range(50):
-            module._ids = module._IdSource(pid=-1, prefix="")
+            module._ids = (-1, "", iter(()))
             start, found = threading.Barrier(8), []
 
             def ask(start: threading.Barrier = start, found: list[str] = found) -> None:

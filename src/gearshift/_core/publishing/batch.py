@@ -1,12 +1,12 @@
-"""Messages that are published together, and what is known of each: no lock, no clock.
+"""Messages that are published together, with the state of each: no lock, no clock.
 
 ::
 
-    NEW ──handed over──▶ HANDED ──handed over again──▶ MAYBE
-                          │  ▲                           │
-               not stored ▼  │ handed over again         │
-                         NOT ┘                           ▼
-    each ──────────── stored, refused, or its deadline: DONE
+    NEW ──handed over──▶ HANDED ──handed over again──▶ MAYBE_STORED
+                         │    ▲
+              not stored ▼    │ handed over again
+                       NOT_STORED
+    each ── stored, refused, or at its deadline ──▶ DONE
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class State(Enum):
 
     NEW = auto()  #: no driver was given it
     HANDED = auto()  #: one driver was given it
-    MAYBE = auto()  #: a driver before the present one may have stored it
-    NOT = auto()  #: no driver has stored it: the present one said so
+    MAYBE_STORED = auto()  #: a driver before the present one may have stored it
+    NOT_STORED = auto()  #: no driver has stored it, as the present one said
     DONE = auto()  #: it has its result
 
 
@@ -85,17 +85,17 @@ class Batch:
             return range(len(self.messages))
         numbers = self.unresolved()
         for number in numbers:
-            is_certain = self.states[number] is State.NOT
-            self.states[number] = State.HANDED if is_certain else State.MAYBE
+            is_certain = self.states[number] is State.NOT_STORED
+            self.states[number] = State.HANDED if is_certain else State.MAYBE_STORED
         return numbers
 
-    def take(
+    def record(
         self, outcomes: Sequence[Outcome], channel: str, failures: Failures
     ) -> GearshiftError | None:
-        """Note what a driver reports; return why it can store nothing more, or None if it can."""
+        """Record what a driver reports; return the failure that ended the driver, if one did."""
         lost: GearshiftError | None = None
         messages, states, results = self.messages, self.states, self.results
-        done, maybe = State.DONE, State.MAYBE
+        done, maybe = State.DONE, State.MAYBE_STORED
         for number, stored, position, error in outcomes:
             state = states[number]
             if state is done:
@@ -111,7 +111,7 @@ class Batch:
                     lost = failure
                 if _heals(failure):
                     if stored is Stored.NO and state is State.HANDED:
-                        states[number] = State.NOT
+                        states[number] = State.NOT_STORED
                     continue
                 is_certain = stored is Stored.NO and state is not maybe
                 result = self._failed(number, failure, is_certain)
@@ -124,7 +124,7 @@ class Batch:
         """Give what is open its result: ``not_stored()`` if it is not, else OutcomeUnknown."""
         for number in self.unresolved():
             failure = _unknown(self.messages[number], "no confirmation before the deadline", cause)
-            if self.states[number] in (State.NEW, State.NOT):
+            if self.states[number] in (State.NEW, State.NOT_STORED):
                 failure = not_stored()
             self.errors.append(failure)
             self.results[number] = failure

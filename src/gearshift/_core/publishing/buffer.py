@@ -162,7 +162,7 @@ class PublishBuffer:
         with self._lock:
             if not batch.remaining:
                 return  # the outcomes came after the deadline
-            lost = batch.take(outcomes, self._channel, self._failures)
+            lost = batch.record(outcomes, self._channel, self._failures)
             if not batch.remaining:
                 self._finish(batch)
             if lost is not None:

@@ -33,7 +33,7 @@ STUCK_AFTER_S = 45.0
 
 @dataclass(slots=True, eq=False)
 class Supervisor:
-    """Owns a driver, and sends what has no outcome again, in order, when it has to replace it.
+    """Owns a driver; replaces it when it is lost, and sends again, in order, what has no outcome.
 
     ``batches`` are those without results, in order of sending. The lock of ``changed``, which is
     notified when there is a new driver, guards them and what changes here. Driver calls are one at
@@ -79,9 +79,10 @@ class Supervisor:
                 self._hand_over(batch, self._driver)
 
     def obstacle(self, waits: bool) -> GearshiftError | None:
-        """Why nothing can be handed over now; with the lock held.
+        """Return the reason if nothing can be handed over now; with the lock held.
 
-        Who cannot wait is not told of a missing connection: the next driver is given its batch.
+        For a caller that cannot wait, a missing connection is none: the next driver is given its
+        batch.
         """
         if self._driver is None or self.broken is not None:
             return self.not_stored() if waits else None
@@ -100,7 +101,7 @@ class Supervisor:
         return error
 
     def describe(self, stats: SendStats) -> None:
-        """Fill in how the connection is now. Any thread."""
+        """Fill in the present state of the connection. Any thread."""
         with self.changed:
             driver, lost_at, broken = self._driver, self._lost_at, self.broken
         heard_at = lost_at if driver is None else driver.heard_at
@@ -143,7 +144,7 @@ class Supervisor:
         return self.broken is not None and self._replacing is None
 
     def lose(self, failure: GearshiftError) -> None:
-        """Note why the driver can store nothing more; with the lock held."""
+        """Have the driver replaced, which can store nothing more; with the lock held."""
         self.broken = self.broken or failure
 
     def check(self) -> None:
@@ -199,7 +200,8 @@ class Supervisor:
         return self.connect()
 
     def _note_failure(self, failure: GearshiftError) -> None:
-        self.broken = failure
+        with self.changed:
+            self.broken = failure
         tell_still_away(self._still, failure)
 
     def _adopt(self, driver: ProducerDriver) -> None:

@@ -33,9 +33,9 @@ class Window:
     def enter(
         self, batch: Batch, obstacle: Callable[[bool], GearshiftError | None], *, waits: bool
     ) -> None:
-        """Take room for ``batch``; wait until its deadline while there is none, or an obstacle.
+        """Take room for ``batch``; wait until its deadline while there is none, or an ``obstacle``.
 
-        ``obstacle`` is given ``waits``. Raises what stands in the way, at once if not ``waits``.
+        Raises the obstacle or the lack of room at the deadline, at once if not ``waits``.
         """
         while (reason := obstacle(waits) or self._full(batch)) is not None:
             left_s = batch.deadline - self.clock() if waits else 0.0
