@@ -11,6 +11,7 @@ from cli.conftest import Run, lines, records
 from support.waiting import take
 
 import gearshift
+from gearshift.operations.redrive import redrive
 from native_brokers import Kafka, RabbitMQ
 
 pytestmark = pytest.mark.broker
@@ -67,6 +68,19 @@ def test_doctor_tells_of_one_node_what_it_can(run: Run) -> None:
     with gearshift.open() as bus:
         expected = "1 copy" if bus.backend == "kafka" else "unknown over AMQP: rabbitmq-queues"
     assert any(expected in check["detail"] for check in told if check["subject"] == "orders")
+
+
+def test_a_redrive_waits_for_what_the_broker_has(run: Run) -> None:
+    """However short the silence after which it looks whether that is all."""
+    with gearshift.open() as bus:
+        with bus.producer("orders") as orders:
+            ids = {orders.send(number).id for number in range(30)}
+        with bus.consumer("orders") as inbox:
+            for delivery in take(inbox, len(ids)):
+                delivery.reject()
+        assert redrive(bus, "orders", idle_timeout_s=0.001).moved == len(ids)
+        with bus.consumer("orders") as inbox:
+            assert {delivery.id for delivery in take(inbox, len(ids))} == ids
 
 
 def test_a_stream_is_read_from_its_beginning(run: Run) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.conftest import EndAfter, Run, records
-from support.waiting import PATIENCE_S, drain, take
+from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
-from gearshift.errors import PublishRefused, UnknownChannel
+from gearshift.embedded.sqlite.backend import Backend
+from gearshift.errors import GearshiftError, PublishRefused, UnknownChannel
 from gearshift.operations.redrive import redrive
 
 pytestmark = pytest.mark.usefixtures("end_after")
@@ -22,13 +25,15 @@ def channel(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _kill(channel: str, *values: object, group: str = "default") -> list[str | None]:
+def _kill(
+    channel: str, *values: object, group: str = "default", key: str | None = "k"
+) -> list[str | None]:
     """Send ``values`` and reject each in ``group``; the ids."""
     ids = []
     with gearshift.open() as bus:
         with bus.producer(channel) as producer:
             for value in values:
-                producer.send(value, key="k", headers=[("a", "b"), ("a", 7)])
+                producer.send(value, key=key, headers=[("a", "b"), ("a", 7)])
         with bus.consumer(channel, group=group) as inbox:
             for _ in values:
                 (delivery,) = take(inbox, 1)
@@ -187,6 +192,83 @@ def test_a_stream_is_not_redriven_in_part(run: Run) -> None:
     assert result.exit_code == 4
     assert "one position" in result.stderr
     assert run("dlq", "redrive", "events", "--yes", "--max", "1").stdout.startswith("redrove 1 ")
+
+
+class _Slow:
+    """A driver that hands out one message whenever somebody has waited for it in vain."""
+
+    def __init__(self, driver: Any, given_up: threading.Semaphore) -> None:
+        self._driver = driver
+        self._given_up = given_up
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def receive(self, max_messages: int, timeout_s: float) -> Any:
+        if max_messages == 0 or not self._given_up.acquire(blocking=False):
+            return self._driver.receive(0, timeout_s)
+        received = self._driver.receive(1, timeout_s)
+        if not received:
+            self._given_up.release()
+        return received
+
+
+def _slow_down(patch: pytest.MonkeyPatch) -> None:
+    """Make SQLite slower than any redrive would wait for."""
+    given_up = threading.Semaphore(0)
+    receive = gearshift.Consumer.receive
+
+    def receive_or_give_up(*arguments: Any, **options: Any) -> list[gearshift.Delivery]:
+        received = receive(*arguments, **options)
+        if not received:
+            given_up.release()
+        return received
+
+    patch.setattr(gearshift.Consumer, "receive", receive_or_give_up)
+    for name in ("queue_consumer", "log_consumer"):
+        make = getattr(Backend, name)
+        patch.setattr(Backend, name, lambda *given, make=make: _Slow(make(*given), given_up))
+
+
+def test_a_slow_broker_is_waited_for(
+    run: Run, channel: str, monkeypatch: pytest.MonkeyPatch, end_after: EndAfter
+) -> None:
+    """Silence ends it only once it has looked at all that was there."""
+    ids = _kill(channel, *range(5))
+    end_after(0.05)
+    with monkeypatch.context() as patch:
+        _slow_down(patch)
+        assert run("dlq", "redrive", channel, "--yes").stdout.startswith("redrove 5 ")
+    with gearshift.open() as bus, bus.consumer(channel) as inbox:
+        assert [delivery.id for delivery in take(inbox, 5)] == ids
+
+
+def test_letters_that_another_has_in_hand_are_told(channel: str) -> None:
+    """They do not come while it has them; so it says how many it could not look at."""
+    if channel != "orders":
+        pytest.skip("on a stream they come to whoever has the partition")
+    _kill(channel, 1, 2, 3, key=None)  # those of one key wait for one another
+    with gearshift.open() as bus, bus.inspect("orders.dead", prefetch=2) as other:
+        take(other, 2)
+        with pytest.raises(GearshiftError, match=r"1 were redriven, and 2 of 3 .* did not come"):
+            redrive(bus, channel, idle_timeout_s=0.2, patience_s=0.3)
+
+
+def test_letters_that_another_has_taken_are_not_waited_for(channel: str) -> None:
+    """The broker is asked again: they are not there any more."""
+    if channel != "orders":
+        pytest.skip("on a stream they come to whoever has the partition")
+    _kill(channel, 1, 2, 3, key=None)  # those of one key wait for one another
+    with gearshift.open() as bus:
+        with bus.inspect("orders.dead", prefetch=2) as other:
+            taken = take(other, 2)
+
+            def ack_theirs(moved: int) -> None:
+                ack_all(taken)
+                other.flush()
+
+            done = redrive(bus, channel, idle_timeout_s=0.2, patience_s=600.0, on_moved=ack_theirs)
+        assert (done.moved, done.left) == (1, 0)
 
 
 def test_what_cannot_be_stored_stays_dead(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:

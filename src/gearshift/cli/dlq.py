@@ -21,14 +21,14 @@ from gearshift.cli.context import (
 )
 from gearshift.cli.ls import age
 from gearshift.cli.output import cell, emit, new_table, output_option
-from gearshift.cli.peek import waiting
+from gearshift.cli.peek import look
 from gearshift.cli.purge import purge_group
 from gearshift.cli.record import record_of
 from gearshift.delivery import Delivery
 from gearshift.errors import UnknownChannel
-from gearshift.message import Semantics
+from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift.operations.crossing import Crossing
-from gearshift.operations.redrive import dead_letter_channel, redrive
+from gearshift.operations.redrive import dead_letter_channel, redrive, waiting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -185,10 +185,8 @@ def _state(bus: Bus, channel: str) -> dict[str, Any]:
 
 def _waiting(bus: Bus, source: str) -> int | None:
     """How many wait in the default group; None if the broker does not tell."""
-    for state in bus.groups(source):
-        if state.group == "default":
-            return state.lag if state.ready is None else state.ready
-    return None
+    states = (state for state in bus.groups(source) if state.group == DEFAULT_GROUP)
+    return next((waiting(state) for state in states), None)
 
 
 def _existing(bus: Bus, channel: str) -> str:
@@ -205,7 +203,7 @@ def _existing(bus: Bus, channel: str) -> str:
 
 def _letters(bus: Bus, source: str, most: int) -> Iterator[Delivery[Any]]:
     if bus.semantics(source) is Semantics.QUEUE:
-        yield from waiting(bus, source, None, most)
+        yield from look(bus, source, None, most)
         return
     with bus.consumer(source, ephemeral=True, create=False) as inbox:
         inbox.ready()

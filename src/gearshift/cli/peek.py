@@ -16,7 +16,7 @@ from gearshift.delivery import Delivery
 from gearshift.errors import NotSupported
 from gearshift.message import Semantics
 
-__all__ = ["command", "waiting"]
+__all__ = ["command", "look"]
 
 #: Longest wait for one more message, in seconds: what is there comes at once.
 _IDLE_S = 1.0
@@ -43,7 +43,7 @@ def command(ctx: click.Context, channel: str, group: str | None, most: int, yes:
         if not yes:
             _require_harmless(bus, channel)
         shown = 0
-        for delivery in waiting(bus, channel, group, most):
+        for delivery in look(bus, channel, group, most):
             click.echo(json_line(record_of(delivery)))
             shown += 1
     note(f"{shown:,} shown and given back" if shown else "nothing waits, or others have it in hand")
@@ -61,7 +61,7 @@ def _require_harmless(bus: Bus, channel: str) -> None:
         )
 
 
-def waiting(bus: Bus, channel: str, group: str | None, most: int) -> Iterator[Delivery[Any]]:
+def look(bus: Bus, channel: str, group: str | None, most: int) -> Iterator[Delivery[Any]]:
     """Up to ``most`` messages that wait for ``group`` of a queue; given back at the end."""
     if bus.semantics(channel) is Semantics.STREAM:
         raise NotSupported(

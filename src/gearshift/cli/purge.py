@@ -14,6 +14,7 @@ from gearshift.cli.context import (
 )
 from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
 from gearshift.message import DEFAULT_GROUP
+from gearshift.operations.redrive import waiting
 
 __all__ = ["command", "purge_group"]
 
@@ -35,13 +36,13 @@ def command(ctx: click.Context, channel: str, group: str | None, yes: bool) -> N
 
 def purge_group(bus: Bus, channel: str, group: str | None, *, yes: bool) -> None:
     """Purge and say how much went; without ``yes`` only say what would."""
-    waiting = _waiting(bus, channel, group)
+    count = _waiting(bus, channel, group)
     name = f"group {group or DEFAULT_GROUP!r} of {channel!r}"
     if yes:
         gone = bus.purge(channel, group)
-        click.echo(f"purged {_messages(waiting if gone is None else gone)} of {name}")
+        click.echo(f"purged {_messages(count if gone is None else gone)} of {name}")
         return
-    click.echo(f"would purge {_messages(waiting)} of {name}")
+    click.echo(f"would purge {_messages(count)} of {name}")
     end_dry_run("nothing was purged")
 
 
@@ -66,7 +67,7 @@ def _waiting(bus: Bus, channel: str, group: str | None) -> int | None:
             backend=bus.backend,
             channel=channel,
         )
-    return state.lag if state.ready is None else state.ready
+    return waiting(state)
 
 
 def _messages(count: int | None) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gearshift._core.consuming.dead_letters import Death, revived
 from gearshift.bus import Bus
+from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
+from gearshift.driver import GroupStatus
 from gearshift.errors import GearshiftError, NotSupported, UnknownChannel
-from gearshift.message import Semantics
+from gearshift.message import DEFAULT_GROUP, Semantics
+from gearshift.producer import Producer
 
-__all__ = ["Redriven", "dead_letter_channel", "redrive"]
+__all__ = ["Redriven", "dead_letter_channel", "redrive", "waiting"]
 
 #: How many are in hand at once, and how many of them are sent together.
 _WINDOW = 1000
@@ -41,6 +44,11 @@ def dead_letter_channel(bus: Bus, channel: str) -> str:
     return name
 
 
+def waiting(state: GroupStatus) -> int | None:
+    """How much waits for a group; None if the broker does not tell."""
+    return state.lag if state.ready is None else state.ready
+
+
 def redrive(
     bus: Bus,
     channel: str,
@@ -49,6 +57,7 @@ def redrive(
     group: str | None = None,
     most: int | None = None,
     idle_timeout_s: float = 2.0,
+    patience_s: float = 60.0,
     on_moved: Callable[[int], None] = lambda moved: None,
 ) -> Redriven:
     """Send the dead letters of ``channel`` to it again, and settle each once it is stored.
@@ -66,10 +75,11 @@ def redrive(
     Killed halfway and called again, it goes on: a letter is settled once its copy is stored, so
     none is lost, and one that is stored twice has the same id twice.
 
-    Ends when none came for ``idle_timeout_s`` seconds. Blocks. Raises what sending raises: what was
-    not stored stays where it is; GearshiftError where so many are left that it could not look
-    behind them; and NotSupported where a stream would have to be redriven in
-    part, which its one position cannot express.
+    Ends when none came for ``idle_timeout_s`` seconds and it has looked at as many as the broker
+    had when it began, as far as the broker tells. Blocks. Raises what sending raises: what was not
+    stored stays where it is; GearshiftError where so many are left that it could not look behind
+    them, and where more were there and none came for ``patience_s`` seconds; NotSupported where a
+    stream would have to be redriven in part, which its one position cannot express.
     """
     source = dead_letter_channel(bus, channel)
     if not bus.exists(source):
@@ -77,42 +87,39 @@ def redrive(
     in_order = bus.semantics(source) is Semantics.STREAM
     if in_order:
         _require_whole(bus, source, group)
-    began_ms = time.time_ns() // 1_000_000
-    moved = 0
     target = into or bus
+    began_ms = time.time_ns() // 1_000_000
+    pending = _Pending(bus, source)
+    pending.begin()
+    moved = 0
     with target.producer(channel) as producer, bus.inspect(source, prefetch=_WINDOW) as letters:
-        groups = _groups(target, channel, group)
-        wanted = _Wanted(channel, group, groups, began_ms)
-        mark = groups is None or len(groups) > 1  # with a single group a copy needs no header more
+        wanted = _Wanted(channel, group, _groups(target, channel, group), began_ms)
         letters.ready()
+        pending.begin()  # again: on a stream there may have been no group before
+        silent_since = time.monotonic()
         while most is None or moved < most:
             size = _BATCH if most is None else min(_BATCH, most - moved)
             received = letters.receive(size, timeout_s=idle_timeout_s)
-            if not received:
+            if received:
+                pending.received += sum(map(wanted.is_old, received))
+                done, failure = _send(producer, received, wanted, in_order=in_order)
+                moved += done
+                pending.held += len(received) - done
+                on_moved(moved)
+                if failure is not None:
+                    raise failure
+                silent_since = time.monotonic()
+            elif pending.held >= _WINDOW or pending.count(letters) == 0:
                 break
-            chosen = [letter for letter in received if wanted.includes(letter)]
-            messages = [
-                revived(letter.message, Death.of(letter.message).group if mark else None)
-                for letter in chosen
-            ]
-            failures = []
-            if in_order:
-                # Its position does not pass one that cannot be sent, so what lies behind would be
-                # sent again at every try: it must not go.
-                refused = [producer.refusal(message) for message in messages]
-                failures = [error for error in refused if error is not None][:1]
-                if failures:
-                    del messages[refused.index(failures[0]) :]
-            results = producer.send_many(messages, raise_on_error=False)
-            for letter, result in zip(chosen, results, strict=False):
-                if isinstance(result, GearshiftError):
-                    failures.append(result)
-                else:
-                    letter.ack()
-                    moved += 1
-            on_moved(moved)
-            if failures:
-                raise failures[0]
+            elif time.monotonic() - silent_since >= patience_s:
+                raise GearshiftError(
+                    f"{moved} were redriven, and {pending.count(letters)} of "
+                    f"{pending.expected} that were there did not come in {patience_s:g} s",
+                    hint="another consumer may have them in hand; run it again",
+                    retryable=True,
+                    backend=bus.backend,
+                    channel=source,
+                )
         letters.flush()
         left = len(letters.close())
     if left >= _WINDOW:
@@ -125,12 +132,89 @@ def redrive(
     return Redriven(moved, left)
 
 
+def _send(
+    producer: Producer, letters: Sequence[Delivery[Any]], wanted: _Wanted, *, in_order: bool
+) -> tuple[int, GearshiftError | None]:
+    """Send what is wanted of ``letters`` and ack what is stored: how many, and the first error."""
+    chosen = [letter for letter in letters if wanted.includes(letter)]
+    messages = [
+        revived(letter.message, Death.of(letter.message).group if wanted.marks else None)
+        for letter in chosen
+    ]
+    failure = None
+    if in_order:
+        # Its position does not pass one that cannot be sent, so what lies behind would be sent
+        # again at every try: it must not go.
+        for index, message in enumerate(messages):
+            if failure := producer.refusal(message):
+                del messages[index:]
+                break
+    moved = 0
+    for letter, result in zip(
+        chosen, producer.send_many(messages, raise_on_error=False), strict=False
+    ):
+        if isinstance(result, GearshiftError):
+            failure = failure or result
+        else:
+            letter.ack()
+            moved += 1
+    return moved, failure
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The letters that were there at the beginning and have not come yet."""
+
+    bus: Bus
+    source: str
+    received: int = 0
+    held: int = 0  # received and not settled
+    expected: int | None = None
+
+    def begin(self) -> None:
+        """Ask the broker how many there are, unless that is known."""
+        if self.expected is None and (state := self._state()):
+            self.expected = _depth(state)
+
+    def count(self, letters: Consumer[Any]) -> int:
+        """How many: 0 if the broker does not tell. What another consumer has taken is not there."""
+        missing = (self.expected or 0) - self.received
+        if missing <= 0:
+            return 0
+        letters.flush()
+        state = self._state()
+        depth = None if state is None else _depth(state)
+        if state is None or depth is None or (state.lag is None and state.in_flight is None):
+            return missing  # what is on its way to us is not told
+        return max(0, min(missing, depth - self.held))
+
+    def _state(self) -> GroupStatus | None:
+        states = self.bus.groups(self.source)
+        return next((state for state in states if state.group == DEFAULT_GROUP), None)
+
+
+def _depth(state: GroupStatus) -> int | None:
+    """How much waits for a group or is in hand there; None if the broker does not tell."""
+    count = waiting(state)
+    return None if count is None else count + (state.in_flight or 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     channel: str
     group: str | None
     groups: frozenset[str] | None  # None: any may read, as on a stream
     before_ms: int
+
+    @property
+    def marks(self) -> bool:
+        """Whether a copy says whom it is for: with a single group it needs no header more."""
+        return self.groups is None or len(self.groups) > 1
+
+    def is_old(self, letter: Delivery[Any]) -> bool:
+        """Whether it died before we began."""
+        died_ms = Death.of(letter.message).time_ms
+        return died_ms is None or died_ms <= self.before_ms
 
     def includes(self, letter: Delivery[Any]) -> bool:
         """Whether it died here, in that group or one that is still there, and before we began."""
@@ -139,7 +223,7 @@ class _Wanted:
             death.channel in (None, self.channel)
             and (self.group is None or death.group == self.group)
             and (self.groups is None or death.group is None or death.group in self.groups)
-            and (death.time_ms is None or death.time_ms <= self.before_ms)
+            and self.is_old(letter)
         )
 
 
