@@ -476,7 +476,7 @@ def test_retention_drops_what_is_too_old_and_nothing_else(backend: Backend, cloc
         reader.seek(Start(StartAt.EARLIEST))
         first = bodies(reader.receive(10, 0.05))[0]
     assert first == "young"
-    assert reader._store.resolve(Start(StartAt.EARLIEST), 0) == 1  # type: ignore[attr-defined]
+    assert reader._member.offset_of(Start(StartAt.EARLIEST), 0) == 1  # type: ignore[attr-defined]
     reader.close(0)
     events = Events()
     reader = backend.log_consumer(late, events)

@@ -1,27 +1,32 @@
-"""What both embedded backends declare. They differ only in what they survive."""
+"""What both embedded backends declare and refuse. They differ only in what they survive."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
+from gearshift.driver import ChannelSpec
+from gearshift.errors import TopologyConflict, UnknownChannel
 from gearshift.message import Semantics
 
-__all__ = ["DEFAULT_PARTITIONS", "MAX_MESSAGE_BYTES", "declared"]
+__all__ = [
+    "DEFAULT_PARTITIONS",
+    "declared",
+    "missing",
+    "require_partitions",
+    "require_same",
+]
 
 #: Partitions of a stream that names no number.
 DEFAULT_PARTITIONS = 4
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 def declared(durability: Durability) -> Mapping[Semantics, Capabilities]:
     """Capabilities per semantics of a backend whose messages outlive what ``durability`` says."""
-    return {Semantics.QUEUE: _queue(durability), Semantics.STREAM: _stream(durability)}
-
-
-def _queue(durability: Durability) -> Capabilities:
-    return Capabilities(
+    queue = Capabilities(
         redelivery=True,
         native_retry=True,
         native_delay=True,
@@ -42,31 +47,37 @@ def _queue(durability: Durability) -> Capabilities:
         durability=durability,
         lease=Lease.HELD,
         members=Members.ANY,
-        max_message_bytes=MAX_MESSAGE_BYTES,
+        max_message_bytes=_MAX_MESSAGE_BYTES,
     )
-
-
-def _stream(durability: Durability) -> Capabilities:
-    return Capabilities(
-        redelivery=True,
+    stream = replace(
+        queue,
         native_retry=False,  # a log has one position per partition; core holds what is retried
         native_delay=False,
-        dead_letter=True,
-        fan_out=True,
         replay=True,
         seek=True,
-        purge=True,
-        ephemeral_group=True,
-        unroutable_detected=True,
         tombstone=True,
-        depth=True,
-        durable_group=True,
-        order=Order.KEY,
         redelivered=Known.NONE,  # nothing is written when a log is read
         attempt=Known.NONE,
-        prefetch=Prefetch.STRICT,
-        durability=durability,
-        lease=Lease.HELD,
         members=Members.PARTITIONS,
-        max_message_bytes=MAX_MESSAGE_BYTES,
     )
+    return {Semantics.QUEUE: queue, Semantics.STREAM: stream}
+
+
+def require_same(spec: ChannelSpec, semantics: Semantics) -> None:
+    """Raise TopologyConflict if the channel that is there has other semantics."""
+    if semantics is not spec.semantics:
+        raise TopologyConflict(f"channel {spec.name!r} is a {semantics}, not a {spec.semantics}")
+
+
+def require_partitions(spec: ChannelSpec, there: int) -> None:
+    """Raise TopologyConflict if ``spec`` asks for another number than a stream has."""
+    if spec.partitions not in (None, there):
+        raise TopologyConflict(
+            f"channel {spec.name!r} has {there} partitions, not {spec.partitions}",
+            hint=f"set partitions = {there}, or delete the channel first",
+        )
+
+
+def missing(spec: ChannelSpec) -> UnknownChannel:
+    """What to raise if the channel is not there."""
+    return UnknownChannel(f"channel {spec.name!r} does not exist", hint="declare it first")

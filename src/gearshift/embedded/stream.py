@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gearshift.driver import LogDriver, LogEvents, Place, Received, Start
+from gearshift.driver import LogDriver, LogEvents, Place, Received, Start, StartAt
 from gearshift.message import Message, Position
 
 __all__ = ["Bounds", "Ownership", "StreamConsumer", "StreamMember"]
@@ -58,8 +58,29 @@ class StreamMember(Protocol):
     def read(self, partition: int, offset: int, limit: int) -> Sequence[tuple[int, Message]]:
         """Up to ``limit`` messages from ``offset`` on, with their offsets, which have no gaps."""
 
-    def resolve(self, start: Start, partition: int) -> int | None:
+    def bounds(self, partition: int) -> Bounds:
+        """What of ``partition`` can be read now."""
+
+    def since(self, partition: int, time_ms: int) -> int:
+        """The offset of the first message that was appended at or after ``time_ms``."""
+
+    def offset_of(self, start: Start, partition: int) -> int | None:
         """The offset that ``start`` means; None if it leaves ``partition`` out."""
+        match start.at:
+            case StartAt.EARLIEST:
+                return self.bounds(partition).first
+            case StartAt.LATEST:
+                return self.bounds(partition).next
+            case StartAt.TIME:
+                return self.since(partition, start.time_ms or 0)
+            case StartAt.OFFSET:
+                offset = start.positions.get(partition)
+                return None if offset is None else self.bounds(partition).clamp(offset)
+
+    def beginning(self, start: Start, partition: int) -> int:
+        """The same for a group without position; the first message if ``start`` leaves it out."""
+        offset = self.offset_of(start, partition)
+        return self.bounds(partition).first if offset is None else offset
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until something may have changed or ``wake``; True if it was ``wake``."""
@@ -67,20 +88,20 @@ class StreamMember(Protocol):
     def wake(self) -> None:
         """End a ``wait``. Any thread."""
 
-    def close(self, timeout_s: float) -> None:
-        """Wait for commits and leave the group. Idempotent."""
+    def close(self) -> None:
+        """Leave the group. Idempotent."""
 
 
 class StreamConsumer(LogDriver):
     """LogDriver over a StreamMember; see the contract for what each method promises."""
 
-    def __init__(self, store: StreamMember, events: LogEvents) -> None:
-        self._store = store
+    def __init__(self, member: StreamMember, events: LogEvents) -> None:
+        self._member = member
         self._events = events
         self._next: dict[int, int] = {}
         self._turn = 0
         self._announced = False
-        store.join()
+        member.join()
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         deadline = time.monotonic() + timeout_s
@@ -88,36 +109,36 @@ class StreamConsumer(LogDriver):
             self._follow_ownership()
             found = self._read(max_messages)
             left = deadline - time.monotonic()
-            if found or left <= 0 or self._store.wait(left):
+            if found or left <= 0 or self._member.wait(left):
                 return found
 
     def commit(self, positions: Mapping[int, Place]) -> None:
         owned = {part: place for part, place in positions.items() if part in self._next}
         if owned:
-            self._store.commit(owned)
+            self._member.commit(owned)
 
     def flush(self, timeout_s: float) -> bool:
         return True  # a commit has waited
 
     def seek(self, start: Start) -> None:
         for partition in self._next:
-            offset = self._store.resolve(start, partition)
+            offset = self._member.offset_of(start, partition)
             if offset is not None:
                 self._next[partition] = offset
 
     def wake(self) -> None:
-        self._store.wake()
+        self._member.wake()
 
     def close(self, timeout_s: float) -> None:
         self._next.clear()
-        self._store.close(timeout_s)
+        self._member.close()
 
     def _follow_ownership(self) -> None:
-        view = self._store.ownership()
+        view = self._member.ownership()
         if view is None:
             self._lose(set(self._next))
-            self._store.join()
-            view = self._store.ownership()
+            self._member.join()
+            view = self._member.ownership()
             assert view is not None, "a member that has just joined was put out"
         self._lose(self._next.keys() - view.owned)
         self._let_go(self._next.keys() - view.wanted)
@@ -134,10 +155,10 @@ class StreamConsumer(LogDriver):
             positions = self._events.revoked(sorted(partitions))
             for partition in partitions:
                 del self._next[partition]
-            self._store.release(partitions, positions)
+            self._member.release(partitions, positions)
 
     def _take(self, partitions: Collection[int]) -> None:
-        taken = self._store.take(partitions) if partitions else {}
+        taken = self._member.take(partitions) if partitions else {}
         self._next.update(taken)
         if taken or not self._announced:
             self._announced = True
@@ -158,14 +179,10 @@ class StreamConsumer(LogDriver):
         return found
 
     def _read_partition(self, partition: int, limit: int) -> list[Received]:
-        rows = self._store.read(partition, self._next[partition], limit)
+        rows = self._member.read(partition, self._next[partition], limit)
         if rows:
             if missing := rows[0][0] - self._next[partition]:
                 self._events.skipped(partition, missing)
             self._next[partition] = rows[-1][0] + 1
-        return [_incoming(partition, offset, message) for offset, message in rows]
-
-
-def _incoming(partition: int, offset: int, message: Message) -> Received:
-    position = Position(partition, offset)
-    return Received(message, position, position)
+        positions = [Position(partition, offset) for offset, _ in rows]
+        return [Received(row[1], at, at) for row, at in zip(rows, positions, strict=True)]

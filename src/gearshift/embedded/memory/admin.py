@@ -6,10 +6,11 @@ import threading
 from collections.abc import Sequence
 
 from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
+from gearshift.embedded.declared import missing, require_partitions, require_same
 from gearshift.embedded.memory.channel import Channel, Clock, QueueChannel, StreamChannel
 from gearshift.embedded.memory.group import Group
 from gearshift.embedded.memory.stream import rebalance
-from gearshift.errors import TopologyConflict, UnknownChannel, UnknownGroup
+from gearshift.errors import UnknownGroup
 from gearshift.message import Semantics
 
 __all__ = ["Admin", "Channels"]
@@ -33,11 +34,8 @@ class Channels:
         """The channel that ``spec`` means, or UnknownChannel or TopologyConflict."""
         channel = self._by_name.get(spec.name)
         if channel is None:
-            raise UnknownChannel(f"channel {spec.name!r} does not exist", hint="declare it first")
-        if channel.semantics is not spec.semantics:
-            raise TopologyConflict(
-                f"channel {spec.name!r} is a {channel.semantics}, not a {spec.semantics}"
-            )
+            raise missing(spec)
+        require_same(spec, channel.semantics)
         return channel
 
     def make(self, spec: ChannelSpec) -> Channel:
@@ -76,13 +74,9 @@ class Admin(AdminDriver):
 
     def declare(self, channel: ChannelSpec) -> None:
         found = self._channels.make(channel)
-        wanted = channel.partitions
-        if isinstance(found, StreamChannel) and wanted not in (None, found.partitions):
-            raise TopologyConflict(
-                f"channel {channel.name!r} has {found.partitions} partitions, not {wanted}",
-                hint=f"set partitions = {found.partitions}, or delete the channel first",
-            )
-        if isinstance(found, QueueChannel):
+        if isinstance(found, StreamChannel):
+            require_partitions(channel, found.partitions)
+        else:
             with found.changed:
                 for group in channel.groups:
                     found.groups.setdefault(group, Group())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, Place, Start, StartAt
+from gearshift.driver import ConsumerSpec, Place
 from gearshift.embedded.memory.channel import StreamChannel, StreamGroup
 from gearshift.embedded.partitions import spread
-from gearshift.embedded.stream import Ownership, StreamMember
+from gearshift.embedded.stream import Bounds, Ownership, StreamMember
 from gearshift.errors import Closed
 from gearshift.message import Message
 
@@ -32,14 +32,12 @@ class Member(StreamMember):
             fresh = StreamGroup()
             group = fresh if spec.ephemeral else channel.groups.setdefault(spec.group, fresh)
             if not group.positions:
-                group.positions = {p: self._start(p) for p in range(channel.partitions)}
+                group.positions = {
+                    p: self.beginning(spec.start, p) for p in range(channel.partitions)
+                }
             self._group = group
             group.members.append(self)
             rebalance(channel, group)
-
-    def _start(self, partition: int) -> int:
-        offset = self.resolve(self._spec.start, partition)
-        return self._channel.logs[partition].first if offset is None else offset
 
     def ownership(self) -> Ownership | None:
         with self._channel.changed:
@@ -81,19 +79,13 @@ class Member(StreamMember):
             self._channel.expire()
             return self._channel.logs[partition].read(offset, limit)
 
-    def resolve(self, start: Start, partition: int) -> int | None:
+    def bounds(self, partition: int) -> Bounds:
         with self._channel.changed:
-            log = self._channel.logs[partition]
-            match start.at:
-                case StartAt.EARLIEST:
-                    return log.bounds.first
-                case StartAt.LATEST:
-                    return log.bounds.next
-                case StartAt.TIME:
-                    return log.since(start.time_ms or 0)
-                case StartAt.OFFSET:
-                    offset = start.positions.get(partition)
-                    return None if offset is None else log.bounds.clamp(offset)
+            return self._channel.logs[partition].bounds
+
+    def since(self, partition: int, time_ms: int) -> int:
+        with self._channel.changed:
+            return self._channel.logs[partition].since(time_ms)
 
     def wait(self, timeout_s: float) -> bool:
         with self._channel.changed:
@@ -107,7 +99,7 @@ class Member(StreamMember):
             self._woken = True
             self._channel.changed.notify_all()
 
-    def close(self, timeout_s: float) -> None:
+    def close(self) -> None:
         with self._channel.changed:
             if self._closed:
                 return

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
-from gearshift.embedded.declared import DEFAULT_PARTITIONS
+from gearshift.embedded.declared import DEFAULT_PARTITIONS, require_partitions
 from gearshift.embedded.sqlite.members import drop_finished, drop_group
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import (
@@ -18,7 +18,6 @@ from gearshift.embedded.sqlite.store import (
     require_channel,
 )
 from gearshift.embedded.sqlite.writer import Tx
-from gearshift.errors import TopologyConflict
 from gearshift.message import Semantics
 
 __all__ = ["Admin"]
@@ -54,13 +53,9 @@ def _declare(tx: Tx, spec: ChannelSpec) -> None:
     if channel is None:
         channel = _create(tx, spec)
     require_channel(tx.db, spec)
-    wanted = spec.partitions
-    if spec.semantics is Semantics.STREAM and wanted not in (None, channel.partitions):
-        raise TopologyConflict(
-            f"channel {spec.name!r} has {channel.partitions} partitions, not {wanted}",
-            hint=f"set partitions = {channel.partitions}, or delete the channel first",
-        )
-    if spec.semantics is Semantics.QUEUE:
+    if spec.semantics is Semantics.STREAM:
+        require_partitions(spec, channel.partitions)
+    else:
         tx.db.executemany(
             "INSERT OR IGNORE INTO consumer_group (channel, name) VALUES (?, ?)",
             [(channel.id, group) for group in spec.groups],

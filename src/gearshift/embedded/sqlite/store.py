@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from gearshift.driver import ChannelSpec
+from gearshift.embedded.declared import missing, require_same
 from gearshift.embedded.sqlite.alive import Session, sweep
 from gearshift.embedded.sqlite.schema import connect, prepare
 from gearshift.embedded.sqlite.settings import Settings
 from gearshift.embedded.sqlite.writer import Call, Tx, Writer
-from gearshift.errors import Closed, TopologyConflict, UnknownChannel, UnknownGroup
+from gearshift.errors import Closed, UnknownGroup
 from gearshift.message import Semantics
 
 __all__ = ["Channel", "Store", "Watch", "find_channel", "find_group", "logs_of", "require_channel"]
@@ -181,11 +182,8 @@ def require_channel(db: sqlite3.Connection, spec: ChannelSpec) -> Channel:
     """The channel that ``spec`` means. Raises UnknownChannel and TopologyConflict."""
     channel = find_channel(db, spec.name)
     if channel is None:
-        raise UnknownChannel(f"channel {spec.name!r} does not exist", hint="declare it first")
-    if channel.semantics is not spec.semantics:
-        raise TopologyConflict(
-            f"channel {spec.name!r} is a {channel.semantics}, not a {spec.semantics}"
-        )
+        raise missing(spec)
+    require_same(spec, channel.semantics)
     return channel
 
 

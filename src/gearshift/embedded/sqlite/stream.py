@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from gearshift.driver import ConsumerSpec, Place, Start, StartAt
+from gearshift.driver import ConsumerSpec, Place
 from gearshift.embedded.sqlite.members import (
     join,
     leave,
@@ -69,10 +69,10 @@ class Member(StreamMember):
 
     def take(self, partitions: Collection[int]) -> Mapping[int, Place]:
         if self._spec.ephemeral:
-            self._own = {p: Place(self._beginning(p)) for p in partitions}
+            self._own = {p: Place(self.beginning(self._spec.start, p)) for p in partitions}
             return self._own
         taken = self._store.write(lambda tx: self._take(tx, partitions))
-        return {p: Place(min(at, self._bounds(p).next), at.note) for p, at in taken.items()}
+        return {p: Place(min(at, self.bounds(p).next), at.note) for p, at in taken.items()}
 
     def release(self, partitions: Collection[int], positions: Mapping[int, Place]) -> None:
         self._store.write(lambda tx: self._release(tx, partitions, positions))
@@ -89,26 +89,13 @@ class Member(StreamMember):
         )
         return [(id_ - base, decode(*columns)) for id_, *columns in fetch_within(cursor)]
 
-    def resolve(self, start: Start, partition: int) -> int | None:
-        bounds = self._bounds(partition)
-        match start.at:
-            case StartAt.EARLIEST:
-                return bounds.first
-            case StartAt.LATEST:
-                return bounds.next
-            case StartAt.TIME:
-                return self._since(partition, start.time_ms or 0, bounds)
-            case StartAt.OFFSET:
-                offset = start.positions.get(partition)
-                return None if offset is None else bounds.clamp(offset)
-
     def wait(self, timeout_s: float) -> bool:
         return self._watch.wait(min(timeout_s, _CARE_INTERVAL_S))
 
     def wake(self) -> None:
         self._watch.wake()
 
-    def close(self, timeout_s: float) -> None:
+    def close(self) -> None:
         if self._closed:
             return
         self._closed = True
@@ -133,14 +120,10 @@ class Member(StreamMember):
         for partition, log in self._logs.items():
             tx.db.execute(
                 "INSERT OR IGNORE INTO position (grp, log, partition, next) VALUES (?, ?, ?, ?)",
-                (group, log, partition, self._beginning(partition)),
+                (group, log, partition, self.beginning(self._spec.start, partition)),
             )
         put_out_dead(tx, self._store, group)
         return group, join(tx, group, self._spec.member, self._session, self._store.lease_s)
-
-    def _stay(self, tx: Tx) -> None:
-        stay(tx, self._store, self._group, self._member)
-        self._drop_expired(tx)
 
     def _take(self, tx: Tx, partitions: Collection[int]) -> dict[int, Place]:
         taken = {}
@@ -170,7 +153,9 @@ class Member(StreamMember):
             [(at, at.note, self._group, p, self._member) for p, at in positions.items()],
         )
 
-    def _drop_expired(self, tx: Tx) -> None:
+    def _stay(self, tx: Tx) -> None:
+        """Keep the membership, and drop what is older than the retention."""
+        stay(tx, self._store, self._group, self._member)
         if self._retention_s is None:
             return
         before_ms = int((tx.now - self._retention_s) * 1000)
@@ -191,11 +176,7 @@ class Member(StreamMember):
         if is_needed or self._retention_s is not None:
             self._store.write(self._stay)
 
-    def _beginning(self, partition: int) -> int:
-        offset = self.resolve(self._spec.start, partition)
-        return self._bounds(partition).first if offset is None else offset
-
-    def _bounds(self, partition: int) -> Bounds:
+    def bounds(self, partition: int) -> Bounds:
         log = self._logs[partition]
         base = base_of(log)
         next_ = self._db.execute("SELECT next FROM log WHERE id = ?", (log,)).fetchone()
@@ -205,10 +186,10 @@ class Member(StreamMember):
         end = next_[0] if next_ else 0
         return Bounds(end if first is None else first - base, end)
 
-    def _since(self, partition: int, time_ms: int, bounds: Bounds) -> int:
-        base = base_of(self._logs[partition])
+    def since(self, partition: int, time_ms: int) -> int:
+        base, end = base_of(self._logs[partition]), self.bounds(partition).next
         found = self._db.execute(
             "SELECT id FROM message WHERE id >= ? AND id < ? AND at_ms >= ? ORDER BY id LIMIT 1",
-            (base, base + bounds.next, time_ms),
+            (base, base + end, time_ms),
         ).fetchone()
-        return bounds.next if found is None else int(found[0]) - base
+        return end if found is None else int(found[0]) - base

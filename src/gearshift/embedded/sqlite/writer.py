@@ -93,11 +93,8 @@ class Call(Generic[T]):
 
     weight = 100
 
-    def __init__(
-        self, function: Callable[[Tx], T], notify: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, function: Callable[[Tx], T]) -> None:
         self._function = function
-        self._notify = notify
         self._finished = threading.Event()
         self._result: list[T] = []
         self._error: Exception | None = None
@@ -110,15 +107,6 @@ class Call(Generic[T]):
     def done(self, error: Exception | None, stored: Stored) -> None:
         self._error = error
         self._finished.set()
-        self._notify()
-
-    def finished(self) -> bool:
-        """``result`` does not block."""
-        return self._finished.is_set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for the end; False if time ran out."""
-        return self._finished.wait(timeout_s)
 
     def result(self) -> T:
         """Wait, and return what the function returned or raise what it raised."""
