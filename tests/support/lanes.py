@@ -17,7 +17,7 @@ SECONDS = {
     "tests/system/test_nothing_is_left.py": 430.0,
     "conformance rabbitmq-stream": 390.0,
     "tests/system/test_redrive.py": 300.0,
-    "brokers kafka_queue": 380.0,
+    "brokers queue": 380.0,
     "conformance kafka-stream": 365.0,
     "conformance rabbitmq4-stream": 360.0,
     "brokers rabbitmq": 330.0,
@@ -75,7 +75,7 @@ def _whole_lane(item: pytest.Item) -> str:
     if column is not None:
         return f"conformance {column if isinstance(column, str) else '-'.join(column)}"
     if _shared_brokers(item):
-        folder = item.path.parent  # tests/compare, or backends/rabbitmq/tests
+        folder = item.path.parent  # tests/compare, or backends/kafka/tests and its queue
         return f"brokers {(folder.parent if folder.name == 'tests' else folder).name}"
     return item.nodeid.partition("::")[0]
 

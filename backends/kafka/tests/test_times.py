@@ -8,10 +8,11 @@ from typing import NamedTuple
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from kafka.conftest import OpenBus
 from support.waiting import take
 
 from native_brokers import Kafka
+
+from .conftest import OpenBus
 
 pytestmark = pytest.mark.broker
 

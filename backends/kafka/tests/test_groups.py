@@ -22,7 +22,6 @@ from confluent_kafka.admin import (
     NewPartitions,
     ResourceType,
 )
-from kafka.conftest import NoEvents, OpenBus
 from support.settings import profile_of, write_settings
 from support.waiting import PATIENCE_S, ack_all, take, until
 
@@ -35,6 +34,8 @@ from gearshift_kafka.backend import Backend
 from gearshift_kafka.names import topic_partitions
 from gearshift_kafka.settings import ChannelSettings, Settings
 from native_brokers import Kafka
+
+from .conftest import NoEvents, OpenBus
 
 pytestmark = pytest.mark.broker
 

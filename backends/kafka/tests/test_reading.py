@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, Producer
-from kafka.conftest import NoEvents, OpenBus
 from support.waiting import take, until
 
 from gearshift.driver import Start
@@ -16,6 +15,8 @@ from gearshift_kafka.settings import Settings
 from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.ephemeral import EphemeralStreamConsumer
 from native_brokers import Kafka
+
+from .conftest import NoEvents, OpenBus
 
 pytestmark = pytest.mark.broker
 

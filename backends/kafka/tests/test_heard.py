@@ -6,8 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from kafka.conftest import NoEvents
-from kafka.test_producing import frozen
 from support.waiting import until
 
 from gearshift.driver import ChannelSpec, ConsumerSpec
@@ -16,6 +14,9 @@ from gearshift_kafka.backend import Backend
 from gearshift_kafka.settings import ChannelSettings, NativeSettings, Settings
 from gearshift_kafka.signals import Heard
 from native_brokers import Kafka
+
+from .conftest import NoEvents
+from .test_producing import frozen
 
 pytestmark = pytest.mark.broker
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
-from kafka.conftest import OpenBus
 from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
 from native_brokers import Kafka
+
+from .conftest import OpenBus
 
 pytestmark = pytest.mark.broker
 
