@@ -57,6 +57,7 @@ RESERVED_PREFIX = "gearshift-"
 #: Longest channel or group name: what is left of a Kafka topic name with room for suffixes.
 MAX_NAME_LENGTH = 200
 
+_TEXTS = ("id", "content_type", "correlation_id", "reply_to", "type", "content_encoding")
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -245,25 +246,13 @@ def validated_size(message: Message) -> int:
     if message.timestamp_ms is not None:
         validate_timestamp(message.timestamp_ms)
     if message.native is None:
-        _validate_words(message)
+        if message.headers.pairs:
+            validate_headers(message.headers)
+        for field_name in _TEXTS:
+            validate_text(getattr(message, field_name), field_name)
     size = _size_of(message)
     object.__setattr__(message, "_size", size)
     return size
-
-
-def _validate_words(message: Message) -> None:
-    if message.headers.pairs:
-        validate_headers(message.headers)
-    validate_text(message.id, "id")
-    validate_text(message.content_type, "content_type")
-    if message.correlation_id is not None:
-        validate_text(message.correlation_id, "correlation_id")
-    if message.reply_to is not None:
-        validate_text(message.reply_to, "reply_to")
-    if message.type is not None:
-        validate_text(message.type, "type")
-    if message.content_encoding is not None:
-        validate_text(message.content_encoding, "content_encoding")
 
 
 def validate_name(name: object, what: str) -> str:
