@@ -305,9 +305,7 @@ def key_bytes(key: Key) -> bytes:
     return key.encode() if isinstance(key, str) else key
 
 
-def validate_headers(
-    headers: HeadersLike | None,
-) -> Headers:
+def validate_headers(headers: HeadersLike | None) -> Headers:
     """Return ``headers`` as Headers if every broker can carry them, else raise InvalidMessage."""
     checked = as_headers(headers)
     try:
@@ -324,9 +322,7 @@ def validate_headers(
     return checked
 
 
-def as_headers(
-    headers: HeadersLike | None,
-) -> Headers:
+def as_headers(headers: HeadersLike | None) -> Headers:
     """``headers`` as Headers, not yet checked one by one. Raises InvalidMessage."""
     if isinstance(headers, Headers):
         return headers

@@ -12,6 +12,7 @@ import pytest
 
 import gearshift
 from gearshift.errors import GearshiftError, StaleDelivery
+from gearshift.exit_codes import exit_code
 from native_brokers import Broker, Kafka, RabbitMQ
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
@@ -115,4 +116,4 @@ def test_an_unreachable_broker_is_one_clear_error(broker: Broker, tmp_path: Path
         bus.producer("orders", timeout_s=2.0)
     assert f"127.0.0.1:{broker.port}" in str(caught.value)
     assert caught.value.retryable
-    assert caught.value.exit_code == 3
+    assert exit_code(caught.value) == 3
