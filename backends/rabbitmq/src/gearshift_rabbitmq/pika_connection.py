@@ -42,17 +42,12 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
         if pieces and self._transport is not None:
             super()._adapter_emit_data(b"".join(pieces))
 
-    def abort(self, reason: Exception) -> None:
-        """Drop the socket without closing the connection; the close callback gets ``reason``."""
-        if not (self.is_closed or self._transport is None):
-            self._terminate_stream(reason)
-
     def abandon(self) -> None:
-        """Abort, whatever state it is in."""
-        if self.is_open or self.is_closing:
-            self.abort(exceptions.ConnectionClosedByClient(0, "abandoned"))
-        else:
+        """Drop the socket without closing the connection in order, whatever state it is in."""
+        if not (self.is_open or self.is_closing):
             self.close()
+        elif self._transport is not None:
+            self._terminate_stream(exceptions.ConnectionClosedByClient(0, "abandoned"))
 
     def unsent_bytes(self) -> int:
         return self._get_write_buffer_size() if self._transport is not None else 0
