@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections import Counter
@@ -16,9 +17,12 @@ from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
 from gearshift import Capabilities, Start, errors
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.memory import admin as memory
 from gearshift.embedded.sqlite import admin as sqlite
+from gearshift.message import Fields
 
 from .conftest import CHANNELS
 
@@ -219,6 +223,31 @@ def test_send_many_gives_a_result_per_message(bus: gearshift.Bus) -> None:
     assert isinstance(results[1], errors.EncodeError)
     with bus.consumer("orders", group="audit") as consumer:
         assert drain(consumer, 4) == [1, 3, 1, 3]
+
+
+def test_a_flush_that_is_not_done_in_time_raises(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a producer as of a consumer, like ``ready``; done in time it returns nothing."""
+    producer, consumer = bus.producer("orders"), bus.consumer("orders", group="billing")
+    producer.submit({})
+    producer.flush()
+    (delivery,) = take(consumer, 1)
+    consumer.flush(0.0)
+    monkeypatch.setattr(PublishBuffer, "flush", lambda self, timeout_s: False)
+    with pytest.raises(errors.DeadlineExceeded, match=r"no result after 0\.5 s"):
+        producer.flush(0.5)
+    monkeypatch.undo()
+    delivery.ack()
+    monkeypatch.setattr(UserSide, "wait_settled", lambda self, timeout_s: False)
+    with pytest.raises(errors.DeadlineExceeded, match=r"not told of every settlement after 0\.5 s"):
+        consumer.flush(0.5)
+
+
+def test_send_and_message_take_the_same_fields() -> None:
+    """Those that type checkers know of ``send`` are the keywords of ``message``."""
+    keywords = inspect.signature(gearshift.Producer.message).parameters.keys() - {"self", "value"}
+    assert keywords == Fields.__annotations__.keys()
 
 
 def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:

@@ -1,4 +1,4 @@
-"""What is known of each message of a batch: no threads, no clock, no driver."""
+"""The states of the messages of a batch: no threads, no clock, no driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent and not yet confirmed, over a driver that a test plays."""
+"""The publish buffer, over a driver that reports what a test tells it."""
 
 from __future__ import annotations
 
