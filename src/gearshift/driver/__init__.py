@@ -1,4 +1,4 @@
-"""What a backend author imports: the contract and its values, whose ``__all__`` list the names.
+"""All that a backend author imports: the contract and its values, which list the names.
 
 Beside them: the hook in ``plugin``, parts of settings in ``settings``.
 """

@@ -204,7 +204,7 @@ class ProducerDriver(Protocol):
 
 
 class _ConsumerDriver(Protocol):
-    """What the drivers of queues and logs have in common."""
+    """Base of QueueDriver and LogDriver."""
 
     @property
     def heard_at(self) -> float | None:
@@ -270,8 +270,8 @@ class QueueDriver(_ConsumerDriver, Protocol):
 
 
 class LogEvents(Protocol):
-    """What a LogDriver tells core, from inside ``receive``, ``flush`` or ``close``, on the same
-    thread."""
+    """Callbacks of a LogDriver to core, from inside ``receive``, ``flush`` or ``close``, on the
+    same thread."""
 
     def assigned(
         self, partitions: Sequence[int], places: Mapping[int, Place] | None = None

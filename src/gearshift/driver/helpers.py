@@ -26,14 +26,14 @@ def retried(request: SettleRequest) -> tuple[Message, int]:
 
 
 def unstored(request: SettleRequest, error: Exception) -> Received:
-    """What ``receive`` returns of a RETRY that the broker did not store."""
+    """The message that ``receive`` returns for a RETRY that the broker did not store."""
     message, failed = retried(request)
     refusal = Unstored(error, request.delay_s)
     return Received(message, request.token, None, failed + 1, True, unstored=refusal)
 
 
 class OpenCount:
-    """How many submitted messages have no outcome yet. Any thread; one lock guards the number."""
+    """Counter of submitted messages without outcome. Any thread; one lock guards the number."""
 
     def __init__(self) -> None:
         self._none_left = threading.Condition()

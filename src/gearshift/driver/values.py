@@ -1,4 +1,4 @@
-"""What core and drivers hand to each other: specifications, outcomes, received messages, states."""
+"""Values that core and drivers hand over: specifications, outcomes, received messages, states."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSpec:
-    """What a consumer driver is made for.
+    """Specification of one consumer driver.
 
     ``prefetch`` is how many messages may be received and not settled, at least 1. ``member`` is a
     readable, unique name of this consumer, the same after a reconnect. An ``ephemeral`` group
@@ -134,7 +134,7 @@ class ConsumerSpec:
 
 
 class Stored(StrEnum):
-    """What is known of a message that was handed to a driver."""
+    """Knowledge about a message that was handed to a driver."""
 
     YES = "yes"
     NO = "no"

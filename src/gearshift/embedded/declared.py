@@ -1,4 +1,4 @@
-"""What both embedded backends declare and refuse. They differ only in what they survive."""
+"""Capabilities and refusals of both embedded backends, which differ in durability only."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def require_partitions(spec: ChannelSpec, there: int) -> None:
 
 
 def missing(spec: ChannelSpec) -> UnknownChannel:
-    """What to raise if the channel is not there."""
+    """The error for a channel that is not there."""
     return UnknownChannel(f"channel {spec.name!r} does not exist", hint="declare it first")

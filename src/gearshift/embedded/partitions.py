@@ -1,4 +1,4 @@
-"""Which partition a key belongs to, and which member of a group works on which partition."""
+"""Partitions: the one of a key, and those of each member of a group."""
 
 from __future__ import annotations
 

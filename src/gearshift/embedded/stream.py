@@ -59,7 +59,7 @@ class StreamMember(Protocol):
         """Up to ``limit`` messages from ``offset`` on, with their offsets, which have no gaps."""
 
     def bounds(self, partition: int) -> Bounds:
-        """What of ``partition`` can be read now."""
+        """The part of ``partition`` that can be read now."""
 
     def since(self, partition: int, time_ms: int) -> int:
         """The offset of the first message that was appended at or after ``time_ms``."""

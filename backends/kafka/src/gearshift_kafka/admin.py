@@ -401,7 +401,7 @@ def _all_groups(client: AdminClient) -> list[str]:
 
 
 def lag(committed: dict[int, int], first: dict[int, int], end: dict[int, int]) -> int | None:
-    """What lies behind a group's positions; None for one that has none, and may start anywhere.
+    """Messages after a group's positions; None for one that has none, and may start anywhere.
 
     A partition without position was added later, and is read from its beginning. A log that was cut
     off or made anew may end before a position. Offsets are counted: what transactions and

@@ -231,7 +231,7 @@ class Backend(driver.Backend):
             )
 
     def _positions(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
-        """What ``group`` has committed, asked by a consumer: see ShareGroups."""
+        """The positions that ``group`` has committed, asked by a consumer: see ShareGroups."""
         ours = {"group.id": group, "group.protocol": "classic"}
         consumer = confluent_kafka.Consumer(self._conf("reader", Signals()) | ours)
         try:
@@ -294,7 +294,7 @@ class Backend(driver.Backend):
         self._has_share_groups = bool(level)
 
     def _misfit(self) -> GearshiftError | None:
-        """What the servers expect that the profile does not say; only of those that answer."""
+        """The first mismatch between servers that answer and the profile, if any."""
         tls, sasl = self._settings.tls, self._settings.sasl_mechanism is not None
         found = (misfit(each, tls=tls, sasl=sasl) for each in self._settings.endpoints())
         return next((failure for failure in found if failure is not None), None)

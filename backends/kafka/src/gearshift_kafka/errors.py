@@ -1,4 +1,4 @@
-"""What librdkafka's errors mean in Gearshift's terms: the one place that knows its codes."""
+"""librdkafka's errors as Gearshift's: the one place that knows its codes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def code_of(error: object) -> int | None:
 
 
 def stored(error: KafkaError) -> Stored:
-    """What a failed delivery report says of its message.
+    """Whether the message of a failed delivery report may be stored.
 
     NO only for codes with which neither client nor broker can have written it. One that timed out
     or was purged, even from the client's queue, may have been written by an earlier attempt whose

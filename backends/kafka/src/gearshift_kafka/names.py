@@ -1,4 +1,4 @@
-"""What channels and groups are called on the broker, and whether they are there."""
+"""Names of channels, groups and helper topics on the broker."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def group_id(channel: ChannelSpec, group: str) -> str:
 
 
 def group_prefix(channel: ChannelSpec) -> str:
-    """What the ids of a channel's groups begin with, but for an adopted one."""
+    """The prefix of the ids of a channel's groups, except an adopted one."""
     return f"{channel.name}."
 
 

@@ -126,7 +126,7 @@ class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     admin: dict[str, Value] = msgspec.field(default_factory=dict)
 
     def of(self, kind: ClientKind) -> dict[str, Value]:
-        """What is passed on to one kind of client: a reader takes a consumer's settings, except
+        """Settings for one kind of client: a reader takes a consumer's, except
         those for the life of a member."""
         if kind == "reader":
             return {key: self.consumer[key] for key in self.consumer.keys() - _OF_MEMBERS}
@@ -185,7 +185,7 @@ def _refusal(kind: ClientKind, key: str, value: Value) -> str | None:
 
 
 def _refusal_of_client(kind: ClientKind, settings: Mapping[str, Value], key: str) -> str | None:
-    """What librdkafka itself says, asked with a client without servers, which never connects."""
+    """Ask librdkafka itself, with a client without servers, which never connects."""
     value = settings[key]
     remarks = logging.Logger("gearshift.kafka.check")
     collected = _Collector()

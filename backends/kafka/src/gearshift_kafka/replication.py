@@ -81,7 +81,7 @@ class Copies:
 
     @property
     def after_a_loss(self) -> str:
-        """What the loss of one more node does, in a sentence."""
+        """The effect of the loss of one more node, in a sentence."""
         if self.leaderless:
             return "it has no leader now: nothing is sent or received there"
         if self.in_sync < 2:
@@ -101,7 +101,7 @@ class Copies:
 
     @property
     def problem(self) -> str | None:
-        """What to do, or None if all is well; a cluster of one broker is not one."""
+        """Advice, or None if all is well; a cluster of one broker is not a problem."""
         if self.leaderless or self.away or self.in_sync < self.copies:
             return "start the nodes that do not run, and see the brokers' logs"
         if not self.is_weak:

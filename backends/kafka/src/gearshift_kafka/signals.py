@@ -1,4 +1,4 @@
-"""What a client's callbacks say: when the brokers were heard, and what is wrong with them."""
+"""Callbacks of a client: when the brokers were heard, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("gearshift.kafka")
 
 
 class Heard:
-    """When the brokers last said anything: ``at``, on the clock of ``time.monotonic``.
+    """Time at which the brokers last said anything: ``at``, on the clock of ``time.monotonic``.
 
     Only the client's statistics tell. One thread, that of the client's polls.
 
@@ -70,7 +70,7 @@ class Heard:
 
 @dataclass(slots=True)
 class Signals:
-    """What a client says beside its answers: the last errors, and those that end a driver."""
+    """Collects a client's errors: the last ones, and those that end a driver."""
 
     recent: deque[KafkaError] = field(default_factory=lambda: deque(maxlen=20))
     failures: deque[Exception] = field(default_factory=deque)

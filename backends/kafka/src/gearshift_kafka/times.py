@@ -1,4 +1,4 @@
-"""Which message times can be a record's own: a broker deletes and refuses records by theirs."""
+"""Limits of record timestamps: a broker deletes and refuses records by theirs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _USED_UP = 10
 
 
 class RecordTimes(NamedTuple):
-    """How old a record of a topic may be when it is stored, and how far ahead. Milliseconds.
+    """Limits of a topic in milliseconds: the age of a record that is stored, how far ahead it is.
 
     Kafka's retention goes by the records' timestamps. A dead letter, a redriven copy or a backfill
     that were stored with a message's old time would be deleted minutes later.

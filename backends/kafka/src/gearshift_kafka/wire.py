@@ -263,7 +263,7 @@ def _odd_headers(pairs: RecordHeaders) -> dict[str, list[str]]:
 
 
 def _is_ours(pairs: RecordHeaders, fields: dict[str, str]) -> bool:
-    """Whether a Message has a field for all that a record's headers hold, and for their order."""
+    """True if a Message has a field for all that a record's headers hold, and for their order."""
     if "id" not in fields:
         return False
     in_fields = True

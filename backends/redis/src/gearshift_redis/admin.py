@@ -57,7 +57,7 @@ class Admin(AdminDriver):
                     raise
 
     def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
-        """What an adopted stream still holds for a group is not in ``ready``."""
+        """``ready`` leaves out what an adopted stream still holds for a group."""
         layout = Layout.of(channel)
         known: dict[Any, Any] = self._client.hgetall(layout.groups)
         durable = [name.decode() for name, kind in known.items() if kind == b"durable"]

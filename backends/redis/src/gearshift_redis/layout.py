@@ -1,4 +1,4 @@
-"""Which keys a channel is.
+"""The keys of a channel.
 
 A queue ``orders`` with the group ``billing`` is:
 
@@ -42,7 +42,7 @@ class Layout:
 
     @staticmethod
     def of(channel: ChannelSpec) -> Layout:
-        """What ``channel`` and its native settings describe. No I/O."""
+        """The layout that ``channel`` and its native settings describe. No I/O."""
         native: ChannelSettings = channel.native or ChannelSettings()
         return Layout(channel.name, native.stream, native.body_field)
 
@@ -53,7 +53,7 @@ class Layout:
 
     @property
     def streams(self) -> str:
-        """What every group's own stream begins with."""
+        """The prefix of every group's own stream."""
         return f"gearshift:{{{self.channel}}}:stream:"
 
     def stream(self, group: str) -> str:
@@ -61,11 +61,11 @@ class Layout:
         return self.streams + group
 
     def later(self, group: str) -> str:
-        """Where the group's retries wait."""
+        """The sorted set in which the group's retries wait."""
         return f"gearshift:{{{self.channel}}}:later:{group}"
 
     def alive(self, group: str) -> str:
-        """What every consumer's sign of life begins with."""
+        """The prefix of every consumer's sign of life."""
         return f"gearshift:{{{self.channel}}}:alive:{group}:"
 
     def sources(self, group: str) -> Sequence[Source]:

@@ -120,25 +120,25 @@ class QueueConsumer(QueueDriver):
         answer = client.execute_command(*command)
         sources = {source.stream.encode(): source for source in self._sources}
         return [
-            self._incoming(sources[stream], id_, entry, 0, False)
+            self._received(sources[stream], id_, entry, 0, False)
             for stream, entries in answer or ()
             for id_, entry in entries
         ][:max_messages]
 
     def _left(self, source: Source, max_messages: int) -> tuple[list[Received], bool]:
-        """What others have left, and whether more of it has to wait."""
+        """Messages that others have left, and whether more of them have to wait."""
         alive = self._layout.alive(self._group)
         answer: Any = self._scripts.take_over(
             [source.stream],
             [self._group, self._name, alive, max_messages, int(self._isolates)],
         )
         found = [
-            self._incoming(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), lost, True)
+            self._received(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), lost, True)
             for id_, flat, lost in answer[0]
         ]
         return found, bool(answer[1])
 
-    def _incoming(
+    def _received(
         self, source: Source, id_: bytes, entry: Mapping[bytes, bytes], lost: int, handed: bool
     ) -> Received:
         failed = attempts_of(entry)

@@ -1,4 +1,4 @@
-"""What must happen at once or not at all, as Lua that the server runs.
+"""Lua scripts for what must happen at once or not at all; the server runs them.
 
 A script is one step for everybody else, and its writes reach the append-only file together. Every
 script that settles first checks that the entry is still this consumer's: another may have taken it

@@ -83,7 +83,7 @@ def message_of(entry: Mapping[bytes, bytes], body_field: str) -> Message:
 
 
 def attempts_of(entry: Mapping[bytes, bytes]) -> int:
-    """How many attempts the message of an entry has had before it was stored again."""
+    """Attempts that the message of an entry has had before it was stored again."""
     return _number(entry.get(_ATTEMPTS.encode())) or 0
 
 
@@ -123,20 +123,20 @@ def _as_they_came(
 
 
 def _value(message: Message, name: bytes) -> Key | int | None:
-    """What the message says now in the field ``name``."""
+    """The message's present value of the field ``name``."""
     value: Key | int | None = getattr(message, name.decode())
     return value
 
 
 def _field(entry: Mapping[bytes, bytes], name: bytes) -> Key | int | None:
-    """What a message says in the field ``name`` that came with ``entry``."""
+    """The value of the field ``name`` of a message that came with ``entry``."""
     if name == _KEY.encode():
         return as_key(entry.get(name))
     return _number(entry.get(name)) if name == _TIMESTAMP.encode() else _text(entry.get(name))
 
 
 def _is_ours(entry: Mapping[bytes, bytes], body_field: bytes) -> bool:
-    """Whether a Message has a field for all that an entry holds."""
+    """True if a Message has a field for all that an entry holds."""
     return b"id" in entry and entry.keys() <= _KNOWN | {body_field}
 
 

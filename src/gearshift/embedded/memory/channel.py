@@ -34,7 +34,7 @@ Clock: TypeAlias = Callable[[], float]
 
 
 class _Channel:
-    """What both kinds share. ``version`` rises with every change that somebody may wait for."""
+    """Base of both kinds. ``version`` rises with every change that somebody may wait for."""
 
     semantics: Semantics
     partitions = 0
@@ -148,7 +148,7 @@ class Partition:
         return [(self.first + start + n, record.message) for n, record in enumerate(found)]
 
     def at(self, offset: int) -> int:
-        """When the message at ``offset``, or the first one after it, was appended."""
+        """The time at which the message at ``offset``, or the next one, was appended."""
         return self._records[max(offset, self.first) - self.first].at_ms
 
     def since(self, time_ms: int) -> int:

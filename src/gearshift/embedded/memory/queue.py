@@ -39,7 +39,7 @@ class QueueConsumer(QueueDriver):
         if self._spec.ephemeral:
             if name in groups:
                 raise TopologyConflict(f"group {name!r} exists; an ephemeral one needs a new name")
-            groups[name] = Group(ephemeral=True)
+            groups[name] = Group()
         if name not in groups:
             raise UnknownGroup(f"channel {self._channel.name!r} has no group {name!r}")
         return groups[name]
@@ -50,26 +50,26 @@ class QueueConsumer(QueueDriver):
         with channel.changed:
             while True:
                 self._require_open()
-                taken = self._claim(max_messages)
+                taken, due = self._claim(max_messages)
                 left = deadline - time.monotonic()
                 if taken or self._woken or left <= 0:
                     self._woken = False
-                    return [_incoming(entry) for entry in taken]
-                channel.changed.wait(self._nap(left))
+                    return [_received(entry) for entry in taken]
+                if due is not None:
+                    left = min(left, max(0.001, due - channel.now()))
+                channel.changed.wait(left)
 
     def _require_open(self) -> None:
         if self._closed:
             raise Closed("this consumer is closed")
         self._channel.require()
 
-    def _claim(self, max_messages: int) -> list[Entry]:
+    def _claim(self, max_messages: int) -> tuple[list[Entry], float | None]:
+        """Messages for this consumer; if none, also when a delayed one is due."""
         room = min(max_messages, self._spec.prefetch - len(self._hand.held))
-        return self._group.claim(self._hand, room, self._channel.now()) if room > 0 else []
-
-    def _nap(self, left: float) -> float:
-        """Until something is announced, or a delayed message is due."""
-        due = self._group.next_due()
-        return left if due is None else min(left, max(0.001, due - self._channel.now()))
+        if room <= 0:
+            return [], None
+        return self._group.claim(self._hand, room, self._channel.now())
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         failures = []
@@ -85,16 +85,16 @@ class QueueConsumer(QueueDriver):
         return failures
 
     def _settle(self, entry: Entry, request: SettleRequest) -> None:
-        now = self._channel.now()
         match request.settlement:
             case Settlement.ACK | Settlement.DISCARD:
-                self._channel.settled(self._group.finish(entry, now))
+                self._channel.settled(self._group.finish(entry))
             case Settlement.RETRY:
-                due = now + request.delay_s if request.delay_s > 0 else 0.0
-                self._group.give_back(entry, due, now)
+                is_delayed = request.delay_s > 0
+                due = self._channel.now() + request.delay_s if is_delayed else 0.0
+                self._group.give_back(entry, due)
             case Settlement.RELEASE:
                 entry.attempt -= 1
-                self._group.give_back(entry, 0.0, now)
+                self._group.give_back(entry)
 
     def wake(self) -> None:
         with self._channel.changed:
@@ -108,12 +108,12 @@ class QueueConsumer(QueueDriver):
             self._closed = True
             if self._channel.groups.get(self._spec.group) is not self._group:
                 return  # the channel was deleted
-            self._group.leave(self._hand, self._channel.now())
+            self._group.leave(self._hand)
             if self._spec.ephemeral:
                 self._channel.drop_group(self._spec.group)
             self._channel.announce()
 
 
-def _incoming(entry: Entry) -> Received:
+def _received(entry: Entry) -> Received:
     token = Lease(entry, entry.handed)
     return Received(entry.shared.message, token, None, entry.attempt, entry.handed > 1)

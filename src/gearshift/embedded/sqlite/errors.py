@@ -1,4 +1,4 @@
-"""What went wrong with the file, in Gearshift's words: the backend's ``classify``."""
+"""SQLite's errors as Gearshift's: the backend's ``classify``."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class QueueConsumer(QueueDriver):
             [(self._member, self._group, row[0]) for row in found],
         )
         self._bring_back(tx, Counter(row[_KEY] for row in found))
-        return [_incoming(*row) for row in found], len(aside) < _MOST_ASIDE
+        return [_received(*row) for row in found], len(aside) < _MOST_ASIDE
 
     def _look(self, tx: Tx, wanted: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """The first rows that may be claimed, and those on the way to them to set aside."""
@@ -205,7 +205,7 @@ class QueueConsumer(QueueDriver):
         tx.db.executemany(_BRING_BACK, [(self._group, key, count) for key, count in keys.items()])
 
     def _without_suspects(self, tx: Tx, found: list[Any]) -> list[Any]:
-        """What comes before the first that was lost; that one alone if it is the first."""
+        """Rows up to the first that was lost; that one alone if it is the first."""
         if not self._isolates:
             return found
         first = next((n for n, row in enumerate(found) if row[_LOST]), len(found))
@@ -276,7 +276,7 @@ class QueueConsumer(QueueDriver):
         return _CARE_INTERVAL_S if due is None else max(0.001, min(_CARE_INTERVAL_S, due - now))
 
 
-def _incoming(
+def _received(
     id_: int,
     key: Key | None,
     body: bytes,

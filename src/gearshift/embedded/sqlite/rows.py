@@ -16,7 +16,7 @@ _BATCH_BYTES = 16 * 1024 * 1024
 
 
 class Columns(NamedTuple):
-    """What is stored of a message beside its id and time."""
+    """A message as it is stored, beside its id and time."""
 
     key: Key | None
     body: bytes | None

@@ -1,4 +1,4 @@
-"""What the drivers of one Backend share: the file, its writer, the sign of life."""
+"""The parts that all drivers of one Backend use: the file, its writer, the sign of life."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Store:
 
     @property
     def sessions_folder(self) -> str:
-        """Where each process with consumers keeps its sign of life."""
+        """The folder in which each process with consumers keeps its sign of life."""
         return self.path + ".sessions"
 
     def writer(self) -> Writer:
@@ -140,7 +140,7 @@ class Watch:
         self._woken = False
 
     def mark(self) -> None:
-        """What is there now has been seen."""
+        """Take note of what is there now."""
         self._version = self._store._version
         self._data_version = self._read_data_version()
 

@@ -152,7 +152,7 @@ class Writer:
         job.done(Closed("the database was closed"), Stored.NO)
 
     def waiting_s(self) -> float:
-        """How long other processes have kept the lock that this one wants. Any thread."""
+        """Seconds for which other processes have kept the lock that this one wants. Any thread."""
         since = self._waiting_since
         return 0.0 if since is None else time.monotonic() - since
 

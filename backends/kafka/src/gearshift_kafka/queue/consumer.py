@@ -55,7 +55,7 @@ _HOW = {Settlement.ACK: AcknowledgeType.ACCEPT, Settlement.DISCARD: AcknowledgeT
 
 
 def lane_size(prefetch: int) -> int:
-    """How many messages a lane may hold, so that all lanes together hold ``prefetch``."""
+    """Messages that one lane may hold, so that all lanes together hold ``prefetch``."""
     return max(1, prefetch // MOST_LANES)
 
 
@@ -126,7 +126,7 @@ class QueueConsumer(QueueDriver):
         return [self._ready.popleft() for _ in range(count)]
 
     def _serve(self) -> None:
-        """What is due between polls."""
+        """Do what is due between polls."""
         if self._signals.failures:
             raise _final(self._signals.failures.popleft())
         self._mover.step()
@@ -207,7 +207,7 @@ class QueueConsumer(QueueDriver):
                     self._suspects.expect()
 
     def _nap_s(self, room: int, timeout_s: float) -> float:
-        """How long to let handlers work: in proportion to how long they have worked so far."""
+        """Seconds to let handlers work: in proportion to how long they have worked so far."""
         now = time.monotonic()
         if not room or self._busy_since is None:
             self._busy_since = now
@@ -249,7 +249,7 @@ class QueueConsumer(QueueDriver):
                 self._wants_suspects = False
         if is_taken:
             lane.remember(token, message, past)
-            self._ready.append(_incoming(message, token, past))
+            self._ready.append(_received(message, token, past))
         else:
             self._set_aside(token, message, past)
 
@@ -283,7 +283,6 @@ class QueueConsumer(QueueDriver):
 
     @property
     def heard_at(self) -> float:
-        """When the broker last said anything, on the clock of ``time.monotonic``."""
         # Not by the lanes: those are not polled while handlers are at work.
         return self._mover.heard.at
 
@@ -361,8 +360,8 @@ class QueueConsumer(QueueDriver):
 
 
 def _returned(copy: Copy, error: KafkaError) -> Received:
-    """What core is given of a message that was not stored again."""
-    return _incoming(copy.message, copy.token, copy.past)._replace(
+    """The message for core whose copy could not be stored."""
+    return _received(copy.message, copy.token, copy.past)._replace(
         redelivered=True,
         lost=0,  # it cannot come alone
         return_at=None,
@@ -370,7 +369,7 @@ def _returned(copy: Copy, error: KafkaError) -> Received:
     )
 
 
-def _incoming(message: Message, token: Token, past: Past) -> Received:
+def _received(message: Message, token: Token, past: Past) -> Received:
     lane = token.lane
     return Received(
         message,
@@ -384,7 +383,7 @@ def _incoming(message: Message, token: Token, past: Past) -> Received:
 
 
 def _final(failure: Exception) -> Exception:
-    """What to raise for what no waiting mends."""
+    """The error to raise for a failure that no waiting mends."""
     if code_of(failure) in LACKS_PROTOCOL:
         return no_share_groups()
     return failure

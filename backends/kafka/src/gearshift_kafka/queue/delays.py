@@ -1,4 +1,4 @@
-"""Where in the delay topic a retry waits, and what its record says besides the message.
+"""Records of the delay topic: the partition in which a retry waits, and its headers.
 
 The topic's partitions are a row of delays, each twice the last, and a retry waits in the first
 that is as long as its own. A partition is read in order, so a retry waits behind others for at
@@ -50,7 +50,7 @@ def step_of(delay_s: float) -> int:
 
 
 class Past(NamedTuple):
-    """What a message has had before it was stored again.
+    """The history of a message that was stored again.
 
     ``attempts`` failed; ``lost`` are the deliveries since that ended without a word, because a
     process died or a lock was over.
@@ -75,7 +75,7 @@ def with_due(headers: RecordHeaders, delay_s: float) -> RecordHeaders:
 
 
 def due_s(record: Record) -> float:
-    """When a record of the delay topic is due, in seconds since 1970."""
+    """The time at which a record of the delay topic is due, in seconds since 1970."""
     return (number_in(headers_of(record), _DUE) or 0) / 1000
 
 

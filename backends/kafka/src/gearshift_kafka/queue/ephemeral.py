@@ -25,7 +25,7 @@ log = logging.getLogger("gearshift.kafka")
 
 
 class _Events(LogEvents):
-    """LogEvents for one who needs to be told little."""
+    """LogEvents that logs what retention has deleted and ignores the rest."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -59,16 +59,16 @@ class EphemeralQueueConsumer(QueueDriver):
         self._tie_breaker = itertools.count()
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        incoming: list[Received] = []
+        received: list[Received] = []
         now = time.monotonic()
-        while self._due and self._due[0][0] <= now and len(incoming) < max_messages:
-            incoming.append(heapq.heappop(self._due)[2])
-        if not incoming:
+        while self._due and self._due[0][0] <= now and len(received) < max_messages:
+            received.append(heapq.heappop(self._due)[2])
+        if not received:
             wait_s = max(0.0, min([timeout_s, *(due - now for due, _, _ in self._due[:1])]))
             fresh = self._reader.receive(max_messages, wait_s)
-            incoming = [one._replace(position=None, attempt=1, redelivered=False) for one in fresh]
-        self._unsettled |= {one.token: one for one in incoming}
-        return incoming
+            received = [one._replace(position=None, attempt=1, redelivered=False) for one in fresh]
+        self._unsettled |= {one.token: one for one in received}
+        return received
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         for request in requests:
@@ -82,7 +82,6 @@ class EphemeralQueueConsumer(QueueDriver):
 
     @property
     def heard_at(self) -> float:
-        """When the broker last said anything, on the clock of ``time.monotonic``."""
         return self._reader.heard_at
 
     def wake(self) -> None:

@@ -25,7 +25,7 @@ _WAITS = 0.5
 
 
 class Source(Enum):
-    """What a lane reads: the channel's topic, or one of the group's own."""
+    """The topic that a lane reads: the channel's, or one of the group's own."""
 
     CHANNEL = auto()
     RETRIES = auto()
@@ -33,7 +33,7 @@ class Source(Enum):
 
 
 class Token(NamedTuple):
-    """What settles a message: the share consumer that holds it, and where it lies."""
+    """Identifies a received message: the lane that holds it, partition and offset."""
 
     lane: Lane
     partition: int
@@ -41,7 +41,7 @@ class Token(NamedTuple):
 
 
 class Membership:
-    """Whether a share consumer was given partitions: only its statistics say so."""
+    """Notices that a share consumer was given partitions, which only its statistics say."""
 
     def __init__(self) -> None:
         self.is_assigned = False
@@ -96,7 +96,7 @@ class Lane:
         return self._asked is not None
 
     def token(self, record: Record) -> Token:
-        """What settles ``record``, which this lane has polled."""
+        """The token of ``record``, which this lane has polled."""
         partition, offset = record.partition(), record.offset()
         assert partition is not None
         assert offset is not None
@@ -111,7 +111,7 @@ class Lane:
         self._held[token] = (message, past)
 
     def recall(self, token: Token) -> tuple[Message, Past] | None:
-        """What was noted of a message, once; None if nothing was, or it is held no more."""
+        """The note about a message, once; None if there is none, or it is held no more."""
         known = self._held.get(token)
         if known is not None:
             self._held[token] = None
@@ -122,7 +122,7 @@ class Lane:
         return list(self._held)
 
     def poll(self, timeout_s: float) -> list[Record]:
-        """What was acquired, and errors that came instead. Only while idle."""
+        """Records that were acquired, and errors that came instead. Only while idle."""
         started = time.monotonic()
         records = list(self._consumer.poll(timeout_s))
         # What a poll in vain has asked for may have come, and be locked, ever since.

@@ -32,7 +32,7 @@ _DELIVERIES = "share.delivery.count.limit"
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """What holds for one share group. ``is_declared``: it was told where to begin."""
+    """Settings of one share group. ``is_declared``: it was told where to begin."""
 
     is_declared: bool
     lock_s: float
@@ -55,7 +55,7 @@ def group_settings(client: AdminClient, group: str) -> GroupSettings:
 
 
 def no_share_groups() -> NotSupported:
-    """What to raise if the broker has none, or has them switched off."""
+    """The error for a broker that has none, or has them switched off."""
     return NotSupported(
         "the broker refuses share groups, which queues on Kafka need",
         hint='use Kafka 4.2 or newer with share.version 1, or semantics = "stream"',

@@ -25,7 +25,7 @@ _JOIN_S = 6.0
 
 
 class Suspects:
-    """Where one member finds them. One thread.
+    """One member's lanes for suspects. One thread.
 
     ``are_expected`` is true from when one is known to be there until there are none.
     """

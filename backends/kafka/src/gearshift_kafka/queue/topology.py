@@ -1,4 +1,4 @@
-"""What a queue's groups need on the broker: where they begin, their lock, their helper topics."""
+"""A queue's groups on the broker: where they begin, their lock, their helper topics."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _RETRY_AFTER_S = 0.25
 
 
 class Commits:
-    """What a group member has to commit. One thread: the consumer's.
+    """Positions that a group member has to commit. One thread: the consumer's.
 
     Every commit is asynchronous. The client's synchronous one has no timeout: with a broker that
     does not answer it blocks for as long as that lasts (measured), inside a rebalance as well.

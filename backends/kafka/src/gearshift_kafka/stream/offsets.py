@@ -1,4 +1,4 @@
-"""Where in a topic a Start is: absolute offsets, asked of the broker."""
+"""A Start as absolute offsets, asked of the broker."""
 
 from __future__ import annotations
 

@@ -78,13 +78,13 @@ class StreamReader(LogDriver):
         self._signals.raise_failure()
         self._signals.heard.watch(self._topic)
         deadline = time.monotonic() + timeout_s
-        incoming: list[Received] = []
+        received: list[Received] = []
         if max_messages == 0:
             self._rest(deadline)
         else:
-            incoming = self._take(max_messages, deadline)
+            received = self._take(max_messages, deadline)
         self._woken.clear()
-        return incoming
+        return received
 
     def seek(self, start: Start) -> None:
         self._signals.raise_failure()
@@ -95,7 +95,6 @@ class StreamReader(LogDriver):
 
     @property
     def heard_at(self) -> float:
-        """When the broker last said anything, on the clock of ``time.monotonic``."""
         return self._signals.heard.at
 
     def wake(self) -> None:
@@ -128,9 +127,9 @@ class StreamReader(LogDriver):
         self._resume()
         while True:
             left = deadline - time.monotonic()
-            incoming = self._poll(max_messages, min(SLICE_S, left))
-            if incoming or left <= 0 or self._woken.is_set():
-                return incoming
+            received = self._poll(max_messages, min(SLICE_S, left))
+            if received or left <= 0 or self._woken.is_set():
+                return received
             self._signals.raise_failure()
 
     def _rest(self, deadline: float) -> None:
@@ -158,7 +157,7 @@ class StreamReader(LogDriver):
         return sum(one.message.size for one in self._hand) >= _HAND_BYTES
 
     def _poll(self, max_messages: int, timeout_s: float) -> list[Received]:
-        """What is there, or the first that comes within ``timeout_s``; runs callbacks."""
+        """Messages that are there, or the first that comes within ``timeout_s``; runs callbacks."""
         records = self._consumer.consume(max_messages, 0)
         if not records and timeout_s > 0:
             # Asked for more, the client would wait for all of them or the timeout.
@@ -169,7 +168,7 @@ class StreamReader(LogDriver):
         return self._sift(records) if records else []
 
     def _sift(self, records: Sequence[Record]) -> list[Received]:
-        incoming = []
+        received = []
         owned = self._next
         for record in records:
             error = record.error()
@@ -181,10 +180,10 @@ class StreamReader(LogDriver):
             if partition in owned and partition is not None and offset is not None:
                 owned[partition] = offset + 1
                 position = Position(partition, offset)
-                incoming.append(Received(decode(record), position, position))
-        if incoming and self._faults:
+                received.append(Received(decode(record), position, position))
+        if received and self._faults:
             self._faults.clear()
-        return incoming
+        return received
 
     # ── errors ──
 
