@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -215,20 +217,51 @@ def test_broken_plugins_lose_nothing(open_with: OpenWith, caplog: pytest.LogCapt
     assert any("Broken.gearshift_send" in record.getMessage() for record in caplog.records)
 
 
+class Watcher:
+    """Keeps connection events."""
+
+    def __init__(self) -> None:
+        self.events: list[ConnectionEvent] = []
+
+    @hookimpl
+    def gearshift_connection(self, event: ConnectionEvent) -> None:
+        self.events.append(event)
+
+
 def test_draining_is_told_before_the_bus_is_closed(open_with: OpenWith) -> None:
     """Of each consumer, once."""
-    seen: list[ConnectionEvent] = []
-
-    class Watcher:
-        @hookimpl
-        def gearshift_connection(self, event: ConnectionEvent) -> None:
-            seen.append(event)
-
-    with open_with(Watcher()) as bus:
+    watcher = Watcher()
+    with open_with(watcher) as bus:
         consumer = bus.consumer("orders")
         consumer.stop_receiving()
         consumer.close()
-    assert seen == [ConnectionEvent("draining", "orders", "default")]
+    assert watcher.events == [ConnectionEvent("draining", "orders", "default")]
+
+
+def test_a_consumers_connection_is_lost_and_back(
+    open_with: OpenWith, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this order, with the reason."""
+    watcher = Watcher()
+    driver = import_module(f"gearshift.embedded.{backend}.queue").QueueConsumer
+    receive = driver.receive
+    cut = threading.Event()
+
+    def cut_once(self: Any, *arguments: Any) -> Any:
+        if cut.is_set():
+            cut.clear()
+            raise errors.ConnectionFailed("cut")
+        return receive(self, *arguments)
+
+    monkeypatch.setattr(driver, "receive", cut_once)
+    bus = open_with(watcher)
+    with bus.consumer("orders"):
+        cut.set()
+        assert until(lambda: len(watcher.events) == 2)
+    lost, back = watcher.events
+    assert (lost.kind, lost.channel, lost.group) == ("lost", "orders", "default")
+    assert isinstance(lost.error, errors.ConnectionFailed)
+    assert back == ConnectionEvent("back", "orders", "default")
 
 
 # ── installed plugins ──

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from gearshift import (
     Worker,
 )
 from gearshift.errors import GearshiftError, OutcomeUnknown
+from gearshift.hooks import Outgoing, hookimpl
 from gearshift.worker.worker import WorkerReport
 
 
@@ -83,7 +84,7 @@ def opening(config: Config) -> None:
 
 
 def operating() -> None:
-    with gearshift.open(profile="kafka") as bus:
+    with gearshift.open(profile="kafka", plugins=[Plugin()]) as bus:
         assert_type(bus, Bus)
         assert_type(bus.semantics("orders"), Semantics)
         assert_type(bus.capabilities("orders"), Capabilities)
@@ -92,7 +93,19 @@ def operating() -> None:
         assert_type(bus.purge("orders", "billing"), int | None)
 
 
-app = App()
+class Plugin:
+    @hookimpl(wrapper=True)
+    def gearshift_handle(self, delivery: Delivery[Any]) -> Generator[None, object, object]:
+        return (yield)
+
+    @hookimpl
+    def gearshift_send(self, outgoing: Outgoing) -> None:
+        outgoing.set_header("a", 1)
+        assert_type(outgoing.message, Message)
+        outgoing.on_result(lambda result: assert_type(result, Receipt | GearshiftError))
+
+
+app = App(plugins=[Plugin()])
 
 
 @app.handler("orders", group="billing", concurrency=8, requires=["dead_letter"])

@@ -382,6 +382,18 @@ def test_a_driver_that_ended_with_nothing_in_hand_is_replaced(
     assert renewed.bodies() == [b"a"]
 
 
+def test_the_loss_and_the_return_of_the_connection_are_told_in_order(world: World) -> None:
+    """Once each, with the reason of the loss."""
+    told: list[tuple[str, object]] = []
+    buffer = world.buffer(on_connection=lambda kind, error=None: told.append((kind, error)))
+    world.driver.ended = Lost("cut")
+    assert until(lambda: len(told) == 2)
+    buffer.close(1.0)
+    (lost, why), (back, nothing) = told
+    assert (lost, back, nothing) == ("lost", "back", None)
+    assert isinstance(why, errors.ConnectionFailed)
+
+
 # ── bounds ──
 
 
