@@ -47,11 +47,18 @@ def handle(number: int) -> None:
     (here / f"done-{number}").touch()
 """
 
-#: An app that runs itself.
+#: An app that runs itself, with a plugin.
 ITSELF = """
 import gearshift
+from gearshift.hooks import hookimpl
 
-app = gearshift.App()
+class Around:
+    @hookimpl(wrapper=True)
+    def gearshift_handle(self):
+        print("around", flush=True)
+        return (yield)
+
+app = gearshift.App(plugins=[Around()])
 
 @app.handler("orders")
 def handle(number: int) -> None:
@@ -287,7 +294,7 @@ def test_an_app_can_run_itself_until_it_is_told_to_stop(folder: Path) -> None:
     )
     with program:
         assert program.stdout is not None
-        assert program.stdout.readline() == "handled 7\n"
+        assert [program.stdout.readline() for _ in range(2)] == ["around\n", "handled 7\n"]
         program.send_signal(signal.SIGTERM)
         out, err = program.communicate(timeout=PATIENCE_S)
     assert "acked=1" in out

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-from gearshift.errors import GearshiftError
+from typing import TypeAlias
 
 __all__ = ["Listeners", "OnConnection", "ignore"]
 
 
-class OnConnection(Protocol):
-    """Hears of a connection of one producer or consumer. Never blocks."""
-
-    def __call__(
-        self, kind: Literal["lost", "back", "draining"], error: GearshiftError | None = None
-    ) -> object: ...
+#: Called with "lost" and an error, with "back" or with "draining". Never blocks.
+OnConnection: TypeAlias = Callable[..., object]
 
 
 def ignore(*_: object, **__: object) -> None:

@@ -113,7 +113,8 @@ class Hooks:
             notifier, self._notifier = self._notifier, None
         if notifier is not None:
             self._events.put(None)
-            notifier.join(_CLOSE_TIMEOUT_S)
+            if notifier is not threading.current_thread():  # a plugin closes the bus
+                notifier.join(_CLOSE_TIMEOUT_S)
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)

@@ -168,28 +168,28 @@ def _globals(function: Any) -> dict[str, Any]:
 
 
 def _is_delivery(annotation: Any) -> bool:
-    """Also ``Delivery[Order]`` and ``Delivery | None``."""
-    if _is_union(annotation):
-        return any(_is_delivery(one) for one in typing.get_args(annotation))
-    return annotation is Delivery or typing.get_origin(annotation) is Delivery
+    """True for ``Delivery``, ``Delivery[Order]`` and ``Delivery | None``."""
+    return any(Delivery in (one, typing.get_origin(one)) for one in _options(annotation))
 
 
 def _value_of(delivery: Any) -> Any:
-    """``Order`` of ``Delivery[Order]``."""
-    if _is_union(delivery):
-        delivery = next(one for one in typing.get_args(delivery) if _is_delivery(one))
-    return (typing.get_args(delivery) or (Any,))[0]
+    """Return ``Order`` of ``Delivery[Order]``."""
+    found = next(filter(_is_delivery, _options(delivery)))
+    return (typing.get_args(found) or (Any,))[0]
 
 
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one that it is."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
 
 
 def _takes_none(value_type: Any) -> bool:
-    if value_type in (Any, object):
+    if value_type in (Any, object) or type(None) in _options(value_type):
         return True
     try:
         msgspec.convert(None, value_type)
     except Exception:  # also of types that msgspec does not know
-        return _is_union(value_type) and type(None) in typing.get_args(value_type)
+        return False
     return True
