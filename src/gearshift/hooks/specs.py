@@ -27,11 +27,7 @@ from gearshift.driver.plugin import hookspec
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, SendResult
 
-__all__ = [
-    "ConnectionEvent", "Outgoing",
-    "gearshift_connection", "gearshift_dead_letter", "gearshift_handle", "gearshift_handle_async",
-    "gearshift_received", "gearshift_retry", "gearshift_send", "gearshift_settled",
-]  # fmt: skip
+__all__ = ["ConnectionEvent", "Outgoing"]
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ __all__ = ["App", "Handler"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Handler:
     """A registered function and how it wants its messages."""
 
@@ -62,7 +62,7 @@ class App:
     """
 
     handlers: list[Handler] = field(default_factory=list)
-    plugins: Sequence[object] = ()
+    plugins: Sequence[object] = field(default=(), kw_only=True)
 
     def handler(
         self,
@@ -96,17 +96,9 @@ class App:
         Requirement.parse_all(requires)
 
         def register(function: F) -> F:
-            self.handlers.append(
-                Handler(
-                    call=Call.of(function),
-                    channel=channel,
-                    group=group,
-                    concurrency=concurrency,
-                    prefetch=prefetch,
-                    rate_limit=rate_limit,
-                    requires=tuple(requires),
-                )
-            )
+            call, needs = Call.of(function), tuple(requires)
+            handler = Handler(call, channel, group, concurrency, prefetch, rate_limit, needs)
+            self.handlers.append(handler)
             return function
 
         return register
