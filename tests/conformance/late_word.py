@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from conformance.mutants import Backend, Wrapper
+from conformance.mutants import Backend
 
+from gearshift._observe.wrapper import Wrapper
 from gearshift.driver import BackendPlugin, ConsumerSpec, Received, Settlement, SettleRequest
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.sqlite import gearshift_backend as original

@@ -19,6 +19,7 @@ from gearshift._core.consuming.loop_side import LoopSide
 from gearshift._core.consuming.subscription import Subscription
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
+from gearshift._observe.wrapper import Wrapper
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import (
@@ -40,16 +41,6 @@ from gearshift.producer import Producer
 __all__ = ["MUTANTS", "Mutant"]
 
 QUEUE, STREAM = Semantics.QUEUE, Semantics.STREAM
-
-
-class Wrapper:
-    """Passes everything on to ``inner``."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
 
 
 class Backend(Wrapper):
@@ -81,8 +72,8 @@ class Receiving(Wrapper):
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         return [self.alter(one) for one in self.inner.receive(max_messages, timeout_s)]
 
-    def alter(self, incoming: Received) -> Received:
-        return incoming
+    def alter(self, received: Received) -> Received:
+        return received
 
 
 class AcksFirst(Wrapper):
@@ -117,17 +108,17 @@ class RetryCapped(RetryDrops):
 
 
 class LosesKeyOnRedelivery(Receiving):
-    def alter(self, incoming: Received) -> Received:
-        if not incoming.redelivered:
-            return incoming
-        return incoming._replace(message=replace(incoming.message, key=None))
+    def alter(self, received: Received) -> Received:
+        if not received.redelivered:
+            return received
+        return received._replace(message=replace(received.message, key=None))
 
 
 class LosesHeadersOnRedelivery(Receiving):
-    def alter(self, incoming: Received) -> Received:
-        if not incoming.redelivered:
-            return incoming
-        return incoming._replace(message=replace(incoming.message, headers=NO_HEADERS))
+    def alter(self, received: Received) -> Received:
+        if not received.redelivered:
+            return received
+        return received._replace(message=replace(received.message, headers=NO_HEADERS))
 
 
 class SwapsNeighbours(Wrapper):
@@ -172,28 +163,28 @@ class CloseForgets(Receiving):
         super().__init__(inner)
         self.before: dict[str | None, int] = {}
 
-    def alter(self, incoming: Received) -> Received:
-        attempt = incoming.attempt or 1
-        before = self.before.setdefault(incoming.message.id, attempt - 1)
-        return incoming._replace(attempt=attempt - before)
+    def alter(self, received: Received) -> Received:
+        attempt = received.attempt or 1
+        before = self.before.setdefault(received.message.id, attempt - 1)
+        return received._replace(attempt=attempt - before)
 
 
 class AttemptNeverRises(Receiving):
-    def alter(self, incoming: Received) -> Received:
-        return incoming._replace(attempt=1)
+    def alter(self, received: Received) -> Received:
+        return received._replace(attempt=1)
 
 
 class NeverFlags(Receiving):
     """Says of every message that it comes for the first time."""
 
-    def alter(self, incoming: Received) -> Received:
-        return incoming._replace(redelivered=False)
+    def alter(self, received: Received) -> Received:
+        return received._replace(redelivered=False)
 
 
 class SevenBits(Receiving):
-    def alter(self, incoming: Received) -> Received:
-        body = bytes(byte & 0x7F for byte in incoming.message.body or b"")
-        return incoming._replace(message=replace(incoming.message, body=body))
+    def alter(self, received: Received) -> Received:
+        body = bytes(byte & 0x7F for byte in received.message.body or b"")
+        return received._replace(message=replace(received.message, body=body))
 
 
 class Phantom(Receiving):

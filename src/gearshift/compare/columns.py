@@ -65,7 +65,7 @@ def targets_of(columns: Sequence[str], config: Path | None, folder: Path) -> lis
 def target_of(column: str, config: Path | None, channel: str = "") -> Target:
     """What ``profile`` or ``profile:semantics`` means. Raises ConfigError.
 
-    Without semantics it is what the settings say of ``channel``, else the backend's natural one.
+    Without semantics it is what the settings say of ``channel``, else the backend's default.
     """
     profile, separator, name = column.partition(":")
     loaded = configuration.load(config, profile=profile)

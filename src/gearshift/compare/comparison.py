@@ -87,7 +87,7 @@ def run(
     """Run ``scenarios`` on ``columns`` and return what happened. Blocks for seconds to minutes.
 
     A column is a profile of the settings file ``config`` (None: the nearest), or
-    ``profile:semantics``; without semantics it is the backend's natural one. Without columns an
+    ``profile:semantics``; without semantics it is the backend's default. Without columns an
     embedded broker is used, as queue and as stream. Channels are made for it and deleted again.
     Raises ConfigError, UsageError for a handler that is not there, and ConnectionFailed if a
     broker cannot be reached at all.

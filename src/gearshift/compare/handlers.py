@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from gearshift._observe.wrapper import Wrapper
 from gearshift.delivery import Delivery
 from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
@@ -26,7 +27,7 @@ def call(handler: Handler, delivery: ObservedDelivery) -> Any:
     return handler.call(cast(Delivery[Any], delivery))
 
 
-class ObservedDelivery:
+class ObservedDelivery(Wrapper):
     """The delivery as a handler sees it; how it is settled is recorded by ``note``.
 
     An ack is recorded before it is sent, so a SIGKILL cannot leave an ack unrecorded.
@@ -38,18 +39,15 @@ class ObservedDelivery:
         note: Callable[..., None],
         after_ack: Callable[[], None] | None = None,
     ) -> None:
-        self._delivery = delivery
+        super().__init__(delivery)
         self._note = note
         self._after_ack = after_ack
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._delivery, name)
 
     def ack(self) -> None:
         """See Delivery.ack."""
         self._note("settle", what="ack")
         try:
-            self._delivery.ack()
+            self.inner.ack()
         except StaleDelivery:
             self._note("settle", what="stale")
         else:
@@ -58,11 +56,11 @@ class ObservedDelivery:
 
     def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
         """See Delivery.retry."""
-        self._settle(partial(self._delivery.retry, delay_s, reason=reason))
+        self._settle(partial(self.inner.retry, delay_s, reason=reason))
 
     def reject(self, reason: str = "rejected") -> None:
         """See Delivery.reject."""
-        self._settle(partial(self._delivery.reject, reason))
+        self._settle(partial(self.inner.reject, reason))
 
     def _settle(self, settle: Callable[[], None]) -> None:
         try:
@@ -70,4 +68,4 @@ class ObservedDelivery:
         except StaleDelivery:
             self._note("settle", what="stale")
         else:
-            self._note("settle", what=str(self._delivery.outcome))
+            self._note("settle", what=str(self.inner.outcome))

@@ -110,7 +110,7 @@ class Clients:
             **options,
         )
         self.made.append(consumer)
-        consumer.ready(self.patience_s)
+        consumer.consumer.ready(self.patience_s)
         return consumer
 
     def worker(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gearshift import config as configuration
 from gearshift import plugins
+from gearshift._observe.wrapper import Wrapper
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities, Durability
 from gearshift.config import Config
@@ -127,14 +128,8 @@ def shared(plugin: BackendPlugin) -> BackendPlugin:
     return replace(plugin, connect=connect)
 
 
-class _Kept:
+class _Kept(Wrapper):
     """A Backend that a bus cannot close."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
 
     def close(self) -> None:
         """The next client needs it."""

@@ -1,10 +1,11 @@
-"""A backend whose consumers' partitions are written down: who was given which, and lost it when."""
+"""A backend whose consumers' partitions are recorded: who was given which, and lost it when."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gearshift._observe.wrapper import Wrapper
 from gearshift.conformance.history import Event, History, Kind
 from gearshift.driver import Backend, ConsumerSpec, LogDriver, LogEvents, Place
 
@@ -17,43 +18,37 @@ def observed(backend: Backend, history: History) -> Backend:
     return wrapped  # type: ignore[no-any-return]
 
 
-class _Backend:
+class _Backend(Wrapper):
     def __init__(self, backend: Backend, history: History) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._history = history
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> Any:
         if spec.ephemeral:  # it shares partitions with nobody
-            return self._backend.log_consumer(spec, events)
-        watch = _Watch(self._history, spec, events)
-        return _Driver(self._backend.log_consumer(spec, watch), watch)
+            return self.inner.log_consumer(spec, events)
+        recorded: Any = _Events(events, self._history, spec)
+        return _Driver(self.inner.log_consumer(spec, recorded), recorded)
 
 
-class _Driver:
+class _Driver(Wrapper):
     """A LogDriver; closing it gives up what it still owns."""
 
-    def __init__(self, driver: LogDriver, watch: _Watch) -> None:
-        self._driver = driver
-        self._watch = watch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._driver, name)
+    def __init__(self, driver: LogDriver, events: _Events) -> None:
+        super().__init__(driver)
+        self._events = events
 
     def close(self, timeout_s: float) -> None:
-        self._watch.closing()
-        self._driver.close(timeout_s)
+        self._events.closing()
+        self.inner.close(timeout_s)
 
 
-class _Watch:
+class _Events(Wrapper):
     """LogEvents that are recorded and passed on. The consumer's thread."""
 
-    def __init__(self, history: History, spec: ConsumerSpec, events: LogEvents) -> None:
+    def __init__(self, events: LogEvents, history: History, spec: ConsumerSpec) -> None:
+        super().__init__(events)
         self._history = history
         self._spec = spec
-        self._events = events
         self._owned: set[int] = set()
 
     def assigned(
@@ -61,19 +56,16 @@ class _Watch:
     ) -> None:
         self._owned.update(partitions)
         self._record(Kind.ASSIGN, partitions)
-        self._events.assigned(partitions, places)
+        self.inner.assigned(partitions, places)
 
     def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
-        positions = self._events.revoked(partitions)
+        positions: Mapping[int, Place] = self.inner.revoked(partitions)
         self._let_go(partitions)
         return positions
 
     def lost(self, partitions: Sequence[int]) -> None:
         self._let_go(partitions)
-        self._events.lost(partitions)
-
-    def skipped(self, partition: int, count: int) -> None:
-        self._events.skipped(partition, count)
+        self.inner.lost(partitions)
 
     def closing(self) -> None:
         self._let_go(sorted(self._owned))

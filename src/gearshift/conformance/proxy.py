@@ -28,7 +28,7 @@ class Proxy:
     def __init__(self, target: tuple[str, int], port: int = 0) -> None:
         self.target = target
         self.cuts = 0  #: connections that were reset
-        self._links: set[_Link] = set()
+        self._open: set[_Connection] = set()
         self._refused = False
         self._cut_after: int | None = None
         self._bytes_per_s: float | None = None
@@ -46,7 +46,7 @@ class Proxy:
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._links)
+        return len(self._open)
 
     def cut(self) -> int:
         """Reset every open connection; how many there were."""
@@ -101,19 +101,19 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_CONNECT_S):
             answers, requests = await asyncio.open_connection(*self.target)
-        link = _Link(writer, requests)
-        self._links.add(link)
-        link.pumps = [
-            asyncio.ensure_future(self._pump("requests", reader, requests)),
-            asyncio.ensure_future(self._pump("answers", answers, writer)),
+        connection = _Connection(writer, requests)
+        self._open.add(connection)
+        connection.tasks = [
+            asyncio.ensure_future(self._forward("requests", reader, requests)),
+            asyncio.ensure_future(self._forward("answers", answers, writer)),
         ]
         try:
-            await asyncio.wait(link.pumps, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(connection.tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            link.reset()
-            self._links.discard(link)
+            connection.reset()
+            self._open.discard(connection)
 
-    async def _pump(
+    async def _forward(
         self,
         direction: str,
         reader: asyncio.StreamReader,
@@ -140,9 +140,9 @@ class Proxy:
         return True
 
     def _cut(self) -> int:
-        count = len(self._links)
-        for link in list(self._links):
-            link.reset()
+        count = len(self._open)
+        for connection in list(self._open):
+            connection.reset()
         self.cuts += count
         return count
 
@@ -174,15 +174,15 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
 
-class _Link:
+class _Connection:
     """Both sides of one connection."""
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self._writers = writers
-        self.pumps: list[asyncio.Future[None]] = []
+        self.tasks: list[asyncio.Future[None]] = []
 
     def reset(self) -> None:
-        for pump in self.pumps:
-            pump.cancel()
+        for task in self.tasks:
+            task.cancel()
         for writer in self._writers:
             writer.transport.abort()

@@ -124,10 +124,6 @@ class RecordingConsumer:
         self._record(Kind.OPEN, prefetch=options.get("prefetch"))
         self.consumer: Consumer[Any] = bus.consumer(channel, group=group, **options)
 
-    def ready(self, timeout_s: float) -> None:
-        """As Consumer.ready."""
-        self.consumer.ready(timeout_s)
-
     def receive(self, max_messages: int = 1, *, timeout_s: float) -> list[Delivery[Any]]:
         """As Consumer.receive."""
         deliveries = self.consumer.receive(max_messages, timeout_s=timeout_s)

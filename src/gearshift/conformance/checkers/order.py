@@ -25,12 +25,12 @@ def first_delivery_order(view: View) -> Iterator[str]:
         if sent is None or sent.sequence is None or sent.id in seen:
             continue
         seen.add(sent.id or "")
-        lane = (sent.actor, sent.key)
+        source = (sent.actor, sent.key)
         if sent.key is None and view.semantics is Semantics.STREAM:
             continue  # without a key a log has no order to keep
-        if sent.sequence < last.get(lane, -1):
-            yield f"{sent} came after number {last[lane]}"
-        last[lane] = max(sent.sequence, last.get(lane, -1))
+        if sent.sequence < last.get(source, -1):
+            yield f"{sent} came after number {last[source]}"
+        last[source] = max(sent.sequence, last.get(source, -1))
 
 
 def poll_order(view: View) -> Iterator[str]:
