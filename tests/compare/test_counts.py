@@ -16,7 +16,7 @@ from support.waiting import until
 
 from gearshift.compare import measures, workload
 from gearshift.compare.columns import PARTITIONS, Target
-from gearshift.compare.conditions import count
+from gearshift.compare.measures import count
 from gearshift.compare.trial import Trial
 from gearshift.compare.worker import GROUP, Duties
 from gearshift.message import Semantics

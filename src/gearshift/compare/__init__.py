@@ -8,10 +8,10 @@
 
 One file, one job: ``comparison`` (runs it), ``columns`` (on what), ``scenarios`` (what is done),
 ``trial`` (a channel with its producer and workers), ``sending``, ``worker`` (on a thread or in a
-process), ``handlers`` (the user's, observed), ``event_log`` and ``conditions`` (what happens, and
-what is waited for), ``ledger`` (what happened), ``measures`` (counting in it), ``judges`` (what a
-scenario shows), ``analysis`` (from a ledger to ``findings``), ``report`` (how it is shown).
-``shadow`` is the migration rehearsal.
+process), ``handlers`` (the user's, observed), ``event_log`` and ``sampling`` (how it is recorded),
+``ledger`` (what happened), ``measures`` (counting in it), ``judges`` (what a scenario shows),
+``analysis`` (from a ledger to ``findings``), ``report`` (how it is shown). ``shadow`` is the
+migration rehearsal.
 """
 
 from gearshift.compare.comparison import Comparison, run

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 from gearshift.compare.ledger import Event, Sample
 
 __all__ = [
-    "Span", "backlog", "by_worker", "confirmed", "dead", "done", "duplicates",
-    "first_deliveries", "flagged", "inversions", "key_inversions", "lost", "of_group",
-    "overlaps", "peak", "redeliveries", "seq_of", "settled", "spans", "throughput_per_s",
-    "unflagged",
+    "Span", "backlog", "by_worker", "confirmed", "count", "dead", "done", "duplicates",
+    "first_deliveries", "flagged", "inversions", "is_balanced", "key_inversions", "lost",
+    "of_group", "overlaps", "peak", "redeliveries", "seq_of", "settled", "spans",
+    "throughput_per_s", "unflagged",
 ]  # fmt: skip
 
 
@@ -30,6 +30,11 @@ class Span(NamedTuple):
     attempt: int
     state: Literal["done", "failed", "killed"]
     again: bool
+
+
+def count(events: Iterable[Event], kind: str) -> int:
+    """How many events of ``kind``."""
+    return sum(event.kind == kind for event in events)
 
 
 def of_group(events: Iterable[Event], group: str) -> list[Event]:
@@ -199,3 +204,16 @@ def seq_of(event: Event) -> int:
     """The message that ``event`` is about."""
     assert event.seq is not None, f"a {event.kind} without a message"
     return event.seq
+
+
+def is_balanced(events: Iterable[Event], members: int, partitions: int | None) -> bool:
+    """Every partition has one owner, and as many workers as possible own one.
+
+    Where nobody knows how many ``partitions`` there are, those that were ever owned are all.
+    """
+    assigned = [event for event in events if event.kind == "assign"]
+    known = partitions or len({number for event in assigned for number in event.partitions})
+    owned = {event.who: event.partitions for event in assigned}
+    shared = [partition for own in owned.values() for partition in own]
+    owners = sum(bool(own) for own in owned.values())
+    return 0 < len(shared) == len(set(shared)) == known and owners == min(members, known)

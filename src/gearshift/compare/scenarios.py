@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gearshift.compare.columns import Target
-from gearshift.compare.conditions import count
 from gearshift.compare.ledger import Event, Scenario, TrialRecord
-from gearshift.compare.measures import settled
+from gearshift.compare.measures import count, settled
 from gearshift.compare.trial import Trial
 from gearshift.compare.worker import GROUP, Duties
 from gearshift.compare.workload import Order
@@ -129,12 +128,13 @@ def fan_out(run: Run) -> None:
     ):
         for group in EARLY_GROUPS:
             trial.thread(group, group=group)
-        trial.wait_ready_each(EARLY_GROUPS)
+        for group in EARLY_GROUPS:
+            trial.wait_ready(1, group)
         trial.send(orders[:half])
         for group in EARLY_GROUPS:
             trial.wait_done(orders[:half], group)
         trial.thread(LATE_GROUP, group=LATE_GROUP, create_group=True)
-        trial.wait_ready_each((LATE_GROUP,))
+        trial.wait_ready(1, LATE_GROUP)
         trial.send(orders[half:])
         for group in (*EARLY_GROUPS, LATE_GROUP):
             trial.wait_done(orders[half:], group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
@@ -15,9 +15,8 @@ import msgspec
 from gearshift._observe.process import WorkerProcess
 from gearshift._observe.threads import WorkerThread, working
 from gearshift._observe.waiting import remaining, wait_until
-from gearshift.compare import conditions, measures
+from gearshift.compare import measures
 from gearshift.compare.columns import PARTITIONS, Target
-from gearshift.compare.conditions import count
 from gearshift.compare.event_log import EventLog, Recorder
 from gearshift.compare.ledger import Event, Sample, TrialRecord
 from gearshift.compare.notebook import apart
@@ -209,34 +208,22 @@ class Trial:
         """
         wait_until(lambda: condition(self.log.written()), what, timeout_s, self._check_workers)
 
-    def wait_ready(self, members: int) -> None:
-        """Until so many workers are ready and, on a stream, share its partitions."""
-        self.wait(lambda events: count(events, "ready") >= members, "workers ready")
-        if self.semantics is Semantics.STREAM:
-            self.wait(
-                lambda events: conditions.is_balanced(events, members, self.partitions),
-                "partitions shared",
-            )
-
-    def wait_ready_each(self, groups: Sequence[str]) -> None:
-        """Until the single worker of each of ``groups`` is ready, with all partitions."""
-        is_queue = self.semantics is Semantics.QUEUE
+    def wait_ready(self, members: int, group: str | None = None) -> None:
+        """Until so many workers, of ``group`` if given, are ready and share the partitions."""
 
         def are_ready(events: list[Event]) -> bool:
-            return all(
-                conditions.is_ready(events, group)
-                and (is_queue or conditions.owns_all(events, group, self.partitions))
-                for group in groups
+            mine = events if group is None else measures.of_group(events, group)
+            return measures.count(mine, "ready") >= members and (
+                self.semantics is Semantics.QUEUE
+                or measures.is_balanced(mine, members, self.partitions)
             )
 
-        self.wait(are_ready, f"groups {', '.join(groups)} ready")
+        self.wait(are_ready, f"{group or 'workers'} ready")
 
     def wait_done(self, orders: Sequence[Order], group: str = GROUP) -> None:
         """Until ``group`` has done every one of ``orders``."""
         wanted = {order.order_id for order in orders}
-        self.wait(
-            lambda events: wanted <= conditions.done(events, group), f"{len(wanted)} messages done"
-        )
+        self.wait(lambda events: wanted <= _done(events, group), f"{len(wanted)} messages done")
 
     def wait_done_or_drained(self, orders: Sequence[Order], group: str = GROUP) -> None:
         """As ``wait_done``, or until the broker has nothing more and nobody has anything in hand.
@@ -248,7 +235,7 @@ class Trial:
 
         def is_over(events: list[Event]) -> bool:
             nonlocal seen, quiet_since
-            if wanted <= conditions.done(events, group):
+            if wanted <= _done(events, group):
                 return True
             if len(events) != seen:
                 seen, quiet_since = len(events), time.monotonic()
@@ -341,6 +328,10 @@ class Trial:
             process.close(_STOP_S)
         for problem in delete_channels(self.bus, self.channel):
             log.warning("%s", self.bus.config.masked(problem))
+
+
+def _done(events: Sequence[Event], group: str) -> Set[int]:
+    return measures.done(measures.of_group(events, group)).keys()
 
 
 def _acked(events: Sequence[Event], group: str) -> set[int]:
