@@ -12,7 +12,7 @@ from conformance.mutants import MUTANTS, Mutant
 from support.waiting import PATIENCE_S
 
 from gearshift import config, plugins
-from gearshift.conformance.behaviour import Status, execute
+from gearshift.conformance.execution import Status, execute
 from gearshift.conformance.harness import Faults, Harness, shared
 from gearshift.conformance.suite import SUITE
 from gearshift.message import Semantics

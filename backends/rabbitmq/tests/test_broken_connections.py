@@ -16,7 +16,7 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPConnectionError, AMQPError
-from support.waiting import until
+from support.waiting import take, until
 
 import gearshift
 from gearshift.conformance.proxy import Proxy
@@ -36,15 +36,6 @@ def proxy(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
     """The network between Gearshift and the broker."""
     with Proxy(("127.0.0.1", rabbitmq.port)) as between:
         yield between
-
-
-def received(consumer: gearshift.Consumer, count: int = 1) -> list[gearshift.Delivery]:
-    found: list[gearshift.Delivery] = []
-    while len(found) < count:
-        arrived = consumer.receive(count - len(found), timeout_s=60)
-        assert arrived, f"only {len(found)} of {count} came"
-        found += arrived
-    return found
 
 
 def lost(caplog: pytest.LogCaptureFixture) -> set[str]:
@@ -83,7 +74,7 @@ def test_what_a_cut_left_unconfirmed_is_sent_again_under_its_id(
     proxy.release()
     receipt = sending.result(90)
     assert receipt.resent
-    copies = received(bus.consumer(name), 3)
+    copies = take(bus.consumer(name), 3)
     assert [delivery.id for delivery in copies[1:]] == [receipt.id, receipt.id]
 
 
@@ -94,7 +85,7 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_both_sides_heal(
     bus = open_bus(profile="heartbeat_s = 2")
     producer, consumer = bus.producer(name), bus.consumer(name)
     producer.send({"n": 0})
-    (before,) = received(consumer)
+    (before,) = take(consumer, 1)
     rabbitmq.pause()
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -114,7 +105,7 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_both_sides_heal(
         before.ack()
     ids = set()
     while ids < {before.id, receipt.id}:
-        for delivery in received(consumer):
+        for delivery in take(consumer, 1):
             ids.add(delivery.id)
             delivery.ack()
     assert "has sent nothing for" in caplog.text
@@ -137,7 +128,7 @@ def test_a_silence_that_heartbeat_s_allows_says_nothing(open_bus: OpenBus, name:
     bus = open_bus(profile="heartbeat_s = 300")
     producer, consumer = bus.producer(name), bus.consumer(name)
     producer.send(1)
-    (delivery,) = received(consumer)
+    (delivery,) = take(consumer, 1)
     delivery.ack()
     consumer.receive(timeout_s=0.5)
     stats = bus.stats()
@@ -173,9 +164,9 @@ def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(
     bus = open_bus(port=proxy.port)
     bus.producer(name).send_many([{"n": 1}, {"n": 2}])
     consumer = bus.consumer(name)
-    old = received(consumer, 2)
+    old = take(consumer, 2)
     proxy.cut()
-    new = received(consumer, 2)
+    new = take(consumer, 2)
     assert {d.id for d in new} == {d.id for d in old}
     assert all(d.redelivered for d in new)
     for delivery in old:
@@ -194,11 +185,11 @@ def test_a_queue_deleted_while_it_is_consumed_is_made_again(
     bus = open_bus()
     producer, consumer = bus.producer(name), bus.consumer(name)
     producer.send({"n": 1})
-    received(consumer)[0].ack()
+    take(consumer, 1)[0].ack()
     raw.queue_delete(f"{name}.default")
     assert until(lambda: consumer._subscription.loop.reconnects == 1)
     producer.send({"n": 2})
-    assert received(consumer)[0].value == {"n": 2}
+    assert take(consumer, 1)[0].value == {"n": 2}
 
 
 def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
@@ -212,7 +203,7 @@ def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
     assert until(lambda: not consumer._users._shared.ready)
     raw.queue_declare(name, durable=True)
     raw.basic_publish("", name, b"{}")
-    assert received(consumer)[0].body == b"{}"
+    assert take(consumer, 1)[0].body == b"{}"
     with pytest.raises(UnknownChannel, match=name):
         open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}-no" }}').consumer("c")
 
@@ -232,7 +223,7 @@ def test_a_connection_cut_again_and_again_leaks_nothing(
         producer.send({"n": number}, timeout_s=60)
         numbers: list[int] = []
         while number not in numbers:
-            for delivery in received(consumer):
+            for delivery in take(consumer, 1):
                 numbers.append(delivery.value["n"])
                 delivery.ack()
         consumer.flush()
@@ -255,7 +246,7 @@ def test_everything_is_gone_after_close(open_bus: OpenBus, proxy: Proxy, name: s
     bus = open_bus(port=proxy.port)
     producer, consumer = bus.producer(name), bus.consumer(name)
     producer.send({"n": 1})
-    (delivery,) = received(consumer)
+    (delivery,) = take(consumer, 1)
     delivery.retry(delay_s=60)
     proxy.hold()
     bus.close(1.0)
@@ -278,14 +269,14 @@ def test_a_killed_broker_is_told_once_by_each_side_and_without_a_traceback(
         with gearshift.open(file) as bus:
             producer, consumer = bus.producer("told"), bus.consumer("told")
             producer.send("before")
-            received(consumer)[0].ack()
+            take(consumer, 1)[0].ack()
             consumer.flush()
             caplog.clear()
             broker.kill()
             assert until(lambda: lost(caplog) == {"gearshift.consumer", "gearshift.producer"})
             broker.start()
             producer.send("after", timeout_s=60)
-            received(consumer)[0].ack()
+            take(consumer, 1)[0].ack()
     records = [each for each in caplog.records if not each.name.startswith("gearshift.kafka")]
     assert not [each for each in records if each.exc_info]
     told = [each.name for each in records if each.levelno >= logging.WARNING]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gearshift.conformance.behaviour import Behaviour, Result, Status
+from gearshift.conformance.behaviour import Behaviour
+from gearshift.conformance.execution import Result, Status
 
 __all__ = ["Column", "Matrix", "manifest", "manifest_of"]
 

@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gearshift.conformance.behaviour import Behaviour, Result, Status, execute
+from gearshift.conformance.behaviour import Behaviour
+from gearshift.conformance.execution import Result, Status, execute
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.matrix import Column, Matrix
 from gearshift.conformance.suite import SUITE

@@ -6,7 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from gearshift.conformance.behaviour import Behaviour, Result, execute
+from gearshift.conformance.behaviour import Behaviour
+from gearshift.conformance.execution import Result, execute
 from gearshift.conformance.harness import Harness
 
 __all__ = ["execute_together"]
