@@ -121,13 +121,15 @@ class Batch:
         return lost
 
     def expire(self, not_stored: Callable[[], GearshiftError], cause: Exception | None) -> None:
-        """Give what is open its result: ``not_stored()`` if it is not, else OutcomeUnknown."""
+        """Give what is open its result: ``not_stored()`` if that is certain, or OutcomeUnknown."""
         for number in self.unresolved():
-            failure = _unknown(self.messages[number], "no confirmation before the deadline", cause)
             if self.states[number] in (State.NEW, State.NOT_STORED):
-                failure = not_stored()
-            self.errors.append(failure)
-            self.results[number] = failure
+                error = not_stored()
+            else:
+                why = "no confirmation before the deadline"
+                error = _unknown(self.messages[number], why, cause)
+            self.errors.append(error)
+            self.results[number] = error
             self.states[number] = State.DONE
         self.remaining = 0
 
