@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from gearshift._core.consuming.dead_letters import DeadLetters
-from gearshift._core.consuming.loop_side import LoopSide
+from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.subscription import Subscription
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
@@ -493,23 +493,23 @@ def stale_ack_is_believed() -> Iterator[None]:
 @contextmanager
 def stale_ack_hits_another() -> Iterator[None]:
     """An ack that comes too late settles what somebody else has in hand."""
-    original, connected = Subscription.ack, LoopSide.connected
-    sides: list[LoopSide] = []
+    original, connected = Subscription.ack, SharedWindow.connected
+    windows: list[SharedWindow] = []
 
-    def connect(self: LoopSide, *arguments: Any, **options: Any) -> None:
-        sides.append(self)
+    def connect(self: SharedWindow, *arguments: Any, **options: Any) -> None:
+        windows.append(self)
         connected(self, *arguments, **options)
 
     def ack(self: Any, entry: Any) -> str:
         try:
             return original(self, entry)
         except StaleDelivery:
-            for users in (UserSide(side.shared) for side in sides):
+            for users in (UserSide(window) for window in windows):
                 for other in users.in_hand():
                     users.settle(other, Settlement.ACK)
             raise
 
-    with patch.object(Subscription, "ack", ack), patch.object(LoopSide, "connected", connect):
+    with patch.object(Subscription, "ack", ack), patch.object(SharedWindow, "connected", connect):
         yield
 
 

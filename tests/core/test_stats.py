@@ -10,6 +10,7 @@ from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import errors
+from gearshift._core.consuming.receivers import QueueReceiver
 from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.stats import BOUNDS_S, ReceiveStats, SendStats, Timings
 from gearshift.telemetry import health
@@ -153,9 +154,12 @@ def test_a_consumer_whose_broker_says_nothing_is_unhealthy(
     assert until(lambda: shared.heard_at > heard_at)
     assert health.problems(bus) == []
     driver_waits = threading.Event()
-    side = consumer._subscription.loop._side
-    fetch = side.fetch()
-    monkeypatch.setattr(side, "fetch", lambda: driver_waits.wait(PATIENCE_S) and fetch)
+
+    def receive(_: QueueReceiver) -> tuple[()]:
+        driver_waits.wait(PATIENCE_S)
+        return ()
+
+    monkeypatch.setattr(QueueReceiver, "receive", receive)
     monkeypatch.setattr(health, "SILENT_AFTER_S", 1.5)
     try:
         assert until(lambda: health.problems(bus))

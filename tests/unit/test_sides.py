@@ -3,51 +3,73 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from support.waiting import PATIENCE_S, until
 
 from gearshift import errors
 from gearshift._core.consuming.entry import Entry
-from gearshift._core.consuming.log_settlements import LogSettlements
-from gearshift._core.consuming.loop_side import (
+from gearshift._core.consuming.receivers import (
     IDLE_INTERVAL_S,
     SETTLE_INTERVAL_S,
-    LoopSide,
-    PartitionEvents,
+    LogReceiver,
+    QueueReceiver,
 )
-from gearshift._core.consuming.settlements import QueueSettlements
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
-from gearshift.driver import Received, Settlement
+from gearshift.driver import Received, SettleFailure, Settlement, SettleRequest
 from gearshift.message import Message, Position
 from gearshift.stats import ReceiveStats
 
 
+class Driver:
+    """Receives nothing, and remembers what it was asked and told."""
+
+    cumulative_ack = False
+    heard_at = None
+
+    def __init__(self) -> None:
+        self.woken = 0
+        self.patience_s = 0.0
+        self.failures: list[SettleFailure] = []
+        self.on_settle: Callable[[], object] = lambda: None
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def receive(self, max_messages: int, timeout_s: float) -> list[Received]:
+        self.patience_s = timeout_s
+        return []
+
+    def settle(self, requests: Sequence[SettleRequest]) -> list[SettleFailure]:
+        self.on_settle()
+        return self.failures
+
+
 class World:
-    """A connected window, both its sides, and how often the driver was woken."""
+    """A connected window, and both its sides."""
 
     def __init__(self, *, prefetch: int = 4, log: bool = False, **options: Any) -> None:
         self.now = 0.0
-        self.woken = 0
+        self.driver: Any = Driver()
         self.shared = SharedWindow(DeliveryWindow(prefetch, **options), clock=lambda: self.now)
-        self.users, self.loop = UserSide(self.shared), LoopSide(self.shared)
-        settlements = LogSettlements()
-        self.events = PartitionEvents(self.shared, settlements)
-        queue = QueueSettlements(cumulative=False)
-        self.loop.connected(settlements if log else queue, self._wake, ready=not log)
-
-    def _wake(self) -> None:
-        self.woken += 1
+        self.users = UserSide(self.shared)
+        self.queue = self.log = cast(Any, None)
+        if log:
+            self.log = LogReceiver(self.shared, lambda events: self.driver)
+        else:
+            self.queue = QueueReceiver(self.shared, lambda: self.driver)
+        self.receiver = self.log or self.queue
 
     def arrive(self, *tokens: int) -> None:
-        self.loop.add([Received(Message(b"m"), n) for n in tokens])
+        self.receiver.add([Received(Message(b"m"), n) for n in tokens])
 
     def read(self, *offsets: int, partition: int = 0) -> None:
         places = [Position(partition, offset) for offset in offsets]
-        self.loop.add([Received(Message(b"m"), place, place) for place in places])
+        self.receiver.add([Received(Message(b"m"), place, place) for place in places])
 
     def take(self, most: int = 100) -> list[Entry]:
         return self.users.next(most, 0.0)
@@ -79,36 +101,42 @@ def test_the_driver_is_woken_when_it_matters() -> None:
     seen = []
     for entry in world.take():
         world.users.settle(entry, Settlement.ACK)
-        seen.append(world.woken)
+        seen.append(world.driver.woken)
     assert seen == [0, 0, 1, 1, 1]
     full = World(prefetch=6)
     full.arrive(1, 2, 3, 4, 5, 6)
     full.users.settle(full.take(1)[0], Settlement.ACK)
-    assert full.woken == 1
+    assert full.driver.woken == 1
 
 
 def test_the_loop_looks_up_sooner_while_something_is_unsettled_or_unreported() -> None:
     """So that settlements are told within 0.05 s."""
     world = World()
-    assert world.loop.fetch().patience_s == IDLE_INTERVAL_S
+
+    def patience_s() -> float:
+        world.receiver.receive()
+        return float(world.driver.patience_s)
+
+    assert patience_s() == IDLE_INTERVAL_S
     world.arrive(1)
-    assert world.loop.fetch().patience_s == SETTLE_INTERVAL_S
+    assert patience_s() == SETTLE_INTERVAL_S
     world.users.settle(world.take()[0], Settlement.ACK)
-    assert world.loop.fetch().patience_s == SETTLE_INTERVAL_S
-    world.loop.told(world.loop.take())
-    assert world.loop.fetch().patience_s == IDLE_INTERVAL_S
+    assert patience_s() == SETTLE_INTERVAL_S
+    world.receiver.report()
+    assert patience_s() == IDLE_INTERVAL_S
 
 
 def test_flush_waits_until_the_driver_was_told() -> None:
-    """Taken is not told; settlements that came too late are counted."""
+    """Not only until it is about to be; settlements that came too late are counted."""
     world = World()
     world.arrive(1)
     world.users.settle(world.take()[0], Settlement.ACK)
     assert not world.users.wait_settled(0.0)
-    report = world.loop.take()
-    assert len(report.settlements) == 1
-    assert not world.users.wait_settled(0.0)
-    world.loop.told(report, failures=1)
+    seen: list[bool] = []
+    world.driver.on_settle = lambda: seen.append(world.users.wait_settled(0.0))
+    world.driver.failures = [SettleFailure(1, TimeoutError())]
+    world.receiver.report()
+    assert seen == [False]
     assert world.users.wait_settled(0.0)
     assert world.users.snapshot().stale == 1
 
@@ -166,7 +194,7 @@ def test_closing_ends_every_waiting_call(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_ended_the_loop_is_raised_by_every_call() -> None:
     """Not swallowed, and not only once."""
     world = World()
-    world.loop.failed(errors.AuthenticationFailed("wrong password"))
+    world.shared.failed(errors.AuthenticationFailed("wrong password"))
     for _ in range(2):
         with pytest.raises(errors.AuthenticationFailed):
             world.take()
@@ -179,9 +207,9 @@ def test_ready_means_assigned() -> None:
     assert World().users.wait_ready(0.0)
     world = World(log=True)
     assert not world.users.wait_ready(0.0)
-    world.events.assigned([])
+    world.log.assigned([])
     assert world.users.wait_ready(0.0)
-    world.loop.disconnected()
+    world.shared.disconnected()
     assert not world.users.wait_ready(0.0)
 
 
@@ -191,24 +219,24 @@ def test_ready_means_assigned() -> None:
 def test_a_revoked_partition_gives_its_settled_prefix_and_nothing_more() -> None:
     """Undelivered messages vanish, and what was in hand is stale once it is gone."""
     world = World(log=True)
-    world.events.assigned([0, 1])
+    world.log.assigned([0, 1])
     world.read(0, 1, 2, partition=0)
     world.read(0, partition=1)
     first = world.take(1)[0]
     world.users.settle(first, Settlement.ACK)
-    assert world.events.revoked([0]) == {0: 1}
+    assert world.log.revoked([0]) == {0: 1}
     assert world.users.owned() == {1}
     assert tokens(world.take()) == [Position(1, 0)]
 
 
 def test_a_revocation_waits_for_what_is_being_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message settled meanwhile is committed; nobody is given another one."""
-    monkeypatch.setattr("gearshift._core.consuming.loop_side.REVOKE_DRAIN_S", PATIENCE_S)
+    monkeypatch.setattr("gearshift._core.consuming.receivers.REVOKE_DRAIN_S", PATIENCE_S)
     world = World(log=True)
     world.read(0, 1)
     (entry,) = world.take(1)
     positions: list[dict[int, int]] = []
-    revoking = threading.Thread(target=lambda: positions.append(dict(world.events.revoked([0]))))
+    revoking = threading.Thread(target=lambda: positions.append(dict(world.log.revoked([0]))))
     revoking.start()
     assert until(lambda: not world.shared.window.key_order)  # nothing waits to be handed out
     world.users.settle(entry, Settlement.ACK)
@@ -222,7 +250,7 @@ def test_a_lost_partition_commits_nothing() -> None:
     world.read(0, 1)
     first, second = world.take()
     world.users.settle(first, Settlement.ACK)
-    world.events.lost([0])
-    assert world.loop.take().places == {}
+    world.log.lost([0])
+    assert world.shared.window.take(0.0).places == {}
     with pytest.raises(errors.StaleDelivery):
         world.users.settle(second, Settlement.ACK)

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gearshift._core.consuming.entry import Entry
-from gearshift._core.consuming.log_settlements import LogSettlements
-from gearshift._core.consuming.loop import LogReceiver
-from gearshift._core.consuming.loop_side import LoopSide, PartitionEvents
-from gearshift._core.consuming.settlements import QueueSettlements
+from gearshift._core.consuming.receivers import LogReceiver, QueueReceiver
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.suspects import INSIST_S, TURN_S, Turn, is_given_up
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
-from gearshift.driver import Place, Received, Settlement, Start
+from gearshift.driver import Place, Received, Settlement, SettleRequest, Start
 from gearshift.message import Message, Position
 
 
 class Sides:
-    """A window on a clock that a waiting user cannot outlast, with both its sides."""
+    """A window on a clock that a waiting user cannot outlast."""
 
     def __init__(self, prefetch: int, turn: Turn | None) -> None:
         self.now = 0.0
         self.window = DeliveryWindow(prefetch)
         self.shared = SharedWindow(self.window, clock=lambda: self.now, turn=turn or Turn())
-        self.users, self.loop = UserSide(self.shared), LoopSide(self.shared)
+        self.users = UserSide(self.shared)
+
+    def wake(self) -> None:
+        self.woken = True
 
     def settle(self, entry: Entry, how: Settlement = Settlement.ACK) -> None:
         self.users.settle(entry, how)
 
     def room(self) -> int:
-        return self.loop.fetch().room
+        with self.shared.lock:
+            return self.window.room()
 
 
 class World(Sides):
@@ -42,19 +44,27 @@ class World(Sides):
 
     def __init__(self, turn: Turn | None = None) -> None:
         super().__init__(10, turn)
-        self.loop.connected(QueueSettlements(cumulative=False), lambda: None, ready=True)
+        driver: Any = SimpleNamespace(cumulative_ack=False, wake=self.wake, settle=self._told)
+        self.receiver = QueueReceiver(self.shared, lambda: driver)
+        self.told: dict[Any, Settlement] = {}
+        self.on_told: Callable[[], object] = lambda: None
 
     def arrive(self, token: int, lost: int = 0) -> None:
-        self.loop.add([Received(Message(b"m"), token, lost=lost)])
+        self.receiver.add([Received(Message(b"m"), token, lost=lost)])
 
     def take(self) -> list[Entry]:
         return self.users.next(10, 0.0)
 
     def report(self) -> dict[Any, Settlement]:
-        """What the driver is told, and all that it is told."""
-        report = self.loop.take()
-        self.loop.told(report)
-        return {request.token: request.settlement for request in report.settlements}
+        """What the driver is told."""
+        self.told = {}
+        self.receiver.report()
+        return self.told
+
+    def _told(self, requests: Sequence[SettleRequest]) -> tuple[()]:
+        self.told = {request.token: request.settlement for request in requests}
+        self.on_told()
+        return ()
 
 
 @pytest.mark.parametrize(
@@ -114,10 +124,10 @@ def test_who_collects_gets_more_after_a_while() -> None:
     world.arrive(1, lost=1)
     world.take()
     assert world.take() == []
-    assert world.loop.fetch().isolates
+    assert not world.window.isolation.together
     world.now = INSIST_S
     assert world.take() == []
-    assert not world.loop.fetch().isolates
+    assert world.window.isolation.together
     assert world.room() == 9
     world.arrive(2, lost=1)
     assert [entry.token for entry in world.take()] == [2]
@@ -139,10 +149,10 @@ def test_one_consumer_of_a_process_has_a_suspect_at_a_time() -> None:
     assert second.room() == 0
     first.settle(suspect)
     assert second.room() == 0
-    report = first.loop.take()
-    assert second.room() == 0
-    woken.clear()
-    first.loop.told(report)
+    seen: list[int] = []
+    first.on_told = lambda: seen.append(second.room()) or woken.clear()  # type: ignore[func-returns-value]
+    first.report()
+    assert seen == [0]
     assert woken == [1]
     first.take()
     assert [first.room(), second.room()] == [0, 1]
@@ -188,7 +198,7 @@ def test_the_turn_ends_with_the_connection() -> None:
     second.window.isolation.active = True
     second.take()
     assert second.room() == 0
-    first.loop.disconnected()
+    first.shared.disconnected()
     assert second.room() == 1
 
 
@@ -208,12 +218,9 @@ class Reader(Sides):
         self.connect()
 
     def connect(self) -> None:
-        self.settlements = LogSettlements(self.shared.name, self.window.prefetch)
-        self.loop.connected(self.settlements, self.wake, ready=False)
-        PartitionEvents(self.shared, self.settlements).assigned([0], {0: self.stored})
-
-    def wake(self) -> None:
-        self.woken = True
+        driver: Any = self
+        self.receiver = LogReceiver(self.shared, lambda events: driver)
+        self.receiver.assigned([0], {0: self.stored})
 
     def seek(self, start: Start) -> None: ...
 
@@ -225,7 +232,7 @@ class Reader(Sides):
 
     def arrive(self, *offsets: int) -> None:
         places = [Position(0, offset) for offset in offsets]
-        self.loop.add([Received(Message(b"m"), place, place) for place in places])
+        self.receiver.add([Received(Message(b"m"), place, place) for place in places])
 
     def take(self, most: int = 10) -> list[Entry]:
         """Ask, let the loop tell the driver, and take what there is then."""
@@ -234,16 +241,15 @@ class Reader(Sides):
         return self.users.next(most, 0.0)
 
     def tell(self) -> None:
-        driver: Any = self
         self.woken = True
         while self.woken:
             self.woken = False
-            LogReceiver(driver).tell(self.loop.take(), self.loop)
+            self.receiver.report()
 
     def leave(self) -> Place:
         """Close in an orderly way; what the next one finds."""
         self.users.close()
-        self.loop.leave()
+        self.receiver.leave()
         self.tell()
         return self.stored
 
@@ -336,7 +342,7 @@ def test_a_consumer_knows_its_own_note_after_a_cut() -> None:
     reader = Reader(Place(0))
     reader.arrive(0)
     reader.take()
-    reader.loop.disconnected()
+    reader.shared.disconnected()
     reader.connect()
     reader.arrive(0)
     assert [entry.lost for entry in reader.take()] == [0]
@@ -352,7 +358,7 @@ def test_who_collects_gets_suspects_together_and_they_share_their_deaths() -> No
     assert offsets(reader.take()) == [1, 2]
     reader = Reader(reader.stored)
     reader.arrive(0, 1, 2, 3)
-    assert [entry.lost for entry in reader.settlements.entries()] == [2, 2, 2, 1]
+    assert [entry.lost for entry in reader.window.entries()] == [2, 2, 2, 1]
 
 
 def test_who_waits_for_another_consumers_suspect_is_not_collecting() -> None:
@@ -380,7 +386,7 @@ def test_a_seek_keeps_the_note_and_begins_anew() -> None:
     reader.arrive(5)
     reader.settle(reader.take()[0])
     reader.tell()
-    reader.loop.forget()
+    reader.receiver.seek(Start())
     reader.arrive(0, 1)
     assert [entry.lost for entry in reader.take()] == [0, 0]
     reader = Reader(reader.stored)

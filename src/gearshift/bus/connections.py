@@ -16,8 +16,8 @@ from functools import partial
 from typing import TypeAlias, TypeVar, cast
 
 from gearshift._core.consuming.dead_letters import DeadLetters
-from gearshift._core.consuming.loop import ConsumerLoop, LogReceiver, QueueReceiver
-from gearshift._core.consuming.loop_side import LoopSide
+from gearshift._core.consuming.loop import ConsumerLoop
+from gearshift._core.consuming.receivers import LogReceiver, QueueReceiver, Receiver
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.subscription import Subscription
 from gearshift._core.failures import Failures
@@ -151,13 +151,13 @@ class Connections:
     ) -> ConsumerLoop:
         """What will receive for a consumer, not yet started."""
 
-        def open_receiver(side: LoopSide) -> QueueReceiver | LogReceiver:
+        def connect() -> Receiver:
             if spec.channel.semantics is Semantics.QUEUE:
-                return QueueReceiver.open(lambda: self.backend.queue_consumer(spec), side)
-            return LogReceiver.open(lambda events: self.backend.log_consumer(spec, events), side)
+                return QueueReceiver(shared, lambda: self.backend.queue_consumer(spec))
+            return LogReceiver(shared, lambda events: self.backend.log_consumer(spec, events))
 
         return ConsumerLoop(
-            open_receiver,
+            connect,
             shared,
             self.failures(spec.channel.name),
             name=spec.member,
