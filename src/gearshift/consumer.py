@@ -50,12 +50,12 @@ class Consumer(Client, Generic[T]):
     @property
     def partitions(self) -> frozenset[int]:
         """The partitions of a stream that this consumer owns now; empty on a queue."""
-        return self._users.owned()
+        return self._users.window.owned
 
     @property
     def unsettled(self) -> int:
         """Messages that this consumer has received and not settled, handed out or not."""
-        return self._users.unsettled()
+        return self._users.window.unsettled
 
     def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until this consumer is connected, assigned and positioned.
@@ -127,7 +127,7 @@ class Consumer(Client, Generic[T]):
         self._subscription.loop.seek(as_start(start), timeout_s)
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Wait until the driver was told of everything settled so far.
+        """Wait until the driver knows of everything settled so far.
 
         Raises DeadlineExceeded after ``timeout_s`` seconds.
         """

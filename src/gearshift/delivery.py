@@ -79,7 +79,7 @@ class Delivery(Generic[T]):
 
     @property
     def position(self) -> Position | None:
-        """Where it lies in the log; None on a queue."""
+        """The position in the log; None on a queue."""
         return self._entry.position
 
     @property

@@ -47,7 +47,7 @@ def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
         SettleRequest(3, Settlement.ACK),
         SettleRequest(1, Settlement.ACK, through=True),
     ]
-    assert not settlements.has_news()
+    assert not settlements.news
     assert settlements.unsettled == 2
 
 

@@ -225,7 +225,7 @@ def test_a_revoked_partition_gives_its_settled_prefix_and_nothing_more() -> None
     first = world.take(1)[0]
     world.users.settle(first, Settlement.ACK)
     assert world.log.revoked([0]) == {0: 1}
-    assert world.users.owned() == {1}
+    assert world.shared.window.owned == {1}
     assert tokens(world.take()) == [Position(1, 0)]
 
 

@@ -217,7 +217,7 @@ def test_a_window_is_busy_while_something_is_unsettled_or_not_taken() -> None:
     assert (world.window.is_busy, world.window.has_news) == (True, True)
     report = world.window.take(world.now)
     assert (world.window.is_busy, world.window.has_news) == (False, True)
-    world.window.told(report, failures=1)
+    world.window.reported(report, failures=1)
     assert not world.window.has_news
     assert world.window.stats.stale == 1
 

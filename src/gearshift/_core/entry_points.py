@@ -1,4 +1,4 @@
-"""Entry points: listed from metadata without import, one imported by name, faults told in words."""
+"""Entry points of other distributions: listed without import, one imported by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PluginEntry:
 
     @property
     def noun(self) -> str:
-        """What it offers: ``backend`` for the group ``gearshift.backends``."""
+        """The kind of thing it offers: ``backend`` for the group ``gearshift.backends``."""
         return self.group.rpartition(".")[2].removesuffix("s")
 
 

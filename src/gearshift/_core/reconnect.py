@@ -69,7 +69,7 @@ def connect_until(
 
 
 def tell_still_away(log: LimitedLog, failure: GearshiftError) -> None:
-    """Say that an attempt to connect again has failed: aloud if the broker refused it."""
+    """Log a failed attempt to connect again, as a warning if the broker refused it."""
     if failure.retryable:
         log.info("channel %r: not connected again yet: %s", failure.channel, failure)
     else:
@@ -112,7 +112,7 @@ def is_lasting_after(
 
 
 class Pauses:
-    """How long to wait before a connection is replaced: growing, if each broke as soon as it came.
+    """Waits before a connection is replaced, which grow if each breaks as soon as it is made.
 
     A broker may take every connection, and refuse what it is then asked for.
     """

@@ -1,4 +1,4 @@
-"""Where rejected messages go: another channel, confirmed before the original is settled."""
+"""Dead letters: rejected messages, stored in another channel before the original is settled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_REASON = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """What a dead letter's headers tell; None where it has no such header, or a foreign one."""
+    """A dead letter's headers; None where it has no such header, or a foreign one."""
 
     reason: str | None
     channel: str | None

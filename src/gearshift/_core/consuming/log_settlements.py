@@ -40,7 +40,7 @@ class LogSettlements(Settlements):
         self._window = window
         self._span = 0
         self._partitions: dict[int, _Partition] = {}
-        self._news: set[int] = set()
+        self.news: set[int] = set()
         self._waiting: deque[Entry] = deque()  # withheld
         self._going: list[Entry] = []  # withheld, and handed out once that is noted
         self._notes = 0  # how many notes there were that must be stored
@@ -94,10 +94,7 @@ class LogSettlements(Settlements):
             self._span -= 1
             assert done.position is not None
             partition.position = done.position.offset + 1
-            self._news.add(number)
-
-    def has_news(self) -> bool:
-        return bool(self._news)
+            self.news.add(number)
 
     def entries(self) -> Iterator[Entry]:
         for partition in self._partitions.values():
@@ -123,10 +120,10 @@ class LogSettlements(Settlements):
                 self._note_hand_out(entry)
 
     def take(self) -> Report:
-        news, self._news = self._news, set()
+        news, self.news = self.news, set()
         return Report(places=self.positions(news), notes=0 if self._noted() else self._notes)
 
-    def told(self, notes: int) -> Sequence[Entry]:
+    def notes_stored(self, notes: int) -> Sequence[Entry]:
         self._stored_notes = max(self._stored_notes, notes)
         if not self._noted():
             return ()
@@ -137,7 +134,7 @@ class LogSettlements(Settlements):
         """Forget every entry; where this consumer stands it goes on standing."""
         self._waiting.clear()
         self._going.clear()
-        self._news.clear()
+        self.news.clear()
         for partition in self._partitions.values():
             self._drop(partition)
 
@@ -156,7 +153,7 @@ class LogSettlements(Settlements):
             partition = self._partitions.get(number)
             if partition is not None and partition.mark is not None:
                 partition.mark.leave()
-                self._news.add(number)
+                self.news.add(number)
 
     def positions(self, numbers: Iterable[int]) -> dict[int, Place]:
         """Next offset of each of these partitions, where it is known."""
@@ -184,7 +181,7 @@ class LogSettlements(Settlements):
     def revoke(self, numbers: Iterable[int]) -> None:
         """These partitions are not ours any more: their unsettled entries become stale."""
         for number in numbers:
-            self._news.discard(number)
+            self.news.discard(number)
             partition = self._partitions.pop(number, None)
             if partition is not None:
                 self._drop(partition)
@@ -209,5 +206,5 @@ class LogSettlements(Settlements):
             self._renew_note(entry.position.partition)
 
     def _renew_note(self, number: int) -> None:
-        self._news.add(number)
+        self.news.add(number)
         self._notes += 1

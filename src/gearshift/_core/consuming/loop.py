@@ -63,7 +63,7 @@ class ConsumerLoop:
         self._stop = threading.Event()
         self._close_timeout_s = 10.0
         self._seeks: queue.SimpleQueue[tuple[Start, Future[None]]] = queue.SimpleQueue()
-        self._opened: Future[None] = Future()
+        self._opened: Future[None] = Future()  # the first connection
         self._thread = threading.Thread(target=self._run, name=f"gearshift-{name}", daemon=True)
         self._log = LimitedLog(log)
         self._still = LimitedLog(log, burst=1, period_s=SAY_AGAIN_S)

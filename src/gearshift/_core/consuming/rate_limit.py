@@ -1,4 +1,4 @@
-"""How many messages a consumer hands out in a time, however fast they come."""
+"""Limit to the messages that a consumer hands out in a time, however fast they come."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RateLimit:
         self._filled_at: float | None = None
 
     def allowance(self, now: float) -> int:
-        """How many messages may go now."""
+        """The number of messages that may go now."""
         if self._filled_at is not None:
             gained = (now - self._filled_at) * self._per_second
             self._level = min(self._capacity, self._level + gained)
@@ -52,5 +52,5 @@ class RateLimit:
         self._level -= count
 
     def wait_s(self) -> float:
-        """How long after the last ``allowance`` one message may go."""
+        """Seconds after the last ``allowance`` until one message may go."""
         return max(0.0, (1.0 - self._level) / self._per_second)

@@ -84,7 +84,7 @@ class Receiver(ABC):
             report = self._window.take(shared.clock())
         failures, noted = self._tell(report)
         with shared.changed:
-            self._window.told(report, failures=len(failures), noted=noted)
+            self._window.reported(report, failures=len(failures), noted=noted)
             shared.changed.notify_all()
         if report.ends_turn:
             shared.turn.end(shared)
@@ -106,7 +106,7 @@ class Receiver(ABC):
 
     @abstractmethod
     def _tell(self, report: Report) -> tuple[Sequence[SettleFailure], bool]:
-        """What came too late, and whether notes are stored."""
+        """Returns what came too late, and True if notes are stored."""
 
 
 class QueueReceiver(Receiver):

@@ -1,4 +1,4 @@
-"""How often a message is tried and how long it waits in between: the same on every broker."""
+"""Attempts at a message and the waits between them: the same on every broker."""
 
 from __future__ import annotations
 

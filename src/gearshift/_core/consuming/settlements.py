@@ -1,4 +1,4 @@
-"""The settlements of one connection's messages: what its driver must be told.
+"""Settlements of one connection's messages, and the reports of them to its driver.
 
 ``QueueSettlements`` makes single or cumulative settlements. ``LogSettlements``, in its own module,
 moves each partition's position behind the settled prefix. Neither locks: see ``SharedWindow``.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,11 +24,11 @@ _MOST_ENDED = 64
 
 
 class Report(NamedTuple):
-    """What a driver must be told: ``settlements`` of a queue, ``places`` in a log.
+    """News for a driver: ``settlements`` of a queue, ``places`` in a log.
 
     ``notes`` counts the notes of a log that must be stored before more is handed out, those of
     earlier reports included; 0 if all are stored. ``ends_turn``: the consumer's turn to work on a
-    suspect is over once this is told.
+    suspect is over once this is reported.
     """
 
     settlements: Sequence[SettleRequest] = ()
@@ -38,12 +38,14 @@ class Report(NamedTuple):
 
 
 class Settlements(ABC):
-    """What the delivery window of a queue does otherwise than that of a log.
+    """The part of a delivery window that differs between a queue and a log.
 
     ``unsettled_bytes`` are those of the bodies of the ``unsettled`` entries. ``span`` counts what a
     crash would bring back: on a log also what is settled behind an unsettled message. ``withheld``
-    entries must not be handed out yet.
+    entries must not be handed out yet. ``news`` is not empty if there is something to report.
     """
+
+    news: Collection[object]
 
     def __init__(self) -> None:
         self.unsettled = 0
@@ -57,18 +59,10 @@ class Settlements(ABC):
     def withheld(self) -> int:
         return 0
 
-    @abstractmethod
-    def admit(self, arrivals: Sequence[Entry], isolation: Isolation) -> Sequence[Entry]:
-        """Take on arrivals; returns those that may be handed out now."""
-
     def add(self, entry: Entry) -> None:
         """Take on one entry."""
         self.unsettled += 1
         self.unsettled_bytes += entry.size
-
-    @abstractmethod
-    def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
-        """Record the end of ``entry``, to be reported."""
 
     def end(self, entry: Entry, fate: Fate) -> None:
         """End ``entry`` without a report."""
@@ -77,40 +71,44 @@ class Settlements(ABC):
         self.unsettled_bytes -= entry.size
 
     @abstractmethod
-    def has_news(self) -> bool:
-        """True if there is something to report."""
+    def admit(self, arrivals: Sequence[Entry], isolation: Isolation) -> Sequence[Entry]:
+        """Take on arrivals; returns those that may be handed out now."""
+
+    @abstractmethod
+    def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
+        """Record the end of ``entry``, to be reported."""
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
         """The unsettled entries."""
 
     @abstractmethod
+    def abandon(self) -> None:
+        """Every unsettled entry becomes stale: the connection is gone, or a seek begins anew."""
+
+    @abstractmethod
     def room_for_suspect(self, isolation: Isolation) -> int:
-        """How many more may be received while suspects come one by one."""
+        """Number of messages that may be received while suspects come one by one."""
+
+    @abstractmethod
+    def take(self) -> Report:
+        """The news for the driver, from now on taken for reported."""
 
     def return_overdue(self, now: float) -> Sequence[Entry]:
         """Give back what was not handed out in time; these are not to be handed out any more."""
         return ()
 
-    @abstractmethod
     def release_withheld(self, isolation: Isolation) -> None:
-        """Choose what is handed out once the next report is told."""
+        """Choose what is handed out once the next report is made."""
+        return
 
-    @abstractmethod
-    def take(self) -> Report:
-        """What to tell the driver now; from here on it counts as told."""
-
-    def told(self, notes: int) -> Sequence[Entry]:
+    def notes_stored(self, notes: int) -> Sequence[Entry]:
         """The driver has stored so many ``notes``; returns what may be handed out now."""
         return ()
 
-    @abstractmethod
     def leave(self) -> None:
         """Have the next report say that this consumer leaves in an orderly way."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Every unsettled entry becomes stale: the connection is gone, or a seek begins anew."""
+        return
 
 
 class QueueSettlements(Settlements):
@@ -120,7 +118,7 @@ class QueueSettlements(Settlements):
         super().__init__()
         self._cumulative = cumulative
         self._open: deque[Entry] = deque()  # in the order received
-        self._news: list[Entry] = []
+        self.news: list[Entry] = []
         self._return_at = math.inf  # when something must go back; too early does no harm
 
     def admit(self, arrivals: Sequence[Entry], isolation: Isolation) -> Sequence[Entry]:
@@ -145,10 +143,7 @@ class QueueSettlements(Settlements):
         else:
             entry.request = SettleRequest(entry.token, settlement, refused=entry.refused)
         self.end(entry, Fate.SETTLED)
-        self._news.append(entry)
-
-    def has_news(self) -> bool:
-        return bool(self._news)
+        self.news.append(entry)
 
     def entries(self) -> Iterator[Entry]:
         return (entry for entry in self._open if not entry.has_ended)
@@ -173,14 +168,8 @@ class QueueSettlements(Settlements):
             self.settle(entry, Settlement.RELEASE, 0.0)
         return [entry for entry, _ in waiting]
 
-    def release_withheld(self, isolation: Isolation) -> None:
-        """Nothing is withheld: suspects are fetched one by one."""
-
-    def leave(self) -> None:
-        """Nothing: the broker sees who leaves."""
-
     def take(self) -> Report:
-        news, self._news = self._news, []
+        news, self.news = self.news, []
         through = self._settled_prefix()
         singles = [self._reported(entry) for entry in news if not entry.reported]
         if len(self._open) > 2 * self.unsettled + _MOST_ENDED:
@@ -191,7 +180,7 @@ class QueueSettlements(Settlements):
         for entry in self.entries():
             self.end(entry, Fate.STALE)
         self._open.clear()
-        self._news.clear()
+        self.news.clear()
         self._return_at = math.inf
 
     def _settled_prefix(self) -> SettleRequest | None:

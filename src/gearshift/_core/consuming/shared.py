@@ -1,4 +1,4 @@
-"""What a consumer's threads share: its delivery window and the lock that guards it."""
+"""A delivery window with the lock that guards it: shared by a consumer's threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of each message that a consumer receives: attempts, retries and dead letters."""
+"""Attempts, retries and dead letters of what a consumer receives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("gearshift.consumer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerPolicy:
-    """What a consumer does with what it receives.
+    """Settings of a consumer, and functions that depend on them.
 
     ``decode`` gives a message's value. ``holds_retries`` says for a delay in seconds whether the
     portable layer must keep a retried message itself, because the backend cannot. One that
@@ -132,7 +132,7 @@ class Subscription:
     # ── the whole ──
 
     def stats(self) -> ReceiveStats:
-        """What was received and settled, and how it is now."""
+        """Counters of what was received and settled, and the present state."""
         return replace(self.users.snapshot(), reconnects=self.loop.reconnects)
 
     def stop_receiving(self) -> None:
@@ -198,7 +198,7 @@ class Subscription:
         return reason is not None
 
     def _given_up(self, entry: Entry) -> str | None:
-        """Why ``entry`` is not handed out for another attempt; None if it is."""
+        """The reason not to hand out ``entry`` for another attempt; None if there is none."""
         if not is_given_up(entry.attempts, entry.lost, self.policy.retry.max_attempts):
             return None
         deaths = f": {entry.lost} consumers died with it" if entry.lost else ""

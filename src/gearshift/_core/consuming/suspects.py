@@ -1,21 +1,18 @@
-"""What the death of a process says of the messages that it held: decided here, for every broker.
+"""Isolation of the messages that a process held when it died: for every broker.
 
-Only what a handler was given is an attempt. A process that dies says nothing, and all that it held
-is *lost*: one message may have killed it, the others only lay there. So a lost message is a
-*suspect*, and a suspect is taken alone: its consumer holds nothing else meanwhile, and fetches it
-only when somebody asks for a message; other consumers of the process hold no suspect at the same
-time, see ``Turn``. If it is lost again, that was its own doing.
+Only what a handler was given is an attempt. What a dead process held is *lost*: one message may
+have killed it, the others only lay there. So a lost message is a *suspect*, and a suspect is taken
+alone: its consumer holds nothing else, and fetches it only when somebody asks for a message; other
+consumers of the process hold no suspect meanwhile (see ``Turn``). If it is lost again, that was its
+own doing. One loss therefore ends nothing; from the second on every loss is an attempt, the first
+included, so a message that kills whoever takes it ends after ``max_attempts`` deaths.
 
-One loss therefore ends nothing, however many attempts there were before. From the second on every
-loss is an attempt, the first one included: a message that kills whoever takes it ends after
-``max_attempts`` deaths, and takes nobody with it.
-
-Who collects several messages before settling any gets them all the same: a thread that holds a
-suspect and asks for more waits ``INSIST_S``, then suspects are handed out like others until there
-are none. Those share their deaths.
+A thread that holds a suspect and asks for more waits ``INSIST_S``, then suspects are handed out
+like others until there are none: who collects several messages before settling any gets them all
+the same, and those share their deaths.
 
 Queues count what is lost, each in its way. On a log core counts, with a note beside a group's
-position in a partition: see ``Mark``.
+position in a partition (see ``Mark``). The reasons are in docs/design/0031.
 """
 
 from __future__ import annotations
@@ -31,10 +28,10 @@ from gearshift.driver import Place
 
 __all__ = ["INSIST_S", "TURN", "TURN_S", "Isolation", "Mark", "Turn", "is_given_up"]
 
-#: A handler that kills at once is told apart in this time from one that collects.
+#: Time that separates a handler that kills at once from one that collects.
 INSIST_S = 1.0
 
-#: So long others wait for the suspect of one; a handler may itself be waiting for them.
+#: How long others wait for the suspect of one, whose handler may be waiting for them.
 TURN_S = 5.0
 
 _WRITTEN = re.compile(r"gearshift (-|[0-9a-f]+) (-?\d+) (\d+) (\d+) (\d+)")
@@ -47,14 +44,14 @@ def is_given_up(attempts: int, lost: int, max_attempts: int) -> bool:
 
 
 class Consumer(Protocol):
-    """One of the process's."""
+    """A consumer of this process. ``wake`` has it look again soon, from any thread."""
 
-    def wake(self) -> None:
-        """Have it look again soon. Any thread."""
+    @property
+    def wake(self) -> Callable[[], None]: ...
 
 
 class Turn:
-    """Whose suspect is worked on in this process: one consumer's at a time. From any thread."""
+    """The consumer of a process whose suspect is worked on. Any thread; ``_lock`` guards all."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -75,7 +72,7 @@ class Turn:
             return True
 
     def end(self, consumer: Consumer) -> None:
-        """``consumer`` has no suspect in hand any more, and wants none."""
+        """``consumer`` has no suspect in hand any more. Not under a lock: this wakes another."""
         with self._lock:
             self._waiting.pop(consumer, None)
             if self._holder is not consumer:
@@ -93,7 +90,7 @@ TURN = Turn()
 
 
 class Isolation:
-    """Whether one consumer takes its messages one by one, because suspects are among them.
+    """The state of a consumer that takes messages one by one, as suspects are among them.
 
     Neither locks nor reads a clock. ``take_turn`` asks for the process's turn: see ``Turn``.
     """
@@ -142,7 +139,7 @@ class Isolation:
         self._holder, self._given_at = user, now
 
     def room(self, unsettled: int) -> int:
-        """How many more may be received while ``active`` and not ``together``."""
+        """Number of messages that may be received while ``active`` and not ``together``."""
         if unsettled or not (self._polled or self.asking):
             return 0
         self.has_turn = self.take_turn()
@@ -158,17 +155,16 @@ class Isolation:
 
 
 class Mark:
-    """Who stands in a partition of a log, and what is suspected there: kept with the position.
+    """The consumer that stands in a partition of a log, and what is suspected there.
 
-    A log counts no deliveries, so the reader of a partition leaves word itself. That it stands
-    there is written once, before the first message is handed out, and unsaid when it leaves in an
-    orderly way. A new owner that finds the word of another knows of a death: the next ``window``
-    messages are suspects. Before a suspect is handed out that is written as well, so a further
-    death is counted for those that were handed out, and for no other.
+    A log counts no deliveries, so this is kept as a note with the position: once before the first
+    message is handed out, and no more after an orderly leave. A new owner that finds the note of
+    another knows of a death: the next ``window`` messages are suspects. Before a suspect is handed
+    out that is noted as well, so a further death counts for those that were handed out only.
     """
 
     def __init__(self, place: Place, holder: str, window: int) -> None:
-        """What the owner ``holder`` makes of the ``place`` that it has found."""
+        """Of the owner ``holder``, which has found ``place``."""
         self.position = int(place)
         self._holder = holder
         self._window = window
@@ -184,7 +180,7 @@ class Mark:
                 self._begins = True
 
     def losses(self, offset: int) -> int:
-        """How many deaths are known of the message at ``offset``; 0 for one that is no suspect."""
+        """Known deaths with the message at ``offset``; 0 for one that is not a suspect."""
         if offset in self._held:
             return self._deaths
         if self._begins:
@@ -206,7 +202,7 @@ class Mark:
         self._holder = ""
 
     def note(self, position: int) -> str:
-        """What to store with ``position``; of what lies before it nothing is suspected any more."""
+        """The note to store with ``position``, before which nothing is suspected any more."""
         if not self._is_held(position):
             self._held, self._deaths = range(0), 0
         if position >= self._until:

@@ -30,7 +30,7 @@ class UserSide:
 
     def __init__(self, shared: SharedWindow) -> None:
         self._shared = shared
-        self._window = shared.window
+        self.window = shared.window
         self._warn_at = 0.0  # not before
 
     def next(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
@@ -38,7 +38,7 @@ class UserSide:
 
         Raises Closed, and what ended the loop.
         """
-        shared, window, user = self._shared, self._window, threading.get_ident()
+        shared, window, user = self._shared, self.window, threading.get_ident()
         now = shared.clock()
         deadline = None if timeout_s is None else now + timeout_s
         with shared.lock:
@@ -54,7 +54,10 @@ class UserSide:
                 entries = window.pop(max_messages, user, now)
                 if entries:
                     return entries
-                self._raise_if_over()
+                if window.closed:
+                    raise Closed("this consumer is closed")
+                if shared.error is not None:
+                    raise shared.error
                 self._warn_if_stalled(now)
                 insists = window.insist(user, now)
                 if deadline is not None and now >= deadline:
@@ -67,7 +70,7 @@ class UserSide:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
         shared = self._shared
         with shared.lock:
-            urgent, freed = self._window.settle(entry, settlement, delay_s, shared.clock())
+            urgent, freed = self.window.settle(entry, settlement, delay_s, shared.clock())
             if freed or shared.draining:
                 shared.changed.notify_all()
             wake = shared.wake
@@ -77,25 +80,25 @@ class UserSide:
     def hold(self, entry: Entry, delay_s: float, obstacle: GearshiftError | None = None) -> None:
         """See DeliveryWindow.hold."""
         with self._shared.changed:
-            self._window.hold(entry, delay_s, self._shared.clock(), obstacle)
+            self.window.hold(entry, delay_s, self._shared.clock(), obstacle)
             self._shared.changed.notify_all()
 
     def require_live(self, entry: Entry) -> None:
         """See DeliveryWindow.require_live."""
         with self._shared.lock:
-            self._window.require_live(entry, self._shared.clock())
+            self.window.require_live(entry, self._shared.clock())
 
     def record_handled(self, outcome: str, seconds: float) -> None:
         """A handler has worked on an entry for so long."""
         with self._shared.lock:
-            self._window.stats.handled.setdefault(outcome, Timings()).add(seconds)
+            self.window.stats.handled.setdefault(outcome, Timings()).add(seconds)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until connected, assigned and positioned; False after the timeout."""
         shared = self._shared
         with shared.changed:
             shared.changed.wait_for(
-                lambda: shared.ready or shared.error or self._window.closed, timeout_s
+                lambda: shared.ready or shared.error or self.window.closed, timeout_s
             )
             if shared.error is not None:
                 raise shared.error
@@ -105,26 +108,16 @@ class UserSide:
         """Wait until the driver knows of every settlement; False after the timeout."""
         self._shared.wake()
         with self._shared.changed:
-            return self._shared.changed.wait_for(lambda: not self._window.has_news, timeout_s)
-
-    def owned(self) -> frozenset[int]:
-        """The partitions that this consumer owns now."""
-        with self._shared.lock:
-            return self._window.owned
-
-    def unsettled(self) -> int:
-        """How many entries are neither settled nor stale."""
-        with self._shared.lock:
-            return self._window.unsettled
+            return self._shared.changed.wait_for(lambda: not self.window.has_news, timeout_s)
 
     def in_hand(self) -> list[Entry]:
         """Entries that the user has and has not settled."""
         with self._shared.lock:
-            return [entry for entry in self._window.entries() if entry.fate is Fate.IN_HAND]
+            return [entry for entry in self.window.entries() if entry.fate is Fate.IN_HAND]
 
     def snapshot(self) -> ReceiveStats:
-        """What was received and settled, and how it is now."""
-        shared, window = self._shared, self._window
+        """Counters of what was received and settled, and the present state."""
+        shared, window = self._shared, self.window
         with shared.lock:
             now = shared.clock()
             blank = ReceiveStats(channel=window.stats.channel, group=window.stats.group)
@@ -143,20 +136,14 @@ class UserSide:
     def close(self) -> None:
         """No more hand-outs; waiting users get Closed."""
         with self._shared.changed:
-            self._window.closed = True
+            self.window.closed = True
             self._shared.changed.notify_all()
 
     # ── inside, with the lock held ──
 
-    def _raise_if_over(self) -> None:
-        if self._window.closed:
-            raise Closed("this consumer is closed")
-        if self._shared.error is not None:
-            raise self._shared.error
-
     def _warn_if_stalled(self, now: float) -> None:
         """Somebody waits for a delivery, and forgotten settlements are why there is none."""
-        window = self._window
+        window = self.window
         idle_s = now - window.moved_at
         if idle_s < _WARN_STALLED_AFTER_S or now < self._warn_at or not window.is_stalled:
             return
@@ -168,7 +155,7 @@ class UserSide:
         )  # fmt: skip
 
     def _nap_s(self, now: float, deadline: float | None, insists: bool) -> float:
-        """How long to wait for a change before looking again."""
-        moments = (self._window.next_due(now), deadline)
+        """Seconds to wait for a change before looking again."""
+        moments = (self.window.next_due(now), deadline)
         naps = [moment - now for moment in moments if moment is not None]
         return max(0.0, min([*naps, INSIST_S if insists else _WARN_STALLED_AFTER_S]))

@@ -56,23 +56,23 @@ class DeliveryWindow:
         self._most_span = prefetch * SPAN_FACTOR
         self._news = 0  # settled since the last report
         self._many_news = (prefetch + 1) // 2
-        self._is_reporting = False  # a report is taken and not yet told
+        self._is_reporting = False  # a report is taken and not yet made
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
 
     @property
     def unsettled(self) -> int:
-        """How many entries are neither settled nor stale."""
+        """Number of entries that are neither settled nor stale."""
         return self._settlements.unsettled
 
     @property
     def has_news(self) -> bool:
         """True while the driver does not know of every settlement."""
-        return self._is_reporting or self._settlements.has_news()
+        return self._is_reporting or bool(self._settlements.news)
 
     @property
     def is_busy(self) -> bool:
         """True while something is unsettled or not yet taken as a report."""
-        return self.unsettled > 0 or self._settlements.has_news()
+        return self.unsettled > 0 or bool(self._settlements.news)
 
     @property
     def is_stalled(self) -> bool:
@@ -86,7 +86,7 @@ class DeliveryWindow:
     # ── connections ──
 
     def connect(self, settlements: Settlements) -> None:
-        """What is received from now on is settled through ``settlements``."""
+        """Settle through ``settlements`` what is received from now on."""
         self._settlements = settlements
 
     def disconnect(self) -> None:
@@ -111,7 +111,7 @@ class DeliveryWindow:
     # ── arrivals ──
 
     def room(self) -> int:
-        """How many more may be received."""
+        """Number of messages that may be received."""
         if self.closed or self._settlements.withheld:
             return 0  # others shall have what this consumer would not hand out
         if self.isolation.active and not self.isolation.together:
@@ -258,7 +258,7 @@ class DeliveryWindow:
     # ── reports ──
 
     def take(self, now: float) -> Report:
-        """What the driver must be told now."""
+        """The report that the driver must get now."""
         returned = set(self._settlements.return_overdue(now))
         if returned:
             self.key_order.discard(returned.__contains__)
@@ -269,14 +269,13 @@ class DeliveryWindow:
             self._settlements.release_withheld(self.isolation)
         return self._settlements.take()._replace(ends_turn=ends_turn)
 
-    def told(self, report: Report, *, failures: int = 0, noted: bool = False) -> None:
-        """The driver was told ``report``: ``failures`` of it came too late, its notes are stored
-        if ``noted``."""
+    def reported(self, report: Report, *, failures: int = 0, noted: bool = False) -> None:
+        """``report`` was made: ``failures`` came too late; its notes are stored if ``noted``."""
         self.stats.stale += failures
         self._is_reporting = False
         if report.ends_turn:
             self.isolation.has_turn = False
-        self.key_order.extend(self._settlements.told(report.notes if noted else 0))
+        self.key_order.extend(self._settlements.notes_stored(report.notes if noted else 0))
 
     def leave(self) -> None:
         """The next report says that this consumer leaves in an orderly way."""
