@@ -96,13 +96,13 @@ class Receiver(ABC):
         with self._shared.lock:
             self._window.leave()
 
-    @abstractmethod
     def seek(self, start: Start) -> None:
         """Continue at ``start``: what was received before means nothing now."""
+        raise NotImplementedError("a queue has no history")  # which Consumer.seek has said
 
-    @abstractmethod
     def _isolate(self, wanted: bool) -> None:
-        """Have lost messages come alone, or not."""
+        """Have lost messages come alone, or not. On a log they are withheld here."""
+        return
 
     @abstractmethod
     def _tell(self, report: Report) -> tuple[Sequence[SettleFailure], bool]:
@@ -120,9 +120,6 @@ class QueueReceiver(Receiver):
         self._isolates = True  # as a new driver does
         settlements = QueueSettlements(self.driver.cumulative_ack)
         shared.connected(settlements, self.driver.wake, ready=True)
-
-    def seek(self, start: Start) -> None:
-        raise NotImplementedError("a queue has no history")  # which Consumer.seek has said
 
     def _isolate(self, wanted: bool) -> None:
         if wanted != self._isolates:
@@ -150,9 +147,6 @@ class LogReceiver(Receiver, LogEvents):
         with self._shared.lock:
             self._window.forget()
         self.driver.seek(start)
-
-    def _isolate(self, wanted: bool) -> None:
-        """Nothing: suspects are withheld here."""
 
     def _tell(self, report: Report) -> tuple[Sequence[SettleFailure], bool]:
         if report.places:
