@@ -69,6 +69,7 @@ class LimitedLog(logging.LoggerAdapter[logging.Logger]):
 
     Lines are of one kind if their text before formatting and its first argument are the same: begin
     with the handler or the channel. The next line of a kind says how many were left out.
+    ``_lock`` guards ``_kinds``.
     """
 
     def __init__(

@@ -70,7 +70,10 @@ def redriven_to(message: Message) -> str | None:
 
 
 class DeadLetters:
-    """Sends to one dead-letter channel, which is opened when the first message dies. Any thread."""
+    """Sends to one dead-letter channel, opened when the first message dies. Any thread.
+
+    ``_lock`` guards ``_buffer``.
+    """
 
     def __init__(
         self,
