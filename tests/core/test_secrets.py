@@ -150,7 +150,7 @@ def test_a_server_that_is_down(
     seen: Seen, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing listens there: the address is named, the secret is not."""
-    monkeypatch.setattr("gearshift.bus.bus.OPEN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gearshift.bus.operating.OPEN_TIMEOUT_S", 0.1)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         _settings(tmp_path, PROFILES[where], f"127.0.0.1:{unused.getsockname()[1]}")
@@ -231,7 +231,7 @@ def test_credentials_that_kafka_does_not_want(
     seen: Seen, tmp_path: Path, where: str, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listener without SASL ends the handshake, through librdkafka and its logs."""
-    monkeypatch.setattr("gearshift.bus.bus.OPEN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gearshift.bus.operating.OPEN_TIMEOUT_S", 0.1)
     _settings(tmp_path, PROFILES[where], kafka.url)
     _use_everything(seen)
 

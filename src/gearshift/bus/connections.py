@@ -24,7 +24,7 @@ from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift._core.reconnect import connect_until
-from gearshift.bus.tally import Tally
+from gearshift.bus.statistics import StatisticsRegistry
 from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities
 from gearshift.driver import AdminDriver, Backend, ChannelSpec, ConsumerSpec
@@ -57,7 +57,7 @@ class Connections:
     name: str
     topology: Topology
     hooks: Hooks
-    tally: Tally = field(default_factory=Tally)
+    statistics: StatisticsRegistry = field(default_factory=StatisticsRegistry)
     _consuming: list[Opened] = field(default_factory=list)
     _producing: list[Opened] = field(default_factory=list)
     _groups: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Connections:
             on_connection=partial(self.hooks.listeners.connection, spec.name, None),
             open_timeout_s=timeout_s,
         )
-        self.tally.add(buffer)
+        self.statistics.add(buffer)
         return buffer
 
     def dead_letters(
@@ -171,7 +171,7 @@ class Connections:
         kind = self._producing
         if isinstance(opened, Subscription):
             kind = self._consuming
-            self.tally.add(opened)
+            self.statistics.add(opened)
         with self._lock:
             kind[:] = [item for item in kind if not item.closed]
             kind.append(opened)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from gearshift.stats import ReceiveStats, SendStats, Stats
 
-__all__ = ["Counted", "Tally"]
+__all__ = ["Counted", "StatisticsRegistry"]
 
 #: Kind of stats, channel, group.
 _Key: TypeAlias = tuple[type, str, str | None]
@@ -22,8 +22,11 @@ class Counted(Protocol):
     def stats(self) -> SendStats | ReceiveStats: ...
 
 
-class Tally:
-    """Any thread. What was closed is added up and forgotten when the next one comes."""
+class StatisticsRegistry:
+    """Sums of what producers and consumers have counted. Any thread.
+
+    ``_lock`` guards ``_open`` and ``_past``: what was closed is added to the latter and forgotten.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
