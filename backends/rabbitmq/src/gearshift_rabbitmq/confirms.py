@@ -64,12 +64,14 @@ class Target(NamedTuple):
     """Where items go. ``encode`` turns one into a publication; ``missing`` says what is gone if the
     broker returns one, where only that can be the cause; ``by_route`` gives each routing key an
     AMQP channel of its own, as streams need it; ``refused`` is what a nack says of an item: behind
-    an exchange one queue may have taken what another refused."""
+    an exchange one queue may have taken what another refused. ``prepare`` is called before an AMQP
+    channel is opened for a routing key, and may ask the broker."""
 
     encode: Encode
     missing: str | None = None
     by_route: bool = False
     refused: Stored = Stored.NO
+    prepare: Callable[[Connection, str], None] | None = None
 
 
 class ConfirmWatch:
@@ -122,13 +124,27 @@ class Confirms:
             return True
         route = self._route(batch.ahead)
         channel = self._channels.get(route)
-        if channel is not None and not channel.takes_more:
-            if channel.pending:
-                return False
+        if channel is not None:
+            if channel.takes_more or channel.pending:
+                return channel.takes_more
             channel.close()
-            channel = None
-        if channel is None:
+            del self._channels[route]
+        if self._is_prepared(batch, route):
             self._channels[route] = _ConfirmChannel(self._connection, self._target, self._report)
+        return True
+
+    def _is_prepared(self, batch: Batch, route: str | bytes) -> bool:
+        """Prepare the next item's route; report it as not stored if that is refused."""
+        try:
+            if self._target.prepare is not None:
+                self._target.prepare(self._connection, str(route))
+        except Exception as error:
+            if self._connection.error is not None:
+                raise
+            self._report(batch, [Outcome(batch.written, Stored.NO, None, error)])
+            batch.ahead = None
+            batch.written += 1
+            return False
         return True
 
     def publish(self, batch: Batch, most_messages: int, most_bytes: int) -> tuple[int, int]:

@@ -42,22 +42,10 @@ class Producer(ProducerDriver):
     thread.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Connection],
-        target: Target,
-        *,
-        name: str,
-        prepare: Callable[[Connection, Sequence[Any]], None] | None = None,
-    ) -> None:
-        """Start the thread. ``connect`` is called on it; its error ends every batch.
-
-        ``prepare`` is called there with the items of each batch before they are published, and may
-        ask the broker.
-        """
+    def __init__(self, connect: Callable[[], Connection], target: Target, *, name: str) -> None:
+        """Start the thread. ``connect`` is called on it; its error ends every batch."""
         self._connect = connect
         self._target = target
-        self._prepare = prepare
         self._queue: deque[Batch] = deque()
         self._open = OpenCount()
         self._lock = threading.Lock()
@@ -133,8 +121,6 @@ class Producer(ProducerDriver):
             return False
         if connection.pika.unsent_bytes() > _TURN_BYTES:
             return False  # the loop wakes as soon as the socket takes more
-        if not self._is_prepared(connection, self._queue[0]):
-            return bool(self._queue)
         if not confirms.ready(self._queue[0]):
             return False
         with connection.gathered():
@@ -151,21 +137,6 @@ class Producer(ProducerDriver):
             if batch.written < len(batch.items):
                 break
             self._queue.popleft()
-            if self._prepare is not None:
-                break  # the next batch has to be prepared first
-
-    def _is_prepared(self, connection: Connection, batch: Batch) -> bool:
-        """Prepare the first batch. False if it was refused, and the one behind it is the first."""
-        try:
-            if self._prepare is not None:
-                self._prepare(connection, batch.items[batch.written :])
-        except Exception as error:
-            if connection.error is not None:
-                raise
-            self._queue.popleft()
-            self._refuse(batch, error)
-            return False
-        return True
 
     def _report(self, batch: Batch, outcomes: list[Outcome]) -> None:
         if self._watch is not None:

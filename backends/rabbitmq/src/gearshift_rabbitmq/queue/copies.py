@@ -56,7 +56,6 @@ class Copies:
         self._name = name
         self._wake = wake
         self._producer: Producer | None = None
-        self._declared: set[str] = set()
         self._outcomes: deque[tuple[int, Outcome]] = deque()
 
     def retry(self, token: Token, message: Message, failed: int, delay_s: float) -> None:
@@ -94,25 +93,16 @@ class Copies:
 
         if self._producer is None or self._producer.ended is not None:
             self.close(0.0)
-            self._declared = set()
             self._producer = Producer(
                 lambda: self._connect(f"retries {self._name}"),
-                Target(_encode),
+                Target(lambda publication: publication, by_route=True, prepare=self._declare),
                 name=f"gearshift-rabbitmq-retry-{self._name}",
-                prepare=self._declare,
             )
         publication = Publication("", queue, properties, message.body or b"")
         self._producer.submit([publication], on_outcomes)
 
-    def _declare(self, connection: Connection, publications: Sequence[Publication]) -> None:
-        for queue in {str(publication.routing_key) for publication in publications}:
-            if queue == self._queue or queue in self._declared:
-                continue
+    def _declare(self, connection: Connection, queue: str) -> None:
+        if queue != self._queue:
             is_delay = queue != self._suspects
             arguments = dead_letter_to(self._queue) if is_delay else limited(self._queue)
             declare_queue(connection, queue, placed(arguments, self._native))
-            self._declared.add(queue)
-
-
-def _encode(publication: Publication) -> Publication:
-    return publication
