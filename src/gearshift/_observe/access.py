@@ -1,4 +1,4 @@
-"""How a test process opens the broker of another one, with the same channels."""
+"""Opens the same broker, with the same channels, in several processes."""
 
 from __future__ import annotations
 

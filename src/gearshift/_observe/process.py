@@ -36,7 +36,7 @@ class WorkerProcess:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Its exit code; None while it runs."""
         return self._process.poll()
 
     def last_words(self) -> str:

@@ -38,7 +38,7 @@ def status_of(bus: Bus, channel: str, group: str) -> GroupStatus | None:
 
 
 def remaining(status: GroupStatus | None) -> int | None:
-    """What the group has still to settle, waiting or in hand; None where the broker cannot tell."""
+    """The messages that a group has still to settle; None where the broker cannot tell."""
     if status is None or status.lag is not None or status.ready is None:
         return None if status is None else status.lag
     return status.ready + (status.in_flight or 0)

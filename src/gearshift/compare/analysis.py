@@ -1,4 +1,4 @@
-"""From a ledger to findings: pure, so that ``--from`` draws again exactly what was drawn."""
+"""Computes findings from a ledger, and from nothing else: ``--from`` draws the same again."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ path = "compare.db"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a column's messages go: a profile of a settings file (None: the nearest), and how."""
+    """A profile of a settings file (None: the nearest) and the semantics to use it with."""
 
     config: Path | None
     profile: str
@@ -63,7 +63,7 @@ def targets_of(columns: Sequence[str], config: Path | None, folder: Path) -> lis
 
 
 def target_of(column: str, config: Path | None, channel: str = "") -> Target:
-    """What ``profile`` or ``profile:semantics`` means. Raises ConfigError.
+    """The target that ``profile`` or ``profile:semantics`` names. Raises ConfigError.
 
     Without semantics it is what the settings say of ``channel``, else the backend's default.
     """
@@ -83,7 +83,7 @@ def target_of(column: str, config: Path | None, channel: str = "") -> Target:
 
 
 def described(target: Target) -> Column:
-    """What the report says of a column. Connects, so that what is down is known at once."""
+    """A column as the report describes it. Connects, so that a broker that is down is noticed."""
     config = configuration.load(target.config, profile=target.profile)
     plugin = plugins.load(config.backend)
     channel = "described"  # it need not be there

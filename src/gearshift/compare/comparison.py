@@ -43,7 +43,7 @@ class Comparison:
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What the ledger shows, a finding per scenario."""
+        """A finding per scenario."""
         return analyse(self.ledger)
 
     @property

@@ -1,4 +1,4 @@
-"""What a comparison has found: plain structs, computed from a ledger and nothing else.
+"""Findings of a comparison: plain structs, computed from a ledger and nothing else.
 
 ::
 
@@ -99,7 +99,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the declared capabilities promise. ``because`` names them."""
+    """The outcome that the declared capabilities promise. ``because`` names them."""
 
     outcome: str
     sentence: str
@@ -107,7 +107,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one column did."""
+    """The behaviour of one column in a scenario."""
 
     column: str
     outcome: str
@@ -129,7 +129,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a scenario has shown, over all columns."""
+    """The result of a scenario, over all columns."""
 
     scenario: Scenario
     title: str

@@ -1,4 +1,4 @@
-"""What happened, message by message: the one document that ``gearshift compare`` writes and reads.
+"""The ledger: every event of every message, as ``gearshift compare`` writes and reads it.
 
 ::
 
@@ -157,7 +157,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What one needs to judge the numbers, and to run it again."""
+    """The circumstances: all that is needed to judge the numbers, and to run it again."""
 
     started_at: str  # ISO 8601, UTC
     duration_s: float

@@ -33,12 +33,12 @@ class Span(NamedTuple):
 
 
 def count(events: Iterable[Event], kind: str) -> int:
-    """How many events of ``kind``."""
+    """The number of events of ``kind``."""
     return sum(event.kind == kind for event in events)
 
 
 def of_group(events: Iterable[Event], group: str) -> list[Event]:
-    """What happened to ``group``, in order."""
+    """The events of ``group``, in order."""
     return [event for event in events if event.group == group]
 
 
@@ -48,7 +48,7 @@ def confirmed(events: Iterable[Event]) -> set[int]:
 
 
 def done(events: Iterable[Event]) -> Counter[int]:
-    """How often each message was handled to the end."""
+    """Count how often each message was handled to the end."""
     return Counter(seq_of(event) for event in events if event.kind == "done")
 
 
@@ -68,7 +68,7 @@ def lost(events: Sequence[Event]) -> set[int]:
 
 
 def duplicates(events: Sequence[Event]) -> int:
-    """How many times a message was handled to the end that had been before."""
+    """Count how often a message was handled to the end that had been before."""
     counts = done(events)
     return counts.total() - len(counts)
 

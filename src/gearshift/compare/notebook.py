@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def apart(call: Callable[[], T]) -> T:
-    """What ``call`` returns; made on a thread of its own if this one runs an event loop.
+    """Return ``call()``, made on a thread of its own if this one runs an event loop.
 
     A comparison is meant to hold its cell up until it is done, as any long computation does.
     """

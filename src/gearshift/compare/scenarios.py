@@ -29,7 +29,7 @@ SLOW_FOR_MS = 3000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a comparison can be asked for."""
+    """Options of a comparison."""
 
     seed: int = 1
     messages: int = 200
@@ -215,7 +215,7 @@ def _poisoned(orders: Sequence[Order]) -> int:
 
 
 def _is_replayed(events: Sequence[Event], messages: int) -> bool:
-    """So many messages were handled again after a seek, or the seek was refused."""
+    """True if ``messages`` were handled again after a seek, or if it was refused."""
     at = next((n for n, event in enumerate(events) if event.kind == "seek"), None)
     if at is None:
         return False

@@ -1,4 +1,4 @@
-"""What a run was made with: versions and machine."""
+"""The versions and the machine that a run was made with."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Trial:
     def record(
         self, repetition: int, variant: str, settings: Mapping[str, int | float | str]
     ) -> TrialRecord:
-        """What happened, once the trial is over."""
+        """The record of the trial, once it is over."""
         return TrialRecord(
             repetition=repetition,
             channel=self.channel,

@@ -36,7 +36,7 @@ _POLL_S = 0.1
 
 
 class Duties(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker does.
+    """The duties of one worker.
 
     ``handler`` is module:function, "" a handler that sleeps ``work_ms`` times the order's effort.
     With ``settle`` "first" it acks before it works. It fails every attempt at ``poison``, hangs
@@ -58,7 +58,7 @@ class Duties(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a process finds its trial: the broker, and the event log with its origin of time."""
+    """The broker and the event log of a trial; times in it count from ``origin_ns``."""
 
     access: Access
     log: str
@@ -70,14 +70,14 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker process is told."""
+    """The job of a worker process."""
 
     duties: Duties
     site: Site
 
 
 class ObservedWorker:
-    """What every recorded worker does; how it handles a delivery is its own. One thread."""
+    """A worker that records what it does; subclasses handle deliveries. One thread."""
 
     def __init__(self, recorder: Recorder, name: str, group: str = "") -> None:
         self._recorder = recorder
@@ -115,7 +115,7 @@ class ObservedWorker:
 
     @staticmethod
     def given(delivery: Delivery[Any]) -> dict[str, Any]:
-        """What an event says of a delivery: whether it came again, and its place in a log."""
+        """Fields of an event for a delivery: whether it came again, and its place in a log."""
         given: dict[str, Any] = {"redelivered": delivery.redelivered}
         if delivery.position is not None:
             given |= {

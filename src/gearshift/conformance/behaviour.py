@@ -19,7 +19,7 @@ Refusal: TypeAlias = Callable[[Kit, str, RecordingConsumer], Any]
 
 
 class Area(StrEnum):
-    """What a behaviour is about: a row group of the matrix."""
+    """The subject of a behaviour: a row group of the matrix."""
 
     PUBLISH = "publish"
     SETTLE = "settle"

@@ -1,4 +1,4 @@
-"""What a behaviour makes: fresh channels, clients that record, and workers; then gone."""
+"""Fresh channels, recording clients and workers of a behaviour; gone when it is over."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Clients:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the backend declares."""
+        """The capabilities that the backend declares."""
         return self.harness.capabilities
 
     @property
@@ -57,7 +57,7 @@ class Clients:
 
     @property
     def patience_s(self) -> float:
-        """How long to wait for anything before it counts as missing."""
+        """Seconds to wait for anything before it counts as missing."""
         return self.harness.patience_s
 
     def fresh(self, what: str) -> str:

@@ -1,4 +1,4 @@
-"""How a behaviour is run against a backend, and what counts as proved."""
+"""Runs a behaviour against a backend and decides whether it is proved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Result", "Status", "execute"]
 
 
 class Status(StrEnum):
-    """How a cell of the matrix ended."""
+    """The state of a cell of the matrix."""
 
     VERIFIED = "verified"
     UNSUPPORTED = "verified-unsupported"
@@ -37,7 +37,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one behaviour ended on one harness; ``level`` is what was declared of its capability."""
+    """The end of one behaviour on one harness; ``level`` is what its capability declares."""
 
     behaviour: str
     area: Area
@@ -90,7 +90,7 @@ def _claim(behaviour: Behaviour, harness: Harness) -> dict[str, Any]:
 
 
 def _absent(needs: Needs | None, faults: Faults | None) -> Status | None:
-    """Why a fault behaviour cannot run here, or None if it can."""
+    """The status of a fault behaviour that cannot run here; None if it can."""
     if needs is None:
         return None
     if faults is None:
@@ -120,7 +120,7 @@ def _judge(behaviour: Behaviour, kit: Kit) -> tuple[Status, str, list[Violation]
 
 
 def _shortfall(behaviour: Behaviour, kit: Kit) -> str:
-    """What the run did not see enough of to prove anything; empty if it did."""
+    """Tell of what the run saw too little to prove anything; empty if it saw enough."""
     retries = sum(event.action == "retry" for event in kit.history.events(Kind.SETTLE))
     seen = {
         "deliveries": (len(kit.history.events(Kind.DELIVER)), behaviour.deliveries),

@@ -1,4 +1,4 @@
-"""What an author of a backend hands to the kit: one ``Harness`` per backend and semantics."""
+"""The harness that a backend's author gives to the kit, one per backend and semantics."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class BrokerProcess(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What may be broken. A part that is None cannot exist for this backend (an embedded one has
-    no server); without any Faults at all the fault tests are listed as not run.
+    """The parts that may be broken. One that is None cannot exist for this backend (an embedded one
+    has no server); without any Faults at all the fault tests are listed as not run.
 
     ``cable`` is the network between the profile's clients and the broker.
     ``workers``: other processes can reach the broker through the same profile. ``heartbeat_s``: how
@@ -89,7 +89,7 @@ class Harness:
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What the backend declares for these semantics, of the server that answers."""
+        """The capabilities for these semantics, on the server that answers."""
         with self.connect({"kit": {"semantics": str(self.semantics)}}) as bus:
             return bus.capabilities("kit", live=True)
 

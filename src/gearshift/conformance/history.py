@@ -1,4 +1,4 @@
-"""What happened in one test, as a list of events that the checkers read afterwards.
+"""The events of one test, which the checkers read afterwards.
 
 Recording is thread-safe and keeps the order in which things were *known* to the recorder. A publish
 ends as ``ok``, as ``fail`` only where nothing can have been stored, else as ``info``: it may have
@@ -20,7 +20,7 @@ __all__ = ["Event", "History", "Kind", "Phase", "fingerprint", "key_text", "plac
 
 
 class Kind(StrEnum):
-    """What an event is about."""
+    """The kind of an event."""
 
     PUBLISH = "publish"
     OPEN = "open"  # a consumer came
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
 
 class Phase(StrEnum):
-    """How far it is: begun, done, not done, or unknown."""
+    """The state of an action: begun, done, not done, or unknown."""
 
     INVOKE = "invoke"
     OK = "ok"

@@ -1,4 +1,4 @@
-"""What a behaviour works with: clients, a history, what may be broken, and the last drain."""
+"""The kit that a behaviour works with: it breaks, waits, claims, and drains at the end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Kit(Clients):
 
     @property
     def faults(self) -> Faults:
-        """What may be broken, for a behaviour that needs it."""
+        """The parts that may be broken, for a behaviour that needs one."""
         assert self.harness.faults is not None
         return self.harness.faults
 
@@ -112,7 +112,7 @@ class Kit(Clients):
         self.consumer(channel, group).close()
 
     def depth(self, channel: str, group: str) -> int | None:
-        """What waits for ``group`` or is in its hands; None where the backend cannot tell."""
+        """The messages that ``group`` has still to settle; None where the backend cannot tell."""
         if not self.capabilities.depth:
             return None
         return remaining(status_of(self.any_bus(channel), channel, group))

@@ -32,7 +32,7 @@ class Column:
         return [name for name in manifest() if name not in self.results]
 
     def failures(self) -> list[Result]:
-        """What failed or proved nothing."""
+        """Results that failed or proved nothing."""
         return [result for result in self.results.values() if result.status.is_failure]
 
     @property

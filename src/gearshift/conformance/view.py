@@ -1,4 +1,4 @@
-"""What a checker looks at: one group of one channel in a history, in the order of recording."""
+"""One group of one channel in a history, as checkers look at it, in the order of recording."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class View:
 
     @cached_property
     def events(self) -> list[Event]:
-        """What this group's consumers did, and every fault."""
+        """Events of this group's consumers, and every fault."""
         return [
             event
             for event in self.history
@@ -46,12 +46,12 @@ class View:
 
     @cached_property
     def published(self) -> dict[str, Event]:
-        """How each publish to the channel ended, by id."""
+        """The end of each publish to the channel, by id."""
         return self.history.published(self.channel)
 
     @cached_property
     def stored(self) -> dict[str, Event]:
-        """What must reach the group."""
+        """Publishes that must reach the group, by id."""
         return {
             id: event
             for id, event in self.published.items()
@@ -78,7 +78,7 @@ class View:
 
     @cached_property
     def settled(self) -> frozenset[tuple[str, str | None]]:
-        """Who has acked or rejected what, without being told that it was too late."""
+        """Acks and rejects that were not too late, as consumer and id."""
         found: set[tuple[str, str | None]] = set()
         for event in self.events:
             if event.kind is Kind.SETTLE and event.phase is Phase.FAIL:

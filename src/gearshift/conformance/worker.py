@@ -27,7 +27,7 @@ _PREFETCH = 10
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is to do: work on each delivery of ``channel`` for ``work_s`` seconds, then
+    """The job of a worker: work on each delivery of ``channel`` for ``work_s`` seconds, then
     settle it with ``action``, "ack" or "retry"; to die of the message with the id ``killer``."""
 
     access: Access
@@ -48,11 +48,11 @@ class ConsumerProcess(WorkerProcess):
         super().__init__(__name__, job, Path(job.events).with_suffix(".log"))
 
     def events(self) -> list[Event]:
-        """What it has recorded so far."""
+        """The events that it has recorded so far."""
         return self._events.read()
 
     def deliveries(self) -> list[Event]:
-        """What it has been given so far."""
+        """The deliveries that it has recorded so far."""
         return [event for event in self.events() if event.kind is Kind.DELIVER]
 
     def close(self, timeout_s: float = 0.0) -> None:

@@ -62,7 +62,7 @@ def expect(column: Column, _meta: Meta) -> Expectation:
 
 
 def swimlane(events: Sequence[Event]) -> Chart:
-    """Who worked on what and when; the kill is a row of its own."""
+    """Deliveries by worker and time; the kill is a row of its own."""
     rows: list[tuple[Cell, ...]] = [
         (
             *(span.worker, span.seq, span.key, span.start_ms, span.end_ms),

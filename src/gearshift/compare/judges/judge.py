@@ -1,4 +1,4 @@
-"""What every judge of a scenario has."""
+"""The parts of every judge of a scenario."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Numbers = Mapping[str, Number]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one repetition showed. ``outcome`` None: nothing that can be judged, ``why`` not."""
+    """The outcome of one repetition; None if it cannot be judged, and then ``why`` not."""
 
     outcome: str | None
     why: str = ""
@@ -26,7 +26,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What somebody may need, and the outcomes that give it."""
+    """A need of a user, and the outcomes that meet it."""
 
     text: str
     outcomes: frozenset[str]
@@ -34,7 +34,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """How a scenario is judged: pure functions and words.
+    """The pure functions and words that judge a scenario.
 
     ``ranks`` are the outcomes from the least that one can have to the most. The least of all
     repetitions counts. ``shown`` and ``sentence`` are templates per outcome, filled with the

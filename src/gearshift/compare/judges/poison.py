@@ -43,7 +43,7 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
 
 
 def expect(column: Column, meta: Meta) -> Expectation:
-    """Who holds a message that waits for its retry decides whether its key waits too."""
+    """A key waits for a retry if the consumer holds the message, not if the broker does."""
     capabilities = column.capabilities
     if not capabilities["dead_letter"]:
         return Expectation(

@@ -17,7 +17,7 @@ Spec = dict[str, Any]
 
 
 def specification(chart: Chart) -> Spec:
-    """How ``chart`` is drawn; its rows are to be bound as the data set ``rows``."""
+    """The specification of ``chart``, whose rows the page binds as the data set ``rows``."""
     spec = _KINDS[chart.kind](chart)
     return {"width": "container", "data": {"name": "rows"}, **spec}
 
@@ -81,7 +81,7 @@ def _swimlane(chart: Chart) -> Spec:
 
 
 def _copies(_: Chart) -> Spec:
-    """What each group received of what was sent, before and after it came."""
+    """Copies that each group received, of what was sent before and after it came."""
     phases = ["before", "after"]
     place = {
         "x": _name("group") | {"axis": {"labelAngle": 0}},

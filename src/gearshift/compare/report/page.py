@@ -1,4 +1,4 @@
-"""From findings to the file: the same ledger gives the same bytes."""
+"""Draws findings into one file: the same ledger gives the same bytes."""
 
 from __future__ import annotations
 
@@ -137,6 +137,6 @@ def _numbers(number: Number) -> str:
 
 
 def _described(chart: Chart) -> str:
-    """What a reader who does not see the chart is told."""
+    """A chart in words, for readers who do not see it."""
     fields = ", ".join(field.name for field in chart.fields)
     return f"{chart.title}. {len(chart.rows)} rows of {fields}; the table below has them."

@@ -1,4 +1,4 @@
-"""What a rehearsal shows: NEW against OLD, aspect by aspect. Pure functions over the document.
+"""Compares NEW with OLD, aspect by aspect. Pure functions over the document of a rehearsal.
 
 OLD is run twice. What differs between those two varies by itself (a time in a message, the turns of
 three workers), so it says nothing against NEW and is told as ``unclear``.
@@ -44,7 +44,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(rehearsal: Rehearsal) -> Result:
-    """What ``rehearsal`` has shown."""
+    """Compare the sides of ``rehearsal``."""
     sides = Sides(*(Side(rehearsal.originals, run) for run in rehearsal.runs))
     found = (
         _stored(sides),
@@ -112,7 +112,7 @@ def _of_sets(
     *,
     by_chance: bool = False,
 ) -> Difference:
-    """What is seen of some messages and not of others: what only NEW has differs.
+    """Compare something that is true of some messages: one of which only NEW has it differs.
 
     Where it is chance which messages it meets, only whether it happens at all can differ.
     """

@@ -1,4 +1,4 @@
-"""What is kept of a rehearsal: everything but the messages' content, of which there are digests."""
+"""The document of a rehearsal: all that happened, with digests in place of contents."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _STEPS: Sequence[tuple[Variant, str]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to rehearse. ``old`` and ``new`` are profiles, or ``profile:semantics``.
+    """A rehearsal to be made. ``old`` and ``new`` are profiles, or ``profile:semantics``.
 
     ``handler`` is module:function. ``seconds`` bounds the look at the channel, and then the
     handler's work on each side. ``start`` is for streams.
@@ -138,7 +138,7 @@ class _Run:
 
     @cached_property
     def originals(self) -> tuple[Original, ...]:
-        """What is kept of the live channel's messages."""
+        """The live channel's messages as the document keeps them."""
         return tuple(
             Original(
                 id=message.id or "",
@@ -192,7 +192,7 @@ class _Run:
         return self.folder / "copies.json"
 
     def _share(self) -> int:
-        """So few in one worker's hand that all have work, as they would over a longer time."""
+        """A prefetch that leaves work for every worker, as there would be over a longer time."""
         return max(1, self.request.messages // (4 * self.request.workers))
 
     def _settings(self, target: Target) -> tuple[dict[str, Any], int | None]:

@@ -1,4 +1,4 @@
-"""What each run of a rehearsal shows by itself: old, old again, and new."""
+"""The runs of a rehearsal, each counted by itself: old, old again, and new."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXAMPLES = 3
 
 @dataclass
 class Side:
-    """What one run shows, counted once."""
+    """One run, counted once."""
 
     originals: Sequence[Original]
     run: VariantRun
@@ -52,7 +52,7 @@ class Side:
 
     @cached_property
     def ended(self) -> dict[int, str]:
-        """How each message ended: "done", or "given up: " and why."""
+        """The end of each message: "done", or "given up: " and why."""
         ends, why = {}, dict[int, str]()
         for event in self.events:
             if event.kind == "failed":
@@ -80,7 +80,7 @@ class Side:
         }
 
     def sends(self, what: Callable[..., Hashable]) -> dict[int, list[Hashable]]:
-        """What was sent while each message was handled, in an order that means nothing."""
+        """The messages that were sent while each one was handled, sorted."""
         found: dict[int, list[Hashable]] = {}
         for one in self.run.captured:
             if one.seq is not None:

@@ -30,7 +30,7 @@ MAX_RETRY_DELAY_S = 0.2
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker is told.
+    """The job of one worker process.
 
     It takes messages from ``channel`` and lets ``handler`` believe that they come from ``live``.
     ``copies`` is a file with the place of each message id, written before the first is sent.
@@ -127,7 +127,7 @@ def _named(error: BaseException | None) -> str:
 
 
 def _digest_of(returned: object) -> str:
-    """What was returned; of a value that is not plain, only its type."""
+    """A digest of a returned value; of one that is not plain, only its type."""
     try:
         return digest(msgspec.json.encode(returned, order="deterministic"))
     except (TypeError, ValueError):

@@ -39,5 +39,5 @@ class Violation:
 
 
 def check(view: View) -> list[Violation]:
-    """What every checker finds in ``view``."""
+    """The findings of every checker in ``view``."""
     return [Violation(name, text) for name, checker in CHECKERS.items() for text in checker(view)]

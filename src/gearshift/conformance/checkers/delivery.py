@@ -90,7 +90,7 @@ def _elsewhere(view: View, event: Event) -> str | None:
 
 
 def _abandoned(view: View) -> Iterator[str]:
-    """What somebody held, did not settle, and nobody was given afterwards."""
+    """Find messages that were held, not settled, and given to nobody afterwards."""
     held: dict[str | None, Event] = {}
     settled: dict[tuple[str, str | None], Event] = {}
     for event in view.events:
