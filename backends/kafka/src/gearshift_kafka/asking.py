@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,7 +19,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from gearshift_kafka.errors import TRANSIENT
 
-__all__ = ["REQUEST_S", "Entries", "answer", "answers", "ask", "change", "describe", "number"]
+__all__ = [
+    "REQUEST_S",
+    "Entries",
+    "answer",
+    "answers",
+    "ask",
+    "change",
+    "describe",
+    "number",
+    "suppressed",
+]
 
 Entries: TypeAlias = dict[str, ConfigEntry]
 
@@ -98,3 +109,13 @@ def change(
         for setting, value in values.items()
     ]
     ask(client.incremental_alter_configs, ConfigResource(kind, name, incremental_configs=entries))
+
+
+@contextlib.contextmanager
+def suppressed(codes: Collection[int]) -> Iterator[None]:
+    """Ignore a KafkaException with one of these codes."""
+    try:
+        yield
+    except KafkaException as error:
+        if error.args[0].code() not in codes:
+            raise

@@ -41,6 +41,7 @@ from gearshift_kafka.stream.idle import IdleCheck
 from gearshift_kafka.stream.offsets import QUERY_TIMEOUT_S
 from gearshift_kafka.stream.reader import StreamReader
 from gearshift_kafka.times import topic_times
+from gearshift_kafka.topics import Topics
 
 __all__ = ["Backend"]
 
@@ -102,13 +103,17 @@ class Backend(driver.Backend):
         self._reach(client, None, signals)
         client_bytes = int(self._settings.client("producer")["message.max.bytes"])
         reader = self._settings.client("reader")
+        topics = Topics(
+            client,
+            sees_uncommitted=reader.get("isolation.level") == "read_uncommitted",
+            warned=self._warned_of_copies,
+        )
         return Admin(
             client,
+            topics,
             positions=self._positions,
             require_share_groups=self._require_share_groups,
             client_bytes=client_bytes,
-            sees_uncommitted=reader.get("isolation.level") == "read_uncommitted",
-            warned=self._warned_of_copies,
         )
 
     def producer(self, channel: ChannelSpec) -> Producer:

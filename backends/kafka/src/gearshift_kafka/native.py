@@ -134,17 +134,12 @@ class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return settings
 
     def __post_init__(self) -> None:
-        _check("producer", self.producer)
-        _check("consumer", self.consumer)
-        _check("share", self.share)
-        _check("admin", self.admin)
-
-
-def _check(kind: ClientKind, settings: Mapping[str, Value]) -> None:
-    for key, value in settings.items():
-        reason = _objection(key, value) or _refusal(kind, key, value)
-        if reason is not None:
-            raise ValueError(f"{kind}: {key!r} {reason}")
+        kinds: tuple[ClientKind, ...] = ("producer", "consumer", "share", "admin")
+        for kind in kinds:
+            for key, value in getattr(self, kind).items():
+                reason = _objection(key, value) or _refusal(kind, key, value)
+                if reason is not None:
+                    raise ValueError(f"{kind}: {key!r} {reason}")
 
 
 def _objection(key: str, value: Value) -> str | None:

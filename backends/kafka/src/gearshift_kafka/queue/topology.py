@@ -30,6 +30,7 @@ from gearshift_kafka.queue.limits import (
     broker_number,
     group_settings,
 )
+from gearshift_kafka.topics import Topics
 
 __all__ = ["Positions", "ShareGroups", "beginnings"]
 
@@ -62,14 +63,11 @@ class ShareGroups:
     def __init__(
         self,
         client: AdminClient,
-        *,
-        create: Callable[[NewTopic, str], None],
-        ends: Callable[[str], Mapping[int, int]],
+        topics: Topics,
         positions: Positions,
     ) -> None:
         self._client = client
-        self._create = create
-        self._ends = ends
+        self._topics = topics
         self._positions = positions
 
     def require(self, channel: ChannelSpec) -> None:
@@ -80,12 +78,12 @@ class ShareGroups:
         """Create ``group`` unless it is there; the same again does nothing."""
         # Asked for before anything else: nobody has declared the group, and could send to it, by
         # then if it does not exist below.
-        ends = self._ends(topic_name(channel))
+        ends = self._topics.next_offsets(topic_name(channel))
         name, helpers = group_id(channel, group), helper_topics(channel, group)
         is_declared = group_settings(self._client, name).is_declared
         for topic in helpers:
             helper = _helper(channel, topic, is_delay=topic == helpers.delay)
-            self._create(helper, topic_name(channel))
+            self._topics.create_helper(helper, topic_name(channel))
         if not is_declared:
             self._begin_at(channel, group, ends)
         for target in self._share_groups(channel, group):
