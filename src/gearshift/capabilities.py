@@ -1,4 +1,4 @@
-"""What a backend can do for one semantics: a closed vocabulary that is declared, checked, proved.
+"""Capabilities of a backend for one semantics: a closed vocabulary, declared, checked, proved.
 
 Two sorts. *Operations* are true or false: where false, the call raises ``NotSupported`` before any
 effect. *Guarantees* have levels, in rising order: ``requires`` names the least that will do.
@@ -45,7 +45,7 @@ class Order(_Level):
 
 
 class Known(_Level):
-    """How much a fact on a delivery (``redelivered``, ``attempt``) can be trusted."""
+    """Trust in a fact on a delivery: ``redelivered``, ``attempt``."""
 
     NONE = "none"
     HINT = "hint"  # may be wrong after a crash
@@ -53,7 +53,7 @@ class Known(_Level):
 
 
 class Prefetch(_Level):
-    """Whether ``prefetch`` bounds what the broker hands over, or only what the client asks for."""
+    """``prefetch`` bounds what the broker hands over, or only what the client asks for."""
 
     SOFT = "soft"
     STRICT = "strict"
@@ -68,14 +68,14 @@ class Durability(_Level):
 
 
 class Lease(_Level):
-    """How long a consumer that is alive may work on what it was given."""
+    """The time for which a consumer that is alive may work on what it was given."""
 
     FIXED = "fixed"  # as long as the broker's limit; then it goes to another
     HELD = "held"  # as long as it likes
 
 
 class Members(_Level):
-    """How many consumers of one group can work at once."""
+    """The number of consumers of one group that can work at once."""
 
     PARTITIONS = "partitions"
     ANY = "any"
@@ -129,7 +129,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What one backend can do for channels of one semantics."""
+    """The capabilities of one backend for channels of one semantics."""
 
     # operations
     redelivery: bool  #: unfinished work of a dead consumer comes again to its group

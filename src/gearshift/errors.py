@@ -286,7 +286,7 @@ class StaleDelivery(SettleError):
 
 
 class DeadlineExceeded(GearshiftError, TimeoutError):
-    """What was waited for did not happen in ``timeout_s``."""
+    """The awaited event did not happen in ``timeout_s``."""
 
     retryable = True
 

@@ -56,7 +56,7 @@ def describe() -> list[PluginStatus]:
 
 
 def profile_for_url(url: str) -> dict[str, Any]:
-    """What a profile would hold for a broker at ``url``, its ``backend`` included.
+    """The profile for a broker at ``url``, its ``backend`` included.
 
     Loads every installed backend to ask for its schemes. Raises ConfigError.
     """
@@ -132,6 +132,9 @@ def _checked(plugin: object, entry: PluginEntry) -> BackendPlugin:
         raise broken(entry, what, PluginIncompatible)
     if plugin.name != entry.name:
         raise broken(entry, f"it calls itself {plugin.name!r}")
-    if plugin.natural not in plugin.capabilities:
-        raise broken(entry, f"it declares no capabilities for its default {plugin.natural!r}")
+    if plugin.default_semantics not in plugin.capabilities:
+        raise broken(
+            entry,
+            f"it declares no capabilities for its default semantics {plugin.default_semantics!r}",
+        )
     return plugin

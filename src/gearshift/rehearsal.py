@@ -67,7 +67,7 @@ def digest(*parts: object) -> str:
 
 @contextmanager
 def handling(seq: int) -> Iterator[None]:
-    """What is sent inside the block, on its thread or in its tasks, belongs to message ``seq``."""
+    """Attribute all sends inside the block, on its thread or in its tasks, to message ``seq``."""
     token = _handled.set(seq)
     try:
         yield
@@ -76,7 +76,7 @@ def handling(seq: int) -> Iterator[None]:
 
 
 def read_captured(file: Path) -> tuple[Captured, ...]:
-    """What was sent so far; nothing if nobody has sent anything."""
+    """All messages that were sent so far."""
     lines = file.read_bytes().splitlines() if file.exists() else []
     return tuple(msgspec.json.decode(line, type=Captured) for line in lines)
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 def buses(
     rabbitmq: RabbitMQ, kafka: Kafka, name: str, project: Path
 ) -> Iterator[dict[str, gearshift.Bus]]:
-    """One for each profile: the channel, with the group g, is what is natural there."""
+    """One for each profile: the channel, with the group g, is the default there."""
     (project / "gearshift.toml").write_text(
         f'profile = "rabbit"\n[profiles.rabbit]\n{profile_of(rabbitmq)}\n'
         f"[profiles.kafka]\n{profile_of(kafka)}\n"

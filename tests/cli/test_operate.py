@@ -169,7 +169,9 @@ def test_one_backend_in_full(run: Run) -> None:
     result = run("backends", "memory")
     for capability in gearshift.Capabilities.__dataclass_fields__:
         assert capability in result.stdout
-    assert json.loads(run("backends", "memory", "-o", "json").stdout)["natural"] == "queue"
+    assert (
+        json.loads(run("backends", "memory", "-o", "json").stdout)["default_semantics"] == "queue"
+    )
 
 
 def test_a_broken_plugin_does_not_hide_the_others(

@@ -79,7 +79,7 @@ def plugin(name: str = "fake", settings: type = Settings) -> BackendPlugin:
         settings=settings,
         channel_settings=Native,
         capabilities={},
-        natural=Semantics.QUEUE,
+        default_semantics=Semantics.QUEUE,
         connect=lambda _: None,  # type: ignore[arg-type, return-value]
     )
 

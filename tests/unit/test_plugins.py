@@ -42,7 +42,8 @@ QUEUE = Capabilities(
 def gearshift_backend():
     return BackendPlugin(
         name="{name}", driver_api={api}, summary="A test", settings=dict, channel_settings=dict,
-        capabilities={{Semantics.QUEUE: QUEUE}}, natural=Semantics.{natural}, connect=print,
+        capabilities={{Semantics.QUEUE: QUEUE}},
+        default_semantics=Semantics.{default_semantics}, connect=print,
     )
 """
 
@@ -73,7 +74,7 @@ def install(site: Path) -> Install:
         code: str | None = None,
         api: int = DRIVER_API,
         calls_itself: str | None = None,
-        natural: str = "QUEUE",
+        default_semantics: str = "QUEUE",
         module: str | None = None,
     ) -> str:
         distribution = distribution or f"acme-{name}"
@@ -84,7 +85,9 @@ def install(site: Path) -> Install:
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
         )
         (info / "entry_points.txt").write_text(f"[gearshift.backends]\n{name} = {module}\n")
-        default = MODULE.format(name=calls_itself or name, api=api, natural=natural)
+        default = MODULE.format(
+            name=calls_itself or name, api=api, default_semantics=default_semantics
+        )
         (site / f"{module}.py").write_text(code if code is not None else default)
         return module
 
@@ -116,7 +119,11 @@ def test_loading_imports_only_the_one_that_was_named(install: Install) -> None:
     install("pulsar")
     plugin = plugins.load("nats")
     assert isinstance(plugin, BackendPlugin)
-    assert (plugin.name, plugin.summary, plugin.natural) == ("nats", "A test", Semantics.QUEUE)
+    assert (plugin.name, plugin.summary, plugin.default_semantics) == (
+        "nats",
+        "A test",
+        Semantics.QUEUE,
+    )
     assert imported() == [module]
 
 
@@ -229,8 +236,8 @@ def test_a_plugin_that_calls_itself_otherwise_is_refused(install: Install) -> No
 
 
 def test_default_semantics_without_capabilities_is_refused(install: Install) -> None:
-    install("nats", natural="STREAM")
-    with pytest.raises(PluginError, match="no capabilities for its default"):
+    install("nats", default_semantics="STREAM")
+    with pytest.raises(PluginError, match="no capabilities for its default semantics"):
         plugins.load("nats")
 
 

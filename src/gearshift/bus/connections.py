@@ -1,4 +1,4 @@
-"""What a bus has open, and how it opens more.
+"""Open producers and consumers of a bus, and opening more.
 
 Knows nothing of the bus, and so do the threads that hold this: a bus that is dropped without
 ``close`` is noticed, though its threads still run.
@@ -132,7 +132,7 @@ class Connections:
     def dead_letters(
         self, source: ChannelSpec, group: str, largest_bytes: int, timeout_s: float
     ) -> DeadLetters | None:
-        """Where ``group`` puts what it gives up on, declared; None if the settings say so.
+        """The declared dead letters of ``group``; None if the settings switch them off.
 
         ``largest_bytes`` is the largest message that ``source`` can hold.
         """
@@ -149,7 +149,7 @@ class Connections:
     def consumer_loop(
         self, spec: ConsumerSpec, shared: SharedWindow, create: bool | None, timeout_s: float
     ) -> ConsumerLoop:
-        """What will receive for a consumer, not yet started."""
+        """The loop that will receive for a consumer, not yet started."""
 
         def connect() -> Receiver:
             if spec.channel.semantics is Semantics.QUEUE:

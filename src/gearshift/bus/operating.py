@@ -49,7 +49,7 @@ class OperatedBus(Closing):
         return self.config.profile
 
     def stats(self) -> Stats:
-        """What the producers and consumers of this bus have done, and how they are. Asks no broker.
+        """Counters and state of this bus's producers and consumers. Asks no broker.
 
         An entry per channel, and per channel and group; closed ones are included.
         """
@@ -64,7 +64,7 @@ class OperatedBus(Closing):
         return self._backend.endpoints()
 
     def capabilities(self, channel: str, *, live: bool = False) -> Capabilities:
-        """What the backend declares for ``channel``, of any server, without traffic.
+        """The capabilities that the backend declares for ``channel``, without traffic.
 
         With ``live`` the server is asked, which may give more: RabbitMQ before 4.0 takes larger
         messages. Creates nothing. Raises NotSupported as ``producer`` would; if live also

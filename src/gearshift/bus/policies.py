@@ -1,4 +1,4 @@
-"""What a consumer goes by: its channel's settings and what the broker can do, in one value."""
+"""A consumer's policy, out of its channel's settings and what the broker can do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def consumer_policy(
     dead_letters: DeadLetters | None,
     value_type: Any,
 ) -> ConsumerPolicy:
-    """How deliveries for ``spec`` are decoded, retried and given up."""
+    """The policy of a consumer for ``spec``."""
     channel = spec.channel
     codec = codec_named(settings.codec)
 

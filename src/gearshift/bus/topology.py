@@ -1,4 +1,4 @@
-"""What must exist before a channel is used, and who may create it.
+"""Channels and groups that must exist before use, and who may create them.
 
 A channel that the configuration lists is created when it is first opened. One that it does not
 list must exist already, or the caller says ``create=True``: a misspelt name would otherwise become
@@ -34,7 +34,7 @@ class Topology:
     def spec(self, name: str) -> ChannelSpec:
         """The channel as drivers are told of it. Raises InvalidMessage and ConfigError."""
         settings = self.settings(name)
-        semantics = settings.semantics or self._inherited(name) or self._plugin.natural
+        semantics = settings.semantics or self._inherited(name) or self._plugin.default_semantics
         groups = settings.groups or ((DEFAULT_GROUP,) if semantics is Semantics.QUEUE else ())
         return ChannelSpec(
             name=name,
@@ -48,7 +48,7 @@ class Topology:
         )
 
     def published(self, spec: ChannelSpec) -> ChannelSpec:
-        """What whoever only sends makes sure of: no default group where somebody else reads.
+        """The channel as a sender makes sure of it: no default group where somebody else reads.
 
         That one is made by its first consumer instead.
         """
@@ -63,7 +63,7 @@ class Topology:
         return None if name is None else self.spec(name)
 
     def capabilities(self, spec: ChannelSpec, more: Iterable[Requirement] = ()) -> Capabilities:
-        """What the backend declares for the channel; NotSupported if that is less than required."""
+        """The declared capabilities of the channel. Raises NotSupported if one is missing."""
         declared = self._plugin.capabilities.get(spec.semantics)
         if declared is None:
             offered = ", ".join(sorted(self._plugin.capabilities))

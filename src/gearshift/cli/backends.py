@@ -62,7 +62,7 @@ def _record(status: PluginStatus) -> dict[str, Any]:
         "distribution": status.distribution,
         "version": status.version,
         "summary": plugin.summary if plugin else None,
-        "natural": plugin.natural.value if plugin else None,
+        "default_semantics": plugin.default_semantics.value if plugin else None,
         "capabilities": {kind.value: able.as_dict() for kind, able in plugin.capabilities.items()}
         if plugin
         else {},
@@ -83,7 +83,7 @@ def _overview(found: list[PluginStatus]) -> RenderableType:
             values = able.as_dict()
             table.add_row(
                 cell(status.name if first else ""),
-                cell(kind.value, "bold" if kind is status.plugin.natural else ""),
+                cell(kind.value, "bold" if kind is status.plugin.default_semantics else ""),
                 *(_level(values[field]) for field in _KEY),
                 cell(origin if first else "", "dim"),
             )
@@ -104,7 +104,7 @@ def _details(status: PluginStatus) -> RenderableType:
         table.add_row(cell(field), *(_level(values[field]) for values in able.values()))
     return Group(
         cell(f"{status.name} ({status.distribution} {status.version}): {plugin.summary}"),
-        cell(f"a channel that names no semantics is a {plugin.natural}"),
+        cell(f"a channel that names no semantics is a {plugin.default_semantics}"),
         cell(""),
         table,
     )

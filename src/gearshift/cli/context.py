@@ -1,4 +1,4 @@
-"""What every command shares: its options, the configuration, errors as text and exit codes."""
+"""Shared by all commands: their options, the configuration, errors as text and exit codes."""
 
 from __future__ import annotations
 

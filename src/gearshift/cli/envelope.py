@@ -32,7 +32,7 @@ LineParser: TypeAlias = Callable[[Producer, Pairs, bytes], Message | None]
 
 
 class NativePart(msgspec.Struct, forbid_unknown_fields=True):
-    """What only ``backend`` has names for: ``data`` is MessagePack in base64, ``body`` the body."""
+    """The part that only ``backend`` has names for. ``data`` is MessagePack in base64."""
 
     backend: str
     data: str
@@ -149,7 +149,7 @@ def _bytes(text: object) -> bytes:
 def _key(value: object, field: str) -> str:
     """The text or whole number in ``field``."""
     if not isinstance(value, dict):
-        raise ValueError(f"--key-field {field!r}: the line is no JSON object")
+        raise ValueError(f"--key-field {field!r}: the line is not a JSON object")
     key = value.get(field)
     if isinstance(key, bool) or not isinstance(key, str | int):
         what = "has no such field" if field not in value else "is neither text nor a whole number"

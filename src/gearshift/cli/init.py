@@ -94,7 +94,7 @@ def _text(backend: str) -> str:
 
 
 def _require_installed(backend: str) -> None:
-    """Raise BackendNotFound, with what it could mean, for a name that is no backend's."""
+    """Raise BackendNotFound, with what it could mean, for a name that is not a backend's."""
     from gearshift import plugins
 
     if backend not in {entry.name for entry in plugins.available()}:

@@ -91,7 +91,7 @@ def _base64(data: bytes) -> str:
 
 
 def timestamp(milliseconds: int | None) -> str | None:
-    """Unix time as ISO 8601 in UTC; None for what is no moment."""
+    """Unix time as ISO 8601 in UTC; None for what is not a moment."""
     if milliseconds is None:
         return None
     try:

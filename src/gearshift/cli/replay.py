@@ -31,7 +31,7 @@ def start_option(_ctx: click.Context, _param: click.Parameter, text: str) -> Sta
     moment = _moment(text)
     if moment is None or moment.timestamp() < 0:
         raise click.BadParameter(
-            f"{text!r} is none of earliest, PARTITION:OFFSET, 2026-01-31T12:00:00, 15m"
+            f"{text!r} is not one of earliest, PARTITION:OFFSET, 2026-01-31T12:00:00, 15m"
         )
     return Start(StartAt.TIME, time_ms=int(moment.timestamp() * 1000))
 

@@ -71,7 +71,7 @@ def target_of(column: str, config: Path | None, channel: str = "") -> Target:
     loaded = configuration.load(config, profile=profile)
     plugin = plugins.load(loaded.backend)
     if not separator:
-        semantics = loaded.channel(channel).semantics or plugin.natural
+        semantics = loaded.channel(channel).semantics or plugin.default_semantics
         return Target(config=loaded.file, profile=profile, semantics=semantics)
     offered = [str(semantics) for semantics in plugin.capabilities]
     if name not in offered:

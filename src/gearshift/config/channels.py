@@ -31,7 +31,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How one channel is to be used, on whichever backend. Raises ConfigError.
+    """Settings of one channel, the same on every backend. Raises ConfigError.
 
     ``semantics`` None takes the backend's default; ``partitions`` and ``retention_s`` are for
     streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
@@ -122,7 +122,7 @@ def _requirements(entries: tuple[object, ...]) -> tuple[Requirement, ...]:
 
 def _requirement(entry: object) -> Requirement:
     try:
-        return Requirement.parse(entry)  # type: ignore[arg-type]  # it refuses what is no text
+        return Requirement.parse(entry)  # type: ignore[arg-type]  # it refuses what is not a text
     except ConfigError as error:
         raise ConfigError(f"requires: {error.message}", hint=error.hint) from None
 

@@ -1,4 +1,4 @@
-"""What msgspec complains of, said in the words of someone who writes a TOML file."""
+"""msgspec's errors in the words of someone who writes a TOML file."""
 
 from __future__ import annotations
 

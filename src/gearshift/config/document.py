@@ -61,7 +61,7 @@ class Document:
         return node
 
     def origin(self, keys: Keys) -> str:
-        """Where the value at ``keys`` comes from, or would be written: variable, file and line."""
+        """The variable, or file and line, that sets the value at ``keys`` or would."""
         for length in range(len(keys), 0, -1):
             if override := self.overrides.get(keys[:length]):
                 return f"environment {override.variable}"
@@ -72,7 +72,7 @@ class Document:
         return self.label
 
     def _inside(self, keys: Keys) -> Override | None:
-        """What made the table at ``keys``, if the file does not have it."""
+        """The variable that made the table at ``keys``, if the file does not have it."""
         inside = (over for path, over in self.overrides.items() if path[: len(keys)] == keys)
         return next(inside, None)
 
@@ -240,7 +240,7 @@ def _open_quotes(line: str, quotes: str | None) -> str | None:
 
 
 def _keys(line: str) -> Keys:
-    """The dotted key of one line, read by the TOML parser itself; empty if it is none."""
+    """The dotted key of one line, read by the TOML parser itself; empty if it has none."""
     try:
         node: Any = tomllib.loads(line)
     except ValueError:

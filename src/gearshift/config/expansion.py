@@ -88,7 +88,7 @@ def _is_left_out(value: Any, environ: Mapping[str, str]) -> bool:
 
 
 def _problem(text: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """What is wrong with the references of ``text``, and the fix."""
+    """The fault in the references of ``text``, and the fix."""
     for mark in _MARK.finditer(text):
         name = mark["name"]
         if mark[0] == "$${":

@@ -95,7 +95,7 @@ def with_channels(config: Config, channels: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def rehearsal_file(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Where a rehearsal writes what is sent (see ``gearshift.rehearsal``); None if it is none."""
+    """The file for what a rehearsal sends (see ``gearshift.rehearsal``); None outside of one."""
     file = (os.environ if environ is None else environ).get(overrides.REHEARSAL)
     return Path(file) if file else None
 
@@ -230,7 +230,7 @@ def _selected(
     secrets = Redactor()
     table: dict[str, Any] = expand(written, keys, document, environ, secrets)
     secrets.learn_from(table)
-    # Apart, because a backend's name is no secret: else it would be cut out of every error.
+    # Apart, because a backend's name is not a secret: else it would be cut out of every error.
     keys = (*keys, "backend")
     table["backend"] = expand(profile.backend, keys, document, environ, Redactor())
     if table["backend"] != profile.backend:  # else plugins.load says it, with the name

@@ -83,7 +83,7 @@ class Redactor:
         return other
 
     def clear(self, endpoints: Iterable[tuple[str, int]]) -> None:
-        """Hosts and ports are no secrets, unless they are known to be one for another reason."""
+        """Show these hosts and ports, unless they are known to be secret for another reason."""
         for host, port in endpoints:
             self._suspects -= {host, str(port), f"{host}:{port}", f"[{host}]:{port}"}
 
@@ -130,7 +130,7 @@ def _cut_beginning(text: str, secret: str) -> str:
 
 
 def _secret_spans(text: str) -> list[tuple[int, int]]:
-    """Where in ``text`` a password stands, in order, apart from each other."""
+    """The places of passwords in ``text``, in order, apart from each other."""
     spans = [match.span(1) for match in _PARAMETER.finditer(text)]
     if url := _url_password(text):
         spans = [span for span in spans if span[1] <= url[0] or span[0] >= url[1]]
@@ -139,7 +139,7 @@ def _secret_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _url_password(text: str) -> tuple[int, int] | None:
-    """What stands between the first ':' of the credentials and the last '@', if anything."""
+    """The place between the first ':' of the credentials and the last '@', if anything."""
     scheme, at = text.find("://"), text.rfind("@")
     start = scheme + 3 if scheme >= 0 else 0
     end = at if at >= start else len(text)

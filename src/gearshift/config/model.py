@@ -42,7 +42,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Config:
-    """What ``load`` found: the selected profile and every declared channel. Immutable.
+    """The selected profile and every declared channel. Immutable.
 
     ``file`` is None where there is no file; ``rehearsal`` is set in a rehearsal only; ``unset`` are
     variables that it was loaded without, with ``Unset``. Safe to print: neither ``str`` nor
@@ -174,7 +174,7 @@ class Config:
 
 
 def _default(field: Field) -> Any:
-    """What a field is declared with: not what ``__post_init__`` may make of other fields."""
+    """The declared default of a field, which ``__post_init__`` may change."""
     if field.default_factory is not msgspec.NODEFAULT:
         return _plain(field.default_factory())
     return None if field.default is msgspec.NODEFAULT else _plain(field.default)

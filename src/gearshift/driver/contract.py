@@ -85,7 +85,7 @@ class BackendPlugin:
     with a text that starts with the field's name. Fields of type ``Secret`` are masked everywhere.
 
     ``capabilities`` maps each semantics that the backend offers to what it declares of every
-    server that it supports. ``natural`` is the semantics of a channel that names none.
+    server that it supports. ``default_semantics`` is the semantics of a channel that names none.
 
     ``connect`` makes a Backend from a settings object and must not do any I/O.
 
@@ -103,7 +103,7 @@ class BackendPlugin:
     settings: type
     channel_settings: type[BaseChannelSettings]
     capabilities: Mapping[Semantics, Capabilities]
-    natural: Semantics
+    default_semantics: Semantics
     connect: Callable[[Any], Backend]
     url_schemes: Mapping[str, Callable[[str], Mapping[str, Any]]] = field(default_factory=dict)
     only_here: Mapping[str, str] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""What an operator does: check, explain, bring dead letters back."""
+"""Work of operators: check, explain, measure, bring dead letters back."""

@@ -1,4 +1,4 @@
-"""What of a message does not reach another broker, or reaches it changed, in plain words.
+"""Parts of a message that another broker does not take, or changes, in plain words.
 
 Backends declare it (``BackendPlugin.only_here`` and ``on_arrival``); what they deliver says which
 of it a message has (``Native.properties``). Everybody who tells reads it here: ``explain`` of two
@@ -27,14 +27,14 @@ _ALWAYS = (
 
 
 def between(source: BackendPlugin, target: BackendPlugin) -> list[str]:
-    """What may happen to a message, a line each; nothing on the way within a backend."""
+    """The changes that may happen to a message, a line each; none within a backend."""
     if source.name == target.name:
         return []
     return [*_lines(source.only_here, source.only_here), *target.on_arrival, *_ALWAYS]
 
 
 class Crossing:
-    """What happens to particular messages on their way to the backend ``target``."""
+    """The changes to particular messages on their way to the backend ``target``."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -47,7 +47,7 @@ class Crossing:
             self._names.setdefault(native.backend, {}).update(dict.fromkeys(native.properties))
 
     def lines(self) -> list[str]:
-        """What happens to what they have; nothing where all of it arrives."""
+        """A line per change; nothing where all of it arrives."""
         return [
             f"from {backend}, {line}"
             for backend, names in self._names.items()

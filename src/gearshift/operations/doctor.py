@@ -44,7 +44,7 @@ _FIXES = {
 
 
 class Status(StrEnum):
-    """How a check ended. SKIPPED: there is nothing to check. NOT_RUN: a failure before it."""
+    """The end of a check. SKIPPED: there is nothing to check. NOT_RUN: a failure before it."""
 
     OK = "ok"
     WARNING = "warning"

@@ -1,4 +1,4 @@
-"""What each channel guarantees on a profile, in plain words, and what a switch would change.
+"""Guarantees of each channel on a profile in plain words, and changes by a switch.
 
 Nothing is sent and no connection is made: it is read out of the configuration, the handlers and
 what backends declare. The words are ``SENTENCES``, one for each level of each capability.
@@ -178,7 +178,7 @@ class Explanation:
 
 
 class Relation(StrEnum):
-    """How a fact on the new profile compares with the old one. DIFFERS: neither is more."""
+    """A fact on the new profile, compared with the old one. DIFFERS: neither is more."""
 
     WORSE = "worse"
     BETTER = "better"
@@ -230,7 +230,7 @@ def explain(config: Config, app: App | None = None) -> list[Explanation]:
 
 
 def changes(before: Sequence[Explanation], after: Sequence[Explanation]) -> list[Change]:
-    """What switching from ``before``'s profile to ``after``'s would change, fact by fact.
+    """The changes by a switch from ``before``'s profile to ``after``'s, fact by fact.
 
     A channel that either side has no facts of is left out: its refusals tell why.
     """

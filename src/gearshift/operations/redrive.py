@@ -25,14 +25,14 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """How many dead letters went back, and how many others were looked at and left."""
+    """The number of dead letters that went back, and of those that were looked at and left."""
 
     moved: int
     left: int
 
 
 def dead_letter_channel(bus: Bus, channel: str) -> str:
-    """Where the dead letters of ``channel`` are. Raises NotSupported if they are switched off."""
+    """The channel of the dead letters of ``channel``. Raises NotSupported if they are off."""
     name = bus.config.channel(channel).dead_letter_name(channel)
     if name is None:
         raise NotSupported(
@@ -45,7 +45,7 @@ def dead_letter_channel(bus: Bus, channel: str) -> str:
 
 
 def waiting(state: GroupStatus) -> int | None:
-    """How much waits for a group; None if the broker does not tell."""
+    """The number of messages that wait for a group; None if the broker does not tell."""
     return state.lag if state.ready is None else state.ready
 
 
@@ -177,7 +177,7 @@ class _Pending:
             self.expected = _depth(state)
 
     def count(self, letters: Consumer[Any]) -> int:
-        """How many: 0 if the broker does not tell. What another consumer has taken is not there."""
+        """How many; 0 if the broker does not tell. Those that others settled do not count."""
         missing = (self.expected or 0) - self.received
         if missing <= 0:
             return 0
@@ -194,7 +194,7 @@ class _Pending:
 
 
 def _depth(state: GroupStatus) -> int | None:
-    """How much waits for a group or is in hand there; None if the broker does not tell."""
+    """The number that waits for a group or is in hand there; None if the broker does not tell."""
     count = waiting(state)
     return None if count is None else count + (state.in_flight or 0)
 
@@ -208,16 +208,16 @@ class _Wanted:
 
     @property
     def marks(self) -> bool:
-        """Whether a copy says whom it is for: with a single group it needs no header more."""
+        """True if a copy says whom it is for; with a single group it need not."""
         return self.groups is None or len(self.groups) > 1
 
     def is_old(self, letter: Delivery[Any]) -> bool:
-        """Whether it died before we began."""
+        """True if it died before we began."""
         died_ms = Death.of(letter.message).time_ms
         return died_ms is None or died_ms <= self.before_ms
 
     def includes(self, letter: Delivery[Any]) -> bool:
-        """Whether it died here, in that group or one that is still there, and before we began."""
+        """True if it died here, in that group or one that is still there, and before we began."""
         death = Death.of(letter.message)
         return (
             death.channel in (None, self.channel)

@@ -73,7 +73,7 @@ def gearshift_backend() -> BackendPlugin:
         settings=Settings,
         channel_settings=ChannelSettings,
         capabilities={Semantics.STREAM: STREAM, Semantics.QUEUE: QUEUE},
-        natural=Semantics.STREAM,
+        default_semantics=Semantics.STREAM,
         connect=Backend,
         url_schemes={"kafka": lambda url: {"bootstrap_servers": url[len("kafka://") :].split(",")}},
         only_here=ONLY_HERE,

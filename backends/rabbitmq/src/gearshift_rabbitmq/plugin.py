@@ -71,7 +71,7 @@ def gearshift_backend() -> BackendPlugin:
         settings=Settings,
         channel_settings=ChannelSettings,
         capabilities={Semantics.QUEUE: QUEUE, Semantics.STREAM: STREAM},
-        natural=Semantics.QUEUE,
+        default_semantics=Semantics.QUEUE,
         connect=Backend,
         url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
         only_here=ONLY_HERE,

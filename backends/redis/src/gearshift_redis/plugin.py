@@ -46,7 +46,7 @@ def gearshift_backend() -> BackendPlugin:
         settings=Settings,
         channel_settings=ChannelSettings,
         capabilities={Semantics.QUEUE: QUEUE},
-        natural=Semantics.QUEUE,
+        default_semantics=Semantics.QUEUE,
         connect=Backend,
         url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
         on_arrival=("headers: one field of MessagePack to other programs",),

@@ -27,7 +27,7 @@ def gearshift_backend() -> BackendPlugin:
         settings=Settings,
         channel_settings=BaseChannelSettings,
         capabilities=declared(Durability.NOTHING),
-        natural=Semantics.QUEUE,
+        default_semantics=Semantics.QUEUE,
         connect=Backend,
         url_schemes={"memory": lambda url: {}},
     )

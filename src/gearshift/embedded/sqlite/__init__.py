@@ -34,7 +34,7 @@ def gearshift_backend() -> BackendPlugin:
         settings=Settings,
         channel_settings=BaseChannelSettings,
         capabilities=declared(Durability.BROKER_RESTART),
-        natural=Semantics.QUEUE,
+        default_semantics=Semantics.QUEUE,
         connect=Backend,
         url_schemes={"sqlite": lambda url: {"path": url[len("sqlite://") :]}},
     )
