@@ -76,7 +76,7 @@ _FIELDS: Final = {
     "content-encoding": "content_encoding",
 }
 
-#: What we write besides, here and in ``share.delays``.
+#: What we write besides, here and in ``queue.delays``.
 _OURS: Final = frozenset((
     TYPES_HEADER, TIME_HEADER, "gearshift-attempts", "gearshift-lost", "gearshift-due-ms",
 ))  # fmt: skip
