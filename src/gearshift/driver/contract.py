@@ -163,7 +163,7 @@ class ProducerDriver(Protocol):
 
     @property
     def heard_at(self) -> float | None:
-        """When the broker last said anything, a heartbeat at least, on the clock of
+        """The time at which the broker last said anything, a heartbeat at least, on the clock of
         ``time.monotonic``; None if the driver does not know.
 
         For brokers that answer nothing while the client waits, and clients that reconnect by
@@ -247,9 +247,9 @@ class QueueDriver(_ConsumerDriver, Protocol):
     cumulative_ack: bool = False
 
     def isolate(self, wanted: bool) -> None:
-        """Whether a message that was ``lost`` comes alone, as it does until this is called: with
-        no other, and only while this consumer holds nothing. Until then it holds back those behind
-        it. Does nothing if nothing can be lost.
+        """Choose whether a message that was ``lost`` comes alone, as it does until this is called:
+        with no other, and only while this consumer holds nothing. Until then it holds back those
+        behind it. Does nothing if nothing can be lost.
         """
         return
 

@@ -202,7 +202,7 @@ class Received(NamedTuple):
 
 
 class Settlement(StrEnum):
-    """How one delivery ended."""
+    """The end of one delivery."""
 
     ACK = "ack"
     RETRY = "retry"

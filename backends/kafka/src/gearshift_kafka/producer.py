@@ -73,6 +73,7 @@ class Producer(ProducerDriver):
     """One producer for one topic; see ProducerDriver.
 
     Brokers that come and go are the client's business: a report comes when it has given up.
+    ``_lock`` guards the batches and how much of each is open.
     """
 
     def __init__(

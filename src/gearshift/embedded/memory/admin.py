@@ -17,7 +17,7 @@ __all__ = ["Admin", "Channels"]
 
 
 class Channels:
-    """The channels of one Backend by name. Any thread."""
+    """The channels of one Backend by name. Any thread; ``_lock`` guards the dictionary."""
 
     def __init__(self, max_messages: int, clock: Clock, uptime: Clock) -> None:
         self._max_messages = max_messages

@@ -182,7 +182,7 @@ class QueueConsumer(QueueDriver):
             [(self._member, self._group, row[0]) for row in found],
         )
         self._bring_back(tx, Counter(row[_KEY] for row in found))
-        return [_received(*row) for row in found], len(aside) < _MOST_ASIDE
+        return [_received(row) for row in found], len(aside) < _MOST_ASIDE
 
     def _look(self, tx: Tx, wanted: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """The first rows that may be claimed, and those on the way to them to set aside."""
@@ -276,16 +276,8 @@ class QueueConsumer(QueueDriver):
         return _CARE_INTERVAL_S if due is None else max(0.001, min(_CARE_INTERVAL_S, due - now))
 
 
-def _received(
-    id_: int,
-    key: Key | None,
-    body: bytes,
-    meta: bytes,
-    failed: int,
-    handed: int,
-    lost: int,
-    in_hand: int,
-) -> Received:
+def _received(row: Any) -> Received:
+    id_, key, body, meta, failed, handed, lost, in_hand = row
     token = _Token(id_, handed + 1)
     attempt = failed + 1 + (lost if lost > 1 else in_hand)
     return Received(decode(key, body, meta), token, None, attempt, handed > 0, lost=lost)

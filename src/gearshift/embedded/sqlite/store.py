@@ -36,7 +36,9 @@ class Channel(NamedTuple):
 
 
 class Store:
-    """Opened by the first driver. Any thread.
+    """The file, opened by the first driver. Any thread.
+
+    ``_lock`` guards writer and session, ``_changed`` the version that rises with each commit.
 
     ``clock`` is for times that must survive a restart of the machine: of messages, and of when a
     retry is due. Leases go by ``uptime``, which nobody sets: ``time.monotonic`` is the same clock

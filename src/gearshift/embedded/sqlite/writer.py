@@ -117,7 +117,7 @@ class Call(Generic[T]):
 
 
 class Writer:
-    """A thread that commits jobs in the order of ``submit``."""
+    """A thread that commits jobs in order; ``_state`` guards whether it takes further ones."""
 
     def __init__(
         self,
