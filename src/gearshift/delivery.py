@@ -83,6 +83,11 @@ class Delivery(Generic[T]):
         return self._entry.position
 
     @property
+    def backend(self) -> str:
+        """The name of the backend that it came through."""
+        return self._subscription.policy.backend
+
+    @property
     def channel(self) -> str:
         """The channel that it came from."""
         return self._subscription.policy.channel

@@ -47,7 +47,7 @@ DEFAULT_TIMEOUT_S = 30.0
 Prepared: TypeAlias = Message | GearshiftError
 
 #: Makes of a batch for a channel the one that plugins want, whose messages must pass the check.
-OnSend: TypeAlias = Callable[[Batch, str, Callable[[Message], object]], Batch]
+OnSend: TypeAlias = Callable[[Batch, str, str, Callable[[Message], object]], Batch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +284,7 @@ class Producer(Client):
         if self._on_send is None:
             self._buffer.put(batch, waits=waits)
             return batch
-        batch = self._on_send(batch, self.channel, self._checked)
+        batch = self._on_send(batch, self.backend, self.channel, self._checked)
         try:
             self._buffer.put(batch, waits=waits)
         except GearshiftError as error:

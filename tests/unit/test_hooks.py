@@ -256,7 +256,9 @@ def test_a_sent_message_is_changed_in_order_and_its_result_told_in_reverse() -> 
     hooks = load_hooks([one, other])
     assert hooks.send is not None
     message = Message(b"x", id="m")
-    batch = hooks.send(Batch([message], 0.0, lambda _: order.append("sender")), "orders", check)
+    batch = hooks.send(
+        Batch([message], 0.0, lambda _: order.append("sender")), "memory", "orders", check
+    )
     assert [message.headers["trace"] for message in batch.messages] == ["12"]
     batch.results[0] = Receipt("m", "orders", None, False)
     assert batch.on_done is not None
@@ -271,7 +273,7 @@ def test_a_plugin_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) 
     hooks = load_hooks([Broken(), a, b])
     assert hooks.send is not None
     with caplog.at_level(logging.ERROR, "gearshift"):
-        batch = hooks.send(Batch([Message(b"x")], 0.0), "orders", check)
+        batch = hooks.send(Batch([Message(b"x")], 0.0), "memory", "orders", check)
     assert batch.messages[0].headers["trace"] == "a"  # b's could not have been sent
     assert [record.getMessage() for record in caplog.records] == [
         "Broken.gearshift_send of a plugin failed",

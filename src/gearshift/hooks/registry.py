@@ -134,12 +134,14 @@ class Hooks:
     def _failed(self, function: Callable[..., Any], error: Exception) -> None:
         self._log.error("%s of a plugin failed", _name(function), exc_info=error)
 
-    def _send(self, batch: Batch, channel: str, check: Callable[[Message], object]) -> Batch:
+    def _send(
+        self, batch: Batch, backend: str, channel: str, check: Callable[[Message], object]
+    ) -> Batch:
         """Return the batch as plugins want it: with its messages changed, and its results told.
 
         ``check`` raises if a changed message cannot be sent.
         """
-        sent = [Outgoing(channel, message) for message in batch.messages]
+        sent = [Outgoing(backend, channel, message) for message in batch.messages]
         for outgoing, one in product(sent, self._implementations("gearshift_send")):
             before = outgoing.message
             try:

@@ -34,6 +34,7 @@ __all__ = ["ConnectionEvent", "Outgoing"]
 class Outgoing:
     """A message that is about to be sent; assign another ``message`` to change it."""
 
+    backend: str
     channel: str
     message: Message
     callbacks: list[Callable[[SendResult], object]] = field(default_factory=list)

@@ -1,0 +1,198 @@
+"""Spans and metrics of messages for OpenTelemetry: a plugin, which needs ``gearshift[otel]``.
+
+One trace goes with a message: from the code that sends it, through each attempt, retry, dead letter
+and redrive, to what its handler sends. It travels in the message's own headers (``traceparent``),
+which other programs on the broker read too. Names are those of OpenTelemetry's semantic conventions
+for messaging, which are still in development:
+https://opentelemetry.io/docs/specs/semconv/messaging/
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from gearshift.delivery import Delivery
+from gearshift.errors import GearshiftError
+from gearshift.extras import importing
+from gearshift.hooks import Outgoing, hookimpl
+from gearshift.message import Message, SendResult
+
+with importing("otel"):
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.propagate import get_global_textmap
+    from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+__all__ = ["Tracing"]
+
+
+class _FromHeaders(Getter[Message]):
+    """Reads a propagator's fields from the headers of a message."""
+
+    def get(self, carrier: Message, key: str) -> list[str] | None:
+        values = [str(value) for name, value in carrier.headers.pairs if name.lower() == key]
+        return values or None
+
+    def keys(self, carrier: Message) -> list[str]:
+        return [name for name, _ in carrier.headers.pairs]
+
+
+class _ToHeaders(Setter[Outgoing]):
+    """Writes them into a message that is about to be sent."""
+
+    def set(self, carrier: Outgoing, key: str, value: str) -> None:
+        carrier.set_header(key, value)
+
+
+class Tracing:
+    """A plugin: ``gearshift.open(plugins=[Tracing()])`` or ``App(plugins=[Tracing()])``.
+
+    Any thread. What is left out is what OpenTelemetry has as global: nothing is recorded until the
+    service has set up an SDK.
+
+    Spans: ``send``, from the call to the broker's confirmation; ``receive``; ``process``, around a
+    handler, which is the current span in it; ``ack``, ``retry`` or ``reject``. Outside of any span
+    (a redrive, say) a message that carries a trace goes on with that.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        propagator: TextMapPropagator | None = None,
+    ) -> None:
+        self._tracer = trace.get_tracer("gearshift", tracer_provider=tracer_provider)
+        self._propagator = propagator or get_global_textmap()
+        self._read, self._write = _FromHeaders(), _ToHeaders()
+        meter = metrics.get_meter("gearshift", meter_provider=meter_provider)
+        self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
+        self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
+        self._operated = meter.create_histogram("messaging.client.operation.duration", "s")
+        self._processed = meter.create_histogram("messaging.process.duration", "s")
+
+    @hookimpl(trylast=True)
+    def gearshift_send(self, outgoing: Outgoing) -> None:
+        """A span until the result is there, whose context goes with the message."""
+        begun_at = time.perf_counter()
+        attributes = _operation(outgoing.backend, outgoing.channel, "send", "send")
+        is_in_trace = trace.get_current_span().get_span_context().is_valid
+        span = self._tracer.start_span(
+            f"send {outgoing.channel}",
+            None if is_in_trace else self._context_of(outgoing.message),
+            SpanKind.PRODUCER,
+            attributes | _message(outgoing.message),
+        )
+        self._propagator.inject(outgoing, trace.set_span_in_context(span), self._write)
+
+        def end(result: SendResult) -> None:
+            error = result if isinstance(result, GearshiftError) else None
+            measured = attributes | _failed(span, error)
+            self._sent.add(1, measured)
+            self._operated.record(time.perf_counter() - begun_at, measured)
+            span.end()
+
+        outgoing.on_result(end)
+
+    @hookimpl
+    def gearshift_received(self, delivery: Delivery[Any]) -> None:
+        """A span without length: the message has come to this process."""
+        attributes = _of(delivery, "receive", "receive")
+        self._consumed.add(1, attributes)
+        self._span(delivery, "receive", SpanKind.CLIENT, attributes).end()
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def gearshift_handle(self, delivery: Delivery[Any]) -> Generator[None, Any, Any]:
+        """The span of an attempt; current while the handler runs."""
+        begun_at = time.perf_counter()
+        attributes = _of(delivery, "process", "process")
+        span = self._span(delivery, "process", SpanKind.CONSUMER, attributes)
+        error: BaseException | None = None
+        try:
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                return (yield)
+        except BaseException as raised:
+            error = raised
+            span.record_exception(raised)
+            raise
+        finally:
+            measured = attributes | _failed(span, error)
+            self._processed.record(time.perf_counter() - begun_at, measured)
+            span.end()
+
+    @hookimpl
+    def gearshift_settled(
+        self, delivery: Delivery[Any], outcome: str, reason: str | None, took_s: float
+    ) -> None:
+        """A span of the time that settling took."""
+        attributes = _of(delivery, outcome, "settle")
+        if reason is not None:
+            attributes["gearshift.reason"] = reason
+        ended_ns = time.time_ns()
+        span = self._span(
+            delivery, outcome, SpanKind.CLIENT, attributes, ended_ns - int(took_s * 1e9)
+        )
+        self._operated.record(took_s, _of(delivery, outcome, "settle"))
+        span.end(ended_ns)
+
+    def _context_of(self, message: Message) -> Context:
+        return self._propagator.extract(message, Context(), self._read)
+
+    def _span(
+        self,
+        delivery: Delivery[Any],
+        name: str,
+        kind: SpanKind,
+        attributes: dict[str, Any],
+        start_ns: int | None = None,
+    ) -> Span:
+        more = _message(delivery.message)
+        more["gearshift.attempt"] = delivery.attempt
+        if delivery.position is not None:
+            more["messaging.destination.partition.id"] = str(delivery.position.partition)
+            more["gearshift.offset"] = delivery.position.offset
+        return self._tracer.start_span(
+            f"{name} {delivery.channel}",
+            self._context_of(delivery.message),
+            kind,
+            attributes | more,
+            start_time=start_ns,
+        )
+
+
+def _operation(backend: str, channel: str, name: str, kind: str) -> dict[str, Any]:
+    return {
+        "messaging.system": backend,
+        "messaging.destination.name": channel,
+        "messaging.operation.name": name,
+        "messaging.operation.type": kind,
+    }
+
+
+def _of(delivery: Delivery[Any], name: str, kind: str) -> dict[str, Any]:
+    attributes = _operation(delivery.backend, delivery.channel, name, kind)
+    attributes["messaging.consumer.group.name"] = delivery.group
+    return attributes
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """What is told of a message: neither its key nor its headers, which may be personal."""
+    told: dict[str, Any] = {"messaging.message.body.size": len(message.body or b"")}
+    if message.id is not None:
+        told["messaging.message.id"] = message.id
+    if message.correlation_id is not None:
+        told["messaging.message.conversation_id"] = message.correlation_id
+    return told
+
+
+def _failed(span: Span, error: BaseException | None) -> dict[str, str]:
+    """Note ``error`` on the span, if there is one, and return its attribute for metrics."""
+    if error is None:
+        return {}
+    attributes = {"error.type": type(error).__qualname__}
+    span.set_status(Status(StatusCode.ERROR, str(error)))
+    span.set_attributes(attributes)
+    return attributes
