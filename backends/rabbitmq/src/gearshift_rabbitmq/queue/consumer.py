@@ -208,6 +208,12 @@ class QueueConsumer(QueueDriver):
         if not self._closed and self._cancelled_at is None:
             self._subscription.restart(after=self._last_tag)
 
+    def _isolate(self) -> None:
+        """Stop being given more; the suspects come first."""
+        if not self._suspects.active:
+            self._suspects.active = True
+            self._subscription.stop()
+
     def _is_subscribed(self) -> bool:
         """Whether a subscription stands, as far as is known."""
         is_changing = self._suspects.active or self._subscription.is_starting
@@ -249,44 +255,6 @@ class QueueConsumer(QueueDriver):
             # What came while the subscription ended is covered too: 0 is all that is unsettled.
             self._channel.basic_nack(0, multiple=True, requeue=True)
 
-    # ── callbacks of the loop: they must not raise ───────────────────────────────────────────
-
-    def _on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        one = self._received(method, properties, body)
-        if one.lost and not self._spec.ephemeral:
-            self._isolate()
-            self._unsettled.set_aside(one)
-        else:
-            self._ready.append(one)
-
-    def _received(self, method: Any, properties: Any, body: bytes) -> Received:
-        self._last_tag = method.delivery_tag
-        locked_until, return_at = self._limit.of_new()
-        one = received(
-            method,
-            properties,
-            body,
-            flag_is_loss=self._is_adopted,
-            key_from_routing=self._names.routes_by_key,
-            locked_until=locked_until,
-            return_at=return_at,
-        )
-        if one.lost > one.token.lost and self._survivors.discard(one):
-            return one._replace(lost=one.token.lost)
-        return one
-
-    def _on_cancel(self, _: Any) -> None:
-        """See ``_end_if_cancelled``."""
-        if self._cancelled_at is None:
-            self._cancelled_at = time.monotonic()
-        for tag in self._limit.taken_back(self._held()):
-            self._unsettled.messages.pop(tag, None)
-
-    def _on_close(self, _: Any, reason: Exception) -> None:
-        self._reason = reason
-
-    # ── settling ─────────────────────────────────────────────────────────────────────────────
-
     def _held(self) -> list[Received]:
         return [*self._unsettled.messages.values(), *self._ready]
 
@@ -305,8 +273,6 @@ class QueueConsumer(QueueDriver):
         if taken:
             self._unsettled.add(taken, in_order=in_order)
         return taken
-
-    # ── what is held for too long ────────────────────────────────────────────────────────────
 
     def _return_what_is_over(self) -> None:
         """Give back, before the broker does, what was held for too long, and what waits here."""
@@ -348,10 +314,38 @@ class QueueConsumer(QueueDriver):
             self._queue,
         )
 
-    # ── suspects ─────────────────────────────────────────────────────────────────────────────
+    # ── callbacks of the loop: they must not raise ───────────────────────────────────────────
 
-    def _isolate(self) -> None:
-        """Stop being given more; the suspects come first."""
-        if not self._suspects.active:
-            self._suspects.active = True
-            self._subscription.stop()
+    def _on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
+        one = self._received(method, properties, body)
+        if one.lost and not self._spec.ephemeral:
+            self._isolate()
+            self._unsettled.set_aside(one)
+        else:
+            self._ready.append(one)
+
+    def _received(self, method: Any, properties: Any, body: bytes) -> Received:
+        self._last_tag = method.delivery_tag
+        locked_until, return_at = self._limit.of_new()
+        one = received(
+            method,
+            properties,
+            body,
+            flag_is_loss=self._is_adopted,
+            key_from_routing=self._names.routes_by_key,
+            locked_until=locked_until,
+            return_at=return_at,
+        )
+        if one.lost > one.token.lost and self._survivors.discard(one):
+            return one._replace(lost=one.token.lost)
+        return one
+
+    def _on_cancel(self, _: Any) -> None:
+        """See ``_end_if_cancelled``."""
+        if self._cancelled_at is None:
+            self._cancelled_at = time.monotonic()
+        for tag in self._limit.taken_back(self._held()):
+            self._unsettled.messages.pop(tag, None)
+
+    def _on_close(self, _: Any, reason: Exception) -> None:
+        self._reason = reason
