@@ -232,6 +232,23 @@ def test_small_messages_of_a_stream_come_in_numbers(
         assert sent_to(rabbitmq, name) < 290_000
 
 
+def test_a_reader_from_the_end_on_misses_nothing_while_more_is_asked_for(
+    open_bus: OpenBus, name: str
+) -> None:
+    """Where nothing has come yet, there is no offset to go on from: the subscription stays."""
+    bus = open_bus(stream(name, "partitions = 4"))
+    producer = bus.producer(name)
+    with bus.consumer(name, ephemeral=True, start="latest") as consumer:
+        consumer.ready()
+        found: list[object] = []
+        for number in range(40):
+            producer.send(number)
+            found += [delivery.value for delivery in consumer.receive(40, timeout_s=0.02)]
+        while len(found) < 40:
+            found += ack_all(take(consumer, 1))
+    assert sorted(cast(list[int], found)) == list(range(40))
+
+
 def test_order_of_a_stream_is_kept_while_the_size_of_messages_changes(
     open_bus: OpenBus, name: str
 ) -> None:
