@@ -9,7 +9,6 @@ from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
 from gearshift.embedded.declared import missing, require_partitions, require_same
 from gearshift.embedded.memory.channel import Channel, Clock, QueueChannel, StreamChannel
 from gearshift.embedded.memory.group import Group
-from gearshift.embedded.memory.stream import rebalance
 from gearshift.errors import UnknownGroup
 from gearshift.message import Semantics
 
@@ -85,18 +84,14 @@ class Admin(AdminDriver):
         found = self._channels.get(channel)
         with found.changed:
             names = dict.fromkeys((*channel.groups, *found.groups))
-            if isinstance(found, QueueChannel):
-                return [_queue_status(found, name) for name in names]
-            return [_stream_status(found, name) for name in names]
+            return [found.status(name) for name in names]
 
     def purge(self, channel: ChannelSpec, group: str) -> int | None:
         found = self._channels.get(channel)
         with found.changed:
             if group not in found.groups:
                 raise UnknownGroup(f"channel {channel.name!r} has no group {group!r}")
-            if isinstance(found, QueueChannel):
-                return _purge_queue(found, group)
-            return _purge_stream(found, group)
+            return found.purge(group)
 
     def delete(self, channel: ChannelSpec) -> None:
         found = self._channels.remove(channel.name)
@@ -105,65 +100,3 @@ class Admin(AdminDriver):
                 found.deleted = True
                 found.groups.clear()
                 found.announce()
-
-
-def _queue_status(channel: QueueChannel, name: str) -> GroupStatus:
-    group = channel.groups.get(name)
-    if group is None:
-        return GroupStatus(group=name)
-    in_flight = sum(len(hand.held) for hand in group.hands)
-    oldest = next(iter(group.entries.values()), None)
-    return GroupStatus(
-        group=name,
-        ready=len(group.entries) - in_flight,
-        in_flight=in_flight,
-        oldest_age_s=None if oldest is None else max(0.0, channel.now() - oldest.shared.at),
-        consumers=len(group.hands),
-    )
-
-
-def _stream_status(channel: StreamChannel, name: str) -> GroupStatus:
-    group = channel.groups.get(name)
-    if group is None:
-        return GroupStatus(group=name)
-    channel.expire()
-    lag, oldest_ms = 0, None
-    for log, offset in zip(channel.logs, _offsets(channel, name), strict=True):
-        behind = log.bounds.next - offset
-        lag += behind
-        if behind:
-            at_ms = log.at(offset)
-            oldest_ms = at_ms if oldest_ms is None else min(oldest_ms, at_ms)
-    return GroupStatus(
-        group=name,
-        lag=lag,
-        oldest_age_s=None if oldest_ms is None else max(0.0, channel.now() - oldest_ms / 1000),
-        consumers=len(group.members),
-    )
-
-
-def _offsets(channel: StreamChannel, group: str) -> list[int]:
-    """The group's positions, in order of partitions, within what can be read."""
-    positions = channel.groups[group].positions
-    return [log.bounds.clamp(positions[p]) for p, log in enumerate(channel.logs)]
-
-
-def _purge_queue(channel: QueueChannel, name: str) -> int:
-    gone = channel.groups[name].purge()
-    for shared in gone:
-        channel.settled(shared)
-    channel.announce()
-    return len(gone)
-
-
-def _purge_stream(channel: StreamChannel, name: str) -> int:
-    """Move the group to the end. Its members lose their partitions and take them there again."""
-    group = channel.groups[name]
-    behind = sum(
-        log.bounds.next - offset
-        for log, offset in zip(channel.logs, _offsets(channel, name), strict=True)
-    )
-    group.positions = {p: log.bounds.next for p, log in enumerate(channel.logs)}
-    group.owner = {}
-    rebalance(channel, group)
-    return behind

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
-from gearshift.driver import ChannelSpec, Outcome, Stored
+from gearshift.driver import ChannelSpec, GroupStatus, Outcome, Stored
 from gearshift.embedded.declared import DEFAULT_PARTITIONS
 from gearshift.embedded.memory.group import Group, Shared
-from gearshift.embedded.partitions import partition_of
+from gearshift.embedded.partitions import partition_of, spread
 from gearshift.embedded.stream import Bounds
 from gearshift.errors import PublishRefused, UnknownChannel, Unroutable
 from gearshift.message import Key, Message, Position, Semantics
@@ -77,14 +77,13 @@ class QueueChannel(_Channel):
         self._number = 0
 
     def publish(self, messages: Sequence[Message]) -> list[Outcome]:
-        """Store what there is room for."""
+        """Store what there is room for. Raises Unroutable."""
         groups = list(self.groups.values())
         if not groups:
-            error = Unroutable(
+            raise Unroutable(
                 "the channel has no group that would receive it",
                 hint="name groups in the channel's settings, or open a consumer first",
             )
-            return [Outcome(number, Stored.NO, None, error) for number in range(len(messages))]
         room = max(0, self._max_messages - self._stored)
         at = self.now()
         for message in messages[:room]:
@@ -92,15 +91,12 @@ class QueueChannel(_Channel):
             shared = Shared(message, self._number, at, len(groups))
             for group in groups:
                 group.add(shared)
-        stored = min(room, len(messages))
-        self._stored += stored
-        outcomes = [Outcome(number, Stored.YES) for number in range(stored)]
-        if stored < len(messages):
-            refusal = self._full(retryable=True)
-            outcomes += [
-                Outcome(number, Stored.NO, None, refusal) for number in range(stored, len(messages))
-            ]
-        return outcomes
+        self._stored += min(room, len(messages))
+        refusal = self._full(retryable=True)
+        return [
+            Outcome(n, Stored.YES) if n < room else Outcome(n, Stored.NO, None, refusal)
+            for n in range(len(messages))
+        ]
 
     def settled(self, shared: Shared) -> None:
         """One more group is done with ``shared``."""
@@ -113,6 +109,29 @@ class QueueChannel(_Channel):
         group = self.groups.pop(name, None)
         for entry in group.entries.values() if group else ():
             self.settled(entry.shared)
+
+    def status(self, name: str) -> GroupStatus:
+        """The state of a group; nothing is known of one that is not there."""
+        group = self.groups.get(name)
+        if group is None:
+            return GroupStatus(group=name)
+        in_flight = sum(len(hand.held) for hand in group.hands)
+        oldest = next(iter(group.entries.values()), None)
+        return GroupStatus(
+            group=name,
+            ready=len(group.entries) - in_flight,
+            in_flight=in_flight,
+            oldest_age_s=None if oldest is None else max(0.0, self.now() - oldest.shared.at),
+            consumers=len(group.hands),
+        )
+
+    def purge(self, name: str) -> int:
+        """Drop what waits for a group; how many messages that were."""
+        gone = self.groups[name].purge()
+        for shared in gone:
+            self.settled(shared)
+        self.announce()
+        return len(gone)
 
 
 class Record(NamedTuple):
@@ -208,6 +227,44 @@ class StreamChannel(_Channel):
         if self.retention_s is not None:
             before_ms = int((self.now() - self.retention_s) * 1000)
             self._stored -= sum(log.trim(before_ms) for log in self.logs)
+
+    def status(self, name: str) -> GroupStatus:
+        """The state of a group; nothing is known of one that is not there."""
+        group = self.groups.get(name)
+        if group is None:
+            return GroupStatus(group=name)
+        self.expire()
+        behind = [
+            (log.bounds.next - at, log.at(at))
+            for log, at in self._positions(group)
+            if at < log.bounds.next
+        ]
+        oldest_ms = min((at_ms for _, at_ms in behind), default=None)
+        return GroupStatus(
+            group=name,
+            lag=sum(count for count, _ in behind),
+            oldest_age_s=None if oldest_ms is None else max(0.0, self.now() - oldest_ms / 1000),
+            consumers=len(group.members),
+        )
+
+    def purge(self, name: str) -> int:
+        """Move a group to the end. Its members lose their partitions and take them there again."""
+        group = self.groups[name]
+        behind = sum(log.bounds.next - at for log, at in self._positions(group))
+        group.positions = {p: log.bounds.next for p, log in enumerate(self.logs)}
+        group.owner = {}
+        self.rebalance(group)
+        return behind
+
+    def rebalance(self, group: StreamGroup) -> None:
+        """Share the partitions anew, after members came or went."""
+        group.owner = {p: member for p, member in group.owner.items() if member in group.members}
+        group.wanted = spread(range(self.partitions), group.members, group.wanted)
+        self.announce()
+
+    def _positions(self, group: StreamGroup) -> list[tuple[Partition, int]]:
+        """Each log, and the group's position in what can be read of it."""
+        return [(log, log.bounds.clamp(group.positions[p])) for p, log in enumerate(self.logs)]
 
     def _partition(self, key: Key | None) -> int:
         if key is not None:

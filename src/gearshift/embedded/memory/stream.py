@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from gearshift.driver import ConsumerSpec, Place
 from gearshift.embedded.memory.channel import StreamChannel, StreamGroup
-from gearshift.embedded.partitions import spread
 from gearshift.embedded.stream import Bounds, Ownership, StreamMember
 from gearshift.errors import Closed
 from gearshift.message import Message
 
-__all__ = ["Member", "rebalance"]
+__all__ = ["Member"]
 
 
 class Member(StreamMember):
@@ -37,7 +36,7 @@ class Member(StreamMember):
                 }
             self._group = group
             group.members.append(self)
-            rebalance(channel, group)
+            channel.rebalance(group)
 
     def ownership(self) -> Ownership | None:
         with self._channel.changed:
@@ -107,16 +106,8 @@ class Member(StreamMember):
             group = self._group
             if group is not None and self in group.members:
                 group.members.remove(self)
-                rebalance(self._channel, group)
+                self._channel.rebalance(group)
 
     def _require_group(self) -> StreamGroup:
         assert self._group is not None, "join comes first"
         return self._group
-
-
-def rebalance(channel: StreamChannel, group: StreamGroup) -> None:
-    """After members came or went: share the partitions anew. The channel's lock is held."""
-    members = group.members
-    group.owner = {p: member for p, member in group.owner.items() if member in members}
-    group.wanted = spread(range(channel.partitions), members, group.wanted)
-    channel.announce()
