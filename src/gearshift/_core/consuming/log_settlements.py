@@ -38,17 +38,12 @@ class LogSettlements(Settlements):
         super().__init__()
         self._holder = holder
         self._window = window
-        self._span = 0
         self._partitions: dict[int, _Partition] = {}
         self.news: set[int] = set()
         self._waiting: deque[Entry] = deque()  # withheld
         self._going: list[Entry] = []  # withheld, and handed out once that is noted
         self._notes = 0  # how many notes there were that must be stored
         self._stored_notes = 0
-
-    @property
-    def span(self) -> int:
-        return self._span
 
     @property
     def withheld(self) -> int:
@@ -79,7 +74,7 @@ class LogSettlements(Settlements):
             entry.lost = partition.mark.losses(offset)
             entry.attempt = entry.lost + 1 if entry.lost > 1 else None
         partition.entries.append(entry)
-        self._span += 1
+        self.span += 1
 
     def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
         """A log knows one settlement, done. RELEASE changes nothing, as the message comes again."""
@@ -91,7 +86,7 @@ class LogSettlements(Settlements):
         self.end(entry, Fate.SETTLED)
         while partition.entries and partition.entries[0].fate is Fate.SETTLED:
             done = partition.entries.popleft()
-            self._span -= 1
+            self.span -= 1
             assert done.position is not None
             partition.position = done.position.offset + 1
             self.news.add(number)
@@ -189,7 +184,7 @@ class LogSettlements(Settlements):
     # ── inside ──
 
     def _drop(self, partition: _Partition) -> None:
-        self._span -= len(partition.entries)
+        self.span -= len(partition.entries)
         for entry in partition.entries:
             if entry.fate is not Fate.SETTLED:
                 self.end(entry, Fate.STALE)

@@ -40,9 +40,9 @@ class Report(NamedTuple):
 class Settlements(ABC):
     """The part of a delivery window that differs between a queue and a log.
 
-    ``unsettled_bytes`` are those of the bodies of the ``unsettled`` entries. ``span`` counts what a
-    crash would bring back: on a log also what is settled behind an unsettled message. ``withheld``
-    entries must not be handed out yet. ``news`` is not empty if there is something to report.
+    ``unsettled_bytes`` are those of the bodies of the ``unsettled`` entries. ``span``, on a log,
+    counts what a crash would bring back: also what is settled behind an unsettled message.
+    ``withheld`` entries must not be handed out yet. ``news`` is what there is to report.
     """
 
     news: Collection[object]
@@ -50,10 +50,7 @@ class Settlements(ABC):
     def __init__(self) -> None:
         self.unsettled = 0
         self.unsettled_bytes = 0
-
-    @property
-    def span(self) -> int:
-        return self.unsettled
+        self.span = 0
 
     @property
     def withheld(self) -> int:
