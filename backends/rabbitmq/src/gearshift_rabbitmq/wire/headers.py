@@ -73,20 +73,24 @@ def as_values(value: Any) -> list[HeaderValue]:
 
 
 def as_name(raw: Any) -> str:
+    """The name of a header as text."""
     if type(raw) is str:
         return raw
     return raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else str(raw)
 
 
 def is_hidden(name: str) -> bool:
+    """Whether a header is reserved for Gearshift, so that no Message shows it."""
     return name[:_PREFIX_LENGTH].lower() == RESERVED_PREFIX
 
 
 def as_text(value: str | bytes | None) -> str | None:
+    """A text property; None if it is empty."""
     return as_name(value) if value else None
 
 
 def as_routing_key(value: Any) -> Key | None:
+    """A key that a routing key or a header holds."""
     if isinstance(value, bytes):
         return as_key(value)
     return value if isinstance(value, str) else str(value)
@@ -100,6 +104,7 @@ def as_number(value: Any, most: int) -> int | None:
 
 
 def as_value(value: Any) -> HeaderValue:
+    """A value of a header as a Message has it: what it has no type for is text."""
     if isinstance(value, str | bytes | bool):
         return value
     if isinstance(value, int):
