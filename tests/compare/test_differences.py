@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gearshift.compare.ledger import Column, Event, TrialRecord
-from gearshift.compare.shadow import Rehearsal, Result, judge
-from gearshift.compare.shadow.document import FIELDS, Original, Variant, VariantRun
+from gearshift.compare.rehearsal import Rehearsal, Result, judge
+from gearshift.compare.rehearsal.document import FIELDS, Original, Variant, VariantRun
 from gearshift.rehearsal import Captured
 
 COUNT = 3

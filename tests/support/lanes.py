@@ -29,7 +29,7 @@ SECONDS = {
     "conformance rabbitmq4-queue": 190.0,
     "tests/attempts/test_attempts.py": 260.0,
     "brokers kafka": 180.0,
-    "tests/compare/test_shadow.py": 150.0,
+    "tests/compare/test_rehearsal.py": 150.0,
     "tests/system/test_kafka_replication.py": 130.0,
     "tests/system/test_cluster.py": 110.0,
     "conformance queue": 95.0,

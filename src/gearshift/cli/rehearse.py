@@ -17,7 +17,7 @@ from gearshift.operations.cleanup import sigterm_raises
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gearshift.compare.shadow import Difference, Rehearsal, Result
+    from gearshift.compare.rehearsal import Difference, Rehearsal, Result
 
 __all__ = ["command"]
 
@@ -79,18 +79,18 @@ def command(ctx: click.Context, /, out: Path | None, output: str, **request: Any
     it does by itself, such as an HTTP call or a write to a database, Gearshift cannot hold back:
     let it ask gearshift.rehearsing() first, or look for GEARSHIFT_REHEARSAL in its environment.
     """
-    from gearshift.compare import shadow
+    from gearshift.compare.rehearsal import Request, encode, judge, rehearse
 
     session = session_of(ctx)
     with progress_bar() as progress:
-        rehearsal = shadow.rehearse(
-            shadow.Request(**request),
+        rehearsal = rehearse(
+            Request(**request),
             config=Path(session.config_path) if session.config_path else None,
             progress=progress,
         )
     if out is not None:
-        out.write_bytes(shadow.encode(rehearsal))
-    result = shadow.judge(rehearsal)
+        out.write_bytes(encode(rehearsal))
+    result = judge(rehearsal)
     if output == "table":
         _show(rehearsal, result)
     else:

@@ -10,7 +10,7 @@ One file, one job: ``comparison`` (runs it), ``columns`` (on what), ``scenarios`
 ``trial`` (a channel with its producer and workers), ``sending``, ``worker`` (on a thread or in a
 process), ``handlers`` (the user's, observed), ``event_log`` and ``sampling`` (how it is recorded),
 ``ledger`` (what happened), ``measures`` (counting in it), ``judges`` (what a scenario shows),
-``analysis`` (from a ledger to ``findings``), ``report`` (how it is shown). ``shadow`` is the
+``analysis`` (from a ledger to ``findings``), ``report`` (how it is shown). ``rehearsal`` is the
 migration rehearsal.
 """
 

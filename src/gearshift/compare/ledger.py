@@ -38,7 +38,7 @@ Events
     fault       ``what``: "SIGKILL"                          who: the victim
     dead        found in the dead-letter channel             who: reader
 
-A rehearsal (see ``shadow``) keeps no content: there ``deliver`` has ``digests`` of a message's
+A rehearsal (see ``rehearsal``) keeps no content: there ``deliver`` has ``digests`` of a message's
 fields, ``done`` of what the handler returned, and ``key`` is a digest too.
 
 Samples (``name`` and unit)

@@ -17,7 +17,7 @@ from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
 from gearshift.cli import cli
-from gearshift.compare import shadow
+from gearshift.compare import rehearsal
 from gearshift.driver import GroupStatus
 from gearshift.errors import DeadlineExceeded, GearshiftError, NotSupported, UnknownChannel
 
@@ -126,12 +126,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rehearse(handler: str, old: str = "old", new: str = "new", **more: object) -> shadow.Rehearsal:
+def rehearse(
+    handler: str, old: str = "old", new: str = "new", **more: object
+) -> rehearsal.Rehearsal:
     wanted = {"channel": "orders", "messages": MESSAGES, "seconds": PATIENCE_S, "workers": 2} | more
-    return shadow.rehearse(shadow.Request(old=old, new=new, handler=handler, **wanted))  # type: ignore[arg-type]
+    return rehearsal.rehearse(rehearsal.Request(old=old, new=new, handler=handler, **wanted))  # type: ignore[arg-type]
 
 
-def verdicts(result: shadow.Result) -> dict[str, str]:
+def verdicts(result: rehearsal.Result) -> dict[str, str]:
     return {one.aspect: one.verdict for one in result.differences}
 
 
@@ -150,7 +152,7 @@ def channels(file: str) -> set[str]:
 def test_where_nothing_differs_it_says_so() -> None:
     """Every message, on both sides, as sent, with the same result and the same sends."""
     found = rehearse("service:bill")
-    result = shadow.judge(found)
+    result = rehearsal.judge(found)
     assert result.verdict == "safe", result.sentence
     assert set(verdicts(result).values()) == {"same", "measured"}
     assert len(found.originals) == MESSAGES
@@ -194,7 +196,7 @@ def test_ctrl_c_deletes_it_too(project: Path) -> None:
 
 def test_a_handler_that_needs_positions_differs_on_a_queue() -> None:
     """It fails there on every message, and the sentence says why."""
-    result = shadow.judge(rehearse("service:by_offset", new="new:queue", messages=2))
+    result = rehearsal.judge(rehearse("service:by_offset", new="new:queue", messages=2))
     assert result.verdict == "differs"
     assert verdicts(result)["handler ended"] == "differs"
     assert "AttributeError" in result.sentence
@@ -207,7 +209,7 @@ def test_a_queue_becomes_a_stream_with_the_partitions_of_the_settings(project: P
         bus.delete("orders")
     with sending("orders"):
         found = rehearse("service:bill", new="new:stream", messages=10)
-    assert shadow.judge(found).verdict == "safe"
+    assert rehearsal.judge(found).verdict == "safe"
     places = {event.partition for event in found.runs[2].trial.events} - {None}
     assert places <= {0, 1}
     assert places
@@ -215,7 +217,7 @@ def test_a_queue_becomes_a_stream_with_the_partitions_of_the_settings(project: P
 
 def test_what_varies_by_itself_is_no_difference() -> None:
     """A nonce differs on OLD too, so it says nothing against NEW; the rest is compared."""
-    result = shadow.judge(rehearse("service:stamped"))
+    result = rehearsal.judge(rehearse("service:stamped"))
     assert result.verdict == "safe"
     assert verdicts(result)["contents sent"] == "unclear"
     assert verdicts(result)["handler sent"] == "same"
@@ -224,7 +226,7 @@ def test_what_varies_by_itself_is_no_difference() -> None:
 
 def test_a_message_that_fails_on_both_is_no_difference() -> None:
     """It is given up on both, for the same reason."""
-    result = shadow.judge(rehearse("service:picky"))
+    result = rehearsal.judge(rehearse("service:picky"))
     ended = next(one for one in result.differences if one.aspect == "handler ended")
     assert result.verdict == "safe"
     assert ended.old == ended.new == f"{MESSAGES - 1} done, 1 given up"
@@ -241,7 +243,7 @@ def test_a_handler_cannot_consume() -> None:
 def test_async_handlers_have_one_loop_as_in_a_worker() -> None:
     """What one message's handler has opened on it serves the next; its sends are counted as its."""
     found = rehearse("service:bound")
-    assert shadow.judge(found).verdict == "safe"
+    assert rehearsal.judge(found).verdict == "safe"
     assert not [e for one in found.runs for e in one.trial.events if e.kind == "failed"]
     assert [len(one.captured) for one in found.runs] == [MESSAGES] * 3
     assert all(sent.seq is not None for one in found.runs for sent in one.captured)
@@ -249,7 +251,7 @@ def test_async_handlers_have_one_loop_as_in_a_worker() -> None:
 
 def test_a_handler_that_exits_has_failed_as_in_a_worker() -> None:
     """Its message is given up after its attempts; the rehearsal goes on."""
-    result = shadow.judge(rehearse("service:exits"))
+    result = rehearsal.judge(rehearse("service:exits"))
     ended = next(one for one in result.differences if one.aspect == "handler ended")
     assert ended.old == ended.new == f"{MESSAGES - 1} done, 1 given up"
 
@@ -257,7 +259,7 @@ def test_a_handler_that_exits_has_failed_as_in_a_worker() -> None:
 @pytest.mark.parametrize("handler", ["stuck", "stuck_async"])
 def test_a_handler_that_hangs_is_inconclusive_and_bounded(handler: str) -> None:
     """--seconds ends it, on each side."""
-    result = shadow.judge(rehearse(f"service:{handler}", messages=2, seconds=3.0))
+    result = rehearsal.judge(rehearse(f"service:{handler}", messages=2, seconds=3.0))
     assert result.verdict == "inconclusive"
     assert "not within 3 s" in result.sentence
 
@@ -266,7 +268,7 @@ def test_a_live_queue_is_seen_as_it_flows_and_nobody_misses_anything() -> None:
     """What came in meanwhile still waits for the service, all of it."""
     with sending("tasks") as sent:
         found = rehearse("service:bill", channel="tasks", messages=10)
-    assert shadow.judge(found).verdict == "safe"
+    assert rehearsal.judge(found).verdict == "safe"
     assert len(sent) > 10
     with gearshift.open() as bus, bus.consumer("tasks") as consumer:
         assert drain(consumer, len(sent)) == [{"n": number, "of_key": number} for number in sent]
@@ -292,7 +294,7 @@ def test_what_cannot_be_rehearsed_is_refused(
 
 def test_no_content_is_kept(project: Path) -> None:
     """The document has digests of keys, payloads and what was sent; ids are all it names."""
-    text = shadow.encode(rehearse("service:bill", messages=5)).decode()
+    text = rehearsal.encode(rehearse("service:bill", messages=5)).decode()
     for content in ("customer-", "shop", "euro"):  # what no digest can spell
         assert content not in text
 

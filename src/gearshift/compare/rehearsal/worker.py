@@ -14,7 +14,7 @@ import msgspec
 
 from gearshift._observe.process import read_job
 from gearshift.compare.handlers import ObservedDelivery, call, handler_of
-from gearshift.compare.shadow.document import digests
+from gearshift.compare.rehearsal.document import digests
 from gearshift.compare.worker import ObservedWorker, Site
 from gearshift.config import PROFILE, REHEARSAL
 from gearshift.consumer import Consumer

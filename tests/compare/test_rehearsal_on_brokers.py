@@ -11,7 +11,7 @@ from support.settings import profiles_of
 from support.waiting import take
 
 import gearshift
-from gearshift.compare import shadow
+from gearshift.compare import rehearsal
 from gearshift.message import message_id
 from native_brokers import Kafka, RabbitMQ
 
@@ -57,11 +57,11 @@ def made(rabbitmq: RabbitMQ) -> list[str]:
     return [name for name in rabbitmq.names() if "compare_" in name]
 
 
-def judged(**wanted: object) -> shadow.Result:
-    return shadow.judge(shadow.rehearse(shadow.Request(seconds=100.0, **wanted)))  # type: ignore[arg-type]
+def judged(**wanted: object) -> rehearsal.Result:
+    return rehearsal.judge(rehearsal.rehearse(rehearsal.Request(seconds=100.0, **wanted)))  # type: ignore[arg-type]
 
 
-def verdicts(result: shadow.Result) -> dict[str, str]:
+def verdicts(result: rehearsal.Result) -> dict[str, str]:
     return {one.aspect: one.verdict for one in result.differences}
 
 

@@ -21,9 +21,9 @@ from gearshift.compare import measures
 from gearshift.compare.columns import Target, described, target_of
 from gearshift.compare.ledger import Column, Event
 from gearshift.compare.notebook import apart
-from gearshift.compare.shadow.document import Original, Rehearsal, Variant, VariantRun, digests
-from gearshift.compare.shadow.originals import Watched, watch
-from gearshift.compare.shadow.worker import MAX_RETRY_DELAY_S, Job
+from gearshift.compare.rehearsal.document import Original, Rehearsal, Variant, VariantRun, digests
+from gearshift.compare.rehearsal.originals import Watched, watch
+from gearshift.compare.rehearsal.worker import MAX_RETRY_DELAY_S, Job
 from gearshift.compare.surroundings import machine, versions
 from gearshift.compare.trial import Trial
 from gearshift.driver import Start
@@ -176,7 +176,7 @@ class _Run:
                     captured=str(captured),
                     site=trial.site,
                 )
-                trial.spawn(job.name, "gearshift.compare.shadow.worker", job)
+                trial.spawn(job.name, "gearshift.compare.rehearsal.worker", job)
             trial.wait_ready(request.workers)
             keys = [original.key for original in self.originals]
             copies = list(zip(keys, self.watched.messages, strict=True))

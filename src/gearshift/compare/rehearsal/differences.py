@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 
 from gearshift.compare import measures
-from gearshift.compare.shadow.document import FIELDS, Rehearsal
-from gearshift.compare.shadow.sides import Side, Sides
+from gearshift.compare.rehearsal.document import FIELDS, Rehearsal
+from gearshift.compare.rehearsal.sides import Side, Sides
 
 __all__ = ["Difference", "Result", "Verdict", "judge"]
 

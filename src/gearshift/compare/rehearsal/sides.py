@@ -10,7 +10,7 @@ from functools import cached_property
 from gearshift.compare import measures
 from gearshift.compare.ledger import Event
 from gearshift.compare.measures import seq_of
-from gearshift.compare.shadow.document import Original, VariantRun
+from gearshift.compare.rehearsal.document import Original, VariantRun
 
 __all__ = ["Side", "Sides"]
 
