@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from gearshift.driver import ChannelSpec
-from gearshift.message import Semantics
+from gearshift.message import Message, Semantics
 from gearshift_kafka.names import groups_among
 from gearshift_kafka.native import NativeSettings
-from gearshift_kafka.queue.delays import STEPS, step_of
+from gearshift_kafka.queue.delays import STEPS, Past, step_of
+from gearshift_kafka.queue.lane import Lane, Membership, Source
 from gearshift_kafka.settings import ChannelSettings
 
 
@@ -48,3 +52,28 @@ def test_settings_of_the_share_consumer_are_checked(
     """What would break a promise, or what the client refuses, is refused with the reason."""
     with pytest.raises(ValueError, match=reason):
         NativeSettings(share={key: value})
+
+
+def test_what_has_lost_its_lock_is_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that stood still would store again what others have by now."""
+    now = 100.0
+    monkeypatch.setattr("gearshift_kafka.queue.lane.time", SimpleNamespace(monotonic=lambda: now))
+    record = SimpleNamespace(error=lambda: None, partition=lambda: 0, offset=lambda: 7)
+    consumer: Any = SimpleNamespace(subscribe=lambda topics: None, poll=lambda timeout_s: [record])
+    lane = Lane(
+        consumer,
+        "t",
+        size=1,
+        lock_s=30.0,
+        beginnings={},
+        membership=Membership(),
+        source=Source.CHANNEL,
+    )
+    (polled,) = lane.poll(0.1)
+    token, message = lane.token(polled), Message(b"m")
+    lane.remember(token, message, Past())
+    now = 129.9
+    assert lane.holds(token)
+    now = 130.0
+    assert not lane.holds(token)
+    assert lane.recall(token) is None

@@ -103,8 +103,12 @@ class Lane:
         return Token(self, partition, offset)
 
     def holds(self, token: Token) -> bool:
-        """True if the message is locked by this lane, as far as it knows."""
-        return token in self._held
+        """True if the message is locked by this lane, as far as it knows.
+
+        Not once the lock is over, though it was not given up yet: a process that stood still would
+        store again what others have.
+        """
+        return token in self._held and time.monotonic() < self.locked_until
 
     def remember(self, token: Token, message: Message, past: Past) -> None:
         """Note what a message that this lane holds is, in case that it goes back."""
@@ -112,7 +116,7 @@ class Lane:
 
     def recall(self, token: Token) -> tuple[Message, Past] | None:
         """The note about a message, once; None if there is none, or it is held no more."""
-        known = self._held.get(token)
+        known = self._held.get(token) if self.holds(token) else None
         if known is not None:
             self._held[token] = None
         return known
