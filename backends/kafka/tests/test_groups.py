@@ -29,7 +29,7 @@ import gearshift
 from gearshift.driver import ChannelSpec, ConsumerSpec, Place, Start, StartAt
 from gearshift.errors import ConfigError, StaleDelivery, UnknownChannel
 from gearshift.stats import ReceiveStats
-from gearshift_kafka import admin
+from gearshift_kafka import topics
 from gearshift_kafka.backend import Backend
 from gearshift_kafka.names import topic_partitions
 from gearshift_kafka.settings import ChannelSettings, Settings
@@ -83,7 +83,7 @@ def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
         answers.append(topic_partitions(*arguments))
         return answers[-1] if answers.count(answers[-1]) > 1 else []  # the first time
 
-    monkeypatch.setattr(admin, "topic_partitions", ask)
+    monkeypatch.setattr(topics, "topic_partitions", ask)
     backend = Backend(Settings(bootstrap_servers=(kafka.url,)))
     queue = gearshift.Semantics.QUEUE
     channel = ChannelSpec(name=name, semantics=queue, groups=("g",), native=ChannelSettings())
