@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,7 @@ from gearshift import errors
 from gearshift._core.failures import Failures
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.buffer import PublishBuffer
+from gearshift._core.reconnect import Pauses
 from gearshift.driver import OnOutcomes, Outcome, Stored
 from gearshift.message import Message, Position, Receipt
 
@@ -526,6 +528,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.pauses = mock.patch.object(Pauses, "next_s", return_value=0.0)
+        self.pauses.start()
         self.world = World()
         self.buffer = self.world.buffer()
         self.number = 0
@@ -604,6 +608,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.buffer.close(0.0)
+        self.pauses.stop()
         assert all(each.is_finished for each in self.batches)
         assert len(self.ended) == len(self.batches)
         assert set(self.ended) == set(self.batches)
