@@ -96,6 +96,8 @@ class Async:
         (Misspelt(), "unknown hook 'gearshift_sent'"),
         (WrongParameter(), "'message'"),
         (Unmarked(), "has no hooks"),
+        (Misspelt, "is a class"),
+        (contextlib, "plugin contextlib has no hooks"),
         (NotAround(), "gearshift_handle needs hookimpl(wrapper=True)"),
         (AroundASend(), "gearshift_send needs hookimpl without wrapper"),
         (Async(), "gearshift_settled must not be an async function"),

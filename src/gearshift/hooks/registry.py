@@ -59,6 +59,8 @@ def load_hooks(plugins: Sequence[object] = (), installed: Sequence[PluginEntry] 
 def _register(manager: pluggy.PluginManager, plugin: object) -> None:
     """Register ``plugin`` if all of its hooks can be called. Raises UsageError."""
     name = _name(plugin)
+    if isinstance(plugin, type):
+        raise UsageError(f"plugin {name} is a class", hint=f"give an object of it: {name}()")
     try:
         manager.register(plugin)
         manager.check_pending()
@@ -217,4 +219,7 @@ def _call(implementation: pluggy.HookImpl, **arguments: Any) -> Any:
 
 
 def _name(named: object) -> str:
-    return str(getattr(named, "__qualname__", type(named).__qualname__))
+    for attribute in ("__qualname__", "__name__"):
+        if hasattr(named, attribute):
+            return str(getattr(named, attribute))
+    return type(named).__qualname__
