@@ -100,8 +100,8 @@ def test_dead_letters_that_are_off_are_no_guarantee(tmp_path: Path) -> None:
 def test_what_a_switch_changes() -> None:
     """Fact by fact: more is better, less is worse, who holds a retry is just different."""
     rabbit, kafka = (explain(load_profile(None, name)) for name in ("rabbit", "kafka"))
-    there = {change.capability: change.relation for change in changes(rabbit, kafka)}
-    back = {change.capability: change.relation for change in changes(kafka, rabbit)}
+    there = {change.before.capability: change.relation for change in changes(rabbit, kafka)}
+    back = {change.before.capability: change.relation for change in changes(kafka, rabbit)}
     assert there["replay"] is Relation.BETTER
     assert back["replay"] is Relation.WORSE
     assert there["members"] is Relation.WORSE

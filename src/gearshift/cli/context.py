@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
@@ -28,6 +28,7 @@ __all__ = [
     "Session",
     "common_options",
     "complete_channel",
+    "complete_profile",
     "end_dry_run",
     "end_of_pipe",
     "guarded",
@@ -149,14 +150,27 @@ def end_dry_run(what: str) -> None:
 def complete_channel(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The configured channels that begin with ``incomplete``; none if there is no configuration."""
+    """The configured channels that begin with ``incomplete``."""
+    return _completed(ctx, lambda config: config.channels, incomplete)
+
+
+def complete_profile(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The profiles that begin with ``incomplete``."""
+    return _completed(ctx, lambda config: config.profiles, incomplete)
+
+
+def _completed(
+    ctx: click.Context, names: Callable[[Config], Iterable[str]], incomplete: str
+) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
     try:
-        names = list(session_of(ctx).config().channels)
-    except GearshiftError:
+        found = names(session_of(ctx).config())
+    except GearshiftError:  # without settings there is nothing to offer
         return []
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in found if name.startswith(incomplete)]
 
 
 def note(text: str) -> None:

@@ -7,12 +7,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from click.shell_completion import CompletionItem
 
 from gearshift import plugins
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import common_options, complete_profile, note, session_of
 from gearshift.cli.output import cell, emit, new_table, output_option
-from gearshift.errors import GearshiftError
 from gearshift.exit_codes import exit_code
 from gearshift.operations.crossing import between
 from gearshift.operations.explain import (
@@ -34,19 +32,9 @@ _STYLES = {Relation.WORSE: "red", Relation.BETTER: "green", Relation.DIFFERS: "y
 _ORDER = list(Relation)
 
 
-def _complete_profile(
-    ctx: click.Context, _param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    try:
-        names = list(session_of(ctx).config().profiles)
-    except GearshiftError:
-        return []
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
 @click.command("explain")
-@click.argument("first", metavar="[PROFILE]", required=False, shell_complete=_complete_profile)
-@click.argument("second", metavar="[PROFILE]", required=False, shell_complete=_complete_profile)
+@click.argument("first", metavar="[PROFILE]", required=False, shell_complete=complete_profile)
+@click.argument("second", metavar="[PROFILE]", required=False, shell_complete=complete_profile)
 @click.option("--app", "target", metavar="MODULE:APP", help="Explain for these handlers too.")
 @output_option
 @common_options
@@ -172,7 +160,7 @@ def _records(
             "after": _side(new),
             "changes": [
                 {
-                    "capability": change.capability,
+                    "capability": change.before.capability,
                     "relation": change.relation,
                     "before": change.before.level,
                     "after": change.after.level,

@@ -90,26 +90,18 @@ def examine(
         "copies": examination.copies,
         "round trip": examination.round_trip if round_trip else _not_wanted,
     }
+    broken: str | None = None
     try:
-        yield from _run(steps, examination)
+        for step, checks in steps.items():
+            if broken is not None:
+                yield Check(step=step, status=Status.NOT_RUN, detail=f"needs {broken}")
+                continue
+            for check in examination.guarded(step, checks):
+                if step in STEPS[:4] and check.status is Status.FAILED:
+                    broken = step
+                yield check
     finally:
         examination.close()
-
-
-def _run(
-    steps: dict[str, Callable[[], Iterator[Check]]], examination: _Examination
-) -> Iterator[Check]:
-    broken: str | None = None
-    for step, checks in steps.items():
-        if broken is not None:
-            yield Check(step=step, status=Status.NOT_RUN, detail=f"needs {broken}")
-            continue
-        worst = []
-        for check in examination.guarded(step, checks):
-            worst.append(check.status)
-            yield check
-        if step in STEPS[:4] and Status.FAILED in worst:
-            broken = step
 
 
 class _Examination:

@@ -191,7 +191,6 @@ class Change:
     """A fact before and after a switch of profile."""
 
     channel: str
-    capability: str
     relation: Relation
     before: Fact
     after: Fact
@@ -234,24 +233,13 @@ def changes(before: Sequence[Explanation], after: Sequence[Explanation]) -> list
 
     A channel that either side has no facts of is left out: its refusals tell why.
     """
-    after_by_name = {explanation.channel: explanation for explanation in after}
-    found = []
-    for old in before:
-        new = after_by_name[old.channel]
-        new_facts = {fact.capability: fact for fact in new.facts}
-        for fact in old.facts:
-            if other := new_facts.get(fact.capability):
-                relation = _relation(fact, other)
-                found.append(
-                    Change(
-                        channel=old.channel,
-                        capability=fact.capability,
-                        relation=relation,
-                        before=fact,
-                        after=other,
-                    )
-                )
-    return found
+    facts = {(one.channel, fact.capability): fact for one in after for fact in one.facts}
+    return [
+        Change(channel=old.channel, relation=_relation(fact, other), before=fact, after=other)
+        for old in before
+        for fact in old.facts
+        if (other := facts.get((old.channel, fact.capability)))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
