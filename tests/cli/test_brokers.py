@@ -70,16 +70,16 @@ def test_doctor_tells_of_one_node_what_it_can(run: Run) -> None:
     assert any(expected in check["detail"] for check in told if check["subject"] == "orders")
 
 
-def test_a_redrive_waits_for_what_the_broker_has(run: Run) -> None:
+def test_a_redrive_waits_for_what_the_broker_has(name: str) -> None:
     """However short the silence after which it looks whether that is all."""
     with gearshift.open() as bus:
-        with bus.producer("orders") as orders:
+        with bus.producer(name, create=True) as orders:
             ids = {orders.send(number).id for number in range(30)}
-        with bus.consumer("orders") as inbox:
+        with bus.consumer(name, create=True) as inbox:
             for delivery in take(inbox, len(ids)):
                 delivery.reject()
-        assert redrive(bus, "orders", idle_timeout_s=0.001).moved == len(ids)
-        with bus.consumer("orders") as inbox:
+        assert redrive(bus, name, idle_timeout_s=0.001).moved == len(ids)
+        with bus.consumer(name, create=True) as inbox:
             assert {delivery.id for delivery in take(inbox, len(ids))} == ids
 
 
