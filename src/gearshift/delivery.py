@@ -13,7 +13,7 @@ from gearshift._core.consuming.subscription import Subscription
 from gearshift.errors import AlreadySettled, StaleDelivery
 from gearshift.message import Headers, Key, Message, Position
 
-__all__ = ["Delivery"]
+__all__ = ["BaseDelivery", "Delivery"]
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ _UNDECODED: Any = object()
 _claiming = threading.Lock()
 
 
-class Delivery(Generic[T]):
-    """One delivery of a message. Settle it with ``ack``, ``retry`` or ``reject``, from any thread.
+class BaseDelivery(Generic[T]):
+    """One delivery of a message, without a way to settle it.
 
     ``attempt`` counts from 1 as far as is known: exactly where the backend declares it, else what
     this consumer saw. ``redelivered`` is True where it is known to have been delivered before,
@@ -97,34 +97,6 @@ class Delivery(Generic[T]):
         """The group that it was delivered to."""
         return self._subscription.policy.group
 
-    def ack(self) -> None:
-        """Done: it is gone for this group. Does not block.
-
-        The broker is told within 0.05 s, or by ``Consumer.flush`` and ``close``. Raises
-        AlreadySettled, and StaleDelivery if it will come again because its connection, assignment
-        or lease is gone.
-        """
-        self._settle(self._subscription.ack)
-
-    def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
-        """Not done: deliver it again after ``delay_s`` seconds (None: the channel's backoff).
-
-        When ``max_attempts`` are used up it is rejected instead, and ``reason`` stands in its dead
-        letter. Does not block. Raises as ``ack``, and UsageError for a delay that is not 0 to
-        604800 seconds, after which it can still be settled.
-        """
-        checked_delay_s(delay_s)
-        self._settle(self._subscription.retry, delay_s, reason, reason=reason)
-
-    def reject(self, reason: str = "rejected") -> None:
-        """It cannot be handled: move it to the dead letters with ``reason``.
-
-        The original is settled once the dead letter is confirmed; if that fails it is kept here,
-        unhandled, and its dead letter is tried again, with growing waits of up to a minute.
-        May block for up to 30 s if the dead-letter channel takes nothing. Raises as ``ack``.
-        """
-        self._settle(self._subscription.reject, reason, reason=reason)
-
     def _settle(
         self, settle: Callable[..., str], *arguments: object, reason: str | None = None
     ) -> None:
@@ -152,3 +124,40 @@ class Delivery(Generic[T]):
     def __repr__(self) -> str:
         state = self.outcome or "unsettled"
         return f"<Delivery {self.id!r} of {self.channel!r}, attempt {self.attempt}, {state}>"
+
+
+class Delivery(BaseDelivery[T]):
+    """One delivery of a message. Settle it with ``ack``, ``retry`` or ``reject``, from any thread.
+
+    ``gearshift.aio`` has one whose methods are awaited.
+    """
+
+    __slots__ = ()
+
+    def ack(self) -> None:
+        """Done: it is gone for this group. Does not block.
+
+        The broker is told within 0.05 s, or by ``Consumer.flush`` and ``close``. Raises
+        AlreadySettled, and StaleDelivery if it will come again because its connection, assignment
+        or lease is gone.
+        """
+        self._settle(self._subscription.ack)
+
+    def retry(self, delay_s: float | None = None, *, reason: str | None = None) -> None:
+        """Not done: deliver it again after ``delay_s`` seconds (None: the channel's backoff).
+
+        When ``max_attempts`` are used up it is rejected instead, and ``reason`` stands in its dead
+        letter. Does not block. Raises as ``ack``, and UsageError for a delay that is not 0 to
+        604800 seconds, after which it can still be settled.
+        """
+        checked_delay_s(delay_s)
+        self._settle(self._subscription.retry, delay_s, reason, reason=reason)
+
+    def reject(self, reason: str = "rejected") -> None:
+        """It cannot be handled: move it to the dead letters with ``reason``.
+
+        The original is settled once the dead letter is confirmed; if that fails it is kept here,
+        unhandled, and its dead letter is tried again, with growing waits of up to a minute.
+        May block for up to 30 s if the dead-letter channel takes nothing. Raises as ``ack``.
+        """
+        self._settle(self._subscription.reject, reason, reason=reason)

@@ -36,7 +36,7 @@ from gearshift.message import (
     validated_size,
 )
 
-__all__ = ["Producer", "ProducerPolicy"]
+__all__ = ["CHUNK", "DEFAULT_TIMEOUT_S", "Prepared", "Producer", "ProducerPolicy"]
 
 #: Messages that are handed to a driver together.
 CHUNK = 500
@@ -281,18 +281,25 @@ class Producer(Client):
 
     def _put(self, batch: Batch, *, waits: bool = True) -> Batch:
         """Put the batch, as plugins want it, into the buffer. Raises as ``PublishBuffer.put``."""
-        if self._on_send is None:
-            self._buffer.put(batch, waits=waits)
-            return batch
-        batch = self._on_send(batch, self.backend, self.channel, self._checked)
+        batch = self._with_plugins(batch)
         try:
             self._buffer.put(batch, waits=waits)
         except GearshiftError as error:
-            batch.results[:] = [error] * len(batch.messages)
-            if batch.on_done is not None:
-                batch.on_done(batch)
+            self._tell_plugins(batch, error)
             raise
         return batch
+
+    def _with_plugins(self, batch: Batch) -> Batch:
+        """Return the batch as plugins want it."""
+        if self._on_send is None:
+            return batch
+        return self._on_send(batch, self.backend, self.channel, self._checked)
+
+    def _tell_plugins(self, batch: Batch, error: GearshiftError) -> None:
+        """The batch that they were shown was refused with ``error``."""
+        if self._on_send is not None and batch.on_done is not None:
+            batch.results[:] = [error] * len(batch.messages)
+            batch.on_done(batch)
 
     def _try_prepare(self, value: object, key_by: Callable[[Any], Key | None] | None) -> Prepared:
         try:

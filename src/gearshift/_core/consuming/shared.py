@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gearshift._core.consuming.settlements import Settlements
 from gearshift._core.consuming.suspects import TURN, Turn
 from gearshift._core.consuming.window import DeliveryWindow
+from gearshift._core.signals import Signal
 from gearshift.errors import GearshiftError
 
 __all__ = ["SharedWindow", "no_wake"]
@@ -37,7 +38,7 @@ class SharedWindow:
         self.turn = turn
         self.name = secrets.token_hex(4)  # of the consumer, in notes
         self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self.changed = Signal(self.lock)
         self.window = window
         self.wake: Callable[[], None] = no_wake  # has the driver's receive return
         self.ready = False  # connected, assigned and positioned

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,11 +77,35 @@ class Subscription:
         left_s = timeout_s
         while True:
             entries = self.users.next(max_messages, left_s)
-            ours = [entry for entry in entries if not self._is_for_others(entry)]
-            live = [entry for entry in ours if not self._bury_if_ended(entry)]
+            live, ended = self.sort(entries)
+            for entry, reason in ended:
+                self.bury(entry, reason)
             if live or not entries:
                 return live
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def sort(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[Entry, str]]]:
+        """Entries for the user, and those to ``bury`` with the reason. Does not block."""
+        live: list[Entry] = []
+        ended: list[tuple[Entry, str]] = []
+        for entry in entries:
+            if self._is_for_others(entry):
+                continue
+            reason = entry.dead or self._given_up(entry)
+            if reason is None:
+                live.append(entry)
+            else:
+                ended.append((entry, reason))
+        return live, ended
+
+    def bury(self, entry: Entry, reason: str) -> None:
+        """Move an entry to the dead letters that nobody was given. Blocks as ``reject``."""
+        with contextlib.suppress(StaleDelivery):  # its connection has gone since
+            self.reject(entry, reason)
+
+    def is_last(self, entry: Entry) -> bool:
+        """True if a retry would move ``entry`` to the dead letters."""
+        return self.policy.retry.exhausted(entry.attempts)
 
     # ── settling: each returns the outcome ──
 
@@ -93,7 +117,7 @@ class Subscription:
     def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
         """See Delivery.retry."""
         policy = self.policy
-        if policy.retry.exhausted(entry.attempts):
+        if self.is_last(entry):
             why = f": {reason}" if reason else ""
             return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
         wait_s = policy.retry.wait_s(entry.attempts, delay_s)
@@ -189,13 +213,6 @@ class Subscription:
             return False
         self.users.settle(entry, Settlement.ACK)
         return True
-
-    def _bury_if_ended(self, entry: Entry) -> bool:
-        reason = entry.dead or self._given_up(entry)
-        if reason is not None:
-            with contextlib.suppress(StaleDelivery):  # its connection has gone since
-                self.reject(entry, reason)
-        return reason is not None
 
     def _given_up(self, entry: Entry) -> str | None:
         """The reason not to hand out ``entry`` for another attempt; None if there is none."""

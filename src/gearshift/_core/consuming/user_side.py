@@ -31,6 +31,8 @@ class UserSide:
     def __init__(self, shared: SharedWindow) -> None:
         self._shared = shared
         self.window = shared.window
+        self.changed = shared.changed
+        self.clock = shared.clock
         self._warn_at = 0.0  # not before
 
     def next(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
@@ -38,33 +40,52 @@ class UserSide:
 
         Raises Closed, and what ended the loop.
         """
-        shared, window, user = self._shared, self.window, threading.get_ident()
-        now = shared.clock()
-        deadline = None if timeout_s is None else now + timeout_s
+        shared, user = self._shared, threading.get_ident()
+        deadline = None if timeout_s is None else shared.clock() + timeout_s
+        entries = self.first(max_messages, user)
+        with shared.changed:
+            while not entries:
+                entries, nap_s = self.look(max_messages, user, deadline)
+                if entries or nap_s is None:
+                    break
+                self.window.isolation.asking += 1
+                shared.changed.wait(nap_s)
+                self.window.isolation.asking -= 1
+        return entries
+
+    def first(self, max_messages: int, user: int) -> list[Entry]:
+        """Entries that may go at once to ``user``, a number of whoever asks.
+
+        Else the driver is woken, if it fetches the next message only for somebody who asks.
+        """
+        shared = self._shared
         with shared.lock:
-            entries = window.pop(max_messages, user, now)
-            if entries:
-                return entries
-            wake = shared.wake if window.ask() else None
+            entries = self.window.pop(max_messages, user, shared.clock())
+            wake = shared.wake if not entries and self.window.ask() else None
         if wake is not None:
             wake()
-        with shared.changed:
-            while True:
-                now = shared.clock()
-                entries = window.pop(max_messages, user, now)
-                if entries:
-                    return entries
-                if window.closed:
-                    raise Closed("this consumer is closed")
-                if shared.error is not None:
-                    raise shared.error
-                self._warn_if_stalled(now)
-                insists = window.insist(user, now)
-                if deadline is not None and now >= deadline:
-                    return []
-                window.isolation.asking += 1
-                shared.changed.wait(self._nap_s(now, deadline, insists))
-                window.isolation.asking -= 1
+        return entries
+
+    def look(
+        self, max_messages: int, user: int, deadline: float | None
+    ) -> tuple[list[Entry], float | None]:
+        """Entries, or for how many seconds to wait for a change; None at the deadline.
+
+        With the lock held. Raises as ``next``.
+        """
+        shared, window, now = self._shared, self.window, self._shared.clock()
+        entries = window.pop(max_messages, user, now)
+        if entries:
+            return entries, None
+        if window.closed:
+            raise Closed("this consumer is closed")
+        if shared.error is not None:
+            raise shared.error
+        self._warn_if_stalled(now)
+        insists = window.insist(user, now)
+        if deadline is not None and now >= deadline:
+            return [], None
+        return [], self._nap_s(now, deadline, insists)
 
     def settle(self, entry: Entry, settlement: Settlement, delay_s: float = 0.0) -> None:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""

@@ -60,6 +60,7 @@ class Batch:
     begun_at: float = 0.0
     handed_at: float | None = None
     waiter: Event | None = None  # set when every result is there, if somebody waits
+    sink: Callable[[Batch], object] | None = None  # called then; must not block
 
     def __post_init__(self) -> None:
         self.remaining = len(self.messages)

@@ -16,6 +16,7 @@ from gearshift._core.listeners import OnConnection, ignore
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.supervisor import Supervisor
 from gearshift._core.publishing.window import TICK_S, Window
+from gearshift._core.signals import Signal
 from gearshift.driver import Outcome, ProducerDriver
 from gearshift.errors import Closed, GearshiftError
 from gearshift.message import SendResult
@@ -60,7 +61,7 @@ class PublishBuffer:
         self._done: deque[Batch] = deque()
         self._closing = False
         self._stats = SendStats(channel=self._channel)
-        changed = threading.Condition(self._lock)
+        self.changed = changed = Signal(self._lock)  # there may be room, or a new driver
         self._window = Window(changed, max_in_flight, max_in_flight_bytes, clock)
         self._supervisor = Supervisor(
             connect, on_reconnect, on_connection, failures, self._batches, changed,
@@ -101,6 +102,17 @@ class PublishBuffer:
         if batch.waiter is not None and not batch.waiter.wait(left_s):
             self._expire(batch)
         return cast("list[SendResult]", batch.results)
+
+    def when_done(self, batch: Batch, sink: Callable[[Batch], object]) -> None:
+        """Call ``sink`` once the batch has its results, which may be at once.
+
+        On the thread that brings the last of them; it must not block.
+        """
+        with self._lock:
+            if batch.remaining:
+                batch.sink = sink
+                return
+        sink(batch)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight and every ``on_done`` has run.
@@ -188,6 +200,8 @@ class PublishBuffer:
         self._window.leave(batch)
         if batch.waiter is not None:
             batch.waiter.set()
+        if batch.sink is not None:
+            batch.sink(batch)
         if batch.on_done is not None:
             self._done.append(batch)
             self._work.notify_all()

@@ -1,0 +1,148 @@
+"""An open broker, which makes producers and consumers for coroutines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar, overload
+
+from gearshift import bus as sync
+from gearshift.aio.consumer import Consumer
+from gearshift.aio.loops import Opening, in_thread, opened_in_thread, running_loop
+from gearshift.aio.producer import Producer
+from gearshift.bus.connections import OPEN_TIMEOUT_S
+from gearshift.config import Config
+from gearshift.consumer import StartName
+from gearshift.driver import GroupStatus, Start
+from gearshift.stats import Stats
+
+__all__ = ["Bus", "open_bus"]
+
+T = TypeVar("T")
+
+
+def open_bus(
+    source: str | Path | Mapping[str, Any] | Config | None = None,
+    *,
+    profile: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: Config | None = None,
+    plugins: Sequence[object] = (),
+) -> Bus:
+    """Open the broker that the configuration selects. This is ``gearshift.aio.open``.
+
+    Arguments and errors are those of ``gearshift.open``. Does not block.
+    """
+    running_loop()
+    return Bus(
+        sync.open_bus(source, profile=profile, settings=settings, config=config, plugins=plugins)
+    )
+
+
+class Bus:
+    """One open broker. Close it, or use it in an ``async with`` block.
+
+    ``sync`` is the bus below, for threads of the same service: their producers and consumers share
+    nothing with those of coroutines but the broker.
+    """
+
+    def __init__(self, bus: sync.Bus) -> None:
+        self.sync = bus
+
+    def producer(
+        self,
+        channel: str,
+        *,
+        requires: Sequence[str] = (),
+        create: bool | None = None,
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> Opening[Producer]:
+        """A producer for ``channel``: await it, or use it as ``async with``.
+
+        Arguments and errors are those of ``gearshift.Bus.producer``.
+        """
+        call = partial(
+            self.sync.producer, channel, requires=requires, create=create, timeout_s=timeout_s
+        )
+
+        async def opening() -> Producer:
+            return Producer(await opened_in_thread(call))
+
+        return Opening(opening)
+
+    @overload
+    def consumer(
+        self,
+        channel: str,
+        *,
+        group: str | None = ...,
+        prefetch: int | None = ...,
+        start: Start | StartName = ...,
+        ephemeral: bool = ...,
+        serial_keys: bool = ...,
+        rate_limit: str | None = ...,
+        requires: Sequence[str] = ...,
+        create: bool | None = ...,
+        timeout_s: float = ...,
+    ) -> Opening[Consumer[Any]]: ...
+
+    @overload
+    def consumer(
+        self,
+        channel: str,
+        *,
+        value_type: type[T],
+        group: str | None = ...,
+        prefetch: int | None = ...,
+        start: Start | StartName = ...,
+        ephemeral: bool = ...,
+        serial_keys: bool = ...,
+        rate_limit: str | None = ...,
+        requires: Sequence[str] = ...,
+        create: bool | None = ...,
+        timeout_s: float = ...,
+    ) -> Opening[Consumer[T]]: ...
+
+    def consumer(self, channel: str, **options: Any) -> Opening[Consumer[Any]]:
+        """A consumer of ``channel``: await it, or use it as ``async with``.
+
+        Arguments and errors are those of ``gearshift.Bus.consumer``.
+        """
+        call: Callable[[], Any] = partial(self.sync.consumer, channel, **options)
+
+        async def opening() -> Consumer[Any]:
+            return Consumer(await opened_in_thread(call))
+
+        return Opening(opening)
+
+    def stats(self) -> Stats:
+        """Counters and the present state. Asks no broker. See ``gearshift.Bus.stats``."""
+        return self.sync.stats()
+
+    async def groups(
+        self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S
+    ) -> Sequence[GroupStatus]:
+        """What waits for which group. See ``gearshift.Bus.groups``."""
+        return await in_thread(self.sync.groups, channel, timeout_s=timeout_s)
+
+    async def declare(self, channel: str, *, create: bool | None = None) -> None:
+        """Create ``channel`` and its groups. See ``gearshift.Bus.declare``."""
+        await in_thread(self.sync.declare, channel, create=create)
+
+    async def delete(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
+        """Remove ``channel`` with all its messages. See ``gearshift.Bus.delete``."""
+        await in_thread(self.sync.delete, channel, timeout_s=timeout_s)
+
+    async def close(self, timeout_s: float = 30.0) -> None:
+        """Close all consumers, then all producers, then the backend. Idempotent."""
+        await in_thread(self.sync.close, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<aio.{repr(self.sync)[1:]}"
