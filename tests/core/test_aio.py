@@ -47,6 +47,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
             "orders": {"semantics": "queue", "max_attempts": 2, "retry_delay_s": 0.01},
             "clicks": {"semantics": "stream", "partitions": 2},
             "orders.dead": {},
+            "late": {},
         },
     }
 
@@ -126,7 +127,7 @@ async def test_a_burst_of_sends_leaves_together(settings: dict[str, Any]) -> Non
         threads = threading.active_count()
         sends = [asyncio.create_task(orders.send(number)) for number in range(1000)]
         await asyncio.sleep(0)
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         receipts = await asyncio.gather(*sends)
         assert len({one.id for one in receipts}) == 1000
         async with bus.consumer("orders", prefetch=1000) as consumer:
@@ -295,12 +296,12 @@ async def test_cancelling_an_opening_leaves_nothing_open(settings: dict[str, Any
             await asyncio.wait([opening])
             if not opening.cancelled():
                 await opening.result().close()
-        while any(thread.name == "gearshift-publish-orders" for thread in threading.enumerate()):
+        while any(thread.name == "gearshift-publish-late" for thread in threading.enumerate()):
             await asyncio.sleep(0.01)
 
 
 async def _opened(bus: aio.Bus) -> aio.Producer:
-    return await bus.producer("orders")
+    return await bus.producer("late")
 
 
 @in_loop
