@@ -7,8 +7,8 @@
     with gearshift.open() as bus:
         with bus.producer("orders") as orders:
             orders.send({"task": "process_order", "order_id": 123}, key="ada")
-        with bus.consumer("orders") as inbox:
-            for delivery in inbox.iterate(idle_timeout_s=1.0):
+        with bus.consumer("orders") as consumer:
+            for delivery in consumer.iterate(idle_timeout_s=1.0):
                 print("processing", delivery.value["order_id"])
                 delivery.ack()
 """

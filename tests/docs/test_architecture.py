@@ -39,6 +39,15 @@ def test_the_tree_is_that_of_the_folders() -> None:
     assert shown == there
 
 
+def test_what_a_newcomer_looks_for_is_where_it_is_said_to_be() -> None:
+    """Each answer is the path of a module or a folder."""
+    section = (TOP / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = section.partition("## Where is it?")[2].partition("\n## ")[0]
+    answers = re.findall(r"`([\w/.]+)`", section)
+    assert len(answers) >= 10
+    assert [answer for answer in answers if not (SOURCE / answer).exists()] == []
+
+
 def test_every_decision_is_listed_with_its_title_and_date() -> None:
     """In the order of their numbers."""
     folder = TOP / "docs" / "design"

@@ -197,16 +197,16 @@ def send(bus: gearshift.Bus, channel: str, path: Path, args: Run) -> tuple[Total
 def receive(bus: gearshift.Bus, channel: str, expected: set[str], args: Run) -> Arrivals:
     """Consume until every message was there, or nothing comes any more."""
     arrivals = Arrivals()
-    with bus.consumer(channel, prefetch=BATCH, create=True) as inbox:
+    with bus.consumer(channel, prefetch=BATCH, create=True) as consumer:
         with args.bars.step("received", args.total) as told:
             while len(arrivals.ids) < len(expected):
-                deliveries = inbox.receive(BATCH, timeout_s=STALLED_S)
+                deliveries = consumer.receive(BATCH, timeout_s=STALLED_S)
                 if not deliveries:
                     break
                 _take(deliveries, arrivals)
                 told(len(arrivals.ids))
-            inbox.flush()
-        while late := inbox.receive(BATCH, timeout_s=LATE_S):  # what should not be there
+            consumer.flush()
+        while late := consumer.receive(BATCH, timeout_s=LATE_S):  # what should not be there
             _take(late, arrivals)
     return arrivals
 

@@ -131,11 +131,11 @@ def _progress(done: int, total: int) -> None:
 
 def dead_letters() -> list[tuple[int, str]]:
     """Order and reason of each dead letter."""
-    with gearshift.open(SETTINGS) as bus, bus.consumer("orders.dead") as inbox:
-        inbox.ready()
+    with gearshift.open(SETTINGS) as bus, bus.consumer("orders.dead") as consumer:
+        consumer.ready()
         found: list[tuple[int, str]] = []
         # The first may still wait for its last attempt.
-        while deliveries := inbox.receive(timeout_s=1.0 if found else 30.0):
+        while deliveries := consumer.receive(timeout_s=1.0 if found else 30.0):
             letter = deliveries[0]
             found.append((letter.value["order_id"], str(letter.headers["dead-letter-reason"])))
             letter.ack()

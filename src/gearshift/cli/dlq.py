@@ -205,9 +205,9 @@ def _letters(bus: Bus, source: str, most: int) -> Iterator[Delivery[Any]]:
     if bus.semantics(source) is Semantics.QUEUE:
         yield from look(bus, source, None, most)
         return
-    with bus.consumer(source, ephemeral=True, create=False) as inbox:
-        inbox.ready()
-        for number, letter in enumerate(inbox.iterate(idle_timeout_s=_IDLE_S), 1):
+    with bus.consumer(source, ephemeral=True, create=False) as consumer:
+        consumer.ready()
+        for number, letter in enumerate(consumer.iterate(idle_timeout_s=_IDLE_S), 1):
             letter.ack()  # for our own group only, which goes when we do
             yield letter
             if number == most:

@@ -70,10 +70,10 @@ def look(bus: Bus, channel: str, group: str | None, most: int) -> Iterator[Deliv
             backend=bus.backend,
             channel=channel,
         )
-    with bus.inspect(channel, group=group, prefetch=most) as inbox:
-        inbox.ready()
+    with bus.inspect(channel, group=group, prefetch=most) as consumer:
+        consumer.ready()
         for _ in range(most):
-            received = inbox.receive(timeout_s=_IDLE_S)
+            received = consumer.receive(timeout_s=_IDLE_S)
             if not received:
                 return
             yield received[0]

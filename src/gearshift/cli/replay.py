@@ -58,10 +58,10 @@ def command(ctx: click.Context, channel: str, start: Start, most: int | None, id
     """
     with session_of(ctx).bus() as bus:
         _require_stream(bus, channel)
-        with bus.consumer(channel, ephemeral=True, start=start, create=False) as inbox:
-            inbox.ready()
+        with bus.consumer(channel, ephemeral=True, start=start, create=False) as consumer:
+            consumer.ready()
             printed = 0
-            for delivery in inbox.iterate(idle_timeout_s=idle):
+            for delivery in consumer.iterate(idle_timeout_s=idle):
                 delivery.ack()  # for our own group only, which goes when we do
                 position = delivery.position
                 if start.positions and position and position.partition not in start.positions:

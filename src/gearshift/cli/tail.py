@@ -39,10 +39,10 @@ def command(
     it shows what is sent from now on. A body that is neither JSON nor text is printed with
     "encoding": "base64". [bold]gearshift send --envelope[/bold] reads these lines.
     """
-    with session_of(ctx).bus() as bus, _consumer(bus, channel, start) as inbox:
-        inbox.ready()
+    with session_of(ctx).bus() as bus, _consumer(bus, channel, start) as consumer:
+        consumer.ready()
         note(f"waiting for messages of {channel!r} ({bus.semantics(channel)}); Ctrl-C ends")
-        for number, delivery in enumerate(inbox.iterate(idle_timeout_s=idle), 1):
+        for number, delivery in enumerate(consumer.iterate(idle_timeout_s=idle), 1):
             delivery.ack()  # for our own group only, which goes when we do
             click.echo(json_line(record_of(delivery)))
             if number == most:

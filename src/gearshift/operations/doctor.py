@@ -278,18 +278,18 @@ class _Examination:
     def _send_and_receive(self, name: str) -> None:
         ephemeral = self.bus.capabilities(name).ephemeral_group
         with (
-            self.bus.consumer(name, ephemeral=ephemeral, create=True) as inbox,
-            self.bus.producer(name, create=True) as outbox,
+            self.bus.consumer(name, ephemeral=ephemeral, create=True) as consumer,
+            self.bus.producer(name, create=True) as producer,
         ):
-            inbox.ready(_ROUND_TRIP_TIMEOUT_S)
-            receipt = outbox.send({"from": "gearshift doctor"}, timeout_s=_ROUND_TRIP_TIMEOUT_S)
-            received = inbox.receive(timeout_s=_ROUND_TRIP_TIMEOUT_S)
+            consumer.ready(_ROUND_TRIP_TIMEOUT_S)
+            receipt = producer.send({"from": "gearshift doctor"}, timeout_s=_ROUND_TRIP_TIMEOUT_S)
+            received = consumer.receive(timeout_s=_ROUND_TRIP_TIMEOUT_S)
             if [delivery.id for delivery in received] != [receipt.id]:
                 raise DeadlineExceeded(
                     f"the message was stored, but did not come back in {_ROUND_TRIP_TIMEOUT_S:g} s"
                 )
             received[0].ack()
-            inbox.flush(_ROUND_TRIP_TIMEOUT_S)
+            consumer.flush(_ROUND_TRIP_TIMEOUT_S)
 
 
 def _not_wanted() -> Iterator[Check]:
