@@ -1,0 +1,112 @@
+"""The kit's clients over ``gearshift.aio``: each call blocks until an event loop has done it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self, TypeVar
+
+from gearshift import aio
+from gearshift._observe.wrapper import Wrapper
+from gearshift.bus import Bus
+from gearshift.conformance import Harness
+from gearshift.conformance.history import History
+
+T = TypeVar("T")
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One event loop for all clients of this process, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="kit-loop", daemon=True).start()
+    return loop
+
+
+def _started(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop())
+
+
+async def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call ``function`` on the loop, and await what it gives."""
+    return await function(*arguments, **options)
+
+
+class _Awaited(Wrapper):
+    """Calls the coroutine functions of ``inner`` and waits for their results."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        if not asyncio.iscoroutinefunction(found):
+            return found
+        return lambda *arguments, **options: _started(_call(found, *arguments, **options)).result()
+
+
+class _Client(_Awaited):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Producer(_Client):
+    def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+        """A send that is not waited for: a task of the loop."""
+        return _started(_call(self.inner.send, *arguments, **options))
+
+
+class _Consumer(_Client):
+    def receive(self, *arguments: Any, **options: Any) -> list[_Awaited]:
+        return [
+            _Awaited(one) for one in _started(self.inner.receive(*arguments, **options)).result()
+        ]
+
+    def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[_Awaited]:
+        iterator = self.inner.iterate(idle_timeout_s=idle_timeout_s)
+        while True:
+            try:
+                yield _Awaited(_started(_call(anext, iterator)).result())
+            except StopAsyncIteration:
+                return
+
+
+class _AsyncBus(Wrapper):
+    """A bus whose producers and consumers are those of its async face."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(bus)
+        self._face = aio.Bus(bus)
+
+    def producer(self, *arguments: Any, **options: Any) -> _Producer:
+        return _Producer(_started(_call(self._face.producer, *arguments, **options)).result())
+
+    def consumer(self, *arguments: Any, **options: Any) -> _Consumer:
+        return _Consumer(_started(_call(self._face.consumer, *arguments, **options)).result())
+
+    def __enter__(self) -> _AsyncBus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.inner.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsyncHarness(Harness):
+    """A harness whose clients are coroutines."""
+
+    def connect(
+        self, channels: Mapping[str, Mapping[str, object]], history: History | None = None
+    ) -> Any:
+        return _AsyncBus(super().connect(channels, history))
+
+
+def awaited(harness: Harness) -> AsyncHarness:
+    """``harness`` with coroutines for clients; its column says so."""
+    fields = {name: getattr(harness, name) for name in Harness.__dataclass_fields__}
+    edition = " ".join(filter(None, (harness.edition, "async")))
+    return AsyncHarness(**(fields | {"edition": edition}))
