@@ -119,12 +119,18 @@ class Consumer(Client, Generic[T]):
         """Continue at ``start``, which is as for ``Bus.consumer``. Streams only.
 
         Deliveries in hand become stale. Blocks for at most ``timeout_s`` seconds. Raises
-        NotSupported on a queue, TimeoutError, and what the broker refuses.
+        NotSupported on a queue, DeadlineExceeded, and what the broker refuses.
         """
         if not self._policy.can_seek:
             hint = 'use a channel with semantics = "stream"'
             raise self._located(NotSupported("a queue has no history to seek in", hint=hint))
-        self._subscription.loop.seek(as_start(start), timeout_s)
+        try:
+            self._subscription.loop.seek(as_start(start), timeout_s)
+        except GearshiftError:
+            raise
+        except TimeoutError:
+            late = f"the consumer has not sought after {timeout_s} s"
+            raise self._located(DeadlineExceeded(late)) from None
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until the driver knows of everything settled so far.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -90,6 +90,31 @@ def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
     backend.admin().declare(channel)
     assert any(answers)
     backend.admin().delete(channel)
+
+
+def test_a_cluster_that_is_slow_to_tell_its_nodes_is_asked_until_the_deadline(
+    kafka: Kafka, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic that was just made is not missing: that would be said at once."""
+    unknown = KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    refusals = iter([unknown] * 3)
+    answers = topics.answers
+
+    def ask(*arguments: Any, **options: Any) -> Any:
+        for refusal in refusals:
+            raise refusal  # as after all the time that one question has
+        return answers(*arguments, **options)
+
+    monkeypatch.setattr(topics, "answers", ask)
+    settings = {
+        "profile": "k",
+        "profiles": {"k": {"backend": "kafka", "bootstrap_servers": [kafka.url]}},
+        "channels": {name: {"semantics": "queue", "groups": ["g"]}},
+    }
+    with gearshift.open(settings=settings) as bus:
+        bus.declare(name, timeout_s=PATIENCE_S)
+        assert next(refusals, None) is None
+        bus.delete(name)
 
 
 def test_a_misspelt_channel_is_an_error_and_creates_no_topic(

@@ -227,14 +227,14 @@ def test_a_connection_cut_again_and_again_leaks_nothing(
                 numbers.append(delivery.value["n"])
                 delivery.ack()
         consumer.flush()
-        assert until(lambda: len(proxy._links) == 2)
+        assert until(lambda: proxy.connections == 2)
         counts.append(in_use())
         proxy.cut()
     assert proxy.cuts >= 24
     most = counts[1]
     assert until(
         lambda: (
-            len(proxy._links) == 2
+            proxy.connections == 2
             and all(now <= then for now, then in zip(in_use(), most, strict=True))
         )
     ), (counts, in_use())

@@ -126,9 +126,11 @@ class Bus:
         """What waits for which group. See ``gearshift.Bus.groups``."""
         return await in_thread(self.sync.groups, channel, timeout_s=timeout_s)
 
-    async def declare(self, channel: str, *, create: bool | None = None) -> None:
+    async def declare(
+        self, channel: str, *, create: bool | None = None, timeout_s: float = OPEN_TIMEOUT_S
+    ) -> None:
         """Create ``channel`` and its groups. See ``gearshift.Bus.declare``."""
-        await in_thread(self.sync.declare, channel, create=create)
+        await in_thread(self.sync.declare, channel, create=create, timeout_s=timeout_s)
 
     async def delete(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
         """Remove ``channel`` with all its messages. See ``gearshift.Bus.delete``."""

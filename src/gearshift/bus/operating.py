@@ -100,10 +100,12 @@ class OperatedBus(Closing):
         spec = self._topology.spec(channel)
         return self._connections.ask(channel, lambda admin: admin.exists(spec))
 
-    def declare(self, channel: str, *, create: bool | None = None) -> None:
-        """Create ``channel`` and its groups as ``producer`` would. Raises as it does."""
+    def declare(
+        self, channel: str, *, create: bool | None = None, timeout_s: float = OPEN_TIMEOUT_S
+    ) -> None:
+        """Create ``channel`` and its groups as ``producer`` would. Blocks and raises as it does."""
         spec, _ = self._checked(channel)
-        self._connections.ensure(self._topology.published(spec), create, OPEN_TIMEOUT_S)
+        self._connections.ensure(self._topology.published(spec), create, timeout_s)
 
     def purge(self, channel: str, group: str | None = None) -> int | None:
         """Throw away what waits for ``group``; how many messages, if the broker tells."""

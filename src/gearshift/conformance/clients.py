@@ -68,7 +68,7 @@ class Clients:
         """A fresh, declared channel with these groups. ``settings`` are those of a channel."""
         name = self.fresh("c")
         self.configure(name, groups=groups, **settings)
-        self.connect().declare(name, create=True)
+        self.connect().declare(name, create=True, timeout_s=self.patience_s)
         return name
 
     def configure(self, name: str, *, groups: tuple[str, ...] = ("g",), **settings: object) -> None:

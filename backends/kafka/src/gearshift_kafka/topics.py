@@ -192,7 +192,13 @@ class Topics:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        return self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        try:
+            return self._list_offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        except KafkaException as error:
+            if error.args[0].code() not in UNKNOWN_TOPIC:
+                raise
+            # It is there, and a slow cluster has not told all its nodes: worth another attempt.
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
 
     def _list_offsets(
         self, topic: str, partitions: list[int], spec: Any, **how: Any
