@@ -83,6 +83,119 @@ def test_async_handlers_share_one_event_loop(bus: gearshift.Bus) -> None:
     assert most == 4
 
 
+def test_thousands_of_async_handlers_run_at_once_without_a_thread_each(bus: gearshift.Bus) -> None:
+    """Each message is a task of one loop; what is prefetched follows the concurrency."""
+    app = gearshift.App()
+    together, most, all_of_them = 0, 0, asyncio.Event()
+
+    @app.handler("orders", group="audit", concurrency=3000)
+    async def handle(order: Order) -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        if most == 3000:
+            all_of_them.set()
+        await all_of_them.wait()
+        together -= 1
+
+    threads = threading.active_count()
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("orders").send_many({"n": n} for n in range(3100))
+    assert until(lambda: worker.report.acked == 3100)
+    assert most == 3000
+    assert threading.active_count() < threads + 10
+    assert worker.stop().acked == 3100
+
+
+def test_async_handlers_keep_the_order_of_each_key(bus: gearshift.Bus) -> None:
+    """However many run at once: those of one key come one after the other."""
+    app = gearshift.App()
+    seen: dict[int, list[int]] = {}
+    running: set[int] = set()
+
+    @app.handler("orders", group="audit", concurrency=50)
+    async def handle(order: Order) -> None:
+        key = order.n % 5
+        assert key not in running
+        running.add(key)
+        await asyncio.sleep(0.001 * (order.n % 3))
+        running.remove(key)
+        seen.setdefault(key, []).append(order.n)
+
+    worker = Worker(app, bus)
+    worker.start()
+    orders = bus.producer("orders")
+    orders.send_many(({"n": n} for n in range(100)), key_by=lambda order: f"{order['n'] % 5}")
+    assert until(lambda: worker.report.acked == 100), worker.report
+    worker.stop()
+    assert all(numbers == sorted(numbers) for numbers in seen.values())
+
+
+def test_stop_waits_for_async_handlers(bus: gearshift.Bus) -> None:
+    """What has begun is finished and acked; nothing new begins."""
+    app = gearshift.App()
+    begun, finished = threading.Event(), []
+
+    @app.handler("orders", group="audit", concurrency=2)
+    async def handle(order: Order) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        finished.append(order.n)
+
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("orders").send_many({"n": n} for n in range(2))
+    assert begun.wait(PATIENCE_S)
+    report = worker.stop()
+    assert report.acked == len(finished) >= 1
+    assert report.unfinished == []
+
+
+def test_an_async_handler_that_outlives_the_drain_gives_its_message_back(
+    bus: gearshift.Bus,
+) -> None:
+    """Its message is unfinished, and comes again."""
+    app = gearshift.App()
+    begun = threading.Event()
+
+    @app.handler("orders", group="audit")
+    async def handle(order: Order) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    worker = Worker(app, bus)
+    worker.start()
+    receipt = bus.producer("orders").send({"n": 1})
+    assert begun.wait(PATIENCE_S)
+    assert worker.stop(drain_timeout_s=0.2).unfinished == [receipt.id]
+    with bus.consumer("orders", group="audit") as consumer:
+        assert take(consumer, 1)[0].id == receipt.id
+
+
+def test_an_async_handler_retries_and_rejects(bus: gearshift.Bus) -> None:
+    """As plain ones do: by what it raises."""
+    app = gearshift.App()
+    attempts: list[int] = []
+
+    @app.handler("orders", group="audit")
+    async def handle(order: Order, delivery: gearshift.Delivery[Order]) -> None:
+        await asyncio.sleep(0)
+        if order.n == 0:
+            raise gearshift.Reject("never")
+        attempts.append(delivery.attempt)
+        if len(attempts) < 3:
+            raise gearshift.Retry(0)
+
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("orders").send_many({"n": n} for n in range(2))
+    assert until(lambda: worker.report.acked == 1 and worker.report.rejected == 1)
+    report = worker.stop()
+    assert report.retried == 2
+    assert attempts == [1, 2, 3]
+
+
 def test_stop_drains_and_names_what_it_could_not_finish(bus: gearshift.Bus) -> None:
     """A handler that outlives the deadline keeps its message unsettled: it comes again."""
     app = gearshift.App()

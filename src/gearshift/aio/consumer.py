@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from typing import Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from gearshift import consumer as sync
 from gearshift._core.clients import forked
@@ -27,6 +27,8 @@ class Consumer(Generic[T]):
     Its methods are called on the event loop on which it was made. As many tasks as you like may
     wait in ``receive``. A task that is cancelled there has taken nothing.
     """
+
+    _delivery: ClassVar[Any] = Delivery
 
     def __init__(self, consumer: sync.Consumer[T]) -> None:
         self._consumer = consumer
@@ -89,7 +91,7 @@ class Consumer(Generic[T]):
                 self._loop.run_in_executor(None, self._subscription.bury, entry, reason)
             if live or not entries:
                 break
-        deliveries: list[Delivery[T]] = [Delivery(self._subscription, entry) for entry in live]
+        deliveries = [self._delivery(self._subscription, entry) for entry in live]
         received = self._subscription.listeners.received
         if received is not None:
             for delivery in deliveries:

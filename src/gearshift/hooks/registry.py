@@ -6,7 +6,7 @@ import inspect
 import logging
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import product
@@ -94,7 +94,9 @@ class Hooks:
         self._events: queue.SimpleQueue[ConnectionEvent | None] = queue.SimpleQueue()
         self._notifier: threading.Thread | None = None
         self.send = self._send if self._implementations("gearshift_send") else None
-        self.handle = self._handle if self._implementations("gearshift_handle") else None
+        has_around = bool(self._implementations("gearshift_handle"))
+        self.handle = self._handle if has_around else None
+        self.around = self._around if has_around else None
         self.within = self._within if self._implementations("gearshift_handle_async") else None
         self._tell = self._notification("gearshift_connection")
         self.listeners = Listeners(
@@ -178,6 +180,37 @@ class Hooks:
 
         arguments = {"delivery": delivery, "handler": handler}
         return self._manager.hook.gearshift_handle.call_extra([gearshift_handle], arguments)
+
+    async def _around(
+        self,
+        delivery: Delivery[Any],
+        handler: Callable[..., Any],
+        complete: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        """As ``_handle`` for what is awaited: pluggy's wrappers, which do not await themselves."""
+        entered: list[Generator[None, Any, Any]] = []
+        result, error = None, None
+        try:
+            for one in self._implementations("gearshift_handle"):
+                wrapper = _call(one, delivery=delivery, handler=handler)
+                next(wrapper)
+                entered.append(wrapper)
+            result = await complete()
+        except BaseException as raised:
+            error = raised
+        for wrapper in reversed(entered):
+            try:
+                wrapper.send(result) if error is None else wrapper.throw(error)
+            except StopIteration as ended:
+                result, error = ended.value, None
+            except BaseException as raised:
+                error = raised
+            else:
+                wrapper.close()
+                error = RuntimeError(f"{_name(wrapper)} yielded a second time")
+        if error is not None:
+            raise error
+        return result
 
     async def _within(
         self, delivery: Delivery[Any], handler: Callable[..., Any], awaitable: Awaitable[Any]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "Handler"]
 
+_MOST_THREADS = 1_000
+_MOST_TASKS = 100_000
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -79,24 +82,33 @@ class App:
         It takes ``(value)``, ``(value, delivery: Delivery)`` in any order, or ``(delivery:
         Delivery)``; the annotation of the value is the type that the body decodes to.
         ``concurrency`` is how many messages a process handles at once: messages of one key one
-        after the other, each on a thread (or, for async functions, all on one event loop).
-        ``prefetch`` bounds what the process holds, ``rate_limit`` ("100/s", "30/min", "500/h")
-        how many messages it begins in a time; None is the channel's setting (for ``prefetch`` on a
-        queue of soft prefetch, such as Kafka's, ``concurrency``). ``requires`` names
+        after the other, each on a thread, or for async functions each a task of one event loop,
+        of which there may be thousands. ``prefetch`` bounds what the process holds, ``rate_limit``
+        ("100/s", "30/min", "500/h") how many messages it begins in a time; None is the channel's
+        setting (``prefetch`` is then ``concurrency`` at least, and on a queue of soft prefetch,
+        such as Kafka's, no more than that). ``requires`` names
         capabilities without which the worker must not start. Raises UsageError, ConfigError and
         InvalidMessage at import, not when the first message comes.
         """
         validate_name(channel, "channel")
         if group is not None:
             validate_name(group, "group")
-        if not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
-            raise UsageError(f"concurrency {concurrency!r} is out of range", hint="use 1 to 1000")
+        if not isinstance(concurrency, int) or not 1 <= concurrency <= _MOST_TASKS:
+            raise UsageError(
+                f"concurrency {concurrency!r} is out of range", hint=f"use 1 to {_MOST_TASKS}"
+            )
         if rate_limit is not None:
             parse_rate(rate_limit)
         Requirement.parse_all(requires)
 
         def register(function: F) -> F:
             call, needs = Call.of(function), tuple(requires)
+            if concurrency > _MOST_THREADS and not call.is_async:
+                raise UsageError(
+                    f"concurrency {concurrency} is too much for a plain function, whose messages "
+                    "have a thread each",
+                    hint=f"use 1 to {_MOST_THREADS}, or an async function",
+                )
             handler = Handler(call, channel, group, concurrency, prefetch, rate_limit, needs)
             self.handlers.append(handler)
             return function

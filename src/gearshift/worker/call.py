@@ -30,6 +30,7 @@ class Call:
     parameters: tuple[Literal["value", "delivery"], ...]
     value_type: Any
     takes_none: bool
+    is_async: bool
 
     @staticmethod
     def of(function: object) -> Call:
@@ -64,6 +65,7 @@ class Call:
             parameters=tuple("value" if one.name in values else "delivery" for one in taken),
             value_type=value_type,
             takes_none=_takes_none(value_type),
+            is_async=_is_async(function),
         )
 
     def __call__(self, delivery: Delivery[Any]) -> Any:
@@ -115,6 +117,14 @@ def _refusal(function: object, why: str, hint: str | None = None) -> UsageError:
 
 def _name(function: object) -> str:
     return str(getattr(function, "__qualname__", function))
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """True for a coroutine function; one that hides in a decorator shows when it is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    candidates = (function, getattr(function, "__call__", None))  # noqa: B004  its code, not whether
+    return any(map(inspect.iscoroutinefunction, candidates))
 
 
 def _yields(function: Callable[..., Any]) -> bool:

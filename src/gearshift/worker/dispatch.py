@@ -6,6 +6,7 @@ and no I/O here.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 import types
@@ -13,12 +14,12 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from gearshift._core.consuming.retry import checked_delay_s
 from gearshift.errors import DecodeError, UsageError
 
-__all__ = ["Ending", "Reject", "Retry", "Settleable", "run"]
+__all__ = ["Around", "Ending", "Reject", "Retry", "Settleable", "Within", "run", "run_async"]
 
 
 class Reject(Exception):
@@ -79,6 +80,11 @@ class Ending:
             delivery.reject(self.reason)
 
 
+#: Awaits, with plugins around it, what it is given: the whole of an async handler.
+Around: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+Within: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
+
+
 def run(
     body: Callable[[], Any],
     wait: Callable[[Awaitable[Any]], Any],
@@ -104,10 +110,38 @@ def run(
     return Ending(action="ack", returned=returned)
 
 
+async def run_async(
+    body: Callable[[], Any], around: Around | None = None, within: Within | None = None
+) -> Ending:
+    """As ``run``, on an event loop, which awaits what the handler returns.
+
+    ``within`` makes of that awaitable the one that is awaited. Raises nothing.
+    """
+
+    async def complete() -> Any:
+        returned = body()
+        while inspect.isawaitable(returned) or isinstance(returned, Future):
+            if isinstance(returned, Future):
+                returned = asyncio.wrap_future(returned)
+            returned = await (returned if within is None else within(returned))
+        return _checked(returned)
+
+    try:
+        returned = await (complete() if around is None else around(complete))
+    except BaseException as error:
+        return _ending_of(error)
+    return Ending(action="ack", returned=returned)
+
+
 def _complete(body: Callable[[], Any], wait: Callable[[Awaitable[Any]], Any]) -> Any:
     returned = body()
     while inspect.isawaitable(returned) or isinstance(returned, Future):
         returned = returned.result() if isinstance(returned, Future) else wait(returned)
+    return _checked(returned)
+
+
+def _checked(returned: object) -> object:
+    """Return what a handler returned. Raises UsageError if its body has not run."""
     # A decorator can hide from ``Call.of`` that a function is a generator; here it shows.
     unfinished = getattr(returned, "gen", returned)  # contextlib.contextmanager keeps it there
     if isinstance(unfinished, types.GeneratorType | types.AsyncGeneratorType):

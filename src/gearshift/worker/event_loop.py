@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -48,6 +48,14 @@ class EventLoop:
         if error is not None:
             raise error
         return result
+
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
+        """Have ``coroutine`` run; the future ends with it, or with the loop."""
+        with self._lock:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+            self._waited_for.add(future)
+        future.add_done_callback(self._waited_for.discard)
+        return future
 
     def close(self) -> None:
         """Stop the loop, whatever still runs on it. Blocks for 5 s if that blocks it."""
@@ -89,7 +97,8 @@ class EventLoop:
             waited_for = list(self._waited_for)
         self._on_end(error)
         for future in waited_for:
-            future.set_exception(error)
+            if not future.done():
+                future.set_exception(error)
 
 
 async def _ended(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:

@@ -1,4 +1,4 @@
-"""An app's handlers on threads of this process: start, drain, stop."""
+"""An app's handlers in this process, plain ones on threads: start, drain, stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable
+from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +24,7 @@ from gearshift.worker import dispatch
 from gearshift.worker.app import App, Handler
 from gearshift.worker.call import Call
 from gearshift.worker.event_loop import EventLoop
+from gearshift.worker.tasks import Settle, TaskRunner
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]
 
@@ -65,6 +68,7 @@ class Worker:
         self._lock = threading.Lock()
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
+        self._serving: list[Future[None]] = []  # async handlers, on the loop
         self._loop = EventLoop(on_end=self._fail)
         self._log = logs.LimitedLog(log)
         self.report = WorkerReport()
@@ -88,10 +92,16 @@ class Worker:
                 timeout_s=timeout_s,
             )
             self._consumers.append(consumer)
-            for number in range(handler.concurrency):
+            settle = partial(self._settle, handler, consumer)
+            if handler.call.is_async:
+                tasks = TaskRunner(handler, consumer, self._bus.hooks, settle)
+                serving = self._loop.begin(tasks.serve())
+                serving.add_done_callback(self._served)
+                self._serving.append(serving)
+            for number in range(0 if handler.call.is_async else handler.concurrency):
                 thread = threading.Thread(
                     target=self._work,
-                    args=(handler, consumer),
+                    args=(handler, consumer, settle),
                     name=f"gearshift-{handler.channel}-{number}",
                     daemon=True,
                 )
@@ -119,31 +129,42 @@ class Worker:
             consumer.stop_receiving()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        futures.wait(self._serving, max(0.0, deadline - time.monotonic()))
         for consumer in self._consumers:
             self.report.unfinished += consumer.close(max(1.0, deadline - time.monotonic()))
         self._loop.close()
         return self.report
 
     def _prefetch(self, handler: Handler) -> int | None:
-        """Return the handler's own, or None for the channel's.
+        """Return the handler's own, or None for the channel's: ``concurrency`` at least.
 
         On a queue that locks what it hands out in batches it is one for each thread: what waited
         behind a slow handler would lose its lock, and others could have had it.
         """
-        channel = handler.channel
-        if handler.prefetch is not None or self._bus.semantics(channel) is not Semantics.QUEUE:
+        channel, concurrency = handler.channel, handler.concurrency
+        if handler.prefetch is not None:
             return handler.prefetch
+        if self._bus.config.channel(channel).prefetch < concurrency:
+            return concurrency
         is_soft = self._bus.capabilities(channel).prefetch is Prefetch.SOFT
-        return handler.concurrency if is_soft else None
+        return concurrency if is_soft and self._is_queue(channel) else None
 
-    def _work(self, handler: Handler, consumer: Consumer[Any]) -> None:
+    def _is_queue(self, channel: str) -> bool:
+        return self._bus.semantics(channel) is Semantics.QUEUE
+
+    def _work(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
         try:
             while True:
                 for delivery in consumer.receive():
-                    self._handle(handler, consumer, delivery)
+                    self._handle(handler, delivery, settle)
         except Closed:
             return
         except BaseException as error:
+            self._fail(error)
+
+    def _served(self, serving: Future[None]) -> None:
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
@@ -151,14 +172,24 @@ class Worker:
         self.error = self.error or error
         self.failed.set()
 
-    def _handle(self, handler: Handler, consumer: Consumer[Any], delivery: Delivery[Any]) -> None:
-        """Run the handler, and settle by how it ended unless it has settled itself."""
+    def _handle(self, handler: Handler, delivery: Delivery[Any], settle: Settle) -> None:
+        """Run the handler on this thread, and settle by how it ended."""
         begun_at = time.perf_counter()
         if self._has_plugins:
             ending = self._run_in_plugins(handler.call, delivery)
         else:
             ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
-        took_s = time.perf_counter() - begun_at
+        settle(delivery, ending, time.perf_counter() - begun_at)
+
+    def _settle(
+        self,
+        handler: Handler,
+        consumer: Consumer[Any],
+        delivery: Delivery[Any],
+        ending: dispatch.Ending,
+        took_s: float,
+    ) -> None:
+        """Settle by how the handler ended, unless it has settled itself. Any thread."""
         if ending.failed:
             self._log.error(
                 "%s failed on message %r, attempt %d",
