@@ -173,6 +173,41 @@ def test_an_async_handler_that_outlives_the_drain_gives_its_message_back(
         assert take(consumer, 1)[0].id == receipt.id
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_handler_that_takes_too_long_has_failed(
+    bus: gearshift.Bus, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An async one is cancelled; a plain one is reported, and retried when it ends."""
+    app = gearshift.App()
+    release = threading.Event()
+    attempts: list[int] = []
+
+    def first(delivery: gearshift.Delivery[Order]) -> bool:
+        attempts.append(delivery.attempt)
+        return delivery.attempt == 1
+
+    async def hang(order: Order, delivery: gearshift.Delivery[Order]) -> None:
+        if first(delivery):
+            await asyncio.Event().wait()
+
+    def block(order: Order, delivery: gearshift.Delivery[Order]) -> None:
+        if first(delivery):
+            release.wait(PATIENCE_S)
+
+    app.handler("orders", group="audit", timeout_s=0.2)(hang if is_async else block)
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("orders").send({"n": 1})
+    if not is_async:
+        assert until(lambda: "takes longer than it may, and goes on" in caplog.text)
+        assert worker.report.retried == 0
+        release.set()
+    assert until(lambda: worker.report.acked == 1)
+    assert worker.stop().retried == 1
+    assert attempts == [1, 2]
+    assert "the handler took longer than timeout_s = 0.2" in caplog.text
+
+
 def test_an_async_handler_retries_and_rejects(bus: gearshift.Bus) -> None:
     """As plain ones do: by what it raises."""
     app = gearshift.App()

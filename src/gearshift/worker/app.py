@@ -47,6 +47,7 @@ class Handler:
     prefetch: int | None
     rate_limit: str | None
     requires: tuple[str, ...]
+    timeout_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -76,6 +77,7 @@ class App:
         prefetch: int | None = None,
         rate_limit: str | None = None,
         requires: Sequence[str] = (),
+        timeout_s: float | None = None,
     ) -> Callable[[F], F]:
         """Register a function for ``channel`` and ``group``; it stays callable as it is.
 
@@ -87,8 +89,10 @@ class App:
         ("100/s", "30/min", "500/h") how many messages it begins in a time; None is the channel's
         setting (``prefetch`` is then ``concurrency`` at least, and on a queue of soft prefetch,
         such as Kafka's, no more than that). ``requires`` names
-        capabilities without which the worker must not start. Raises UsageError, ConfigError and
-        InvalidMessage at import, not when the first message comes.
+        capabilities without which the worker must not start. What takes longer than ``timeout_s``
+        has failed: an async handler is cancelled then; a plain one cannot be interrupted, so a
+        warning says that it goes on, and its message is retried when it ends. Raises UsageError,
+        ConfigError and InvalidMessage at import, not when the first message comes.
         """
         validate_name(channel, "channel")
         if group is not None:
@@ -99,6 +103,8 @@ class App:
             )
         if rate_limit is not None:
             parse_rate(rate_limit)
+        if timeout_s is not None and not timeout_s > 0:
+            raise UsageError(f"timeout_s {timeout_s!r} is out of range", hint="use more than 0")
         Requirement.parse_all(requires)
 
         def register(function: F) -> F:
@@ -109,7 +115,9 @@ class App:
                     "have a thread each",
                     hint=f"use 1 to {_MOST_THREADS}, or an async function",
                 )
-            handler = Handler(call, channel, group, concurrency, prefetch, rate_limit, needs)
+            handler = Handler(
+                call, channel, group, concurrency, prefetch, rate_limit, needs, timeout_s
+            )
             self.handlers.append(handler)
             return function
 

@@ -17,9 +17,20 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 
 from gearshift._core.consuming.retry import checked_delay_s
-from gearshift.errors import DecodeError, UsageError
+from gearshift.errors import DeadlineExceeded, DecodeError, UsageError
 
-__all__ = ["Around", "Ending", "Reject", "Retry", "Settleable", "Within", "run", "run_async"]
+__all__ = [
+    "Around",
+    "Ending",
+    "Reject",
+    "Retry",
+    "Settleable",
+    "Within",
+    "ending_of",
+    "late",
+    "run",
+    "run_async",
+]
 
 
 class Reject(Exception):
@@ -104,33 +115,48 @@ def run(
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
             raise
-        return _ending_of(error)
+        return ending_of(error)
     except BaseException as error:  # also sys.exit() and CancelledError: a worker goes on
-        return _ending_of(error)
+        return ending_of(error)
     return Ending(action="ack", returned=returned)
 
 
 async def run_async(
-    body: Callable[[], Any], around: Around | None = None, within: Within | None = None
+    body: Callable[[], Any],
+    around: Around | None = None,
+    within: Within | None = None,
+    timeout_s: float | None = None,
 ) -> Ending:
     """As ``run``, on an event loop, which awaits what the handler returns.
 
-    ``within`` makes of that awaitable the one that is awaited. Raises nothing.
+    ``within`` makes of that awaitable the one that is awaited. After ``timeout_s`` seconds it is
+    cancelled, and has failed. Raises nothing.
     """
 
     async def complete() -> Any:
         returned = body()
-        while inspect.isawaitable(returned) or isinstance(returned, Future):
-            if isinstance(returned, Future):
-                returned = asyncio.wrap_future(returned)
-            returned = await (returned if within is None else within(returned))
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                while inspect.isawaitable(returned) or isinstance(returned, Future):
+                    if isinstance(returned, Future):
+                        returned = asyncio.wrap_future(returned)
+                    returned = await (returned if within is None else within(returned))
+        except TimeoutError:
+            if limit.expired():
+                raise late(timeout_s) from None
+            raise
         return _checked(returned)
 
     try:
         returned = await (complete() if around is None else around(complete))
     except BaseException as error:
-        return _ending_of(error)
+        return ending_of(error)
     return Ending(action="ack", returned=returned)
+
+
+def late(timeout_s: float | None) -> DeadlineExceeded:
+    """The error of a handler that took too long."""
+    return DeadlineExceeded(f"the handler took longer than timeout_s = {timeout_s:g}")
 
 
 def _complete(body: Callable[[], Any], wait: Callable[[Awaitable[Any]], Any]) -> Any:
@@ -152,7 +178,8 @@ def _checked(returned: object) -> object:
     return returned
 
 
-def _ending_of(error: BaseException) -> Ending:
+def ending_of(error: BaseException) -> Ending:
+    """What it means that a handler raised ``error``."""
     if isinstance(error, Reject):
         return Ending(action="reject", reason=_text(error.reason), error=error)
     if isinstance(error, Retry):
@@ -160,7 +187,7 @@ def _ending_of(error: BaseException) -> Ending:
             checked_delay_s(error.delay_s)
         except UsageError as wrong:
             wrong.__cause__ = error  # its traceback shows where the delay was chosen
-            return _ending_of(wrong)
+            return ending_of(wrong)
         return Ending(action="retry", delay_s=error.delay_s, error=error)
     if isinstance(error, DecodeError):
         return Ending(action="reject", reason=_text(error), error=error)

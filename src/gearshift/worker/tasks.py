@@ -71,6 +71,7 @@ class TaskRunner:
             partial(self._handler.call, delivery),
             around=hooks.around and partial(hooks.around, delivery, function),
             within=hooks.within and partial(hooks.within, delivery, function),
+            timeout_s=self._handler.timeout_s,
         )
         took_s = time.perf_counter() - begun_at
         if ending.action == "ack" or delivery.outcome is not None:

@@ -24,6 +24,7 @@ from gearshift.worker import dispatch
 from gearshift.worker.app import App, Handler
 from gearshift.worker.call import Call
 from gearshift.worker.event_loop import EventLoop
+from gearshift.worker.overdue import Overdue
 from gearshift.worker.tasks import Settle, TaskRunner
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]
@@ -70,6 +71,7 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._serving: list[Future[None]] = []  # async handlers, on the loop
         self._loop = EventLoop(on_end=self._fail)
+        self._overdue = Overdue()
         self._log = logs.LimitedLog(log)
         self.report = WorkerReport()
         self.failed = threading.Event()
@@ -133,6 +135,7 @@ class Worker:
         for consumer in self._consumers:
             self.report.unfinished += consumer.close(max(1.0, deadline - time.monotonic()))
         self._loop.close()
+        self._overdue.close()
         return self.report
 
     def _prefetch(self, handler: Handler) -> int | None:
@@ -174,12 +177,16 @@ class Worker:
 
     def _handle(self, handler: Handler, delivery: Delivery[Any], settle: Settle) -> None:
         """Run the handler on this thread, and settle by how it ended."""
-        begun_at = time.perf_counter()
-        if self._has_plugins:
-            ending = self._run_in_plugins(handler.call, delivery)
-        else:
-            ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
-        settle(delivery, ending, time.perf_counter() - begun_at)
+        begun_at, limit_s = time.perf_counter(), handler.timeout_s
+        with self._overdue.watch(limit_s, lambda: f"{handler.name}, message {delivery.id!r},"):
+            if self._has_plugins:
+                ending = self._run_in_plugins(handler.call, delivery)
+            else:
+                ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
+        took_s = time.perf_counter() - begun_at
+        if limit_s is not None and took_s > limit_s and ending.error is None:
+            ending = dispatch.ending_of(dispatch.late(limit_s))
+        settle(delivery, ending, took_s)
 
     def _settle(
         self,
