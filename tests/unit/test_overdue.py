@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 
 import pytest
 from support.waiting import until
@@ -11,32 +12,41 @@ from support.waiting import until
 from gearshift.worker.overdue import Overdue
 
 
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def overdue(caplog: pytest.LogCaptureFixture) -> Overdue:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def overdue(clock: Clock, caplog: pytest.LogCaptureFixture) -> Iterator[Overdue]:
     caplog.set_level(logging.WARNING, "gearshift.worker")
-    return Overdue()
-
-
-def test_a_call_that_takes_too_long_is_reported_once(
-    overdue: Overdue, caplog: pytest.LogCaptureFixture
-) -> None:
-    """While it runs; the one beside it, which has more time, is not."""
-    with overdue.watch(60.0, lambda: "the patient"), overdue.watch(0.01, lambda: "the late"):
-        assert until(lambda: caplog.messages)
-    assert caplog.messages == ["the late takes longer than it may, and goes on"]
+    overdue = Overdue(clock)
+    yield overdue
     overdue.close()
 
 
-def test_a_call_that_ends_in_time_is_not_reported(
-    overdue: Overdue, caplog: pytest.LogCaptureFixture
+def test_only_a_call_that_takes_too_long_is_reported_and_once(
+    overdue: Overdue, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its limit passes, and another one's is reported after it."""
-    with overdue.watch(0.01, lambda: "the quick"):
+    """Neither one that has ended before its limit, nor one that has more time."""
+    with overdue.watch(1.0, lambda: "the quick"):
         pass
-    with overdue.watch(0.02, lambda: "the late"):
-        assert until(lambda: caplog.messages)
+    with overdue.watch(60.0, lambda: "the patient"), overdue.watch(2.0, lambda: "the late"):
+        clock.now = 3.0
+        for _ in range(2):
+            with overdue.watch(60.0, lambda: "another, with which the time is looked at"):
+                assert until(lambda: caplog.messages)
     assert caplog.messages == ["the late takes longer than it may, and goes on"]
-    overdue.close()
 
 
 def test_without_a_limit_nothing_is_started(overdue: Overdue) -> None:
