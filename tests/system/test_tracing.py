@@ -68,6 +68,7 @@ def test_one_trace_leads_from_the_request_through_a_retry_to_the_next_channel(
     with bus.consumer("bills") as consumer:
         take(consumer, 1)[0].ack()
     until(lambda: recorder.spans("ack orders"))
+    until(lambda: recorder.spans("send orders") and recorder.spans("send bills"))
     worker.stop()
     trace_id = request.get_span_context().trace_id
     assert {one.context.trace_id for one in recorder.spans()} == {trace_id}
