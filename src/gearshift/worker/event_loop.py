@@ -6,6 +6,7 @@ Clients that are bound to a loop (database pools, HTTP sessions) live as long as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,6 +18,7 @@ __all__ = ["EventLoop"]
 log = logging.getLogger("gearshift.worker")
 
 _CLOSE_TIMEOUT_S = 5.0
+_CANCEL_TIMEOUT_S = 1.0
 
 
 class EventLoop:
@@ -58,9 +60,13 @@ class EventLoop:
         return future
 
     def close(self) -> None:
-        """Stop the loop, whatever still runs on it. Blocks for 5 s if that blocks it."""
+        """Cancel what still runs, and stop the loop. Blocks for some 5 s if that blocks it."""
         if self._loop is None or self._thread is None:
             return
+        if self._thread.is_alive():
+            cancelling = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
+            with contextlib.suppress(TimeoutError):
+                cancelling.result(_CLOSE_TIMEOUT_S)
         self._closing = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -99,6 +105,15 @@ class EventLoop:
         for future in waited_for:
             if not future.done():
                 future.set_exception(error)
+
+
+async def _cancel_all() -> None:
+    """Cancel all other tasks of this loop, and give them a moment to end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=_CANCEL_TIMEOUT_S)
 
 
 async def _ended(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:

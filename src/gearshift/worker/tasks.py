@@ -74,6 +74,8 @@ class TaskRunner:
             timeout_s=self._handler.timeout_s,
         )
         took_s = time.perf_counter() - begun_at
+        if self._consumer.closed:
+            return  # it was cancelled after the drain, and its message given back
         if ending.action == "ack" or delivery.outcome is not None:
             self._settle(delivery, ending, took_s)
         else:
