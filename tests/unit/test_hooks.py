@@ -8,7 +8,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -52,9 +52,27 @@ class Last(Around):
         return (yield from super().gearshift_handle())
 
 
-def handle(hooks: Hooks, complete: Callable[[], Any]) -> Any:
+Handle = Callable[[Hooks, Callable[[], Any]], Any]
+
+
+def _on_a_thread(hooks: Hooks, complete: Callable[[], Any]) -> Any:
     assert hooks.handle is not None
     return hooks.handle(DELIVERY, handler, complete)
+
+
+def _as_a_task(hooks: Hooks, complete: Callable[[], Any]) -> Any:
+    async def body() -> Any:
+        await asyncio.sleep(0)
+        return complete()
+
+    assert hooks.around is not None
+    return asyncio.run(hooks.around(DELIVERY, handler, body))
+
+
+@pytest.fixture(params=[_on_a_thread, _as_a_task])
+def handle(request: pytest.FixtureRequest) -> Handle:
+    """A handler within its wrappers, as plain ones and as async ones are run."""
+    return cast(Handle, request.param)
 
 
 # ── which plugins there are ──
@@ -129,7 +147,7 @@ def test_without_plugins_there_is_nothing_to_call() -> None:
 # ── around a handler ──
 
 
-def test_wrappers_are_in_the_order_in_which_they_are_given() -> None:
+def test_wrappers_are_in_the_order_in_which_they_are_given(handle: Handle) -> None:
     """The first is the outermost; tryfirst and trylast go over that."""
     notes: list[str] = []
     hooks = load_hooks(
@@ -141,7 +159,34 @@ def test_wrappers_are_in_the_order_in_which_they_are_given() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_handler_raises_passes_its_wrappers() -> None:
+def test_a_wrapper_may_swallow_an_error_or_be_broken(handle: Handle) -> None:
+    """What the innermost makes of it is what the others see."""
+    notes: list[str] = []
+
+    class Swallowing:
+        @hookimpl(wrapper=True)
+        def gearshift_handle(self) -> Generator[None, Any, Any]:
+            with contextlib.suppress(KeyError):
+                return (yield)
+            return "swallowed"
+
+    class Greedy:
+        @hookimpl(wrapper=True)
+        def gearshift_handle(self) -> Generator[None, Any, Any]:
+            yield
+            yield
+
+    def fails() -> None:
+        raise KeyError("a")
+
+    assert handle(load_hooks([Around("a", notes), Swallowing()]), fails) == "swallowed"
+    assert notes == ["a in", "a out"]
+    with pytest.raises(RuntimeError):
+        handle(load_hooks([Around("b", notes), Greedy()]), lambda: 7)
+    assert notes == ["a in", "a out", "b in", "b out"]
+
+
+def test_what_a_handler_raises_passes_its_wrappers(handle: Handle) -> None:
     """Each may look at it, or raise something else."""
     notes: list[str] = []
 
@@ -319,7 +364,7 @@ def test_connection_events_come_in_order_on_a_thread_that_may_block() -> None:
     hooks.close()
 
 
-def test_context_variables_of_a_wrapper_reach_the_handler() -> None:
+def test_context_variables_of_a_wrapper_reach_the_handler(handle: Handle) -> None:
     """So a span that a plugin begins is the current one while the handler runs."""
     current: contextvars.ContextVar[str] = contextvars.ContextVar("current")
 
