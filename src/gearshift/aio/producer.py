@@ -41,7 +41,7 @@ class _Parcel:
 
     def is_wanted(self) -> bool:
         """Leave out what nobody waits for any more; False if nothing is left."""
-        return not self.results.done()
+        return not (self.results.done() or self.gone.cancelled())
 
     def end(self, results: Sequence[SendResult]) -> None:
         """Tell whoever waits."""
@@ -66,7 +66,7 @@ class _Gathered(_Parcel):
 
     def is_wanted(self) -> bool:
         kept = [index for index, one in enumerate(self.waiting) if not one.done()]
-        if len(kept) < len(self.waiting):
+        if self.batch is None or not kept:
             self.messages = [self.messages[index] for index in kept]
             self.waiting = [self.waiting[index] for index in kept]
         return bool(kept)
@@ -240,9 +240,12 @@ class Producer:
 
     def _put(self, parcel: _Parcel) -> GearshiftError | None:
         """Hand ``parcel`` over, or return why that cannot be."""
+        if not parcel.is_wanted():
+            if parcel.batch is not None:
+                cancelled = BackpressureError("the send was cancelled while it waited for room")
+                self._producer._tell_plugins(parcel.batch, cancelled)
+            return None
         if parcel.batch is None:
-            if not parcel.is_wanted():
-                return None
             batch = Batch(parcel.messages, parcel.deadline)
             parcel.batch = self._producer._with_plugins(batch)
         try:
