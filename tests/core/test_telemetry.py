@@ -221,12 +221,14 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
     )
     port, _ = reserve_ports(2)
     run = [str(Path(sys.executable).with_name("gearshift")), "run", "shop:app", "--processes", "2"]
-    process = subprocess.Popen(
-        [*run, "--metrics", str(port)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        stderr=subprocess.DEVNULL,
-    )
+    log = tmp_path / "run.log"
+    with log.open("wb") as errors_of_run:
+        process = subprocess.Popen(
+            [*run, "--metrics", str(port)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            stderr=errors_of_run,
+        )
 
     def serving(number: int) -> bool:
         try:
@@ -238,7 +240,7 @@ def test_each_process_of_a_run_serves_its_own(tmp_path: Path) -> None:
         return scraped(number).get(("gearshift_consumers", "orders", "default"), 0)
 
     try:
-        assert until(lambda: serving(port) and serving(port + 1))
+        assert until(lambda: serving(port) and serving(port + 1)), log.read_text()
         assert until(lambda: consumers(port) == consumers(port + 1) == 1)
         with gearshift.open(tmp_path / "gearshift.toml") as bus:
             bus.producer("orders").send("die")
