@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,7 @@ from native_brokers.software import Software, system_path
 
 _EPMD_TIMEOUT_S = 10.0
 _CTL_TIMEOUT_S = 180.0
+_ASK_AGAIN_S = 0.5
 _COOKIE = ".erlang.cookie"
 
 # Strings of digits are what erl_call shows whole and unescaped.
@@ -82,10 +84,21 @@ class RabbitMQ(Broker):
 
         In milliseconds, where rabbitmqctl takes a second of a processor. Raises as `ctl`.
         """
-        answer = self._run("erl_call", "-n", self.node, "-e", said=f"{expressions}.\n")
+        answer = self._asked(expressions)
         if not answer.startswith("{ok, "):
             raise BrokerUnavailable(f"{expressions}: {answer}")
         return answer.removeprefix("{ok, ").rstrip().removesuffix("}")
+
+    def _asked(self, expressions: str, times: int = 3) -> str:
+        """Return erl_call's answer. A busy node may not take its connection at once; nothing was
+        evaluated then, so it may be asked again."""
+        try:
+            return self._run("erl_call", "-n", self.node, "-e", said=f"{expressions}.\n")
+        except BrokerUnavailable as error:
+            if times == 1 or "failed to connect to node" not in str(error):
+                raise
+        time.sleep(_ASK_AGAIN_S)
+        return self._asked(expressions, times - 1)
 
     def text(self, expression: str) -> str:
         """Return what Erlang `expression` gives as the node writes it in full. As `evaluate`."""
