@@ -10,8 +10,9 @@ import pytest
 import gearshift
 from gearshift import errors
 from gearshift.driver import ConsumerSpec, Settlement, SettleRequest, Stored
+from gearshift.embedded.memory.group import Entry, Group, Hand, Shared
 from gearshift.embedded.memory.settings import Settings
-from gearshift.message import Semantics
+from gearshift.message import Message, Semantics
 
 from .drivers import Clock, Events, ack, bodies, consumer_spec, declared, memory_backend, publish
 
@@ -25,6 +26,35 @@ def test_a_full_channel_refuses_what_it_has_no_room_for(semantics: Semantics) ->
     stored = [outcome.stored for outcome in outcomes]
     assert stored == [Stored.YES] * 3 + [Stored.NO] * 2
     assert all(isinstance(outcome.error, errors.PublishRefused) for outcome in outcomes[3:])
+
+
+def test_a_claim_looks_at_nothing_that_cannot_be_handed_out() -> None:
+    """However many wait for their retry, for another consumer of their key, or behind one."""
+    looked_at: list[int] = []
+
+    class Counting(Group):
+        def _give(self, entry: Entry, hand: Hand, now: float) -> bool:
+            looked_at.append(entry.number)
+            return super()._give(entry, hand, now)
+
+    def add(number: int, key: str | None) -> None:
+        group.add(Shared(Message(b"x", key), number, 0.0, 1))
+
+    group, mine, other = Counting(), Hand(), Hand()
+    for number in range(1000):
+        add(number, None)
+    for entry in group.claim(mine, 1000, 0.0)[0]:
+        group.give_back(entry, 60.0, 0.0)
+    for number in range(1000, 2000):
+        add(number, "held")
+    assert [entry.number for entry in group.claim(other, 1, 0.0)[0]] == [1000]
+    group.claim(mine, 1, 0.0)  # finds none; from now on they wait for the other one
+    add(2000, None)
+    looked_at.clear()
+    taken, due = group.claim(mine, 10, 1.0)
+    assert [entry.number for entry in taken] == [2000]
+    assert due == 60.0
+    assert looked_at == [2000]
 
 
 def test_a_queue_has_room_again_once_every_group_has_settled() -> None:

@@ -85,16 +85,16 @@ class QueueConsumer(QueueDriver):
         return failures
 
     def _settle(self, entry: Entry, request: SettleRequest) -> None:
+        now = self._channel.now()
         match request.settlement:
             case Settlement.ACK | Settlement.DISCARD:
-                self._channel.settled(self._group.finish(entry))
+                self._channel.settled(self._group.finish(entry, now))
             case Settlement.RETRY:
-                is_delayed = request.delay_s > 0
-                due = self._channel.now() + request.delay_s if is_delayed else 0.0
-                self._group.give_back(entry, due)
+                due = now + request.delay_s if request.delay_s > 0 else 0.0
+                self._group.give_back(entry, due, now)
             case Settlement.RELEASE:
                 entry.attempt -= 1
-                self._group.give_back(entry)
+                self._group.give_back(entry, 0.0, now)
 
     def wake(self) -> None:
         with self._channel.changed:
@@ -108,7 +108,7 @@ class QueueConsumer(QueueDriver):
             self._closed = True
             if self._channel.groups.get(self._spec.group) is not self._group:
                 return  # the channel was deleted
-            self._group.leave(self._hand)
+            self._group.leave(self._hand, self._channel.now())
             if self._spec.ephemeral:
                 self._channel.drop_group(self._spec.group)
             self._channel.announce()
