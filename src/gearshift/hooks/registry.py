@@ -93,11 +93,13 @@ class Hooks:
         self._lock = threading.Lock()
         self._events: queue.SimpleQueue[ConnectionEvent | None] = queue.SimpleQueue()
         self._notifier: threading.Thread | None = None
-        self.send = self._send if self._implementations("gearshift_send") else None
-        has_around = bool(self._implementations("gearshift_handle"))
-        self.handle = self._handle if has_around else None
-        self.around = self._around if has_around else None
-        self.within = self._within if self._implementations("gearshift_handle_async") else None
+        self._senders = self._implementations("gearshift_send")
+        self._wrappers = self._implementations("gearshift_handle")
+        self._contexts = self._implementations("gearshift_handle_async")
+        self.send = self._send if self._senders else None
+        self.handle = self._handle if self._wrappers else None
+        self.around = self._around if self._wrappers else None
+        self.within = self._within if self._contexts else None
         self._tell = self._notification("gearshift_connection")
         self.listeners = Listeners(
             received=self._notification("gearshift_received"),
@@ -146,7 +148,7 @@ class Hooks:
         ``check`` raises if a changed message cannot be sent.
         """
         sent = [Outgoing(backend, channel, message) for message in batch.messages]
-        for outgoing, one in product(sent, self._implementations("gearshift_send")):
+        for outgoing, one in product(sent, self._senders):
             before = outgoing.message
             try:
                 _call(one, outgoing=outgoing)
@@ -191,7 +193,7 @@ class Hooks:
         entered: list[Generator[None, Any, Any]] = []
         result, error = None, None
         try:
-            for one in self._implementations("gearshift_handle"):
+            for one in self._wrappers:
                 wrapper = _call(one, delivery=delivery, handler=handler)
                 next(wrapper)
                 entered.append(wrapper)
@@ -217,7 +219,7 @@ class Hooks:
     ) -> Any:
         try:
             async with AsyncExitStack() as stack:
-                for one in self._implementations("gearshift_handle_async"):
+                for one in self._contexts:
                     context = _call(one, delivery=delivery, handler=handler)
                     if context is not None:
                         await stack.enter_async_context(context)

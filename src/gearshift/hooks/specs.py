@@ -22,7 +22,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gearshift.delivery import Delivery
+from gearshift.delivery import BaseDelivery, Delivery
 from gearshift.driver.plugin import hookspec
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, SendResult
@@ -78,7 +78,7 @@ def gearshift_send(outgoing: Outgoing) -> None:
 
 
 @hookspec
-def gearshift_received(delivery: Delivery[Any]) -> None:
+def gearshift_received(delivery: BaseDelivery[Any]) -> None:
     """Called for each delivery that a consumer hands out, on the thread that receives it."""
 
 
@@ -88,8 +88,9 @@ def gearshift_handle(delivery: Delivery[Any], handler: Callable[..., Any]) -> ob
 
     ``yield`` runs the handler, of an async one all of it; it gives what the handler returned and
     raises what it raised. What the wrapper returns or raises takes the place of that. Context
-    variables that it sets are seen by the handler, also in an async one's task. On a worker thread.
-    The delivery is settled afterwards, unless the handler has done so.
+    variables that it sets are seen by the handler. On a worker thread; around an async handler in
+    its task, on the event loop, which it must not keep waiting. The delivery is settled afterwards,
+    unless the handler has done so.
     """
 
 
@@ -107,7 +108,7 @@ def gearshift_handle_async(
 
 @hookspec
 def gearshift_settled(
-    delivery: Delivery[Any],
+    delivery: BaseDelivery[Any],
     outcome: Literal["ack", "retry", "reject", "stale"],
     reason: str | None,
     took_s: float,

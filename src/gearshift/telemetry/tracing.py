@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from gearshift.delivery import Delivery
+from gearshift.delivery import BaseDelivery, Delivery
 from gearshift.errors import GearshiftError
 from gearshift.extras import importing
 from gearshift.hooks import Outgoing, hookimpl
@@ -98,7 +98,7 @@ class Tracing:
         outgoing.on_result(end)
 
     @hookimpl
-    def gearshift_received(self, delivery: Delivery[Any]) -> None:
+    def gearshift_received(self, delivery: BaseDelivery[Any]) -> None:
         """A span without length: the message has come to this process."""
         attributes = _of(delivery, "receive", "receive")
         self._consumed.add(1, attributes)
@@ -125,7 +125,7 @@ class Tracing:
 
     @hookimpl
     def gearshift_settled(
-        self, delivery: Delivery[Any], outcome: str, reason: str | None, took_s: float
+        self, delivery: BaseDelivery[Any], outcome: str, reason: str | None, took_s: float
     ) -> None:
         """A span of the time that settling took."""
         attributes = _of(delivery, outcome, "settle")
@@ -143,7 +143,7 @@ class Tracing:
 
     def _span(
         self,
-        delivery: Delivery[Any],
+        delivery: BaseDelivery[Any],
         name: str,
         kind: SpanKind,
         attributes: dict[str, Any],
@@ -172,7 +172,7 @@ def _operation(backend: str, channel: str, name: str, kind: str) -> dict[str, An
     }
 
 
-def _of(delivery: Delivery[Any], name: str, kind: str) -> dict[str, Any]:
+def _of(delivery: BaseDelivery[Any], name: str, kind: str) -> dict[str, Any]:
     attributes = _operation(delivery.backend, delivery.channel, name, kind)
     attributes["messaging.consumer.group.name"] = delivery.group
     return attributes
