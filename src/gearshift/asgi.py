@@ -3,7 +3,7 @@
 ::
 
     app = gearshift.App()
-    messaging = gearshift.asgi.Lifespan(app, profile="prod")
+    messaging = Lifespan(app, profile="prod")
     api = FastAPI(lifespan=messaging)
     api.mount("/messaging", messaging.telemetry)  # /messaging/healthz, /messaging/metrics
 
@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,19 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from gearshift import aio
-from gearshift._core import logs
 from gearshift.config import Config
 from gearshift.errors import GearshiftError, UsageError
 from gearshift.telemetry.pages import Pages
 from gearshift.worker.app import App
+from gearshift.worker.service import START_TIMEOUT_S, drain, start
 from gearshift.worker.worker import DRAIN_TIMEOUT_S, Worker
 
 __all__ = ["Lifespan"]
 
 log = logging.getLogger("gearshift.worker")
-
-_START_TIMEOUT_S = 1.0  # for each try
-_RETRY_AFTER_S = 1.0
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -72,7 +69,7 @@ class Lifespan:
         self._bus: aio.Bus | None = None
         self._worker: Worker | None = None
         self._pages: Pages | None = None
-        self._obstacle: str | None = None  # to the start of the handlers
+        self._obstacle: BaseException | None = None  # to the start of the handlers
 
     @property
     def bus(self) -> aio.Bus:
@@ -87,18 +84,25 @@ class Lifespan:
         async with self._open() as bus:
             worker = Worker(self._app, bus.sync)
             self._bus, self._worker = bus, worker
-            stopping = asyncio.Event()
-            starting: asyncio.Task[None] | None = None
+            stop = threading.Event()
+            starting: asyncio.Task[bool] | None = None
             try:
-                if not await self._start(worker):
-                    starting = asyncio.create_task(self._start_later(worker, stopping))
+                try:
+                    await asyncio.to_thread(worker.start, timeout_s=START_TIMEOUT_S)
+                except GearshiftError as error:
+                    if not error.retryable:
+                        raise
+                    self._obstacle = error
+                    starting = asyncio.create_task(asyncio.to_thread(start, worker, stop))
+                    starting.add_done_callback(self._started)
                 yield
             finally:
-                stopping.set()
+                stop.set()
                 if starting is not None:
-                    await starting
-                await self._drain(worker)
-                self._bus = self._worker = self._pages = None
+                    await asyncio.wait([starting])
+                log.info("draining: nothing more is received, up to %.0f s", self._drain_timeout_s)
+                await asyncio.to_thread(drain, worker, self._drain_timeout_s)
+                self._bus = self._worker = self._pages = self._obstacle = None
 
     async def telemetry(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
@@ -117,40 +121,10 @@ class Lifespan:
         await send({"type": "http.response.start", "status": page.status, "headers": headers})
         await send({"type": "http.response.body", "body": page.body})
 
-    async def _start(self, worker: Worker) -> bool:
-        """Start the handlers; False if the broker is not there. Raises what is not waited for."""
-        try:
-            await asyncio.to_thread(worker.start, timeout_s=_START_TIMEOUT_S)
-        except GearshiftError as error:
-            if not error.retryable:
-                raise
-            self._obstacle = str(error)
-            return False
-        self._obstacle = None
-        log.info("handlers have started")
-        return True
-
-    async def _start_later(self, worker: Worker, stopping: asyncio.Event) -> None:
-        waiting = logs.LimitedLog(log, burst=1, period_s=logs.SAY_AGAIN_S)
-        try:
-            while not stopping.is_set():
-                waiting.warning("waiting for the broker: %s", self._obstacle)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), _RETRY_AFTER_S)
-                    return
-                if await self._start(worker):
-                    return
-        except GearshiftError as error:
-            self._obstacle = str(error)
-            log.error("the handlers cannot be started: %s", error)
-
-    async def _drain(self, worker: Worker) -> None:
-        log.info("draining: nothing more is received, up to %.0f s", self._drain_timeout_s)
-        report = await asyncio.to_thread(worker.stop, self._drain_timeout_s)
-        log.info(
-            "stopped: %d acked, %d retried, %d rejected; %d in hand will be delivered again",
-            report.acked, report.retried, report.rejected, len(report.unfinished),
-        )  # fmt: skip
+    def _started(self, starting: asyncio.Task[bool]) -> None:
+        self._obstacle = starting.exception()
+        if self._obstacle is not None:
+            log.error("the handlers cannot be started: %s", self._obstacle)
 
     def _problems(self) -> Sequence[str]:
         found = [] if self._obstacle is None else [f"handlers have not started: {self._obstacle}"]

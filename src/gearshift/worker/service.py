@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gearshift import config as configuration
 from gearshift._core import logs
@@ -22,13 +23,20 @@ from gearshift.worker.app import App
 from gearshift.worker.signals import StopRequest
 from gearshift.worker.worker import DRAIN_TIMEOUT_S, Worker, WorkerReport
 
-__all__ = ["POLL_S", "RETRY_AFTER_S", "Service", "serve"]
+__all__ = ["POLL_S", "RETRY_AFTER_S", "START_TIMEOUT_S", "Service", "drain", "serve", "start"]
 
 log = logging.getLogger("gearshift.worker")
 
 POLL_S = 0.2
 RETRY_AFTER_S = 1.0
-_START_TIMEOUT_S = 1.0  # for each try, so that a signal is not kept waiting
+START_TIMEOUT_S = 1.0  # for each try, so that a signal is not kept waiting
+
+
+class Stop(Protocol):
+    """A request to stop: a StopRequest or a threading.Event."""
+
+    def wait(self, timeout_s: float, /) -> bool:
+        """Wait for it so long; True once it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +66,10 @@ def serve(
             log.info("metrics at http://%s:%d/metrics", host, server.port)
         worker = Worker(app, bus)
         try:
-            if _start(worker, stop):
+            if start(worker, stop):
                 _watch(worker, stop, on_ready)
         finally:
-            report = worker.stop()
-        log.info(
-            "stopped: %d acked, %d retried, %d rejected; %d in hand will be delivered again",
-            report.acked, report.retried, report.rejected, len(report.unfinished),
-        )  # fmt: skip
+            report = drain(worker)
     if isinstance(worker.error, Exception):
         raise worker.error
     if worker.error is not None:
@@ -73,12 +77,15 @@ def serve(
     return report
 
 
-def _start(worker: Worker, stop: StopRequest) -> bool:
-    """Start ``worker``, waiting for its broker; False if told to stop before."""
+def start(worker: Worker, stop: Stop) -> bool:
+    """Start ``worker``, waiting for its broker; False if told to stop before. Blocks.
+
+    Raises what waiting does not mend.
+    """
     waiting = logs.LimitedLog(log, burst=1, period_s=logs.SAY_AGAIN_S)
     while True:
         try:
-            worker.start(timeout_s=_START_TIMEOUT_S)
+            worker.start(timeout_s=START_TIMEOUT_S)
             return True
         except GearshiftError as error:
             if not error.retryable:
@@ -86,6 +93,16 @@ def _start(worker: Worker, stop: StopRequest) -> bool:
             waiting.warning("waiting for the broker: %s", error)
         if stop.wait(RETRY_AFTER_S):
             return False
+
+
+def drain(worker: Worker, timeout_s: float = DRAIN_TIMEOUT_S) -> WorkerReport:
+    """Stop ``worker``, and log how its messages ended. Blocks."""
+    report = worker.stop(timeout_s)
+    log.info(
+        "stopped: %d acked, %d retried, %d rejected; %d in hand will be delivered again",
+        report.acked, report.retried, report.rejected, len(report.unfinished),
+    )  # fmt: skip
+    return report
 
 
 def _watch(worker: Worker, stop: StopRequest, on_ready: Callable[[], None]) -> None:
