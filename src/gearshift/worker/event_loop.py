@@ -11,9 +11,11 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["EventLoop"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("gearshift.worker")
 
@@ -39,19 +41,12 @@ class EventLoop:
 
     def wait(self, awaitable: Awaitable[Any]) -> Any:
         """Block until ``awaitable`` is done; returns what it returns and raises what it raises."""
-        with self._lock:
-            loop = self._started()
-            future = asyncio.run_coroutine_threadsafe(_ended(awaitable), loop)
-            self._waited_for.add(future)
-        try:
-            result, error = future.result()
-        finally:
-            self._waited_for.discard(future)
+        result, error = self.begin(_ended(awaitable)).result()
         if error is not None:
             raise error
         return result
 
-    def begin(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Have ``coroutine`` run; the future ends with it, or with the loop."""
         with self._lock:
             future = asyncio.run_coroutine_threadsafe(coroutine, self._started())

@@ -49,11 +49,11 @@ class WorkerReport:
 
 
 class Worker:
-    """Runs an App's handlers on threads of this process. This is ``gearshift.Worker``.
+    """Runs an App's handlers in this process: plain ones on threads, async ones on an event loop.
 
-    ``start`` connects and returns; ``stop`` drains. Any thread may call them, once each.
-    ``failed`` is set if a thread that handlers need has ended; ``error`` is what ended it.
-    ``_lock`` guards the numbers of ``report``.
+    This is ``gearshift.Worker``. ``start`` connects and returns; ``stop`` drains. Any thread may
+    call them, once each. ``failed`` is set if a thread that handlers need has ended; ``error`` is
+    what ended it. ``_lock`` guards the numbers of ``report``.
     """
 
     def __init__(self, app: App, bus: Bus) -> None:
@@ -94,21 +94,8 @@ class Worker:
                 timeout_s=timeout_s,
             )
             self._consumers.append(consumer)
-            settle = partial(self._settle, handler, consumer)
-            if handler.call.is_async:
-                tasks = TaskRunner(handler, consumer, self._bus.hooks, settle)
-                serving = self._loop.begin(tasks.serve())
-                serving.add_done_callback(self._served)
-                self._serving.append(serving)
-            for number in range(0 if handler.call.is_async else handler.concurrency):
-                thread = threading.Thread(
-                    target=self._work,
-                    args=(handler, consumer, settle),
-                    name=f"gearshift-{handler.channel}-{number}",
-                    daemon=True,
-                )
-                self._threads.append(thread)
-                thread.start()
+            begin = self._begin_tasks if handler.call.is_async else self._begin_threads
+            begin(handler, consumer, partial(self._settle, handler, consumer))
             log.info("handling %s, concurrency %d", handler.name, handler.concurrency)
 
     def ready(self, timeout_s: float = 30.0) -> None:
@@ -154,6 +141,23 @@ class Worker:
 
     def _is_queue(self, channel: str) -> bool:
         return self._bus.semantics(channel) is Semantics.QUEUE
+
+    def _begin_tasks(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
+        tasks = TaskRunner(handler, consumer, self._bus.hooks, settle)
+        serving = self._loop.begin(tasks.serve())
+        serving.add_done_callback(self._served)
+        self._serving.append(serving)
+
+    def _begin_threads(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
+        for number in range(handler.concurrency):
+            thread = threading.Thread(
+                target=self._work,
+                args=(handler, consumer, settle),
+                name=f"gearshift-{handler.channel}-{number}",
+                daemon=True,
+            )
+            self._threads.append(thread)
+            thread.start()
 
     def _work(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
         try:
