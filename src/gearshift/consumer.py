@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Generic, Literal, TypeAlias, TypeVar, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from gearshift._core.clients import Client, forked, refuse_in_event_loop
+from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.subscription import Subscription
-from gearshift.delivery import Delivery
+from gearshift.delivery import BaseDelivery, Delivery
 from gearshift.driver import Start, StartAt
 from gearshift.errors import Closed, ConfigError, DeadlineExceeded, GearshiftError, NotSupported
 
-__all__ = ["Consumer", "StartName", "as_start"]
+__all__ = ["Consumer", "ConsumerOptions", "StartName", "as_start"]
 
 T = TypeVar("T")
+DeliveryT = TypeVar("DeliveryT", bound=BaseDelivery[Any])
 
 StartName: TypeAlias = Literal["earliest", "latest"]
+
+
+class ConsumerOptions(TypedDict, total=False):
+    """The keywords of ``Bus.consumer``, which says what they are, but for ``value_type``."""
+
+    group: str | None
+    prefetch: int | None
+    start: Start | StartName
+    ephemeral: bool
+    serial_keys: bool
+    rate_limit: str | None
+    requires: Sequence[str]
+    create: bool | None
+    timeout_s: float
 
 
 def as_start(start: Start | StartName) -> Start:
@@ -76,15 +92,8 @@ class Consumer(Client, Generic[T]):
         connection is not raised but healed.
         """
         refuse_in_event_loop("receive", instead="a worker thread")
-        if os.getpid() != self._subscription.pid:
-            raise forked("consumer")
-        subscription = self._subscription
-        entries = subscription.receive(max_messages, timeout_s)
-        deliveries: list[Delivery[T]] = [Delivery(subscription, entry) for entry in entries]
-        if subscription.listeners.received is not None:
-            for delivery in deliveries:
-                subscription.listeners.received(delivery=delivery)
-        return deliveries
+        self._check_process()
+        return self._handed_out(self._subscription.receive(max_messages, timeout_s), Delivery)
 
     def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Delivery[T]]:
         """Deliveries one by one; ends when none came for ``idle_timeout_s`` or on ``close``."""
@@ -161,6 +170,19 @@ class Consumer(Client, Generic[T]):
 
     def _located(self, error: GearshiftError) -> GearshiftError:
         return error.located(backend=self._policy.backend, channel=self.channel)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._subscription.pid:
+            raise forked("consumer")
+
+    def _handed_out(self, entries: Sequence[Entry], kind: type[DeliveryT]) -> list[DeliveryT]:
+        """Deliveries of that kind, of which the plugins are told."""
+        deliveries = [kind(self._subscription, entry) for entry in entries]
+        received = self._subscription.listeners.received
+        if received is not None:
+            for delivery in deliveries:
+                received(delivery=delivery)
+        return deliveries
 
     def _record_handled(self, outcome: str, seconds: float) -> None:
         """A worker's handler has taken ``seconds`` for a delivery that ended as ``outcome``."""

@@ -19,6 +19,7 @@ import gearshift
 from gearshift import Capabilities, Start, errors
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.publishing.buffer import PublishBuffer
+from gearshift.consumer import ConsumerOptions
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.memory import admin as memory
 from gearshift.embedded.sqlite import admin as sqlite
@@ -248,6 +249,12 @@ def test_send_and_message_take_the_same_fields() -> None:
     """Those that type checkers know of ``send`` are the keywords of ``message``."""
     keywords = inspect.signature(gearshift.Producer.message).parameters.keys() - {"self", "value"}
     assert keywords == Fields.__annotations__.keys()
+
+
+def test_type_checkers_know_the_keywords_of_consumer() -> None:
+    """Those of its overloads, also of the async face, are those that it takes."""
+    keywords = inspect.signature(gearshift.Bus.consumer).parameters.keys()
+    assert keywords - {"self", "channel", "value_type"} == ConsumerOptions.__annotations__.keys()
 
 
 def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:

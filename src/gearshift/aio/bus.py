@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from gearshift import bus as sync
 from gearshift.aio.consumer import Consumer
-from gearshift.aio.loops import Opening, in_thread, opened_in_thread, running_loop
+from gearshift.aio.loops import Opening, opened_in_thread, running_loop
 from gearshift.aio.producer import Producer
 from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.config import Config
-from gearshift.consumer import StartName
-from gearshift.driver import GroupStatus, Start
+from gearshift.consumer import ConsumerOptions
+from gearshift.driver import GroupStatus
 from gearshift.stats import Stats
 
 __all__ = ["Bus", "open_bus"]
@@ -73,35 +74,12 @@ class Bus:
 
     @overload
     def consumer(
-        self,
-        channel: str,
-        *,
-        group: str | None = ...,
-        prefetch: int | None = ...,
-        start: Start | StartName = ...,
-        ephemeral: bool = ...,
-        serial_keys: bool = ...,
-        rate_limit: str | None = ...,
-        requires: Sequence[str] = ...,
-        create: bool | None = ...,
-        timeout_s: float = ...,
+        self, channel: str, **options: Unpack[ConsumerOptions]
     ) -> Opening[Consumer[Any]]: ...
 
     @overload
     def consumer(
-        self,
-        channel: str,
-        *,
-        value_type: type[T],
-        group: str | None = ...,
-        prefetch: int | None = ...,
-        start: Start | StartName = ...,
-        ephemeral: bool = ...,
-        serial_keys: bool = ...,
-        rate_limit: str | None = ...,
-        requires: Sequence[str] = ...,
-        create: bool | None = ...,
-        timeout_s: float = ...,
+        self, channel: str, *, value_type: type[T], **options: Unpack[ConsumerOptions]
     ) -> Opening[Consumer[T]]: ...
 
     def consumer(self, channel: str, **options: Any) -> Opening[Consumer[Any]]:
@@ -124,21 +102,21 @@ class Bus:
         self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S
     ) -> Sequence[GroupStatus]:
         """What waits for which group. See ``gearshift.Bus.groups``."""
-        return await in_thread(self.sync.groups, channel, timeout_s=timeout_s)
+        return await asyncio.to_thread(self.sync.groups, channel, timeout_s=timeout_s)
 
     async def declare(
         self, channel: str, *, create: bool | None = None, timeout_s: float = OPEN_TIMEOUT_S
     ) -> None:
         """Create ``channel`` and its groups. See ``gearshift.Bus.declare``."""
-        await in_thread(self.sync.declare, channel, create=create, timeout_s=timeout_s)
+        await asyncio.to_thread(self.sync.declare, channel, create=create, timeout_s=timeout_s)
 
     async def delete(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
         """Remove ``channel`` with all its messages. See ``gearshift.Bus.delete``."""
-        await in_thread(self.sync.delete, channel, timeout_s=timeout_s)
+        await asyncio.to_thread(self.sync.delete, channel, timeout_s=timeout_s)
 
     async def close(self, timeout_s: float = 30.0) -> None:
         """Close all consumers, then all producers, then the backend. Idempotent."""
-        await in_thread(self.sync.close, timeout_s)
+        await asyncio.to_thread(self.sync.close, timeout_s)
 
     async def __aenter__(self) -> Self:
         return self

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from gearshift import consumer as sync
-from gearshift._core.clients import forked
 from gearshift._core.consuming.entry import Entry
 from gearshift.aio.delivery import Delivery
-from gearshift.aio.loops import Waker, in_thread, running_loop, weakly
+from gearshift.aio.loops import Waker, running_loop, weakly
 from gearshift.consumer import StartName
 from gearshift.driver import Start
 from gearshift.errors import Closed
@@ -68,7 +66,7 @@ class Consumer(Generic[T]):
 
     async def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until connected, assigned and positioned. Raises DeadlineExceeded."""
-        await in_thread(self._consumer.ready, timeout_s)
+        await asyncio.to_thread(self._consumer.ready, timeout_s)
 
     async def receive(
         self, max_messages: int = 1, *, timeout_s: float | None = None
@@ -78,25 +76,17 @@ class Consumer(Generic[T]):
         An empty list if nothing came for ``timeout_s`` seconds (None: waits until something comes).
         Raises Closed, and what has ended the consumer for good.
         """
-        if os.getpid() != self._subscription.pid:
-            raise forked("consumer")
+        self._consumer._check_process()
         deadline = None if timeout_s is None else self._users.clock() + timeout_s
         while True:
             entries = await self._next(max_messages, deadline)
             live, ended = self._subscription.sort(entries)
-            for (
-                entry,
-                reason,
-            ) in ended:  # not awaited: whoever is cancelled there would lose ``live``
+            # Not awaited: a task that is cancelled there would lose ``live``.
+            for entry, reason in ended:
                 self._loop.run_in_executor(None, self._subscription.bury, entry, reason)
             if live or not entries:
                 break
-        deliveries = [self._delivery(self._subscription, entry) for entry in live]
-        received = self._subscription.listeners.received
-        if received is not None:
-            for delivery in deliveries:
-                received(delivery=delivery)
-        return deliveries
+        return self._consumer._handed_out(live, self._delivery)
 
     async def iterate(self, *, idle_timeout_s: float | None = None) -> AsyncIterator[Delivery[T]]:
         """Deliveries one by one; ends when none came for ``idle_timeout_s`` or on ``close``."""
@@ -115,11 +105,11 @@ class Consumer(Generic[T]):
 
     async def seek(self, start: Start | StartName, *, timeout_s: float = 30.0) -> None:
         """Continue at ``start``. Streams only. See ``gearshift.Consumer.seek``."""
-        await in_thread(self._consumer.seek, start, timeout_s=timeout_s)
+        await asyncio.to_thread(self._consumer.seek, start, timeout_s=timeout_s)
 
     async def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until the driver knows of everything settled so far. Raises DeadlineExceeded."""
-        await in_thread(self._consumer.flush, timeout_s)
+        await asyncio.to_thread(self._consumer.flush, timeout_s)
 
     def stop_receiving(self) -> None:
         """Hand out nothing more: ``receive`` raises Closed, iteration ends, in every task.
@@ -133,7 +123,7 @@ class Consumer(Generic[T]):
 
         Returns the ids of deliveries in hand that are not settled: they come again.
         """
-        unsettled = await in_thread(self._consumer.close, timeout_s)
+        unsettled = await asyncio.to_thread(self._consumer.close, timeout_s)
         self._users.changed.unlisten(self._listener)
         return unsettled
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from gearshift._core.clients import Closing
 from gearshift.errors import UsageError
 
-__all__ = ["Opening", "Waker", "in_thread", "opened_in_thread", "running_loop", "weakly"]
+__all__ = ["Opening", "Waker", "opened_in_thread", "running_loop", "weakly"]
 
 T = TypeVar("T")
 
@@ -74,11 +74,6 @@ def weakly(method: Callable[[], object]) -> Callable[[], None]:
             alive()
 
     return call
-
-
-async def in_thread(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Await ``call``, which blocks, in a thread: for opening and closing, not for messages."""
-    return await asyncio.to_thread(call, *arguments, **options)
 
 
 class Opening(Generic[OpenedT]):

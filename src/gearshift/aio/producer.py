@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack, cast
 from gearshift import producer as sync
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.window import TICK_S
-from gearshift.aio.loops import Waker, in_thread, running_loop, weakly
+from gearshift.aio.loops import Waker, running_loop, weakly
 from gearshift.errors import BackpressureError, GearshiftError, SendFailed
 from gearshift.message import Fields, Key, Message, Receipt, SendResult
 from gearshift.producer import CHUNK, DEFAULT_TIMEOUT_S, Prepared
@@ -175,7 +175,7 @@ class Producer:
     async def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Wait until everything sent has its result. Raises DeadlineExceeded."""
         await self._all_gone(timeout_s)
-        await in_thread(self._producer.flush, timeout_s)
+        await asyncio.to_thread(self._producer.flush, timeout_s)
 
     async def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Flush for up to ``timeout_s`` seconds and close. Idempotent.
@@ -183,7 +183,7 @@ class Producer:
         What is still unconfirmed then ends as OutcomeUnknown.
         """
         await self._all_gone(timeout_s)
-        await in_thread(self._producer.close, timeout_s)
+        await asyncio.to_thread(self._producer.close, timeout_s)
         self._buffer.changed.unlisten(self._listener)
         self._hand_over()  # what is left is refused, as the producer is closed
 

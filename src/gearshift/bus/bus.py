@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.retry import RetryPolicy
@@ -22,7 +22,7 @@ from gearshift.bus.operating import OperatedBus
 from gearshift.bus.policies import checked_prefetch, consumer_policy
 from gearshift.codecs import codec_named
 from gearshift.config import Config
-from gearshift.consumer import Consumer, StartName, as_start
+from gearshift.consumer import Consumer, ConsumerOptions, StartName, as_start
 from gearshift.driver import (
     Backend,
     BackendPlugin,
@@ -86,36 +86,11 @@ class Bus(OperatedBus):
         return Producer(buffer, policy, owner=self, on_send=self.hooks.send)
 
     @overload
-    def consumer(
-        self,
-        channel: str,
-        *,
-        group: str | None = ...,
-        prefetch: int | None = ...,
-        start: Start | StartName = ...,
-        ephemeral: bool = ...,
-        serial_keys: bool = ...,
-        rate_limit: str | None = ...,
-        requires: Sequence[str] = ...,
-        create: bool | None = ...,
-        timeout_s: float = ...,
-    ) -> Consumer[Any]: ...
+    def consumer(self, channel: str, **options: Unpack[ConsumerOptions]) -> Consumer[Any]: ...
 
     @overload
     def consumer(
-        self,
-        channel: str,
-        *,
-        value_type: type[T],
-        group: str | None = ...,
-        prefetch: int | None = ...,
-        start: Start | StartName = ...,
-        ephemeral: bool = ...,
-        serial_keys: bool = ...,
-        rate_limit: str | None = ...,
-        requires: Sequence[str] = ...,
-        create: bool | None = ...,
-        timeout_s: float = ...,
+        self, channel: str, *, value_type: type[T], **options: Unpack[ConsumerOptions]
     ) -> Consumer[T]: ...
 
     def consumer(
