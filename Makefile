@@ -89,7 +89,7 @@ $(READY): constraints.txt $(PROJECTS)
 	@touch $@
 
 $(PEERS): tests/benchmarks/requirements.txt $(READY)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r $<
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -r $<
 	@touch $@
 
 help:  ## list the targets

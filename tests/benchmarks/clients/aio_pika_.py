@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import Any
 
 import aio_pika
 
-from benchmarks.work import HEADERS, IDLE_S, Place, Received, Sample, load, timed_async
-
-GATHERED = 1000
+from benchmarks.work import HEADERS, IDLE_S, Place, Received, Sample, gathered
 
 
 @asynccontextmanager
@@ -23,27 +20,16 @@ async def _channel(place: Place) -> AsyncIterator[Any]:
 
 async def _send_many(place: Place, total: int) -> Sample:
     async with _channel(place) as channel:
-        publish = channel.default_exchange.publish
 
-        async def run() -> int:
-            source = load(place, total)
-            while part := list(islice(source, GATHERED)):
-                await asyncio.gather(
-                    *(
-                        publish(
-                            aio_pika.Message(
-                                body,
-                                headers={"key": key, **HEADERS},
-                                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                            ),
-                            place.name,
-                        )
-                        for key, body in part
-                    )
-                )
-            return total
+        def publish(key: str, body: bytes) -> Awaitable[Any]:
+            message = aio_pika.Message(
+                body,
+                headers={"key": key, **HEADERS},
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            )
+            return channel.default_exchange.publish(message, place.name)
 
-        return await timed_async(run)
+        return await gathered(place, total, publish)
 
 
 async def _receive(place: Place, total: int) -> Sample:

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 
 from faststream.confluent import KafkaBroker
 
-from benchmarks.work import HEADERS, Place, Sample, load, timed_async
-
-GATHERED = 1000
-
-
-async def _send_many(place: Place, total: int) -> Sample:
-    address = place.url.removeprefix("kafka://")
-    async with KafkaBroker(address, acks="all", enable_idempotence=True, log_level=50) as broker:
-
-        async def run() -> int:
-            source = load(place, total)
-            while part := list(islice(source, GATHERED)):
-                await asyncio.gather(
-                    *(
-                        broker.publish(body, place.name, key=key.encode(), headers=dict(HEADERS))
-                        for key, body in part
-                    )
-                )
-            return total
-
-        return await timed_async(run)
+from benchmarks.clients.faststream_kafka import send_over
+from benchmarks.work import Place, Sample
 
 
 def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(_send_many(place, total))
+    return asyncio.run(send_over(KafkaBroker, place, total))

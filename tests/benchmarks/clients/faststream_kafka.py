@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
+from typing import Any
 
 from faststream.kafka import KafkaBroker
 
-from benchmarks.work import HEADERS, Place, Sample, load, timed_async
-
-GATHERED = 1000
+from benchmarks.work import HEADERS, Place, Sample, gathered
 
 
-async def _send_many(place: Place, total: int) -> Sample:
+async def send_over(kind: type[Any], place: Place, total: int) -> Sample:
+    """Send through a broker of FastStream's of that ``kind``."""
     address = place.url.removeprefix("kafka://")
-    async with KafkaBroker(address, acks="all", enable_idempotence=True, log_level=50) as broker:
-
-        async def run() -> int:
-            source = load(place, total)
-            while part := list(islice(source, GATHERED)):
-                await asyncio.gather(
-                    *(
-                        broker.publish(body, place.name, key=key.encode(), headers=dict(HEADERS))
-                        for key, body in part
-                    )
-                )
-            return total
-
-        return await timed_async(run)
+    async with kind(address, acks="all", enable_idempotence=True, log_level=50) as broker:
+        return await gathered(
+            place,
+            total,
+            lambda key, body: broker.publish(
+                body, place.name, key=key.encode(), headers=dict(HEADERS)
+            ),
+        )
 
 
 def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(_send_many(place, total))
+    return asyncio.run(send_over(KafkaBroker, place, total))

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 
 from faststream.rabbit import RabbitBroker
 
-from benchmarks.work import HEADERS, Place, Sample, load, timed_async
-
-GATHERED = 1000
+from benchmarks.work import HEADERS, Place, Sample, gathered
 
 
 async def _send_many(place: Place, total: int) -> Sample:
     async with RabbitBroker(place.url, log_level=50) as broker:
-
-        async def run() -> int:
-            source = load(place, total)
-            while part := list(islice(source, GATHERED)):
-                await asyncio.gather(
-                    *(
-                        broker.publish(
-                            body, place.name, headers={"key": key, **HEADERS}, persist=True
-                        )
-                        for key, body in part
-                    )
-                )
-            return total
-
-        return await timed_async(run)
+        return await gathered(
+            place,
+            total,
+            lambda key, body: broker.publish(
+                body, place.name, headers={"key": key, **HEADERS}, persist=True
+            ),
+        )
 
 
 def send_many(place: Place, total: int) -> Sample:
