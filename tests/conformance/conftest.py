@@ -70,6 +70,18 @@ def embedded(
     )
 
 
+def unbroken(backend: str, semantics: Semantics, folder: Path) -> Harness:
+    """A harness for the whole kit on an embedded backend, whose workers alone can be broken."""
+    return embedded(
+        backend,
+        semantics,
+        folder,
+        faults=Faults(broker=None, cable=None, workers=backend == "sqlite"),
+        pace=0.3,
+        lease_s=6.0 if backend == "sqlite" else 2.0,  # memory has none to lose
+    )
+
+
 @contextmanager
 def breakable(server: Server, semantics: Semantics, folder: Path) -> Iterator[Harness]:
     """A harness on a broker of its own behind a proxy, quick to notice what is gone."""

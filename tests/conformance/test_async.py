@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from conformance.async_face import awaited
-from conformance.conftest import embedded
+from conformance.conftest import unbroken
 
-from gearshift.conformance import Faults, Harness
+from gearshift.conformance import Harness
 from gearshift.message import Semantics
 
 
@@ -21,13 +21,4 @@ def gearshift_backend(
     request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Harness:
     """Both semantics."""
-    return awaited(
-        embedded(
-            backend,
-            request.param,
-            tmp_path_factory.mktemp("kit"),
-            faults=Faults(broker=None, cable=None, workers=backend == "sqlite"),
-            pace=0.3,
-            lease_s=6.0 if backend == "sqlite" else 2.0,
-        )
-    )
+    return awaited(unbroken(backend, request.param, tmp_path_factory.mktemp("kit")))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conformance.conftest import embedded
+from conformance.conftest import unbroken
 
-from gearshift.conformance import Faults, Harness
+from gearshift.conformance import Harness
 from gearshift.message import Semantics
 
 
@@ -20,11 +20,4 @@ def gearshift_backend(
     request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Harness:
     """Both semantics."""
-    return embedded(
-        backend,
-        request.param,
-        tmp_path_factory.mktemp("kit"),
-        faults=Faults(broker=None, cable=None, workers=backend == "sqlite"),
-        pace=0.3,
-        lease_s=6.0 if backend == "sqlite" else 2.0,  # memory has none to lose
-    )
+    return unbroken(backend, request.param, tmp_path_factory.mktemp("kit"))
