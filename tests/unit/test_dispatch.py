@@ -361,6 +361,30 @@ def test_a_generator_that_a_decorator_hid_is_a_failure(
     assert "generator" in found.reason
 
 
+def without_its_parentheses(times: int) -> Callable[[Any], Any]:
+    return lambda function: lambda *arguments: function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (lambda order: map(print, [order]), "map"),
+        (lambda order: filter(print, [order]), "filter"),
+        (without_its_parentheses(Order), "a decorator may lack its parentheses"),  # type: ignore[arg-type]
+        (lambda order: functools.partial(print, order), "a function"),
+        (lambda order: Reject("unknown customer"), "the error Reject('unknown customer')"),
+        (lambda order: Retry, "raise it"),
+    ],
+)
+def test_what_has_not_run_or_was_not_raised_is_a_failure(
+    handler: Callable[..., Any], said: str
+) -> None:
+    """A handler that returns it has not done its work, so its message is not acked."""
+    found = ending(handler)
+    assert found.action == "retry"
+    assert said in found.reason
+
+
 # ── tombstones ──
 
 

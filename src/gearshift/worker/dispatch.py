@@ -95,6 +95,9 @@ class Ending:
 Around: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 Within: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
 
+_LAZY = (types.GeneratorType, types.AsyncGeneratorType, map, filter)
+_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, partial)
+
 
 def run(
     body: Callable[[], Any],
@@ -167,13 +170,24 @@ def _complete(body: Callable[[], Any], wait: Callable[[Awaitable[Any]], Any]) ->
 
 
 def _checked(returned: object) -> object:
-    """Return what a handler returned. Raises UsageError if its body has not run."""
-    # A decorator can hide from ``Call.of`` that a function is a generator; here it shows.
+    """Return what a handler returned. Raises UsageError if its body has not run, or has failed."""
+    # A decorator can hide from ``Call.of`` what a function does; here it shows.
     unfinished = getattr(returned, "gen", returned)  # contextlib.contextmanager keeps it there
-    if isinstance(unfinished, types.GeneratorType | types.AsyncGeneratorType):
+    if isinstance(unfinished, _LAZY):
         raise UsageError(
-            "the handler returned a generator, whose body has not run",
-            hint="a handler must not yield",
+            f"the handler returned a {type(unfinished).__name__}, whose body has not run",
+            hint="a handler must not yield, and must go through what it maps itself",
+        )
+    if isinstance(returned, _FUNCTIONS):
+        raise UsageError(
+            "the handler returned a function, which nobody calls",
+            hint="a decorator may lack its parentheses: @retry() instead of @retry",
+        )
+    if isinstance(returned, BaseException) or (
+        isinstance(returned, type) and issubclass(returned, BaseException)
+    ):
+        raise UsageError(
+            f"the handler returned the error {returned!r}", hint="raise it: returning means success"
         )
     return returned
 
