@@ -44,6 +44,33 @@ def show(ctx: click.Context, output: str) -> None:
     emit([row._asdict() for row in rows], output, table)  # type: ignore[arg-type]
 
 
+@command.command("settings")
+@click.argument("backend", required=False)
+@output_option
+@common_options
+def settings(backend: str | None, output: str) -> None:
+    """Every setting that there is: its type, its default and what it does.
+
+    Those of a channel; with BACKEND, those of a profile, and of a channel's native table, for it.
+    """
+    from gearshift.config.description import described
+
+    rows = [
+        {"setting": f"{table}.{one.name}"} | one._asdict()
+        for table, found in described(backend)
+        for one in found
+    ]
+
+    def table() -> object:
+        made = new_table("SETTING", "TYPE", "DEFAULT", "EFFECT")
+        for row in rows:
+            effect = " ".join(row["effect"].replace("``", "").split())
+            made.add_row(*map(cell, (row["setting"], row["type"], row["default"], effect)))
+        return made
+
+    emit(rows, output, table)  # type: ignore[arg-type]
+
+
 @command.command("path")
 @common_options
 @click.pass_context

@@ -31,35 +31,74 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of one channel, the same on every backend. Raises ConfigError.
-
-    ``semantics`` None takes the backend's default; ``partitions`` and ``retention_s`` are for
-    streams and mean nothing where that turns out to be a queue. ``groups`` empty means the default
-    group. ``dead_letter`` None or true is a channel called after this one (see
-    ``dead_letter_name``), false is none, a text is that channel. ``prefetch`` and
-    ``prefetch_bytes`` bound what one consumer has received and not settled, by number and by bytes
-    of bodies (about; one message is always taken, however large). ``rate_limit`` ("100/s",
-    "30/min", "500/h") bounds what it hands out. Times are seconds. ``codec`` "auto" goes by a
-    message's content type; without one, as services that know nothing of Gearshift often send, the
-    body stays bytes: "json", "text" or "bytes" says what to expect instead. ``native`` has one
-    table per backend, so that one file serves every profile.
-    """
+    """Settings of one channel, the same on every backend. Times are seconds. Raises ConfigError."""
 
     semantics: Semantics | None = None
+    """"queue" or "stream"; without it the backend's default."""
+
     groups: tuple[str, ...] = ()
+    """Groups that exist from the first message on; without it there is the default group alone."""
+
     partitions: int | None = None
+    """Number of parts of a stream, each with an order of its own; without it the backend's default.
+
+    Of no effect on a queue.
+    """
+
     retention_s: float | None = None
+    """How long a stream keeps a message; without it the broker's default.
+
+    Of no effect on a queue.
+    """
+
     max_attempts: int = 5
+    """How often a message is given to a handler before it is a dead letter."""
+
     dead_letter: str | bool | None = None
+    """The channel for messages that are given up on: its name, true for ``CHANNEL.dead``, false for
+    none. Without it: true."""
+
     requires: tuple[Any, ...] = ()  # of Requirement; msgspec would take that dataclass apart
+    """Capabilities without which it refuses to open, such as ``["redelivery", "order=key"]``."""
+
     prefetch: int = 100
+    """How many messages a consumer may have received and not settled."""
+
     prefetch_bytes: int = 64 * 1024 * 1024
+    """How many bytes of bodies a consumer may have received and not settled, about.
+
+    One message is always taken, however large.
+    """
+
     rate_limit: str | None = None
+    """How many messages a consumer hands out in a time: "100/s", "30/min" or "500/h".
+
+    Without it there is no limit.
+    """
+
     max_processing_s: float | None = None
+    """The longest that handling one message takes.
+
+    Opening is refused where the broker would take the message back sooner. A consumer that
+    settles nothing for longer counts as standing still: its health check fails, after 300 s
+    where this is not set.
+    """
+
     retry_delay_s: float = 1.0
+    """The wait before the second attempt; it doubles with each further one."""
+
     retry_max_delay_s: float = 60.0
+    """The longest wait between attempts."""
+
     codec: str = "auto"
+    """How bodies become values: "auto" goes by a message's content type, and leaves the body as
+    bytes if it has none. "json", "text" and "bytes" say what to expect instead.
+
+    Plugins add others.
+    """
+
     native: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """One table for each backend, for what only that broker has."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():

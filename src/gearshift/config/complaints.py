@@ -18,7 +18,16 @@ from gearshift.config.masking import is_secret_key, mask_url
 from gearshift.errors import GearshiftError
 from gearshift.secret import Secret
 
-__all__ = ["Failure", "Hook", "field_types", "from_settings", "is_secret", "translate", "unknown"]
+__all__ = [
+    "Failure",
+    "Hook",
+    "describe_type",
+    "field_types",
+    "from_settings",
+    "is_secret",
+    "translate",
+    "unknown",
+]
 
 #: A ``dec_hook`` of msgspec.
 Hook: TypeAlias = Callable[[type, Any], Any]
@@ -94,7 +103,7 @@ def translate(error: msgspec.ValidationError, table: Any, kind: kinds.Type, hook
     found = _EXPECTED.match(text)
     if found and found["rest"] and not found["rest"].startswith(", got"):
         return Failure(path, f"must be{found['rest']}", secret=secret)
-    return Failure(path, f"expected {_describe(kind)}", secret=secret)
+    return Failure(path, f"expected {describe_type(kind)}", secret=secret)
 
 
 def from_settings(cause: BaseException, path: Keys, kind: kinds.Type) -> Failure:
@@ -187,7 +196,7 @@ def _names(kind: kinds.Type) -> list[str]:
     return [field.encode_name for struct in structs for field in struct.fields]
 
 
-def _describe(kind: kinds.Type) -> str:
+def describe_type(kind: kinds.Type) -> str:
     """What a user has to write for this type."""
     words = [_word(option) for option in _alternatives(kind)]
     return " or ".join(dict.fromkeys(word for word in words if word)) or "another kind of value"

@@ -21,7 +21,7 @@ from gearshift.driver import BackendPlugin
 from gearshift.errors import ConfigError, GearshiftError, UsageError
 from gearshift.secret import Secret
 
-__all__ = ["Config", "Profile", "Row"]
+__all__ = ["Config", "Profile", "Row", "declared_default"]
 
 
 class Row(NamedTuple):
@@ -147,7 +147,7 @@ class Config:
             secret = is_secret(fields[key].type) if key in fields else plugin and key != "backend"
             yield from self._leaves((*keys, key), value, bool(secret))
         for key in [key for key in fields if key not in table]:
-            yield Row(dotted((*keys, key)), shown(_default(fields[key])), "default")
+            yield Row(dotted((*keys, key)), shown(declared_default(fields[key])), "default")
 
     def _channel_rows(self, name: str, settings: ChannelSettings) -> Iterator[Row]:
         for field in settings.__struct_fields__:
@@ -173,7 +173,7 @@ class Config:
             yield from self._leaves((*keys, key), inner, secret)
 
 
-def _default(field: Field) -> Any:
+def declared_default(field: Field) -> Any:
     """The declared default of a field, which ``__post_init__`` may change."""
     if field.default_factory is not msgspec.NODEFAULT:
         return _plain(field.default_factory())

@@ -45,15 +45,19 @@ class Endpoint:
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields of a profile for TLS: a backend's settings extend this.
-
-    Without ``tls_ca_file`` the system's certificate authorities are trusted.
-    """
+    """The fields of a profile for TLS: a backend's settings extend this."""
 
     tls_ca_file: Path | None = None
+    """Certificates of the authorities to trust (PEM); without it those of the system."""
+
     tls_cert_file: Path | None = None
+    """Certificate of this client (PEM), where the broker asks for one."""
+
     tls_key_file: Path | None = None
+    """Private key of ``tls_cert_file`` (PEM), unless that file holds it too."""
+
     tls_insecure_skip_verify: bool = False
+    """Accept any certificate. Only for tests: anybody may then be the broker."""
 
     def check_tls(self, used: bool, *, use: str) -> None:
         """Raise ValueError for what cannot be read, or has no effect because TLS is not ``used``.

@@ -118,12 +118,19 @@ _LEAST_QUEUE = {"queue.buffering.max.messages": 20_000, "queue.buffering.max.kby
 
 
 class NativeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """librdkafka settings that are passed on as they are, per kind of client."""
+    """librdkafka settings that are passed on as they are, for each kind of client."""
 
     producer: dict[str, Value] = msgspec.field(default_factory=dict)
+    """librdkafka settings for producers, passed on as they are."""
+
     consumer: dict[str, Value] = msgspec.field(default_factory=dict)
+    """The same for consumers of streams."""
+
     share: dict[str, Value] = msgspec.field(default_factory=dict)
+    """The same for consumers of queues."""
+
     admin: dict[str, Value] = msgspec.field(default_factory=dict)
+    """The same for what declares and describes topics."""
 
     def of(self, kind: ClientKind) -> dict[str, Value]:
         """Settings for one kind of client: a reader takes a consumer's, except

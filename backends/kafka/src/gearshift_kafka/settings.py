@@ -62,31 +62,89 @@ _DURATIONS = {
 
 
 class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One Kafka cluster and how to reach it. Times are seconds.
-
-    ``delivery_timeout_s`` is how long the client itself tries to get a message stored; it ends in
-    OutcomeUnknown, so it is above the usual deadlines of ``send``. ``linger_s`` is how long a
-    message may wait for others to travel with; one that is sent alone waits for nobody.
-    ``group_protocol`` "consumer" is KIP-848 (Kafka 4.0 and newer), "classic" the older one; "auto"
-    turns to it when a broker refuses the newer. ``group_instance_id`` makes the consumers of this
-    process static members: it must be another one in every process. ``secrets`` are librdkafka
-    settings whose values are secret, for every client; ``native`` those that are not.
-    """
+    """One Kafka cluster and how to reach it. Times are seconds."""
 
     bootstrap_servers: tuple[str, ...]
+    """``host:port`` of brokers of the cluster: each one that may be up at the start.
+
+    Broker: ``bootstrap.servers``.
+    """
+
     client_id: str = "gearshift"
+    """The name by which the broker's logs and quotas know this client.
+
+    Broker: ``client.id``.
+    """
+
     tls: bool = False
+    """Encrypt connections.
+
+    Broker: ``security.protocol``.
+    """
+
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    """How this client proves who it is; without it there is no authentication.
+
+    Broker: ``sasl.mechanism``.
+    """
+
     sasl_username: str | None = None
+    """The user.
+
+    Broker: ``sasl.username``.
+    """
+
     sasl_password: Secret | None = None
+    """The user's password.
+
+    Broker: ``sasl.password``.
+    """
+
     secrets: dict[str, Secret] = msgspec.field(default_factory=dict)
+    """librdkafka settings whose values are secret, for every kind of client.
+
+    Broker: as they are called.
+    """
+
     group_protocol: Literal["auto", "consumer", "classic"] = "auto"
+    """Who shares out partitions: "consumer" is KIP-848 (Kafka 4.0 and newer), "classic" the older
+    protocol; "auto" turns to that where a broker refuses the newer.
+
+    Broker: ``group.protocol``.
+    """
+
     group_instance_id: str | None = None
+    """Make the consumers of this process static members; another one in every process.
+
+    Broker: ``group.instance.id``.
+    """
+
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    """How batches of messages are compressed.
+
+    Broker: ``compression.type``.
+    """
+
     linger_s: float = 0.001
+    """How long a message may wait for others to travel with; one that is sent alone waits for
+    nobody.
+
+    Broker: ``linger.ms``.
+    """
+
     delivery_timeout_s: float = 60.0
+    """How long the client itself tries to get a message stored.
+
+    It ends in OutcomeUnknown, so keep it above the deadlines of ``send``.
+
+    Broker: ``message.timeout.ms``.
+    """
+
     connect_timeout_s: float = 8.0
+    """How long opening waits for the cluster's first answer."""
+
     native: NativeSettings = NativeSettings()
+    """librdkafka settings that are passed on as they are and are not secret."""
 
     def __post_init__(self) -> None:
         self.endpoints()
@@ -190,21 +248,39 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class ChannelSettings(BaseChannelSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A channel's native settings: adopt a ``topic`` or ``group``, or shape the topic we create.
+    """A channel's ``native.kafka`` table: what is there already, and what ours are made like.
 
-    Adopted ones are used as they are, neither created nor changed; ``group`` stands for the
-    channel's only group, or its default one. ``config`` are topic settings. Without
-    ``replication_factor`` a topic gets three copies, or one for each broker where there are fewer;
-    of three or more, two have to confirm unless ``config`` or the broker asks for more
-    (``min.insync.replicas``). A queue's helper topics get as many. ``partitions`` is for
-    queues, where it spreads load over brokers and says nothing of how many may work: one will do.
+    What is adopted here is used as it is, neither created nor changed.
     """
 
     topic: str | None = None
+    """An existing topic to use in place of one of ours."""
+
     group: str | None = None
+    """A consumer group to use in place of ours, for the channel's only group or its default one.
+
+    Broker: ``group.id``.
+    """
+
     replication_factor: int = -1
+    """Copies of each partition when a topic is made; without it (-1) three, or one for each broker
+    of fewer.
+
+    Of three or more, two have to confirm, unless ``config`` or the broker asks for more. A queue's
+    helper topics get as many.
+
+    Broker: ``replication.factor``, ``min.insync.replicas``.
+    """
+
     partitions: int = 1
+    """Partitions of a queue's topic: they spread load over brokers and say nothing of how many may
+    work. A stream takes the channel's ``partitions``."""
+
     config: dict[str, str] = msgspec.field(default_factory=dict)
+    """Topic settings, such as ``{"cleanup.policy" = "compact"}``.
+
+    Broker: as they are called.
+    """
 
     @property
     def adopts(self) -> str | None:

@@ -45,32 +45,58 @@ _MOST_REPLICAS = 32
 
 
 class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A profile with ``backend = "rabbitmq"``.
-
-    ``url`` is ``amqp://user:password@host:port/vhost`` (``amqps://`` for TLS); a missing or empty
-    path is the virtual host ``/``. Its password moves into ``password`` at once, so nothing that
-    shows ``url`` shows a secret. ``hosts`` are further nodes of the same cluster, ``host:port``.
-    Each bus tries them and the url's in an order of its own, by chance, so that services spread
-    over the cluster. Every address of a name is tried; a node that has just failed comes last.
-
-    ``heartbeat_s`` bounds how long a frozen broker goes unnoticed (one and a half times that)
-    and how long this process may stand still, in a C extension that holds the interpreter's lock,
-    say: the broker drops a client that is silent for two of them. Raise it for such handlers; what
-    that costs is the time until a frozen broker, or a network that swallows packets, is noticed.
-    ``consumer_timeout_s`` is how long a message may be held unsettled. RabbitMQ 4.3 and later are
-    given it for the queues that we make. Of others, and before 4.3, it is what the *broker* has
-    for ``consumer_timeout``; change it here only if it was changed there.
-    """
+    """A profile with ``backend = "rabbitmq"``."""
 
     url: str = "amqp://localhost:5672/%2F"
+    """``amqp://user:password@host:port/vhost``, ``amqps://`` for TLS; without a path it is the
+    virtual host ``/``.
+
+    The password moves into ``password`` at once, so nothing that shows ``url`` shows a secret.
+    """
+
     hosts: list[str] = msgspec.field(default_factory=list)
+    """Further nodes of the same cluster, ``host:port``.
+
+    Each bus tries them and the url's in a random order of its own, so that services spread over
+    the cluster. Every address of a name is tried; a node that has just failed comes last.
+    """
+
     username: str | None = None
+    """The user; without it that of the url, or ``guest``."""
+
     password: Secret | None = None
+    """The user's password; without it that of the url, or ``guest``."""
+
     heartbeat_s: int = 10
+    """How often both sides show that they are there; a frozen broker is noticed after one and a
+    half times that.
+
+    The broker drops a client that is silent for two of them: raise it for handlers in C extensions
+    that hold the interpreter's lock for long. Broken networks are noticed later then.
+
+    Broker: ``heartbeat``.
+    """
+
     connect_timeout_s: float = 8.0
+    """How long one attempt to connect to a node may take."""
+
     consumer_timeout_s: float = CONSUMER_TIMEOUT_S
+    """How long a message may be held unsettled before the broker takes it back.
+
+    RabbitMQ 4.3 and later are given it for the queues that we make. Of other queues, and before
+    4.3, it is what the broker has: change it here only if it was changed there.
+
+    Broker: ``consumer_timeout``, ``x-consumer-timeout``.
+    """
+
     connection_name: str = "gearshift"
+    """The name by which the management UI shows these connections.
+
+    Broker: client property ``connection_name``.
+    """
+
     tls_server_name: str | None = None
+    """The name that the broker's certificate must have, if it is not the url's host."""
 
     def __post_init__(self) -> None:
         move_credentials(self, self._endpoint())
@@ -121,36 +147,54 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A channel's ``native.rabbitmq`` table: names of existing objects to use as they are.
+    """A channel's ``native.rabbitmq`` table: what is there already, and what ours are made like.
 
-    ``queue``: consume from this queue, and send to it through the default exchange unless
-    ``exchange`` says otherwise; the channel then has one group. ``exchange``: send to this
-    exchange; unless ``queue`` is given too, groups get queues of ours bound to it. What is named
-    here is checked for existence and neither created nor changed.
-
-    ``routing_key`` goes on every message sent; without it a message's key is the routing key.
-    ``binding_key`` binds our queues to ``exchange``; without it that is ``routing_key``, or ``#``
-    on a topic exchange. ``exchange_type`` is what ``exchange`` is.
-
-    ``replicas`` is on how many nodes of a cluster each queue or stream of ours has a copy when it
-    is made: without it the broker chooses, three for a queue and every node for a stream.
-    ``leader_locator`` says on which of them its leader begins: "balanced" spreads leaders over the
-    nodes, "client-local" takes the one that the client is connected to. Neither changes what is
-    there already.
-
-    ``stream_max_bytes`` bounds a partition of a stream beside the channel's ``retention_s``; old
-    messages go in segments of ``stream_segment_bytes`` (500 MB unless set), never part of one.
+    What is adopted here is checked for existence and neither created nor changed.
     """
 
     queue: str | None = None
+    """An existing queue to consume from, and to send to through the default exchange unless
+    ``exchange`` says otherwise. The channel then has one group."""
+
     exchange: str | None = None
+    """An existing exchange to send to. Unless ``queue`` is given too, each group gets a queue of
+    ours, bound to it."""
+
     exchange_type: Literal["fanout", "topic", "direct", "headers"] = "fanout"
+    """What ``exchange`` is."""
+
     routing_key: str | None = None
+    """The routing key of every message sent; without it that is the message's key."""
+
     binding_key: str | None = None
+    """What binds our queues to ``exchange``; without it ``routing_key``, or ``#`` on a topic
+    exchange."""
+
     replicas: int | None = None
+    """On how many nodes each queue or stream of ours has a copy when it is made; without it the
+    broker chooses, three for a queue and every node for a stream.
+
+    Broker: ``x-quorum-initial-group-size``, ``x-initial-cluster-size``.
+    """
+
     leader_locator: Literal["balanced", "client-local"] = "balanced"
+    """Where a leader begins: "balanced" spreads them over the nodes, "client-local" takes the node
+    that the client is connected to.
+
+    Broker: ``x-queue-leader-locator``.
+    """
+
     stream_max_bytes: int | None = None
+    """How many bytes a partition of a stream keeps, beside the channel's ``retention_s``.
+
+    Broker: ``x-max-length-bytes``.
+    """
+
     stream_segment_bytes: int | None = None
+    """The size of the segments in which old messages go, never part of one; without it 500 MB.
+
+    Broker: ``x-stream-max-segment-size-bytes``.
+    """
 
     @property
     def others_read(self) -> bool:

@@ -22,24 +22,32 @@ PARAMETERS = {
 
 
 class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A profile with ``backend = "redis"``.
-
-    ``url`` is ``redis://user:password@host:port/database`` (``rediss://`` for TLS); without a path
-    it is database 0. Its password moves into ``password`` at once, so nothing that shows ``url``
-    shows a secret. ``timeout_s`` bounds each answer of the server.
-
-    A consumer that shows no sign of life for ``lease_s`` is dead, and others get what it had.
-
-    A server that keeps nothing over a restart, or may evict messages, is refused unless
-    ``allow_forgetful_server`` is set.
-    """
+    """A profile with ``backend = "redis"``."""
 
     url: str = "redis://localhost:6379/0"
+    """``redis://user:password@host:port/database``, ``rediss://`` for TLS; without a path it is
+    database 0.
+
+    The password moves into ``password`` at once, so nothing that shows ``url`` shows a secret.
+    """
+
     username: str | None = None
+    """The ACL user; without it that of the url, or the server's default user."""
+
     password: Secret | None = None
+    """The user's password, unless the url has it."""
+
     timeout_s: float = 5.0
+    """How long each answer of the server may take."""
+
     lease_s: float = 10.0
+    """How long a consumer may show no sign of life before others get what it had."""
+
     allow_forgetful_server: bool = False
+    """Accept a server that keeps nothing over a restart, or may evict messages.
+
+    Broker: ``appendonly``, ``maxmemory-policy``.
+    """
 
     def __post_init__(self) -> None:
         move_credentials(self, self._endpoint())
@@ -75,15 +83,17 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A channel's ``native.redis`` table.
-
-    ``stream`` is an existing stream to use as it is: sending adds to it, and each group of the
-    channel is a consumer group of it. Nothing is ever deleted from it. ``body_field`` is the field
-    of an entry that holds the body; the others become headers.
-    """
+    """A channel's ``native.redis`` table."""
 
     stream: str | None = None
+    """An existing stream to use as it is: each group of the channel is a consumer group of it, and
+    nothing is ever deleted from it.
+
+    Broker: ``XADD``, ``XREADGROUP``.
+    """
+
     body_field: str = "body"
+    """The field of an entry that holds the body; the others become headers."""
 
     @property
     def others_read(self) -> bool:

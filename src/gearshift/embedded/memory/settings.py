@@ -8,9 +8,10 @@ __all__ = ["Settings"]
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """``max_messages`` bounds what one channel holds; over it, publishing is refused."""
+    """A profile with ``backend = "memory"``."""
 
     max_messages: int = 1_000_000
+    """How many messages one channel holds; over it, sending is refused."""
 
     def __post_init__(self) -> None:
         if self.max_messages < 1:

@@ -11,16 +11,22 @@ __all__ = ["Settings"]
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """``path``: the database file; its folder is made. It must be on a local disk.
-
-    ``lease_s``: a consumer that is silent for longer, but whose process still runs, loses its work
-    to others. (A dead process loses it at once.) ``busy_timeout_s``: how long a write waits for
-    other processes' writes.
-    """
+    """A profile with ``backend = "sqlite"``."""
 
     path: Path = Path(".gearshift/gearshift.db")
+    """The database file, on a local disk; its folder is made."""
+
     lease_s: float = 30.0
+    """How long a consumer may be silent, while its process runs, before others get its work.
+
+    A dead process loses it at once.
+    """
+
     busy_timeout_s: float = 5.0
+    """How long a write waits for other processes' writes.
+
+    Broker: ``PRAGMA busy_timeout``.
+    """
 
     def __post_init__(self) -> None:
         if self.path.name.startswith(":"):
