@@ -65,6 +65,8 @@ def command(
 ) -> None:
     """Send each line of FILE, or of stdin, as a message.
 
+    For one message: echo '{"order_id": 1}' | gearshift send orders
+
     A line is a JSON value. The results are JSON lines in the same order: the id and position of
     what is stored, the error of what is not (exit code 1). A bad line ends it with exit code 2;
     what was before it is sent, nothing after it.
