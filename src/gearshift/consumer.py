@@ -184,6 +184,10 @@ class Consumer(Client, Generic[T]):
                 received(delivery=delivery)
         return deliveries
 
+    def _record_handler_limit(self, messages: int) -> None:
+        """A worker's handlers take so many messages at once."""
+        self._users.handler_limit = messages
+
     def _record_handled(self, outcome: str, seconds: float) -> None:
         """A worker's handler has taken ``seconds`` for a delivery that ended as ``outcome``."""
         self._users.record_handled(outcome, seconds)

@@ -83,10 +83,11 @@ class ReceiveStats(_ChannelStats):
     ``settled`` counts by outcome: "ack", "retry", "reject"; ``stale`` are settlements that came too
     late. ``skipped`` messages of a stream were deleted by retention before they were read, where
     the broker lets us know. ``handled`` times an App's handlers, by outcome. ``silent_s`` and
-    ``disconnected`` are as in SendStats; ``stalled_s`` is for how long one has had all that
-    prefetch allows in hand without anything being settled. ``error`` has ended one for good.
-    ``unstored`` messages are kept by their consumers because their retry or dead letter cannot be
-    stored; ``obstacle`` is why.
+    ``disconnected`` are as in SendStats. ``in_hand`` are handed out and not settled; an App's
+    handlers take ``handler_limit`` at once (0 without handlers). ``stalled_s`` is for how long one
+    has had all that prefetch allows in hand without anything being settled. ``error`` has ended one
+    for good. ``unstored`` messages are kept by their consumers because their retry or dead letter
+    cannot be stored; ``obstacle`` is why.
     """
 
     group: str | None
@@ -98,6 +99,8 @@ class ReceiveStats(_ChannelStats):
     handled: dict[str, Timings] = field(default_factory=dict)
     consumers: int = 0
     unsettled: int = 0
+    in_hand: int = 0
+    handler_limit: int = 0
     stalled_s: float = 0.0
     error: str | None = None
     unstored: int = 0

@@ -139,6 +139,7 @@ def test_a_consumer_that_settles_nothing_has_stalled(
     (problem,) = health.problems(bus)
     assert "'orders'" in problem
     assert "all 2 deliveries" in problem
+    assert receiving(bus, "orders", "billing").in_hand == 2
     held[0].ack()
     assert health.problems(bus) == []
 

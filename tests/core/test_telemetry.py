@@ -23,6 +23,7 @@ import gearshift
 from gearshift import App, Worker, errors
 from gearshift.stats import ReceiveStats, SendStats, Stats
 from gearshift.telemetry import health
+from gearshift.telemetry.metrics import METRICS
 from gearshift.telemetry.prometheus import BusCollector
 from gearshift.telemetry.server import TelemetryServer, parse_address
 from native_brokers.ports import reserve_ports
@@ -63,8 +64,10 @@ def test_metrics_tell_what_was_sent_received_and_handled(bus: gearshift.Bus) -> 
         bus.producer("orders").send_many(range(5))
         bus.producer("events").send_many(range(7))
         assert until(lambda: worker.report.acked == 4 and worker.report.rejected == 1)
+        assert scraped(server.port)["gearshift_handler_limit", "orders", "billing"] == 1
         worker.stop()
-        assert until(lambda: scraped(server.port)["gearshift_broker_up",] == 1)
+        dead_letters = "gearshift_dead_letters", "orders.dead"
+        assert until(lambda: scraped(server.port).get(dead_letters) == 1)
         found = scraped(server.port)
     assert found["gearshift_messages_sent_total", "orders"] == 5
     assert found["gearshift_messages_sent_total", "orders.dead"] == 1
@@ -75,6 +78,8 @@ def test_metrics_tell_what_was_sent_received_and_handled(bus: gearshift.Bus) -> 
     assert found["gearshift_handler_seconds_count", "orders", "billing", "ack"] == 4
     assert found["gearshift_handler_seconds_bucket", "orders", "billing", "+Inf", "ack"] == 4
     assert found["gearshift_in_flight_messages", "orders"] == 0
+    assert found["gearshift_in_hand_messages", "orders", "billing"] == 0
+    assert found["gearshift_handler_limit", "orders", "billing"] == 0
     assert found["gearshift_broker_up",] == 1
     assert found["gearshift_ready_messages", "orders", "billing"] == 0
     assert not any("id" in key or "key" in key for key in found)
@@ -261,3 +266,9 @@ def test_every_metric_is_documented_and_no_other(bus: gearshift.Bus) -> None:
         for metric in collector.collect()
     }
     assert names == set(re.findall(r"`(gearshift_\w+)`", document))
+    through_otel = set()
+    for row in re.findall(r"^\| (`(?:messaging|gearshift)\..+?) \|", document, re.M):
+        first, *others = re.findall(r"`([\w.]+)`", row)
+        prefix = first if first.endswith(".") else ""
+        through_otel |= {prefix + name for name in (others if prefix else (first, *others))}
+    assert {metric.otel for metric in METRICS} <= through_otel

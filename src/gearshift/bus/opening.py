@@ -51,7 +51,9 @@ def open_bus(
     loaded.clear(backend.endpoints())
     if loaded.rehearsal is not None:
         backend = Rehearsed(backend, loaded.rehearsal)
-    return Bus(loaded, plugin, backend, hooks)
+    bus = Bus(loaded, plugin, backend, hooks)
+    hooks.opened(bus=bus)
+    return bus
 
 
 def _configured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gearshift._core.clients import Closing
 from gearshift.bus.connections import OPEN_TIMEOUT_S, Connections
@@ -10,6 +11,7 @@ from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.config import Config
 from gearshift.driver import (
+    AdminDriver,
     Backend,
     BackendPlugin,
     ChannelSpec,
@@ -18,7 +20,7 @@ from gearshift.driver import (
 )
 from gearshift.errors import Closed, NotSupported
 from gearshift.hooks.registry import Hooks, load_hooks
-from gearshift.message import Semantics
+from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift.stats import Stats
 
 __all__ = ["OperatedBus"]
@@ -86,6 +88,22 @@ class OperatedBus(Closing):
         """
         spec, _ = self._checked(channel)
         return self._connections.ask(channel, lambda admin: admin.groups(spec), timeout_s)
+
+    def dead_letters(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> int | None:
+        """The number of dead letters that wait in ``channel``, which holds those of others.
+
+        0 if it is not there; None if the broker does not tell. Blocks and raises as ``groups``.
+        """
+        # That is the group of redrive, which on a stream is not there before the first one.
+        spec = replace(self._topology.spec(channel), groups=(DEFAULT_GROUP,))
+
+        def count(admin: AdminDriver) -> int | None:
+            if not admin.exists(spec):
+                return 0
+            states = {state.group: state for state in admin.groups(spec)}
+            return states[DEFAULT_GROUP].waiting
+
+        return self._connections.ask(channel, count, timeout_s)
 
     def replication(self, channels: Sequence[str]) -> Sequence[Condition] | None:
         """The nodes of the cluster, and the copies of ``channels``, of their dead letters and of

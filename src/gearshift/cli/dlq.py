@@ -26,9 +26,9 @@ from gearshift.cli.purge import purge_group
 from gearshift.cli.record import record_of
 from gearshift.delivery import Delivery
 from gearshift.errors import UnknownChannel
-from gearshift.message import DEFAULT_GROUP, Semantics
+from gearshift.message import Semantics
 from gearshift.operations.crossing import Crossing
-from gearshift.operations.redrive import dead_letter_channel, redrive, waiting
+from gearshift.operations.redrive import dead_letter_channel, redrive
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,7 +142,7 @@ def redrive_(
         source = _existing(bus, channel)
         where = f"{channel!r} on {target}" if target else repr(channel)
         if not yes:
-            count = _waiting(bus, source)
+            count = bus.dead_letters(source)
             some = "dead letters" if count is None else f"up to {min(count, most or count):,}"
             click.echo(f"would send {some} of {source!r} to {where} again")
             if into is not None:
@@ -179,14 +179,8 @@ def purge(ctx: click.Context, channel: str, yes: bool) -> None:
 def _state(bus: Bus, channel: str) -> dict[str, Any]:
     source = bus.config.channel(channel).dead_letter_name(channel)
     exists = source is not None and bus.exists(source)
-    count = _waiting(bus, source) if exists and source is not None else None
+    count = bus.dead_letters(source) if exists and source is not None else None
     return {"channel": channel, "dead_letter": source, "exists": exists, "waiting": count}
-
-
-def _waiting(bus: Bus, source: str) -> int | None:
-    """How many wait in the default group; None if the broker does not tell."""
-    states = (state for state in bus.groups(source) if state.group == DEFAULT_GROUP)
-    return next((waiting(state) for state in states), None)
 
 
 def _existing(bus: Bus, channel: str) -> str:

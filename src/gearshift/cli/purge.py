@@ -14,7 +14,6 @@ from gearshift.cli.context import (
 )
 from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
 from gearshift.message import DEFAULT_GROUP
-from gearshift.operations.redrive import waiting
 
 __all__ = ["command", "purge_group"]
 
@@ -67,7 +66,7 @@ def _waiting(bus: Bus, channel: str, group: str | None) -> int | None:
             backend=bus.backend,
             channel=channel,
         )
-    return waiting(state)
+    return state.waiting
 
 
 def _messages(count: int | None) -> str:

@@ -270,6 +270,11 @@ class GroupStatus:
     oldest_age_s: float | None = None
     consumers: int | None = None
 
+    @property
+    def waiting(self) -> int | None:
+        """The number of messages that wait for the group, of a queue or a stream."""
+        return self.lag if self.ready is None else self.ready
+
 
 class Condition(NamedTuple):
     """One thing that an operator should know of a cluster, in plain words.

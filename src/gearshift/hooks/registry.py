@@ -100,6 +100,7 @@ class Hooks:
         self.handle = self._handle if self._wrappers else None
         self.around = self._around if self._wrappers else None
         self.within = self._within if self._contexts else None
+        self.opened = self._notification("gearshift_opened") or ignore
         self._tell = self._notification("gearshift_connection")
         self.listeners = Listeners(
             received=self._notification("gearshift_received"),

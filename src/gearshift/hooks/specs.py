@@ -68,6 +68,14 @@ class ConnectionEvent:
 
 
 @hookspec
+def gearshift_opened(bus: Any) -> None:
+    """Called once for each ``gearshift.Bus`` that is opened, before it has connected.
+
+    A plugin that keeps it keeps it weakly: a bus that nobody else has is to be closed.
+    """
+
+
+@hookspec
 def gearshift_send(outgoing: Outgoing) -> None:
     """Called for each message that is sent, before it is handed to the broker's client.
 

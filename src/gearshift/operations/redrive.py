@@ -16,7 +16,7 @@ from gearshift.errors import GearshiftError, NotSupported, UnknownChannel
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift.producer import Producer
 
-__all__ = ["Redriven", "dead_letter_channel", "redrive", "waiting"]
+__all__ = ["Redriven", "dead_letter_channel", "redrive"]
 
 #: How many are in hand at once, and how many of them are sent together.
 _WINDOW = 1000
@@ -42,11 +42,6 @@ def dead_letter_channel(bus: Bus, channel: str) -> str:
             channel=channel,
         )
     return name
-
-
-def waiting(state: GroupStatus) -> int | None:
-    """The number of messages that wait for a group; None if the broker does not tell."""
-    return state.lag if state.ready is None else state.ready
 
 
 def redrive(
@@ -195,8 +190,7 @@ class _Pending:
 
 def _depth(state: GroupStatus) -> int | None:
     """The number that waits for a group or is in hand there; None if the broker does not tell."""
-    count = waiting(state)
-    return None if count is None else count + (state.in_flight or 0)
+    return None if state.waiting is None else state.waiting + (state.in_flight or 0)
 
 
 @dataclass(frozen=True, slots=True)

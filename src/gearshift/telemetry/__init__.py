@@ -1,8 +1,10 @@
 """What operators watch: metrics for Prometheus, and whether a process does its work.
 
 ==============  ===================================================================================
+``metrics``     the table of all metrics; ``depths`` asks the broker for what only it knows
 ``prometheus``  the metrics, as a collector for a registry; needs ``gearshift[prometheus]``
-``tracing``     spans and metrics for OpenTelemetry: a plugin; needs ``gearshift[otel]``
+``otel``        the metrics for OpenTelemetry: a plugin; needs ``gearshift[otel]``
+``tracing``     spans for OpenTelemetry: a plugin; needs ``gearshift[otel]``
 ``health``      what is wrong with a bus, in sentences; nothing if it consumes and gets on
 ``server``      both over HTTP: ``/metrics`` and ``/healthz``; ``gearshift run --metrics`` uses it
 ==============  ===================================================================================

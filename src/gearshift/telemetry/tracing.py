@@ -1,10 +1,8 @@
-"""Spans and metrics of messages for OpenTelemetry: a plugin, which needs ``gearshift[otel]``.
+"""Spans of messages for OpenTelemetry: a plugin, which needs ``gearshift[otel]``.
 
 One trace goes with a message: from the code that sends it, through each attempt, retry, dead letter
 and redrive, to what its handler sends. It travels in the message's own headers (``traceparent``),
-which other programs on the broker read too. Names are those of OpenTelemetry's semantic conventions
-for messaging, which are still in development:
-https://opentelemetry.io/docs/specs/semconv/messaging/
+which other programs on the broker read too.
 """
 
 from __future__ import annotations
@@ -18,9 +16,10 @@ from gearshift.errors import GearshiftError
 from gearshift.extras import importing
 from gearshift.hooks import Outgoing, hookimpl
 from gearshift.message import Message, SendResult
+from gearshift.telemetry.conventions import error_type, of_delivery, operation
 
 with importing("otel"):
-    from opentelemetry import metrics, trace
+    from opentelemetry import trace
     from opentelemetry.context import Context
     from opentelemetry.propagate import get_global_textmap
     from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
@@ -62,23 +61,16 @@ class Tracing:
         self,
         *,
         tracer_provider: trace.TracerProvider | None = None,
-        meter_provider: metrics.MeterProvider | None = None,
         propagator: TextMapPropagator | None = None,
     ) -> None:
         self._tracer = trace.get_tracer("gearshift", tracer_provider=tracer_provider)
         self._propagator = propagator or get_global_textmap()
         self._read, self._write = _FromHeaders(), _ToHeaders()
-        meter = metrics.get_meter("gearshift", meter_provider=meter_provider)
-        self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
-        self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
-        self._operated = meter.create_histogram("messaging.client.operation.duration", "s")
-        self._processed = meter.create_histogram("messaging.process.duration", "s")
 
     @hookimpl(trylast=True)
     def gearshift_send(self, outgoing: Outgoing) -> None:
         """A span until the result is there, whose context goes with the message."""
-        begun_at = time.perf_counter()
-        attributes = _operation(outgoing.backend, outgoing.channel, "send", "send")
+        attributes = operation(outgoing.backend, outgoing.channel, "send", "send")
         is_in_trace = trace.get_current_span().get_span_context().is_valid
         span = self._tracer.start_span(
             f"send {outgoing.channel}",
@@ -89,10 +81,7 @@ class Tracing:
         self._propagator.inject(outgoing, trace.set_span_in_context(span), self._write)
 
         def end(result: SendResult) -> None:
-            error = result if isinstance(result, GearshiftError) else None
-            measured = attributes | _failed(span, error)
-            self._sent.add(1, measured)
-            self._operated.record(time.perf_counter() - begun_at, measured)
+            _note(span, result if isinstance(result, GearshiftError) else None)
             span.end()
 
         outgoing.on_result(end)
@@ -100,15 +89,13 @@ class Tracing:
     @hookimpl
     def gearshift_received(self, delivery: BaseDelivery[Any]) -> None:
         """A span without length: the message has come to this process."""
-        attributes = _of(delivery, "receive", "receive")
-        self._consumed.add(1, attributes)
+        attributes = of_delivery(delivery, "receive", "receive")
         self._span(delivery, "receive", SpanKind.CLIENT, attributes).end()
 
     @hookimpl(wrapper=True, tryfirst=True)
     def gearshift_handle(self, delivery: Delivery[Any]) -> Generator[None, Any, Any]:
         """The span of an attempt; current while the handler runs."""
-        begun_at = time.perf_counter()
-        attributes = _of(delivery, "process", "process")
+        attributes = of_delivery(delivery, "process", "process")
         span = self._span(delivery, "process", SpanKind.CONSUMER, attributes)
         error: BaseException | None = None
         try:
@@ -119,8 +106,7 @@ class Tracing:
             span.record_exception(raised)
             raise
         finally:
-            measured = attributes | _failed(span, error)
-            self._processed.record(time.perf_counter() - begun_at, measured)
+            _note(span, error)
             span.end()
 
     @hookimpl
@@ -128,14 +114,13 @@ class Tracing:
         self, delivery: BaseDelivery[Any], outcome: str, reason: str | None, took_s: float
     ) -> None:
         """A span of the time that settling took."""
-        attributes = _of(delivery, outcome, "settle")
+        attributes = of_delivery(delivery, outcome, "settle")
         if reason is not None:
             attributes["gearshift.reason"] = reason
         ended_ns = time.time_ns()
         span = self._span(
             delivery, outcome, SpanKind.CLIENT, attributes, ended_ns - int(took_s * 1e9)
         )
-        self._operated.record(took_s, _of(delivery, outcome, "settle"))
         span.end(ended_ns)
 
     def _context_of(self, message: Message) -> Context:
@@ -163,21 +148,6 @@ class Tracing:
         )
 
 
-def _operation(backend: str, channel: str, name: str, kind: str) -> dict[str, Any]:
-    return {
-        "messaging.system": backend,
-        "messaging.destination.name": channel,
-        "messaging.operation.name": name,
-        "messaging.operation.type": kind,
-    }
-
-
-def _of(delivery: BaseDelivery[Any], name: str, kind: str) -> dict[str, Any]:
-    attributes = _operation(delivery.backend, delivery.channel, name, kind)
-    attributes["messaging.consumer.group.name"] = delivery.group
-    return attributes
-
-
 def _message(message: Message) -> dict[str, Any]:
     """What is told of a message: neither its key nor its headers, which may be personal."""
     told: dict[str, Any] = {"messaging.message.body.size": len(message.body or b"")}
@@ -188,11 +158,8 @@ def _message(message: Message) -> dict[str, Any]:
     return told
 
 
-def _failed(span: Span, error: BaseException | None) -> dict[str, str]:
-    """Note ``error`` on the span, if there is one, and return its attribute for metrics."""
-    if error is None:
-        return {}
-    attributes = {"error.type": type(error).__qualname__}
-    span.set_status(Status(StatusCode.ERROR, str(error)))
-    span.set_attributes(attributes)
-    return attributes
+def _note(span: Span, error: BaseException | None) -> None:
+    """Note ``error`` on the span, if there is one."""
+    if error is not None:
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+        span.set_attributes(error_type(error))

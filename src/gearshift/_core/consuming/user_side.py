@@ -34,6 +34,7 @@ class UserSide:
         self.changed = shared.changed
         self.clock = shared.clock
         self._warn_at = 0.0  # not before
+        self.handler_limit = 0  # set by a worker before its handlers begin
 
     def next(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
         """Up to ``max_messages`` entries as soon as there is one; empty after ``timeout_s``.
@@ -143,13 +144,16 @@ class UserSide:
             now = shared.clock()
             blank = ReceiveStats(channel=window.stats.channel, group=window.stats.group)
             found = replace(blank + window.stats, unsettled=window.unsettled)
+            entries = window.entries()
+            found.in_hand = sum(entry.fate is Fate.IN_HAND for entry in entries)
             if not window.closed:
+                found.handler_limit = self.handler_limit
                 found.consumers = 1
                 found.silent_s = max(0.0, now - shared.heard_at)
                 found.disconnected = None if shared.cut_off is None else str(shared.cut_off)
                 found.stalled_s = now - window.moved_at if window.is_stalled else 0.0
                 found.error = None if shared.error is None else str(shared.error)
-                obstacles = [e.obstacle for e in window.entries() if e.obstacle is not None]
+                obstacles = [e.obstacle for e in entries if e.obstacle is not None]
                 found.unstored = len(obstacles)
                 found.obstacle = str(obstacles[0]) if obstacles else None
             return found
