@@ -50,7 +50,8 @@ conformance: $(READY)  ## run the conformance kit everywhere and write docs/conf
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 
 soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost
-	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
+	@PYTHONPATH=compose:tests $(BIN)/python -m soak.soak --seconds $(SECONDS)
+	@PYTHONPATH=compose:tests $(BIN)/python -m soak.soak --seconds $(SECONDS) --copies 0 --cancel
 
 soak-clusters: $(READY)  ## break clusters in each way for SECONDS (300) and count what is lost
 	@PYTHONPATH=compose:tests $(BIN)/python -m soak.clusters --seconds $(SECONDS)

@@ -27,7 +27,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _started(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+def started(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(coroutine, _loop())
 
 
@@ -36,17 +36,17 @@ async def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -
     return await function(*arguments, **options)
 
 
-class _Awaited(Wrapper):
+class Awaited(Wrapper):
     """Calls the coroutine functions of ``inner`` and waits for their results."""
 
     def __getattr__(self, name: str) -> Any:
         found = super().__getattr__(name)
         if not asyncio.iscoroutinefunction(found):
             return found
-        return lambda *arguments, **options: _started(_call(found, *arguments, **options)).result()
+        return lambda *arguments, **options: started(_call(found, *arguments, **options)).result()
 
 
-class _Client(_Awaited):
+class _Client(Awaited):
     def __enter__(self) -> Self:
         return self
 
@@ -54,41 +54,41 @@ class _Client(_Awaited):
         self.close()
 
 
-class _Producer(_Client):
+class Producer(_Client):
     def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
         """A send that is not waited for: a task of the loop."""
-        return _started(_call(self.inner.send, *arguments, **options))
+        return started(_call(self.inner.send, *arguments, **options))
 
 
-class _Consumer(_Client):
-    def receive(self, *arguments: Any, **options: Any) -> list[_Awaited]:
+class Consumer(_Client):
+    def receive(self, *arguments: Any, **options: Any) -> list[Awaited]:
         return [
-            _Awaited(one) for one in _started(self.inner.receive(*arguments, **options)).result()
+            Awaited(one) for one in started(self.inner.receive(*arguments, **options)).result()
         ]
 
-    def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[_Awaited]:
+    def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Awaited]:
         iterator = self.inner.iterate(idle_timeout_s=idle_timeout_s)
         while True:
             try:
-                yield _Awaited(_started(_call(anext, iterator)).result())
+                yield Awaited(started(_call(anext, iterator)).result())
             except StopAsyncIteration:
                 return
 
 
-class _AsyncBus(Wrapper):
+class AsyncBus(Wrapper):
     """A bus whose producers and consumers are those of its async face."""
 
     def __init__(self, bus: Bus) -> None:
         super().__init__(bus)
         self._face = aio.Bus(bus)
 
-    def producer(self, *arguments: Any, **options: Any) -> _Producer:
-        return _Producer(_started(_call(self._face.producer, *arguments, **options)).result())
+    def producer(self, *arguments: Any, **options: Any) -> Producer:
+        return Producer(started(_call(self._face.producer, *arguments, **options)).result())
 
-    def consumer(self, *arguments: Any, **options: Any) -> _Consumer:
-        return _Consumer(_started(_call(self._face.consumer, *arguments, **options)).result())
+    def consumer(self, *arguments: Any, **options: Any) -> Consumer:
+        return Consumer(started(_call(self._face.consumer, *arguments, **options)).result())
 
-    def __enter__(self) -> _AsyncBus:
+    def __enter__(self) -> AsyncBus:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +102,7 @@ class AsyncHarness(Harness):
     def connect(
         self, channels: Mapping[str, Mapping[str, object]], history: History | None = None
     ) -> Any:
-        return _AsyncBus(super().connect(channels, history))
+        return AsyncBus(super().connect(channels, history))
 
 
 def awaited(harness: Harness) -> AsyncHarness:

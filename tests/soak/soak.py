@@ -1,10 +1,11 @@
 """Break a broker again and again under load, then count: nothing may be lost.
 
-``python tests/soak/soak.py [--seconds 300] [--copies 10] [--seed 1] [SERVER-SEMANTICS ...]``. Each
-run is one server and semantics. First the whole conformance kit, ``--copies`` times at once. Then a
-steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP, reset connections,
-held-back answers, a killed member), and at the end a drain by fresh clients and every checker of
-the kit.
+``python -m soak.soak [--seconds 300] [--copies 10] [--seed 1] [--cancel] [SERVER-SEMANTICS ...]``.
+Each run is one server and semantics. First the whole conformance kit, ``--copies`` times at once.
+Then a steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP, reset
+connections, held-back answers, a killed member), and at the end a drain by fresh clients and every
+checker of the kit. With ``--cancel`` the clients are coroutines, and half of their calls are
+cancelled.
 """
 
 from __future__ import annotations
@@ -20,19 +21,17 @@ from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "compose")]
+from conformance.conftest import SERVERS, breakable
+from soak.cancelling import CancellingHarness, Interrupter
 
-from conformance.conftest import SERVERS, breakable  # noqa: E402
-
-from gearshift import plugins  # noqa: E402
-from gearshift.conformance import execute_together  # noqa: E402
-from gearshift.conformance.harness import Faults  # noqa: E402
-from gearshift.conformance.history import Phase  # noqa: E402
-from gearshift.conformance.kit import Broken, Kit  # noqa: E402
-from gearshift.conformance.load import Load  # noqa: E402
-from gearshift.conformance.suite import SUITE  # noqa: E402
-from gearshift.message import Semantics  # noqa: E402
+from gearshift import plugins
+from gearshift.conformance import execute_together
+from gearshift.conformance.harness import Faults
+from gearshift.conformance.history import Phase
+from gearshift.conformance.kit import Broken, Kit
+from gearshift.conformance.load import Load
+from gearshift.conformance.suite import SUITE
+from gearshift.message import Semantics
 
 CHANNEL_SETTLES_S = 3.0
 
@@ -98,18 +97,21 @@ def together(name: str, semantics: Semantics, copies: int) -> bool:
     return not failures
 
 
-def soak(name: str, semantics: Semantics, seconds: float, chance: random.Random) -> bool:
+def soak(
+    name: str, semantics: Semantics, seconds: float, chance: random.Random, *, cancels: bool
+) -> bool:
     """One run; True if nothing was lost."""
+    interrupter = Interrupter(chance)
     with (
         tempfile.TemporaryDirectory() as folder,
         breakable(SERVERS[name], semantics, Path(folder)) as harness,
     ):
-        kit = Kit(harness)
+        kit = Kit(CancellingHarness.of(harness, interrupter) if cancels else harness)
         assert harness.faults is not None
         try:
             channel = kit.channel(max_attempts=500)
             done: Counter[str] = Counter()
-            with Load(kit, channel) as load:
+            with Load(kit, channel, batch=20 if cancels else 0) as load:
                 load.advance(300)
                 time.sleep(CHANNEL_SETTLES_S)
                 end = time.monotonic() + seconds
@@ -120,6 +122,8 @@ def soak(name: str, semantics: Semantics, seconds: float, chance: random.Random)
                     load.advance(50)
             violations = _violations(kit, channel)
             _report(kit, channel, f"{name} {semantics}", done, violations)
+            for what, count in sorted(interrupter.counts.items()):
+                print(f"  {what}: {count}")
             return not violations
         finally:
             kit.close()
@@ -158,13 +162,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--copies", type=int, default=10, help="0: only the soak")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cancel", action="store_true", help="cancel half of the clients' calls")
     arguments = parser.parse_args()
     clean = True
     for target in arguments.targets:
         name, _, semantics = target.partition("-")
         clean &= not arguments.copies or together(name, Semantics(semantics), arguments.copies)
         chance = random.Random(f"{arguments.seed} {target}")
-        clean &= soak(name, Semantics(semantics), arguments.seconds, chance)
+        clean &= soak(
+            name, Semantics(semantics), arguments.seconds, chance, cancels=arguments.cancel
+        )
     return 0 if clean else 1
 
 
