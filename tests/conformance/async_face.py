@@ -62,9 +62,7 @@ class Producer(_Client):
 
 class Consumer(_Client):
     def receive(self, *arguments: Any, **options: Any) -> list[Awaited]:
-        return [
-            Awaited(one) for one in started(self.inner.receive(*arguments, **options)).result()
-        ]
+        return [Awaited(one) for one in started(self.inner.receive(*arguments, **options)).result()]
 
     def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Awaited]:
         iterator = self.inner.iterate(idle_timeout_s=idle_timeout_s)
