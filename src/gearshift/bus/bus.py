@@ -6,18 +6,16 @@ import sys
 import uuid
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, overload
 
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.retry import RetryPolicy
-from gearshift._core.consuming.shared import SharedWindow
-from gearshift._core.consuming.subscription import ConsumerPolicy, Subscription
-from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.consuming.subscription import ConsumerPolicy
 from gearshift._core.consuming.window import DeliveryWindow
 from gearshift.bus.abandoned import close_abandoned
-from gearshift.bus.connections import OPEN_TIMEOUT_S
+from gearshift.bus.connections import OPEN_TIMEOUT_S, Connections
 from gearshift.bus.operating import OperatedBus
 from gearshift.bus.policies import checked_prefetch, consumer_policy
 from gearshift.codecs import codec_named
@@ -49,9 +47,14 @@ class Bus(OperatedBus):
     """
 
     def __init__(
-        self, config: Config, plugin: BackendPlugin, backend: Backend, hooks: Hooks | None = None
+        self,
+        config: Config,
+        plugin: BackendPlugin,
+        backend: Backend,
+        hooks: Hooks | None = None,
+        connections: Callable[..., Connections] = Connections,
     ) -> None:
-        super().__init__(config, plugin, backend, hooks)
+        super().__init__(config, plugin, backend, hooks, connections)
         # A bus that is dropped or still open at exit sends what was submitted before it goes.
         self._finalizer = weakref.finalize(self, close_abandoned, self._connections)
 
@@ -215,9 +218,5 @@ class Bus(OperatedBus):
         create: bool | None,
         timeout_s: float,
     ) -> Consumer[Any]:
-        shared = SharedWindow(window)
-        loop = self._connections.consumer_loop(spec, shared, create, timeout_s)
-        loop.start()
-        subscription = Subscription(loop, UserSide(shared), policy, self.hooks.listeners)
-        self._connections.remember(subscription)
+        subscription = self._connections.subscribe(spec, window, policy, create, timeout_s)
         return Consumer(subscription, owner=self)

@@ -10,16 +10,19 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias, TypeVar, cast
+from typing import ClassVar, TypeAlias, TypeVar, cast
 
 from gearshift._core.consuming.dead_letters import DeadLetters
 from gearshift._core.consuming.loop import ConsumerLoop
 from gearshift._core.consuming.receivers import LogReceiver, QueueReceiver, Receiver
 from gearshift._core.consuming.shared import SharedWindow
-from gearshift._core.consuming.subscription import Subscription
+from gearshift._core.consuming.subscription import ConsumerPolicy, Subscription
+from gearshift._core.consuming.user_side import UserSide
+from gearshift._core.consuming.window import DeliveryWindow
 from gearshift._core.failures import Failures
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.buffer import PublishBuffer
@@ -51,12 +54,19 @@ _SILENT_S = 1.0
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Connections:
-    """One open broker. Any thread. Raises what a bus raises."""
+    """One open broker. Any thread. Raises what a bus raises.
+
+    Retries that core holds are due by ``clock``.
+    """
+
+    loop_type: ClassVar[type[ConsumerLoop]] = ConsumerLoop
+    buffer_type: ClassVar[type[PublishBuffer]] = PublishBuffer
 
     backend: Backend
     name: str
     topology: Topology
     hooks: Hooks
+    clock: Callable[[], float] = time.monotonic
     statistics: StatisticsRegistry = field(default_factory=StatisticsRegistry)
     _consuming: list[Opened] = field(default_factory=list)
     _producing: list[Opened] = field(default_factory=list)
@@ -119,7 +129,7 @@ class Connections:
     def buffer(self, spec: ChannelSpec, create: bool | None, timeout_s: float) -> PublishBuffer:
         """Connect for publishing to a channel that was made sure of with ``create``."""
         published = self.topology.published(spec)
-        buffer = PublishBuffer(
+        buffer = self.buffer_type(
             lambda: self.backend.producer(spec),
             self.failures(spec.name),
             on_reconnect=lambda: self.ensure(published, create, timeout_s=_AGAIN_S),
@@ -146,7 +156,23 @@ class Connections:
             lambda: self.buffer(spec, True, timeout_s), channel=source.name, group=group
         )
 
-    def consumer_loop(
+    def subscribe(
+        self,
+        spec: ConsumerSpec,
+        window: DeliveryWindow,
+        policy: ConsumerPolicy,
+        create: bool | None,
+        timeout_s: float,
+    ) -> Subscription:
+        """Connect for receiving from a channel that was made sure of with ``create``."""
+        shared = SharedWindow(window, clock=self.clock)
+        loop = self._consumer_loop(spec, shared, create, timeout_s)
+        loop.start()
+        subscription = Subscription(loop, UserSide(shared), policy, self.hooks.listeners)
+        self.remember(subscription)
+        return subscription
+
+    def _consumer_loop(
         self, spec: ConsumerSpec, shared: SharedWindow, create: bool | None, timeout_s: float
     ) -> ConsumerLoop:
         """The loop that will receive for a consumer, not yet started."""
@@ -156,7 +182,7 @@ class Connections:
                 return QueueReceiver(shared, lambda: self.backend.queue_consumer(spec))
             return LogReceiver(shared, lambda events: self.backend.log_consumer(spec, events))
 
-        return ConsumerLoop(
+        return self.loop_type(
             connect,
             shared,
             self.failures(spec.channel.name),

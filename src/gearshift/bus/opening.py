@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,20 @@ from gearshift.errors import ConfigError, UsageError
 from gearshift.hooks.registry import GROUP, load_hooks
 from gearshift.rehearsal import Rehearsed
 
-__all__ = ["open_bus"]
+__all__ = ["configured", "open_bus", "opening_by"]
+
+#: Opens each bus instead, the last one: a test's (see ``gearshift.testing``).
+_openers: list[Callable[..., Bus]] = []
+
+
+@contextmanager
+def opening_by(opener: Callable[..., Bus]) -> Iterator[None]:
+    """Inside the block ``open_bus`` returns what ``opener`` makes of its arguments. Any thread."""
+    _openers.append(opener)
+    try:
+        yield
+    finally:
+        _openers.remove(opener)
 
 
 def open_bus(
@@ -42,7 +56,11 @@ def open_bus(
     No connection is made before the first producer or consumer. Raises ConfigError, PluginError,
     and UsageError for arguments that exclude one another or a plugin that cannot be called.
     """
-    loaded = _configured(source, settings, config, profile)
+    if _openers:
+        return _openers[-1](
+            source, profile=profile, settings=settings, config=config, plugins=plugins
+        )
+    loaded = configured(source, settings, config, profile)
     hooks = load_hooks(plugins, installed(GROUP))
     with loaded.masking():
         plugin = backends.load(loaded.backend)
@@ -56,12 +74,17 @@ def open_bus(
     return bus
 
 
-def _configured(
+def configured(
     source: object,
     settings: Mapping[str, Any] | None,
     config: Config | None,
     profile: str | None,
+    environ: Mapping[str, str] | None = None,
 ) -> Config:
+    """The configuration that these arguments of ``open_bus`` mean; ``environ`` as for ``load``.
+
+    Raises as ``open_bus``.
+    """
     if sum(one is not None for one in (source, settings, config)) > 1:
         raise UsageError("open() takes one of a file, a URL, settings and a config")
     if config is not None and not isinstance(config, Config):
@@ -69,7 +92,7 @@ def _configured(
             f"config is a Config, not {type(config).__name__}", hint="Config.from_mapping makes one"
         )
     if settings is not None:
-        return configuration.load(settings=settings, profile=profile)
+        return configuration.load(settings=settings, profile=profile, environ=environ)
     source = source if config is None else config
     is_url = isinstance(source, str) and "://" in source
     if profile is not None and (is_url or isinstance(source, Config)):
@@ -78,11 +101,12 @@ def _configured(
         return source
     if isinstance(source, str) and is_url:
         table = backends.profile_for_url(source)
-        return configuration.load(settings={"profiles": {"url": table}}, profile="url")
+        table = {"profiles": {"url": table}}
+        return configuration.load(settings=table, profile="url", environ=environ)
     if isinstance(source, Mapping):
-        return configuration.load(settings=source, profile=profile)
+        return configuration.load(settings=source, profile=profile, environ=environ)
     if source is None or isinstance(source, str | Path):
-        return configuration.load(source, profile=profile)
+        return configuration.load(source, profile=profile, environ=environ)
     raise UsageError(
         f"open() takes a file, a URL, settings or a config, not {type(source).__name__}",
         hint='gearshift.open("gearshift.toml"), gearshift.open(profile="rabbit")',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gearshift._core.clients import Closing
@@ -30,14 +30,19 @@ class OperatedBus(Closing):
     """The part of a Bus that makes no producer and no consumer. Any thread."""
 
     def __init__(
-        self, config: Config, plugin: BackendPlugin, backend: Backend, hooks: Hooks | None = None
+        self,
+        config: Config,
+        plugin: BackendPlugin,
+        backend: Backend,
+        hooks: Hooks | None = None,
+        connections: Callable[..., Connections] = Connections,
     ) -> None:
         self.config = config
         self.hooks = load_hooks() if hooks is None else hooks
         self._plugin = plugin
         self._backend = backend
         self._topology = Topology(config, plugin)
-        self._connections = Connections(backend, plugin.name, self._topology, self.hooks)
+        self._connections = connections(backend, plugin.name, self._topology, self.hooks)
         self._closed = False
 
     @property

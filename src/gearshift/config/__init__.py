@@ -13,7 +13,7 @@ One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conv
 
 from gearshift.config.channels import ChannelSettings
 from gearshift.config.expansion import Unset
-from gearshift.config.loading import load, rehearsal_file, with_channels
+from gearshift.config.loading import load, rehearsal_file, with_channels, with_profile
 from gearshift.config.model import Config, Profile, Row
 from gearshift.config.overrides import CONFIG, PROFILE, REHEARSAL
 
@@ -29,4 +29,5 @@ __all__ = [
     "load",
     "rehearsal_file",
     "with_channels",
+    "with_profile",
 ]

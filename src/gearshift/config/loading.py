@@ -22,7 +22,7 @@ from gearshift.config.model import Config, Profile
 from gearshift.errors import ConfigError, UsageError
 from gearshift.message import validate_name
 
-__all__ = ["DEFAULT_PROFILE", "load", "rehearsal_file", "with_channels"]
+__all__ = ["DEFAULT_PROFILE", "load", "rehearsal_file", "with_channels", "with_profile"]
 
 DEFAULT_PROFILE = "embedded"
 
@@ -92,6 +92,20 @@ def with_channels(config: Config, channels: Mapping[str, Mapping[str, Any]]) -> 
     _check_tables(document)
     found = _channels(document, config.profiles)
     return replace(config, channels=MappingProxyType(found), _document=document)
+
+
+def with_profile(config: Config, name: str, backend: str) -> Config:
+    """``config`` with the same channels and another profile, selected: ``backend``'s defaults."""
+    tree = config._document.tree
+    profiles = {**tree["profiles"], name: {"backend": backend}}
+    return replace(
+        config,
+        profile=name,
+        profiles=MappingProxyType({**config.profiles, name: Profile(name, backend)}),
+        profile_origin="argument",
+        _document=replace(config._document, tree={**tree, "profiles": profiles}),
+        _table=MappingProxyType({}),
+    )
 
 
 def rehearsal_file(environ: Mapping[str, str] | None = None) -> Path | None:

@@ -57,14 +57,15 @@ class TaskRunner:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
                 deliveries = await consumer.receive(most - len(self._running))
                 for delivery in cast("list[Delivery[Any]]", deliveries):
-                    task = asyncio.create_task(self._handle(delivery))
+                    task = asyncio.create_task(self.handle(delivery))
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)
         except Closed:
             if self._running:
                 await asyncio.wait(self._running)
 
-    async def _handle(self, delivery: Delivery[Any]) -> None:
+    async def handle(self, delivery: Delivery[Any]) -> None:
+        """Run the handler with one message, and settle by how it ended."""
         hooks, function = self._hooks, self._handler.call.function
         begun_at = time.perf_counter()
         ending = await dispatch.run_async(

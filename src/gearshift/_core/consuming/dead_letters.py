@@ -121,6 +121,12 @@ class DeadLetters:
         except GearshiftError as error:
             on_done(error)
 
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until each letter is stored or known not to be; False if time ran out."""
+        with self._lock:
+            buffer = self._buffer
+        return buffer is None or buffer.flush(timeout_s)
+
     def close(self, timeout_s: float) -> None:
         """Wait for what is on its way, up to ``timeout_s``, and close. Idempotent."""
         with self._lock:

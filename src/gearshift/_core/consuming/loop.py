@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from gearshift._core.consuming.receivers import Receiver
+from gearshift._core.consuming.receivers import IDLE_INTERVAL_S, Receiver
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.failures import Failures
 from gearshift._core.listeners import OnConnection
@@ -40,8 +40,10 @@ class ConsumerLoop:
     """Runs from ``start`` to ``stop``. An error that no reconnect can mend ends it.
 
     Users reach its thread through ``seek`` (a queue), ``stop`` (an event) and the ``SharedWindow``;
-    everything else belongs to the thread.
+    everything else belongs to the thread. ``gearshift.testing`` has one without a thread.
     """
+
+    _most_wait_s = IDLE_INTERVAL_S  # for messages, in one turn
 
     def __init__(
         self,
@@ -133,10 +135,13 @@ class ConsumerLoop:
             give_up_on=is_lasting_after(MISSING_GRACE_S),
         )
         if opened is not None:
-            self.reconnects += 1
-            self._pauses.made()
-            self._is_told = False
+            self._connected_again()
         return opened
+
+    def _connected_again(self) -> None:
+        self.reconnects += 1
+        self._pauses.made()
+        self._is_told = False
 
     def _note_failure(self, failure: GearshiftError) -> None:
         self._shared.cut_off = failure
@@ -146,9 +151,7 @@ class ConsumerLoop:
         """Serve one driver until it breaks (True) or the loop is stopped (False)."""
         try:
             while not self._stop.is_set():
-                self._report(receiver)
-                self._answer_seeks(receiver)
-                self._receive(receiver)
+                self._take_turn(receiver)
             receiver.leave()
             self._report(receiver)
         except Exception as error:
@@ -160,6 +163,12 @@ class ConsumerLoop:
             log.warning("closing the consumer: %s", self._failures.translate(error))
         self._shared.disconnected()
         return False
+
+    def _take_turn(self, receiver: Receiver) -> None:
+        """Tell the driver what is settled, then receive. Raises what ends the driver."""
+        self._report(receiver)
+        self._answer_seeks(receiver)
+        self._receive(receiver)
 
     def _break(self, receiver: Receiver, error: Exception) -> None:
         """The driver is finished. Raises what no new one will mend."""
@@ -191,7 +200,7 @@ class ConsumerLoop:
             )
 
     def _receive(self, receiver: Receiver) -> None:
-        for received in receiver.receive():
+        for received in receiver.receive(self._most_wait_s):
             assert received.unstored is not None
             error, delay_s = received.unstored
             failure = self._failures.translate(error)

@@ -20,7 +20,7 @@ from gearshift.driver import (
 )
 from gearshift.errors import GearshiftError
 
-__all__ = ["LogReceiver", "QueueReceiver", "Receiver"]
+__all__ = ["IDLE_INTERVAL_S", "LogReceiver", "QueueReceiver", "Receiver"]
 
 log = logging.getLogger("gearshift.consumer")
 
@@ -48,13 +48,13 @@ class Receiver(ABC):
         self._shared = shared
         self._window = shared.window
 
-    def receive(self) -> Sequence[Received]:
-        """Serve the connection and receive what there is room for.
+    def receive(self, most_s: float = IDLE_INTERVAL_S) -> Sequence[Received]:
+        """Serve the connection and receive what there is room for, within ``most_s`` seconds.
 
         Returns messages whose retry could not be stored: see ``keep_unstored``.
         """
         with self._shared.lock:
-            patience_s = SETTLE_INTERVAL_S if self._window.is_busy else IDLE_INTERVAL_S
+            patience_s = min(most_s, SETTLE_INTERVAL_S if self._window.is_busy else most_s)
             room, together = self._window.room(), self._window.isolation.together
         self._isolate(not together)
         arrivals = self.driver.receive(room, patience_s)

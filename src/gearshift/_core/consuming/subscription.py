@@ -120,14 +120,15 @@ class Subscription:
         if self.is_last(entry):
             why = f": {reason}" if reason else ""
             return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
-        wait_s = policy.retry.wait_s(entry.attempts, delay_s)
+        attempt = entry.attempts  # the one that failed: keeping the message counts the next
+        wait_s = policy.retry.wait_s(attempt, delay_s)
         if policy.holds_retries(wait_s):
             self.users.hold(entry, wait_s)
         else:
             self.users.settle(entry, Settlement.RETRY, wait_s)
         self.listeners.retry(
             channel=policy.channel, group=policy.group, message=entry.message,
-            attempt=entry.attempts, max_attempts=policy.retry.max_attempts,
+            attempt=attempt, max_attempts=policy.retry.max_attempts,
             delay_s=wait_s, reason=reason,
         )  # fmt: skip
         return "retry"

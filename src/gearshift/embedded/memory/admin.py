@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
 from gearshift.embedded.declared import missing, require_partitions, require_same
@@ -52,6 +52,11 @@ class Channels:
         """Forget the channel and return it."""
         with self._lock:
             return self._by_name.pop(name, None)
+
+    def __iter__(self) -> Iterator[Channel]:
+        """Iterate over those that there are now."""
+        with self._lock:
+            return iter(list(self._by_name.values()))
 
     def clear(self) -> None:
         """Forget everything."""

@@ -48,6 +48,11 @@ class Backend(driver.Backend):
         assert isinstance(channel, StreamChannel)
         return StreamConsumer(Member(channel, spec), events)
 
+    def next_due(self) -> float | None:
+        """When the next delayed retry is due that is not due yet, by ``uptime``; None: there is
+        none."""
+        return min((due for one in self._channels for due in one.coming()), default=None)
+
     def classify(self, error: Exception) -> GearshiftError | None:
         """Drivers of this backend raise nothing but errors that are already ours."""
         return error if isinstance(error, GearshiftError) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
@@ -51,6 +51,10 @@ class _Channel:
         """Something changed: whoever waits looks again."""
         self.version += 1
         self.changed.notify_all()
+
+    def coming(self) -> Iterator[float]:
+        """When messages that wait for a time are due, of those that are not due yet."""
+        return iter(())
 
     def require(self) -> None:
         """Raise UnknownChannel if the channel was deleted."""
@@ -97,6 +101,12 @@ class QueueChannel(_Channel):
             Outcome(n, Stored.YES) if n < room else Outcome(n, Stored.NO, None, refusal)
             for n in range(len(messages))
         ]
+
+    def coming(self) -> Iterator[float]:
+        with self.changed:
+            now = self.now()
+            times = [one[0] for group in self.groups.values() for one in group.delayed]
+        return (due for due in times if due > now)
 
     def settled(self, shared: Shared) -> None:
         """One more group is done with ``shared``."""
