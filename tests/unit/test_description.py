@@ -17,7 +17,7 @@ class Basis(msgspec.Struct):
     """Whom to trust."""
 
 
-class Inner(msgspec.Struct):
+class Inner(msgspec.Struct, frozen=True):
     batch: int = 5
     """How many."""
 
