@@ -14,7 +14,7 @@ ROUNDS ?= 5
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers gallery changelog format help clean
+.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html
@@ -72,6 +72,10 @@ bench: $(PEERS)  ## compare with raw clients and peers, on brokers that it start
 
 brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
+
+docs: $(READY)  ## build the site into build/docs; a broken link or reference fails
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 gallery: $(READY)  ## make the reports in docs/gallery from real runs
 	@PYTHONPATH=compose $(BIN)/python docs/gallery/make.py

@@ -157,6 +157,7 @@ class Outcome(NamedTuple):
     error: Exception | None = None
 
 
+#: Takes the outcomes of messages of a batch, in any number of calls.
 OnOutcomes: TypeAlias = Callable[[Sequence[Outcome]], None]
 
 
