@@ -223,11 +223,15 @@ class Connections:
                 self.failures(channel),
                 stop=threading.Event(),
                 timeout_s=timeout_s,
-                on_failure=lambda failure: self._log.info("not connected yet: %s", failure),
+                on_failure=self._not_yet,
             )
         finally:
             waiting.cancel()
         return cast(T, answer)  # not None for want of an answer: nobody sets that event
+
+    def _not_yet(self, failure: GearshiftError) -> None:
+        if failure.retryable:  # any other is the answer
+            self._log.info("not connected yet: %s", failure)
 
     def _tell(self, channel: str | None, timeout_s: float) -> None:
         """Say what is waited for: a client may take long over a server that does not answer."""

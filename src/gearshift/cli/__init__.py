@@ -43,6 +43,7 @@ COMMANDS = {
     },
     "Operate": {
         "ls": "List channels, their groups and what waits for them.",
+        "top": "Show what goes on in channels, groups and handlers.",
         "dlq": "Look at dead letters, bring them back, or throw them away.",
         "run": "Run the handlers of an app until SIGTERM or Ctrl-C.",
         "purge": "Throw away what waits for a group of a channel.",

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from gearshift.bus import Bus
 from gearshift.driver import GroupStatus
-from gearshift.errors import ConnectionFailed, GearshiftError
+from gearshift.errors import ConnectionFailed, GearshiftError, UnknownChannel
 
 __all__ = ["Depths", "Told"]
 
@@ -23,16 +23,15 @@ _Question: TypeAlias = tuple[Literal["groups", "dead_letters"], str]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The last answers of a broker, by channel, each with its age; ``error`` is why one is missing.
+    """The last answers of a broker, by channel, each with its age.
 
     ``dead_letters`` has the channels that hold them, None where their number is not told.
-    ``is_complete`` if all was told just now.
+    ``error`` is why one is missing or old; None if all was told just now.
     """
 
     groups: Mapping[str, Sequence[GroupStatus]]
     dead_letters: Mapping[str, int | None]
     ages_s: Mapping[str, float]
-    is_complete: bool
     error: GearshiftError | None
 
 
@@ -67,13 +66,16 @@ class Depths:
                 self._round.start()
             asking = self._round
         asking.join(self._timeout_s)
+        if asking.is_alive():
+            self._error = ConnectionFailed(
+                f"no answer within {self._timeout_s:g} s", backend=self._bus.backend
+            )
         answers, now = dict(self._answers), time.monotonic()
         return Told(
             {name: answer for (kind, name), (_, answer) in answers.items() if kind == "groups"},
             {name: count for (kind, name), (_, count) in answers.items() if kind != "groups"},
             {name: now - told_at for (_, name), (told_at, _) in answers.items()},
-            self._is_complete,
-            self._error,
+            None if self._is_complete else self._error,
         )
 
     def _ask_all(self) -> None:
@@ -81,6 +83,8 @@ class Depths:
         for kind, name in self._questions:
             try:
                 answer = getattr(self._bus, kind)(name, timeout_s=self._timeout_s)
+            except UnknownChannel:
+                self._answers[kind, name] = (time.monotonic(), ())
             except ConnectionFailed as error:
                 log.debug("no depths: %s", error)
                 self._error = error

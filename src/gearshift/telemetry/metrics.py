@@ -149,7 +149,7 @@ class Reader:
     def _of_broker(self, depths: Depths) -> Iterator[tuple[Metric, list[Sample]]]:
         told = depths.ask()
         is_up, age, dead_letters = _BROKER
-        yield is_up, [Sample((), float(told.is_complete))]
+        yield is_up, [Sample((), float(told.error is None))]
         yield age, [Sample((name,), age_s) for name, age_s in told.ages_s.items()]
         yield (
             dead_letters,
