@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gearshift import config as configuration
+from gearshift import driver
 from gearshift import plugins as backends
 from gearshift._core.clients import runs_event_loop
 from gearshift._core.consuming.dead_letters import revived
@@ -22,7 +23,7 @@ from gearshift.delivery import Delivery
 from gearshift.driver import BackendPlugin
 from gearshift.embedded.declared import declared
 from gearshift.embedded.memory import Backend, Settings, gearshift_backend
-from gearshift.errors import UsageError
+from gearshift.errors import ConnectionFailed, UsageError
 from gearshift.hooks.registry import load_hooks
 from gearshift.message import DEFAULT_GROUP, Fields, Message, Receipt
 from gearshift.producer import Producer
@@ -63,16 +64,24 @@ class Harness:
 
     It delivers one message at a time, on the thread that calls ``run``: the handlers of an app take
     turns, and each gets its messages in the order of its channel. Lists are in order of happening.
+    Made by ``testing.open``. ``around`` makes of the memory backend the one that is used, such as
+    one that misbehaves.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        around: Callable[[driver.Backend], driver.Backend] = lambda backend: backend,
+    ) -> None:
         self.clock = Clock()
         self._config = config
         self._recorder = Recorder(config)
         self._hooks = load_hooks([self._recorder])
         self._faults = Faults()
         self._memory = Backend(Settings(), self.clock.time, self.clock.monotonic)
-        self._backend = FaultyBackend(self._memory, self._faults, self._recorder.stored)
+        broker = around(self._memory)
+        self._backend = FaultyBackend(broker, self._faults, self._recorder.stored)
         self._stack = ExitStack()
         self._workers: dict[int, SteppedWorker] = {}
         self._producers: dict[str, Producer] = {}
@@ -171,7 +180,7 @@ class Harness:
         self._faults.is_gone = True
         for worker in self._workers.values():
             for line in worker.lines:
-                line.loop.step()
+                line.loop.lose_connection(ConnectionFailed("the test has taken the broker away"))
         try:
             yield
         finally:
