@@ -55,8 +55,13 @@ def _software(item: pytest.Item) -> Iterator[Software]:
 
 
 def _names(item: pytest.Item) -> Iterator[str]:
-    """Fixtures, and parameters that are text, also within a tuple as the conformance kit's are."""
+    """Fixtures, and parameters that are text, also within a tuple as the conformance kit's are.
+
+    Without the mark ``broker`` a parameter of such a name is only a word.
+    """
     yield from getattr(item, "fixturenames", ())
+    if item.get_closest_marker("broker") is None:
+        return
     for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
         values = value if isinstance(value, tuple) else (value,)
         yield from (each for each in values if isinstance(each, str))
