@@ -50,6 +50,7 @@ conformance: $(READY)  ## run the conformance kit everywhere and write docs/conf
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 
 soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost
+	@$(BIN)/python -m pytest tests/system/many_handlers.py
 	@PYTHONPATH=compose:tests $(BIN)/python -m soak.soak --seconds $(SECONDS)
 	@PYTHONPATH=compose:tests $(BIN)/python -m soak.soak --seconds $(SECONDS) --copies 0 --cancel
 
