@@ -110,8 +110,8 @@ def _committed(reader: Consumer, partitions: list[TopicPartition]) -> list[Topic
     while True:
         try:
             return reader.committed(partitions, timeout=30)
-        except KafkaException as error:  # a broker that has just started has no coordinator yet
-            if not error.args[0].retriable() or time.monotonic() > deadline:
+        except KafkaException:  # a broker that has just started has no coordinator yet
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 

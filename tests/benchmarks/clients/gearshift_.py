@@ -20,9 +20,8 @@ from benchmarks.work import (
 )
 
 
-@contextmanager
-def opened(place: Place) -> Iterator[gearshift.Bus]:
-    """A bus on what the address says: a semantics may stand before it, as in queue+kafka://."""
+def settings_of(place: Place) -> dict[str, Any]:
+    """What the address says: a semantics may stand before it, as in queue+kafka://."""
     semantics, _, url = place.url.rpartition("+")
     backend, _, address = url.partition("://")
     profile: dict[str, Any] = {
@@ -33,8 +32,13 @@ def opened(place: Place) -> Iterator[gearshift.Bus]:
         "memory": {"backend": "memory"},
     }[backend]
     channel = {"semantics": semantics} if semantics else {}
-    settings = {"profile": "p", "profiles": {"p": profile}, "channels": {place.name: channel}}
-    with gearshift.open(settings=settings) as bus:
+    return {"profile": "p", "profiles": {"p": profile}, "channels": {place.name: channel}}
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[gearshift.Bus]:
+    """A bus there."""
+    with gearshift.open(settings=settings_of(place)) as bus:
         yield bus
 
 
