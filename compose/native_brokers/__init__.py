@@ -6,6 +6,7 @@ from native_brokers.broker import Broker, running_brokers
 from native_brokers.errors import BrokerUnavailable, NotInstalled
 from native_brokers.kafka import Kafka, Kafka43
 from native_brokers.kafka_cluster import KafkaCluster
+from native_brokers.prometheus import Prometheus
 from native_brokers.rabbitmq import RabbitMQ, RabbitMQ40, RabbitMQ43
 from native_brokers.rabbitmq_cluster import RabbitMQCluster
 from native_brokers.redis import Redis
@@ -17,6 +18,7 @@ __all__ = [
     "Kafka43",
     "KafkaCluster",
     "NotInstalled",
+    "Prometheus",
     "RabbitMQ",
     "RabbitMQ40",
     "RabbitMQ43",

@@ -21,6 +21,7 @@ from native_brokers import (
     RabbitMQ43,
     Redis,
 )
+from native_brokers.prometheus import PROMETHEUS
 from native_brokers.software import CHROMIUM, OPENSSL, Software
 
 _KINDS: dict[str, type[Broker]] = {
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 def _say_missing(names: Sequence[str]) -> None:
     """Print a line for each piece of software that tests on these brokers would fetch."""
     wanted: list[Software] = [each for name in names for each in _KINDS[name].software()]
-    for each in dict.fromkeys([*wanted, OPENSSL, CHROMIUM]):
+    for each in dict.fromkeys([*wanted, OPENSSL, CHROMIUM, PROMETHEUS]):
         if not each.is_there():
             print(f"will be fetched: {each.title}", flush=True)
 

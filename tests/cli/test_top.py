@@ -53,12 +53,12 @@ def test_services_tell_rates_and_how_busy_handlers_are() -> None:
     sent = 'gearshift_messages_sent_total{channel="orders"} '
     settled = 'gearshift_messages_settled_total{channel="orders",group="g",outcome="ack"} '
     busy = 'gearshift_in_hand_messages{channel="orders",group="g"} '
-    delivered = 'gearshift_messages_delivered_total{channel="orders",group="g"} '
+    retried = settled.replace("ack", "retry")
     consumers = 'gearshift_consumers{channel="orders",group="g"} 1\n'
     pages = {
         "a": [f"{sent}10\n", f"{sent}30\n", f"{sent}5\n"],
         "b": [
-            f"{settled}{n}\n{busy}3\n{delivered}{n}\n{consumers}" for n in (100, 140, 150)
+            f"{settled}{n}\n{busy}3\n{retried}7\n{consumers}" for n in (100, 140, 150)
         ],
     }  # fmt: skip
     clock = iter([0.0, 0.0, 2.0, 2.0, 4.0, 4.0])

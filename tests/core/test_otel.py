@@ -57,7 +57,7 @@ def test_counts_and_durations_are_those_of_the_conventions(recorder: Recorder) -
         operated = measured("messaging.client.operation.duration", OPERATION)
     assert sent["orders", "send", None] == 1
     assert consumed["orders", "default", "receive"] == 2
-    assert settled == {("retry",): 1, ("ack",): 1}
+    assert settled == {("retry",): 1, ("ack",): 1, ("reject",): 0}
     assert processed == {("process", None): 1, ("process", "ValueError"): 1}
     assert operated == {("send",): 1, ("retry",): 1, ("ack",): 1}
 

@@ -14,6 +14,7 @@ from native_brokers import (
     Kafka,
     Kafka43,
     NotInstalled,
+    Prometheus,
     RabbitMQ,
     RabbitMQ40,
     RabbitMQ43,
@@ -30,6 +31,7 @@ _KINDS: dict[str, type[Broker]] = {
     "kafka": Kafka,
     "kafka4.3": Kafka43,
     "redis": Redis,
+    "prometheus": Prometheus,
 }
 
 

@@ -45,16 +45,9 @@ class Rates:
         value = self._now.get((name, channel, group, ""))
         return None if value is None else int(value)
 
-    def per_s(
-        self,
-        name: str,
-        channel: str,
-        group: str = "",
-        outcome: str = "",
-        unknown: float | None = None,
-    ) -> float | None:
-        """How fast a counter grows, known from the second reading on; else ``unknown``."""
-        return self._per_s.get((name, channel, group, outcome), unknown)
+    def per_s(self, name: str, channel: str, group: str = "", outcome: str = "") -> float | None:
+        """How fast a counter grows; known from the second reading on."""
+        return self._per_s.get((name, channel, group, outcome))
 
     def groups(self, channel: str) -> list[str]:
         """The groups with consumers in these services."""

@@ -138,10 +138,8 @@ def _of_broker(state: GroupStatus) -> dict[str, Any]:
 
 
 def _of_services(channel: str, group: str, rates: Rates) -> dict[str, Any]:
-    # A service that knows the group has had no such outcome yet if it does not tell of it.
-    least = None if rates.per_s("messages_delivered", channel, group) is None else 0.0
     settled = {
-        f"{word}_per_s": rates.per_s("messages_settled", channel, group, outcome, least)
+        f"{word}_per_s": rates.per_s("messages_settled", channel, group, outcome)
         for outcome, word in (("ack", "acked"), ("retry", "retried"), ("reject", "rejected"))
     }
     return settled | {

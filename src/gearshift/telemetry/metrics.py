@@ -22,7 +22,8 @@ Kind: TypeAlias = Literal["counter", "gauge", "durations"]
 class Metric(NamedTuple):
     """A metric: the field that holds it, and its names for Prometheus and for OpenTelemetry.
 
-    ``by`` is what the values of the field are counted by, besides ``labels``.
+    ``by`` is what the values of the field are counted by, besides ``labels``; those of ``always``
+    are shown before there is one, so that a rate begins with the first.
     """
 
     field: str
@@ -32,6 +33,7 @@ class Metric(NamedTuple):
     unit: str
     text: str
     by: str | None = None
+    always: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
 
 
@@ -72,7 +74,8 @@ _RECEIVING = _rows(
     Metric("redelivered", "counter", "gearshift_messages_redelivered",
         "gearshift.consumer.redelivered", "{message}", "Of these, known to come again."),
     Metric("settled", "counter", "gearshift_messages_settled", "gearshift.consumer.settled",
-        "{message}", "By outcome: ack, retry, reject.", by="outcome"),
+        "{message}", "By outcome: ack, retry, reject.", by="outcome",
+        always=("ack", "retry", "reject")),
     Metric("stale", "counter", "gearshift_stale_settlements", "gearshift.consumer.stale",
         "{message}", "Settlements that came too late."),
     Metric("skipped", "counter", "gearshift_messages_skipped", "gearshift.consumer.skipped",
@@ -103,7 +106,7 @@ _BROKER = (
         ["channel"],
         Metric("age_s", "gauge", "gearshift_depth_age_seconds", "gearshift.depth.age",
             "s", "Since the broker told this."),
-        Metric("dead_letters", "gauge", "gearshift_dead_letters", "gearshift.dead_letters",
+        Metric("dead_letters", "gauge", "gearshift_dead", "gearshift.dead_letters",
             "{message}", "Dead letters that wait in this channel."),
     ),
 )  # fmt: skip
@@ -169,7 +172,9 @@ def _of_each(
         samples: list[Sample] = []
         for labels, row in rows:
             value = getattr(row, metric.field)
-            parts: Mapping[Any, Any] = value if metric.by else {None: value}
+            parts: Mapping[Any, Any] = {None: value}
+            if metric.by:
+                parts = dict.fromkeys(metric.always, 0) | value
             for part, its in parts.items():
                 if its is not None or not isinstance(row, GroupStatus):
                     samples.append(Sample((*labels, part) if metric.by else labels, _number(its)))
