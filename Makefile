@@ -78,8 +78,9 @@ docs: $(READY)  ## build the site into build/docs; a broken link or reference fa
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
-gallery: $(READY)  ## make the reports in docs/gallery from real runs
+gallery: $(READY)  ## make the reports and the trace in docs/gallery from real runs
 	@PYTHONPATH=compose $(BIN)/python docs/gallery/make.py
+	@PYTHONPATH=compose $(BIN)/python docs/gallery/trace.py
 
 changelog: $(READY)  ## show what the next release says
 	@$(BIN)/towncrier build --draft --version next 2>/dev/null

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from support.tracing import Recorder
-from support.waiting import take, until
+from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import App, Worker
+from gearshift.operations.redrive import redrive
 
 COLUMNS = ["memory:queue", "memory:stream", "sqlite:queue", "sqlite:stream"]
 BROKERS = ["rabbitmq:queue", "rabbitmq:stream", "kafka:stream", "kafka:queue", "redis:queue"]
@@ -93,3 +94,34 @@ def test_one_trace_leads_from_the_request_through_a_retry_to_the_next_channel(
     assert second.attributes["messaging.system"] == bus.backend
     assert second.attributes["messaging.consumer.group.name"] == "default"
     assert second.attributes["messaging.message.id"] == sent.attributes["messaging.message.id"]
+
+
+def test_a_dead_letter_its_redrive_and_a_replay_stay_in_the_trace(
+    bus: gearshift.Bus, recorder: Recorder
+) -> None:
+    """A redriven message is a child of its first send; who reads a stream again is in it too."""
+    orders = bus.consumer("orders")
+    tracer = recorder.provider.get_tracer("service")
+    with tracer.start_as_current_span("request") as request:
+        bus.producer("orders").send(1)
+    take(orders, 1)[0].reject("no")
+    assert until(lambda: recorder.spans("dead_letter orders"))
+    assert redrive(bus, "orders", most=1, idle_timeout_s=PATIENCE_S).moved == 1
+    take(orders, 1)[0].ack()
+    received = 2
+    if bus.semantics("orders") == "stream":
+        with bus.consumer("orders", ephemeral=True, start="earliest") as replay:
+            for delivery in take(replay, 2):
+                delivery.ack()
+        received = 4
+    trace_id = request.get_span_context().trace_id
+    assert {one.context.trace_id for one in recorder.spans()} == {trace_id}
+    first, again = recorder.spans("send orders")
+    assert again.parent.span_id == first.context.span_id
+    assert (
+        len(recorder.spans("receive orders")) - len(recorder.spans("receive orders.")) == received
+    )
+    (buried,) = recorder.spans("dead_letter orders")
+    assert buried.parent.span_id == first.context.span_id
+    assert buried.attributes["gearshift.reason"] == "no"
+    assert buried.attributes["messaging.system"] == bus.backend

@@ -146,6 +146,7 @@ def gearshift_retry(
 
 @hookspec
 def gearshift_dead_letter(
+    backend: str,
     channel: str,
     group: str,
     message: Message,

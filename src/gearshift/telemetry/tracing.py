@@ -53,8 +53,8 @@ class Tracing:
     service has set up an SDK.
 
     Spans: ``send``, from the call to the broker's confirmation; ``receive``; ``process``, around a
-    handler, which is the current span in it; ``ack``, ``retry`` or ``reject``. Outside of any span
-    (a redrive, say) a message that carries a trace goes on with that.
+    handler, which is the current span in it; ``ack``, ``retry`` or ``reject``; ``dead_letter``.
+    Outside of any span (a redrive, say) a message that carries a trace goes on with that.
     """
 
     def __init__(
@@ -122,6 +122,25 @@ class Tracing:
             delivery, outcome, SpanKind.CLIENT, attributes, ended_ns - int(took_s * 1e9)
         )
         span.end(ended_ns)
+
+    @hookimpl
+    def gearshift_dead_letter(
+        self,
+        backend: str,
+        channel: str,
+        group: str,
+        message: Message,
+        reason: str,
+        error: GearshiftError | None,
+    ) -> None:
+        """A span without length: the message is a dead letter, or could not be made one."""
+        attributes = operation(backend, channel, "dead_letter", "settle") | _message(message)
+        attributes |= {"messaging.consumer.group.name": group, "gearshift.reason": reason}
+        span = self._tracer.start_span(
+            f"dead_letter {channel}", self._context_of(message), SpanKind.CLIENT, attributes
+        )
+        _note(span, error)
+        span.end()
 
     def _context_of(self, message: Message) -> Context:
         return self._propagator.extract(message, Context(), self._read)

@@ -201,8 +201,8 @@ class Subscription:
             self._log.warning("channel %r: message %r was stale", policy.channel, entry.message.id)
             return
         self.listeners.dead_letter(
-            channel=policy.channel, group=policy.group, message=entry.message,
-            reason=reason, error=error, delay_s=wait_s,
+            backend=policy.backend, channel=policy.channel, group=policy.group,
+            message=entry.message, reason=reason, error=error, delay_s=wait_s,
         )  # fmt: skip
 
     def _is_for_others(self, entry: Entry) -> bool:
