@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from gearshift.producer import Producer
     from gearshift.rehearsal import rehearsing
     from gearshift.worker.app import App
+    from gearshift.worker.batches import BatchFailed
     from gearshift.worker.dispatch import Reject, Retry
     from gearshift.worker.worker import Worker
 
 __all__ = [
     "App",
+    "BatchFailed",
     "Bus",
     "Capabilities",
     "Config",
@@ -74,6 +76,7 @@ _NAMES = {
     "producer": ("Producer",),
     "rehearsal": ("rehearsing",),
     "worker.app": ("App",),
+    "worker.batches": ("BatchFailed",),
     "worker.dispatch": ("Reject", "Retry"),
     "worker.worker": ("Worker",),
 }

@@ -59,6 +59,27 @@ def test_a_message_that_kills_its_process_ends_alone(
     assert letters == [(killer, MAX_ATTEMPTS)]
 
 
+@pytest.mark.parametrize(
+    "new_world",
+    [
+        pytest.param(("rabbitmq", "queue"), marks=pytest.mark.broker, id="rabbitmq-queue"),
+        pytest.param(("sqlite", "stream"), id="sqlite-stream"),
+    ],
+    indirect=True,
+)
+def test_it_takes_nothing_of_its_batch_along(
+    new_world: Callable[[str], World], tmp_path: Path
+) -> None:
+    """Its neighbours died with it once, and are handled alone then; it ends alone."""
+    world = new_world(f"max_attempts = {MAX_ATTEMPTS}")
+    world.open().producer(world.channel).send_many(range(12))
+    times, letters = _outlived(world, 7, tmp_path / "handled", 12, "batches")
+    assert times.pop("7") == MAX_ATTEMPTS
+    assert len(times) == 11
+    assert set(times.values()) <= {1, 2}
+    assert letters == [(7, MAX_ATTEMPTS)]
+
+
 def test_it_takes_nothing_of_another_consumer_along(
     new_world: Callable[[str], World], tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ def never(_: object) -> Any:
 def ending(handler: Callable[..., Any], body: bytes | None = b"{}") -> Ending:
     """How a registered handler ends, on a real event loop."""
     with contextlib.closing(EventLoop()) as loop:
-        return run(functools.partial(Call.of(handler), delivery(body)), loop.wait)
+        return run(functools.partial(Call.of(handler), [delivery(body)]), loop.wait)
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,7 +57,7 @@ Handle = Callable[[Hooks, Callable[[], Any]], Any]
 
 def _on_a_thread(hooks: Hooks, complete: Callable[[], Any]) -> Any:
     assert hooks.handle is not None
-    return hooks.handle(DELIVERY, handler, complete)
+    return hooks.handle([DELIVERY], handler, complete)
 
 
 def _as_a_task(hooks: Hooks, complete: Callable[[], Any]) -> Any:
@@ -66,7 +66,7 @@ def _as_a_task(hooks: Hooks, complete: Callable[[], Any]) -> Any:
         return complete()
 
     assert hooks.around is not None
-    return asyncio.run(hooks.around(DELIVERY, handler, body))
+    return asyncio.run(hooks.around([DELIVERY], handler, body))
 
 
 @pytest.fixture(params=[_on_a_thread, _as_a_task])
@@ -237,12 +237,12 @@ def test_an_async_handler_is_awaited_within_context_managers() -> None:
 
     within = load_hooks([Nothing(), Session()]).within
     assert within is not None
-    assert asyncio.run(within(DELIVERY, handler, work(0))) == 7
+    assert asyncio.run(within([DELIVERY], handler, work(0))) == 7
     assert notes == ["open", "worked", "closed"]
     within = load_hooks([Timeout()]).within
     assert within is not None
     with pytest.raises(TimeoutError):
-        asyncio.run(within(DELIVERY, handler, work(60)))
+        asyncio.run(within([DELIVERY], handler, work(60)))
 
 
 def test_a_context_that_cannot_be_entered_fails_the_handler() -> None:
@@ -259,7 +259,7 @@ def test_a_context_that_cannot_be_entered_fails_the_handler() -> None:
     within = load_hooks([Broken()]).within
     assert within is not None
     with pytest.raises(OSError, match="no session"):
-        asyncio.run(within(DELIVERY, handler, work()))
+        asyncio.run(within([DELIVERY], handler, work()))
 
 
 # ── around a send ──

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.key_order import KeyOrder
 from gearshift.message import Message
 
@@ -159,5 +160,118 @@ def test_serial_keys_keep_the_order_of_each_key(
         order[ended.message.key].append(ended.token)
         key_order.settled(ended)
         done += 1
+    for key in "abc":
+        assert order[key] == sorted(order[key])
+
+
+# ── batches ──
+
+
+def gathered(key_order: KeyOrder, most: int = 100, now: float = 0.0) -> list[Entry]:
+    """A batch, as the window gathers it."""
+    batch, entries = Gathering(most), []
+    while not batch.is_complete and (found := key_order.pop(now, batch)) is not None:
+        if batch.admit(found):
+            entries.append(found)
+        else:
+            key_order.put_back(found)
+    return entries
+
+
+def failed(key_order: KeyOrder, *entries: Entry, due: float) -> None:
+    for each in entries:
+        each.retries += 1
+        key_order.hold(each, due)
+
+
+def test_a_batch_may_have_several_messages_of_a_key() -> None:
+    """Those behind them wait until all of the batch's are settled, and may then be one again."""
+    key_order = KeyOrder(serial_keys=True)
+    a1, b1, a2, a3, a4, a5 = pushed(key_order, "a", "b", "a", "a", "a", "a")
+    assert gathered(key_order, 3) == [a1, b1, a2]
+    assert gathered(key_order) == []
+    key_order.settled(a1)
+    assert gathered(key_order) == []
+    key_order.settled(a2)
+    assert gathered(key_order, 2) == [a3, a4]
+    key_order.settled(a3)
+    key_order.settled(a4)
+    assert gathered(key_order) == [a5]
+
+
+def test_what_comes_again_is_a_batch_of_its_own() -> None:
+    """In the order of its key, whichever of them is due first."""
+    key_order = KeyOrder(serial_keys=True)
+    a1, a2, b1 = pushed(key_order, "a", "a", "b")
+    gathered(key_order)
+    failed(key_order, a1, due=2.0)
+    failed(key_order, a2, b1, due=1.0)
+    c1, a3 = pushed(key_order, "c", "a")
+    assert gathered(key_order, now=1.0) == [b1]
+    assert gathered(key_order, now=1.0) == [c1]
+    assert gathered(key_order, now=2.0) == [a1]
+    assert gathered(key_order, now=2.0) == []
+    assert key_order
+    assert key_order.settled(a1)
+    assert gathered(key_order, now=2.0) == [a2]
+    key_order.settled(a2)
+    assert gathered(key_order, now=2.0) == [a3]
+
+
+def test_what_comes_again_ends_the_batch_before_it() -> None:
+    """It waits for the next one, and its key with it."""
+    key_order = KeyOrder(serial_keys=True)
+    a1, a2, b1 = entry("a", 1), entry("a", 2), entry("b", 3)
+    a2.attempt = 2
+    key_order.extend([a1, a2, b1])
+    assert gathered(key_order) == [a1]
+    assert gathered(key_order) == [b1]
+    key_order.settled(a1)
+    assert gathered(key_order) == [a2]
+
+
+def test_discarding_the_first_lets_the_overdue_one_go() -> None:
+    """Its partition was lost: nothing waits for it."""
+    key_order = KeyOrder(serial_keys=True)
+    a1, a2 = pushed(key_order, "a", "a")
+    gathered(key_order)
+    failed(key_order, a1, due=5.0)
+    failed(key_order, a2, due=1.0)
+    assert gathered(key_order, now=1.0) == []
+    key_order.discard(lambda each: each is a1)
+    assert gathered(key_order, now=1.0) == [a2]
+
+
+@given(
+    keys=st.lists(st.sampled_from(["a", "b", "c", None]), max_size=15),
+    most=st.integers(1, 6),
+    data=st.data(),
+)
+def test_batches_keep_the_order_of_each_key(
+    keys: list[str | None], most: int, data: st.DataObject
+) -> None:
+    """However many are worked on at once, and whichever fail and come again."""
+    key_order = KeyOrder(serial_keys=True)
+    pushed(key_order, *keys)
+    batches: list[list[Entry]] = []
+    order: dict[str | None, list[int]] = defaultdict(list)
+    now = 0.0
+    while sum(map(len, order.values())) < len(keys):
+        now += 1.0
+        while len(batches) < 3 and (batch := gathered(key_order, most, now)):
+            assert len(batch) == 1 or all(each.retries == 0 for each in batch)
+            batches.append(batch)
+        in_hand = [{each.message.key for each in batch} - {None} for batch in batches]
+        assert sum(map(len, in_hand)) == len(set[str | None]().union(*in_hand))
+        if not batches:
+            continue
+        ended = batches.pop(data.draw(st.integers(0, len(batches) - 1)))
+        fails = ended[0].retries < 2 and data.draw(st.booleans())
+        for each in ended:
+            if fails:
+                failed(key_order, each, due=now + data.draw(st.sampled_from([1.0, 2.0, 9.0])))
+            else:
+                order[each.message.key].append(each.token)
+                key_order.settled(each)
     for key in "abc":
         assert order[key] == sorted(order[key])

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from gearshift import consumer as sync
 from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.gathering import Gathering
 from gearshift.aio.delivery import Delivery
 from gearshift.aio.loops import Waker, running_loop, weakly
 from gearshift.consumer import StartName
@@ -76,11 +77,18 @@ class Consumer(Generic[T]):
         An empty list if nothing came for ``timeout_s`` seconds (None: waits until something comes).
         Raises Closed, and what has ended the consumer for good.
         """
+        return await self._receive(max_messages, timeout_s)
+
+    async def _receive(
+        self, max_messages: int, timeout_s: float | None, batch: Gathering | None = None
+    ) -> list[Delivery[T]]:
         self._consumer._check_process()
         deadline = None if timeout_s is None else self._users.clock() + timeout_s
         while True:
-            entries = await self._next(max_messages, deadline)
+            entries = await self._next(max_messages, deadline, batch)
             live, ended = self._subscription.sort(entries)
+            if batch is not None:
+                batch.drop(len(entries) - len(live))
             # Not awaited: a task that is cancelled there would lose ``live``.
             for entry, reason in ended:
                 self._loop.run_in_executor(None, self._subscription.bury, entry, reason)
@@ -138,9 +146,11 @@ class Consumer(Generic[T]):
 
     # ── inside ──
 
-    async def _next(self, max_messages: int, deadline: float | None) -> list[Entry]:
+    async def _next(
+        self, max_messages: int, deadline: float | None, batch: Gathering | None
+    ) -> list[Entry]:
         """As UserSide.next. Entries are taken and returned without an await between."""
-        users, user = self._users, id(asyncio.current_task())
+        users, user = self._users, batch or id(asyncio.current_task())
         entries = users.first(max_messages, user)
         while not entries:
             with users.changed:

@@ -15,7 +15,9 @@ from gearshift.driver import ConsumerSpec
 from gearshift.errors import ConfigError
 from gearshift.message import Message, Semantics
 
-__all__ = ["checked_prefetch", "consumer_policy"]
+__all__ = ["MOST_PREFETCH", "checked_prefetch", "consumer_policy"]
+
+MOST_PREFETCH = 10_000
 
 
 def consumer_policy(
@@ -60,6 +62,9 @@ def _holds_retries(capabilities: Capabilities) -> Callable[[float], bool]:
 
 def checked_prefetch(prefetch: int) -> int:
     """``prefetch``, or ConfigError."""
-    if isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 1 <= prefetch <= 10_000:
-        raise ConfigError(f"prefetch {prefetch!r} is out of range", hint="use 1 to 10000")
+    is_number = isinstance(prefetch, int) and not isinstance(prefetch, bool)
+    if not is_number or not 1 <= prefetch <= MOST_PREFETCH:
+        raise ConfigError(
+            f"prefetch {prefetch!r} is out of range", hint=f"use 1 to {MOST_PREFETCH}"
+        )
     return prefetch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -10,21 +11,37 @@ from gearshift._observe.wrapper import Wrapper
 from gearshift.delivery import Delivery
 from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
+from gearshift.worker.batches import endings
+from gearshift.worker.dispatch import Ending
 from gearshift.worker.loading import load_function
 
-__all__ = ["ObservedDelivery", "call", "handler_of"]
+__all__ = ["ObservedDelivery", "call", "ending_for", "handler_of"]
 
 
 def handler_of(target: str) -> Handler:
-    """The function ``module:function``, taken for a handler as ``App.handler`` would."""
+    """The function ``module:function`` as an app of its module has it, or as ``App.handler`` would.
+
+    A handler of batches gets batches of one.
+    """
+    function = load_function(target)
+    module = sys.modules[target.partition(":")[0]]
+    for app in [one for one in vars(module).values() if isinstance(one, App)]:
+        for handler in app.handlers:
+            if handler.call.function == function:
+                return handler
     app = App()
-    app.handler("compare")(load_function(target))
+    app.handler("compare")(function)
     return app.handlers[0]
 
 
 def call(handler: Handler, delivery: ObservedDelivery) -> Any:
-    """Call ``handler`` as a worker would: see ``dispatch.Call``."""
-    return handler.call(cast(Delivery[Any], delivery))
+    """Call ``handler`` as a worker would: see ``worker.call``."""
+    return handler.call([cast(Delivery[Any], delivery)])
+
+
+def ending_for(delivery: ObservedDelivery, ending: Ending) -> Ending:
+    """What it means for ``delivery`` that its handler ended so: see ``worker.batches``."""
+    return endings(ending, [cast(Delivery[Any], delivery)])[0]
 
 
 class ObservedDelivery(Wrapper):

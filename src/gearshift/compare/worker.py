@@ -17,7 +17,7 @@ from gearshift._observe.access import Access
 from gearshift._observe.process import read_job
 from gearshift.bus import Bus
 from gearshift.compare.event_log import Recorder
-from gearshift.compare.handlers import ObservedDelivery, call, handler_of
+from gearshift.compare.handlers import ObservedDelivery, call, ending_for, handler_of
 from gearshift.compare.sampling import watch_memory
 from gearshift.compare.workload import Order
 from gearshift.consumer import Consumer
@@ -176,6 +176,7 @@ class Worker(ObservedWorker):
         if self._duties.settle == "first":
             observed.ack()
         ending = dispatch.run(partial(self._work, observed, order), self._loop.wait)
+        ending = ending_for(observed, ending)
         if ending.failed:
             note("failed", what=type(ending.error).__name__)
         elif ending.action == "ack":

@@ -114,6 +114,15 @@ class Hooks:
         """True if ``plugin`` is one of these."""
         return self._manager.is_registered(plugin)
 
+    def check_batches(self, handler: str) -> None:
+        """Raise UsageError if a plugin around handlers would see one message of a batch only."""
+        for one in (*self._wrappers, *self._contexts):
+            if "delivery" in one.argnames and "deliveries" not in one.argnames:
+                raise UsageError(
+                    f"plugin {_name(one.plugin)} takes one delivery, and {handler} has batches",
+                    hint="name deliveries in its signature, of which there may be one",
+                )
+
     def close(self) -> None:
         """Wait, for up to 5 s, until plugins were told of every connection event. Idempotent."""
         with self._lock:
@@ -176,17 +185,20 @@ class Hooks:
             on_done(batch)
 
     def _handle(
-        self, delivery: Delivery[Any], handler: Callable[..., Any], complete: Callable[[], Any]
+        self,
+        deliveries: Sequence[Delivery[Any]],
+        handler: Callable[..., Any],
+        complete: Callable[[], Any],
     ) -> Any:
         def gearshift_handle() -> Any:  # innermost; pluggy reads its signature
             return complete()
 
-        arguments = {"delivery": delivery, "handler": handler}
+        arguments = _handled(deliveries, handler)
         return self._manager.hook.gearshift_handle.call_extra([gearshift_handle], arguments)
 
     async def _around(
         self,
-        delivery: Delivery[Any],
+        deliveries: Sequence[Delivery[Any]],
         handler: Callable[..., Any],
         complete: Callable[[], Awaitable[Any]],
     ) -> Any:
@@ -195,7 +207,7 @@ class Hooks:
         result, error = None, None
         try:
             for one in self._wrappers:
-                wrapper = _call(one, delivery=delivery, handler=handler)
+                wrapper = _call(one, **_handled(deliveries, handler))
                 next(wrapper)
                 entered.append(wrapper)
             result = await complete()
@@ -216,12 +228,15 @@ class Hooks:
         return result
 
     async def _within(
-        self, delivery: Delivery[Any], handler: Callable[..., Any], awaitable: Awaitable[Any]
+        self,
+        deliveries: Sequence[Delivery[Any]],
+        handler: Callable[..., Any],
+        awaitable: Awaitable[Any],
     ) -> Any:
         try:
             async with AsyncExitStack() as stack:
                 for one in self._contexts:
-                    context = _call(one, delivery=delivery, handler=handler)
+                    context = _call(one, **_handled(deliveries, handler))
                     if context is not None:
                         await stack.enter_async_context(context)
                 return await awaitable
@@ -252,6 +267,10 @@ class Hooks:
 
 def _call(implementation: pluggy.HookImpl, **arguments: Any) -> Any:
     return implementation.function(*(arguments[name] for name in implementation.argnames))
+
+
+def _handled(deliveries: Sequence[Delivery[Any]], handler: Callable[..., Any]) -> dict[str, Any]:
+    return {"delivery": deliveries[0], "deliveries": deliveries, "handler": handler}
 
 
 def _name(named: object) -> str:

@@ -17,7 +17,7 @@ A plugin takes the parameters that it names; later versions may offer more of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -91,8 +91,14 @@ def gearshift_received(delivery: BaseDelivery[Any]) -> None:
 
 
 @hookspec(firstresult=True)
-def gearshift_handle(delivery: Delivery[Any], handler: Callable[..., Any]) -> object:
+def gearshift_handle(
+    delivery: Delivery[Any], deliveries: Sequence[Delivery[Any]], handler: Callable[..., Any]
+) -> object:
     """Around a handler that a Worker runs: implement it as ``hookimpl(wrapper=True)``.
+
+    ``deliveries`` are those of a batch, or the one; ``delivery`` is that one. An app that has
+    handlers of batches refuses a plugin that names only ``delivery``. It is called once for all of
+    a batch, as one span is made for it.
 
     ``yield`` runs the handler, of an async one all of it; it gives what the handler returned and
     raises what it raised. What the wrapper returns or raises takes the place of that. Context
@@ -104,9 +110,11 @@ def gearshift_handle(delivery: Delivery[Any], handler: Callable[..., Any]) -> ob
 
 @hookspec
 def gearshift_handle_async(
-    delivery: Delivery[Any], handler: Callable[..., Any]
+    delivery: Delivery[Any], deliveries: Sequence[Delivery[Any]], handler: Callable[..., Any]
 ) -> AbstractAsyncContextManager[Any] | None:
     """Around an async handler: return a context manager in which it is awaited.
+
+    ``delivery`` and ``deliveries`` are as for ``gearshift_handle``.
 
     Called and entered in the handler's own task, on the event loop that all of a Worker's async
     handlers share, inside of ``gearshift_handle``. ``asyncio.timeout(30)`` will do. It must not

@@ -91,8 +91,8 @@ class Metrics:
         outgoing.on_result(record)
 
     @hookimpl(wrapper=True, tryfirst=True)
-    def gearshift_handle(self, delivery: Delivery[Any]) -> Generator[None, Any, Any]:
-        """Record how long an attempt takes."""
+    def gearshift_handle(self, deliveries: Sequence[Delivery[Any]]) -> Generator[None, Any, Any]:
+        """Record how long an attempt takes, which may be one of a batch."""
         begun_at = time.perf_counter()
         failed: dict[str, str] = {}
         try:
@@ -101,7 +101,7 @@ class Metrics:
             failed = error_type(error)
             raise
         finally:
-            attributes = of_delivery(delivery, "process", "process") | failed
+            attributes = of_delivery(deliveries[0], "process", "process") | failed
             self._processed.record(time.perf_counter() - begun_at, attributes)
 
     @hookimpl

@@ -8,7 +8,7 @@ which other programs on the broker read too.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from gearshift.delivery import BaseDelivery, Delivery
@@ -93,10 +93,9 @@ class Tracing:
         self._span(delivery, "receive", SpanKind.CLIENT, attributes).end()
 
     @hookimpl(wrapper=True, tryfirst=True)
-    def gearshift_handle(self, delivery: Delivery[Any]) -> Generator[None, Any, Any]:
+    def gearshift_handle(self, deliveries: Sequence[Delivery[Any]]) -> Generator[None, Any, Any]:
         """The span of an attempt; current while the handler runs."""
-        attributes = of_delivery(delivery, "process", "process")
-        span = self._span(delivery, "process", SpanKind.CONSUMER, attributes)
+        span = self._processing(deliveries)
         error: BaseException | None = None
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
@@ -144,6 +143,21 @@ class Tracing:
 
     def _context_of(self, message: Message) -> Context:
         return self._propagator.extract(message, Context(), self._read)
+
+    def _processing(self, deliveries: Sequence[Delivery[Any]]) -> Span:
+        """A span that goes on with the message's trace, or for a batch links to that of each."""
+        first = deliveries[0]
+        attributes = of_delivery(first, "process", "process")
+        if len(deliveries) == 1:
+            return self._span(first, "process", SpanKind.CONSUMER, attributes)
+        contexts = [self._context_of(delivery.message) for delivery in deliveries]
+        spans = [trace.get_current_span(context).get_span_context() for context in contexts]
+        return self._tracer.start_span(
+            f"process {first.channel}",
+            kind=SpanKind.CONSUMER,
+            attributes=attributes | {"messaging.batch.message_count": len(deliveries)},
+            links=[trace.Link(one) for one in spans if one.is_valid],
+        )
 
     def _span(
         self,

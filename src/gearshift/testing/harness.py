@@ -117,9 +117,9 @@ class Harness:
             raise UsageError("run() blocks, and this thread runs an event loop",
                              hint="await harness.run_async(app)")  # fmt: skip
         worker = self._worker(app)
-        for line, delivery in self._deliveries(worker, for_s, max_deliveries):
+        for line, deliveries in self._deliveries(worker, for_s, max_deliveries):
             worker.raised = None
-            line.handle(delivery)
+            line.handle(deliveries)
             self._finish(worker, line, raise_on_error)
 
     async def run_async(
@@ -132,9 +132,9 @@ class Harness:
     ) -> None:
         """As ``run``, with async handlers on the running event loop, and plain ones in threads."""
         worker = self._worker(app)
-        for line, delivery in self._deliveries(worker, for_s, max_deliveries):
+        for line, deliveries in self._deliveries(worker, for_s, max_deliveries):
             worker.raised = None
-            await line.handle_async(delivery)
+            await line.handle_async(deliveries)
             self._finish(worker, line, raise_on_error)
 
     # ── what has happened ──
@@ -263,16 +263,16 @@ class Harness:
 
     def _deliveries(
         self, worker: SteppedWorker, for_s: float | None, most: int
-    ) -> Iterator[tuple[Line, Delivery[Any]]]:
-        """Each message that is to be handled; lets time pass when there is none."""
+    ) -> Iterator[tuple[Line, Sequence[Delivery[Any]]]]:
+        """Each message or batch that is to be handled; lets time pass when there is none."""
         until = None if for_s is None else self.clock.monotonic() + for_s
         given = 0
         while True:
             for work in worker.waiting():
-                given += 1
+                given += len(work[1])
                 if given > most:
                     raise UsageError(
-                        f"not quiet after {most} deliveries; the last was {work[1]!r}",
+                        f"not quiet after {most} deliveries; the last was {work[1][-1]!r}",
                         hint="a handler sends to its own channel; raise max_deliveries, or give "
                         "for_s",
                     )

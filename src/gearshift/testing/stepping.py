@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
+from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.loop import ConsumerLoop
 from gearshift._core.consuming.receivers import Receiver
 from gearshift._core.consuming.subscription import ConsumerPolicy, Subscription
@@ -109,8 +111,8 @@ class Line:
 
     handler: Handler
     consumer: Consumer[Any]
-    handle: Callable[[Delivery[Any]], object]
-    handle_async: Callable[[Delivery[Any]], Any]
+    handle: Callable[[Sequence[Delivery[Any]]], object]
+    handle_async: Callable[[Sequence[Delivery[Any]]], Any]
 
     @property
     def subscription(self) -> Subscription:
@@ -120,16 +122,19 @@ class Line:
     def loop(self) -> SteppedLoop:
         return cast(SteppedLoop, self.subscription.loop)
 
-    def next(self) -> Delivery[Any] | None:
-        """The next message that may be handled now."""
-        for _ in range(_TURNS):
+    def next(self) -> list[Delivery[Any]]:
+        """The message, or as many of a batch as there are, that may be handled now."""
+        batch = Gathering(self.handler.batch or 1)
+        found: list[Entry] = []
+        turns = 0
+        while turns < _TURNS and not batch.is_complete:
             self.loop.step()
-            entries = self.subscription.receive(1, 0.0)
-            if entries:
-                return self.consumer._handed_out(entries, Delivery)[0]
+            entries = self.subscription.receive(batch.most - batch.taken, 0.0, batch)
+            found += entries
+            turns = 0 if entries else turns + 1
             if not self.consumer.unsettled:
                 break
-        return None
+        return self.consumer._handed_out(found, Delivery)
 
     def next_due(self, now: float) -> float | None:
         """When something that this consumer holds back may be handled."""
@@ -157,31 +162,31 @@ class SteppedWorker(Worker):
         self.raised: BaseException | None = None
         self._turn = 0
 
-    def waiting(self) -> Iterator[tuple[Line, Delivery[Any]]]:
-        """Messages to be handled now, from each handler in turn; ends when there are none."""
+    def waiting(self) -> Iterator[tuple[Line, Sequence[Delivery[Any]]]]:
+        """Messages or batches to be handled now, from each handler in turn; ends when there are none."""
         silent = 0
         while silent < len(self.lines):
             line = self.lines[self._turn % len(self.lines)]
             self._turn += 1
-            delivery = line.next()
-            silent = 0 if delivery is not None else silent + 1
-            if delivery is not None:
-                yield line, delivery
+            deliveries = line.next()
+            silent = 0 if deliveries else silent + 1
+            if deliveries:
+                yield line, deliveries
 
     def _begin_threads(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
-        def handle(delivery: Delivery[Any]) -> None:
-            self._handle(handler, delivery, settle)
+        def handle(deliveries: Sequence[Delivery[Any]]) -> None:
+            self._handle(handler, deliveries, settle)
 
-        async def handle_async(delivery: Delivery[Any]) -> None:
-            await asyncio.to_thread(handle, delivery)
+        async def handle_async(deliveries: Sequence[Delivery[Any]]) -> None:
+            await asyncio.to_thread(handle, deliveries)
 
         self.lines.append(Line(handler, consumer, handle, handle_async))
 
     def _begin_tasks(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
         tasks = TaskRunner(handler, consumer, self._bus.hooks, settle)
 
-        def handle(delivery: Delivery[Any]) -> None:
-            self._loop.wait(tasks.handle(delivery))
+        def handle(deliveries: Sequence[Delivery[Any]]) -> None:
+            self._loop.wait(tasks.handle(deliveries))
 
         self.lines.append(Line(handler, consumer, handle, tasks.handle))
 
@@ -189,9 +194,10 @@ class SteppedWorker(Worker):
         self,
         handler: Handler,
         consumer: Consumer[Any],
-        delivery: Delivery[Any],
+        deliveries: Sequence[Delivery[Any]],
         ending: dispatch.Ending,
         took_s: float,
     ) -> None:
-        super()._settle(handler, consumer, delivery, ending, took_s)
-        self.raised = ending.error if ending.failed else None
+        super()._settle(handler, consumer, deliveries, ending, took_s)
+        if ending.failed:
+            self.raised = ending.error

@@ -14,6 +14,7 @@ A handler that returns acks its message. One that raises has it tried again, lat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,9 @@ __all__ = ["App", "Handler"]
 
 _MOST_THREADS = 1_000
 _MOST_TASKS = 100_000
+_MOST_IN_BATCHES = 10_000
+
+DEFAULT_LINGER_S = 0.2
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +52,8 @@ class Handler:
     rate_limit: str | None
     requires: tuple[str, ...]
     timeout_s: float | None = None
+    batch: int | None = None
+    linger_s: float = DEFAULT_LINGER_S
 
     @property
     def name(self) -> str:
@@ -78,6 +84,8 @@ class App:
         rate_limit: str | None = None,
         requires: Sequence[str] = (),
         timeout_s: float | None = None,
+        batch: int | None = None,
+        linger_s: float | None = None,
     ) -> Callable[[F], F]:
         """Register a function for ``channel`` and ``group``; it stays callable as it is.
 
@@ -91,8 +99,15 @@ class App:
         such as Kafka's, no more than that). ``requires`` names
         capabilities without which the worker must not start. What takes longer than ``timeout_s``
         has failed: an async handler is cancelled then; a plain one cannot be interrupted, so a
-        warning says that it goes on, and its message is retried when it ends. Raises UsageError,
-        ConfigError and InvalidMessage at import, not when the first message comes.
+        warning says that it goes on, and its message is retried when it ends.
+
+        With ``batch`` it takes ``list[Order]`` or ``list[Delivery]``: as many messages as there
+        are, up to that, at the latest ``linger_s`` (0.2) seconds after the first of them. Returning
+        acks all, raising fails all, ``BatchFailed`` names those that failed; what comes again is a
+        batch of its own. ``concurrency`` is then a number of batches.
+
+        Raises UsageError, ConfigError and InvalidMessage at import, not when the first message
+        comes.
         """
         validate_name(channel, "channel")
         if group is not None:
@@ -106,9 +121,10 @@ class App:
         if timeout_s is not None and not timeout_s > 0:
             raise UsageError(f"timeout_s {timeout_s!r} is out of range", hint="use more than 0")
         Requirement.parse_all(requires)
+        _check_batch(batch, linger_s, concurrency, prefetch)
 
         def register(function: F) -> F:
-            call, needs = Call.of(function), tuple(requires)
+            call, needs = Call.of(function, is_batch=batch is not None), tuple(requires)
             if concurrency > _MOST_THREADS and not call.is_async:
                 raise UsageError(
                     f"concurrency {concurrency} is too much for a plain function, whose messages "
@@ -116,8 +132,9 @@ class App:
                     hint=f"use 1 to {_MOST_THREADS}, or an async function",
                 )
             handler = Handler(
-                call, channel, group, concurrency, prefetch, rate_limit, needs, timeout_s
-            )
+                call, channel, group, concurrency, prefetch, rate_limit, needs, timeout_s, batch,
+                DEFAULT_LINGER_S if linger_s is None else linger_s,
+            )  # fmt: skip
             self.handlers.append(handler)
             return function
 
@@ -143,3 +160,28 @@ class App:
         address = None if metrics is None else parse_address(metrics)
         with StopRequest() as stop:
             return serve(self, Service(config_path, profile, address), stop)
+
+
+def _check_batch(
+    batch: int | None, linger_s: float | None, concurrency: int, prefetch: int | None
+) -> None:
+    """Raise UsageError for batches that cannot be gathered."""
+    if batch is None:
+        if linger_s is not None:
+            raise UsageError("linger_s is for batches", hint="batch=100, linger_s=0.2")
+        return
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UsageError(f"batch {batch!r} is out of range", hint="use 1 or more")
+    if linger_s is not None and not 0 <= linger_s < math.inf:
+        raise UsageError(f"linger_s {linger_s!r} is out of range", hint="use 0 or more")
+    if batch * concurrency > _MOST_IN_BATCHES:
+        raise UsageError(
+            f"batch {batch} with concurrency {concurrency} is more than {_MOST_IN_BATCHES} "
+            "messages in hand",
+            hint="use smaller batches, fewer of them at once, or more processes",
+        )
+    if prefetch is not None and prefetch < batch:
+        raise UsageError(
+            f"prefetch {prefetch} is less than batch {batch}, which would never be full",
+            hint="leave prefetch out: it follows the batch",
+        )

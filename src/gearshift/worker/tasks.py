@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -13,13 +13,13 @@ from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.errors import Closed
 from gearshift.hooks.registry import Hooks
-from gearshift.worker import dispatch
+from gearshift.worker import batches, dispatch
 from gearshift.worker.app import Handler
 
 __all__ = ["Settle", "TaskRunner"]
 
-#: Settles a delivery by how its handler ended after so many seconds. May block unless it acks.
-Settle = Callable[[Delivery[Any], dispatch.Ending, float], None]
+#: Settles deliveries by how their handler ended after so many seconds. May block unless it acks.
+Settle = Callable[[Sequence[Delivery[Any]], dispatch.Ending, float], None]
 
 
 class _HandlersConsumer(aio.Consumer[Any]):
@@ -55,29 +55,45 @@ class TaskRunner:
             while True:
                 if len(self._running) >= most:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-                deliveries = await consumer.receive(most - len(self._running))
-                for delivery in cast("list[Delivery[Any]]", deliveries):
-                    task = asyncio.create_task(self.handle(delivery))
+                for deliveries in await self._received(consumer, most - len(self._running)):
+                    task = asyncio.create_task(self.handle(deliveries))
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)
         except Closed:
             if self._running:
                 await asyncio.wait(self._running)
 
-    async def handle(self, delivery: Delivery[Any]) -> None:
-        """Run the handler with one message, and settle by how it ended."""
+    async def _received(
+        self, receiving: _HandlersConsumer, most: int
+    ) -> list[Sequence[Delivery[Any]]]:
+        """What the handler is called with next, up to ``most`` times. Raises Closed."""
+        handler = self._handler
+        if handler.batch is None:
+            received = await receiving.receive(most)
+            return [[each] for each in cast("list[Delivery[Any]]", received)]
+        return [
+            await batches.gather_async(receiving, self._consumer, handler.batch, handler.linger_s)
+        ]
+
+    async def handle(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Run the handler with them, and settle by how it ended."""
+        deliveries, unable = batches.apart(self._handler.call, deliveries)
+        for delivery, ended in unable:
+            await asyncio.to_thread(self._settle, [delivery], ended, 0.0)
+        if not deliveries:
+            return
         hooks, function = self._hooks, self._handler.call.function
         begun_at = time.perf_counter()
         ending = await dispatch.run_async(
-            partial(self._handler.call, delivery),
-            around=hooks.around and partial(hooks.around, delivery, function),
-            within=hooks.within and partial(hooks.within, delivery, function),
+            partial(self._handler.call, deliveries),
+            around=hooks.around and partial(hooks.around, deliveries, function),
+            within=hooks.within and partial(hooks.within, deliveries, function),
             timeout_s=self._handler.timeout_s,
         )
         took_s = time.perf_counter() - begun_at
         if self._consumer.closed:
             return  # it was cancelled after the drain, and its message given back
-        if ending.action == "ack" or delivery.outcome is not None:
-            self._settle(delivery, ending, took_s)
+        if ending.action == "ack" or all(each.outcome is not None for each in deliveries):
+            self._settle(deliveries, ending, took_s)
         else:
-            await asyncio.to_thread(self._settle, delivery, ending, took_s)
+            await asyncio.to_thread(self._settle, deliveries, ending, took_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -15,12 +15,13 @@ from typing import Any
 from gearshift._core import logs
 from gearshift.bus import Bus
 from gearshift.bus.connections import OPEN_TIMEOUT_S
+from gearshift.bus.policies import MOST_PREFETCH
 from gearshift.capabilities import Prefetch
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelivery, UsageError
 from gearshift.message import Semantics
-from gearshift.worker import dispatch
+from gearshift.worker import batches, dispatch
 from gearshift.worker.app import App, Handler
 from gearshift.worker.call import Call
 from gearshift.worker.event_loop import EventLoop
@@ -63,6 +64,9 @@ class Worker:
                 f"the app has plugins that its bus does not have: {missing}",
                 hint="gearshift.open(plugins=app.plugins)",
             )
+        for handler in app.handlers:
+            if handler.batch is not None:
+                bus.hooks.check_batches(handler.name)
         self._app = app
         self._bus = bus
         self._has_plugins = bus.hooks.handle is not None or bus.hooks.within is not None
@@ -127,18 +131,20 @@ class Worker:
         return self.report
 
     def _prefetch(self, handler: Handler) -> int | None:
-        """Return the handler's own, or None for the channel's: ``concurrency`` at least.
+        """Return the handler's own, or None for the channel's: what is handled at once at least.
 
-        On a queue that locks what it hands out in batches it is one for each thread: what waited
+        On a queue that locks what it hands out in batches it is no more than that: what waited
         behind a slow handler would lose its lock, and others could have had it.
         """
-        channel, concurrency = handler.channel, handler.concurrency
         if handler.prefetch is not None:
             return handler.prefetch
-        if self._bus.config.channel(channel).prefetch < concurrency:
-            return concurrency
+        channel, in_hand = handler.channel, handler.concurrency * (handler.batch or 1)
         is_soft = self._bus.capabilities(channel).prefetch is Prefetch.SOFT
-        return concurrency if is_soft and self._is_queue(channel) else None
+        if is_soft and self._is_queue(channel):
+            return in_hand
+        # While a batch is handled the next one comes.
+        wanted = min(in_hand + (handler.batch or 0), MOST_PREFETCH)
+        return wanted if self._bus.config.channel(channel).prefetch < wanted else None
 
     def _is_queue(self, channel: str) -> bool:
         return self._bus.semantics(channel) is Semantics.QUEUE
@@ -163,8 +169,11 @@ class Worker:
     def _work(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
         try:
             while True:
-                for delivery in consumer.receive():
-                    self._handle(handler, delivery, settle)
+                if handler.batch is None:
+                    deliveries = consumer.receive()
+                else:
+                    deliveries = batches.gather(consumer, handler.batch, handler.linger_s)
+                self._handle(handler, deliveries, settle)
         except Closed:
             return
         except BaseException as error:
@@ -180,55 +189,76 @@ class Worker:
         self.error = self.error or error
         self.failed.set()
 
-    def _handle(self, handler: Handler, delivery: Delivery[Any], settle: Settle) -> None:
+    def _handle(
+        self, handler: Handler, deliveries: Sequence[Delivery[Any]], settle: Settle
+    ) -> None:
         """Run the handler on this thread, and settle by how it ended."""
+        deliveries, unable = batches.apart(handler.call, deliveries)
+        for delivery, ended in unable:
+            settle([delivery], ended, 0.0)
+        if not deliveries:
+            return
         begun_at, limit_s = time.perf_counter(), handler.timeout_s
-        with self._overdue.watch(limit_s, lambda: f"{handler.name}, message {delivery.id!r},"):
+        with self._overdue.watch(limit_s, lambda: f"{handler.name}, {_named(deliveries)},"):
             if self._has_plugins:
-                ending = self._run_in_plugins(handler.call, delivery)
+                ending = self._run_in_plugins(handler.call, deliveries)
             else:
-                ending = dispatch.run(partial(handler.call, delivery), self._loop.wait)
+                ending = dispatch.run(partial(handler.call, deliveries), self._loop.wait)
         took_s = time.perf_counter() - begun_at
         if limit_s is not None and took_s > limit_s and ending.error is None:
             ending = dispatch.ending_of(dispatch.late(limit_s))
-        settle(delivery, ending, took_s)
+        settle(deliveries, ending, took_s)
 
     def _settle(
         self,
         handler: Handler,
         consumer: Consumer[Any],
-        delivery: Delivery[Any],
+        deliveries: Sequence[Delivery[Any]],
         ending: dispatch.Ending,
         took_s: float,
     ) -> None:
-        """Settle by how the handler ended, unless it has settled itself. Any thread."""
+        """Settle by how the handler ended what it has not settled itself. Any thread."""
         if ending.failed:
             self._log.error(
-                "%s failed on message %r, attempt %d",
-                handler.name, delivery.id, delivery.attempt, exc_info=ending.error,
-            )  # fmt: skip
+                "%s failed on %s", handler.name, _named(deliveries), exc_info=ending.error
+            )
+        each_s = took_s / len(deliveries)
+        for delivery, one in zip(deliveries, batches.endings(ending, deliveries), strict=True):
+            outcome = self._settle_one(handler, delivery, one)
+            consumer._record_handled(outcome, each_s)
+            counter = _COUNTERS[outcome]
+            with self._lock:
+                setattr(self.report, counter, getattr(self.report, counter) + 1)
+
+    def _settle_one(
+        self, handler: Handler, delivery: Delivery[Any], ending: dispatch.Ending
+    ) -> str:
+        """Return the outcome."""
         try:
             if delivery.outcome is None:
                 ending.settle(delivery)
         except (StaleDelivery, AlreadySettled) as error:
             self._log.warning("%s: %s", handler.name, error)
-            outcome = "stale"
-        else:
-            outcome = str(delivery.outcome)
-        consumer._record_handled(outcome, took_s)
-        counter = _COUNTERS[outcome]
-        with self._lock:
-            setattr(self.report, counter, getattr(self.report, counter) + 1)
+            return "stale"
+        return str(delivery.outcome)
 
-    def _run_in_plugins(self, call: Call, delivery: Delivery[Any]) -> dispatch.Ending:
+    def _run_in_plugins(self, call: Call, deliveries: Sequence[Delivery[Any]]) -> dispatch.Ending:
         hooks, wait = self._bus.hooks, self._loop.wait
         if hooks.within is not None:
-            within = partial(hooks.within, delivery, call.function)
+            within = partial(hooks.within, deliveries, call.function)
 
             def wait(awaitable: Awaitable[Any]) -> Any:
                 return self._loop.wait(within(awaitable))
 
         around = None
         if hooks.handle is not None:
-            around = partial(hooks.handle, delivery, call.function)
-        return dispatch.run(partial(call, delivery), wait, around)
+            around = partial(hooks.handle, deliveries, call.function)
+        return dispatch.run(partial(call, deliveries), wait, around)
+
+
+def _named(deliveries: Sequence[Delivery[Any]]) -> str:
+    """What a handler was given, for logs."""
+    first, last = deliveries[0], deliveries[-1]
+    if first is last:
+        return f"message {first.id!r}, attempt {first.attempt}"
+    return f"a batch of {len(deliveries)} messages, {first.id!r} to {last.id!r}"

@@ -2,19 +2,21 @@
 
 A log takes no message back, so on a stream a retried message is held here and handed out again
 after its delay. Until it is settled, later messages of its key wait; other keys go on. With
-``serial_keys`` a key's messages are always handed out one at a time, which keeps them in order when
-many threads handle one consumer's messages.
+``serial_keys`` a key's messages are always handed out one at a time, or several to one batch, which
+keeps them in order when many threads handle one consumer's messages.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.gathering import Gathering
 from gearshift.message import Key
 
 __all__ = ["KeyOrder"]
@@ -23,7 +25,9 @@ __all__ = ["KeyOrder"]
 @dataclass(slots=True)
 class _BusyKey:
     holders: list[Entry] = field(default_factory=list)  # entries that the others wait for
+    batch: Gathering | None = None  # of the holders, which others may join
     followers: deque[Entry] = field(default_factory=deque)
+    overdue: list[Entry] = field(default_factory=list)  # holders that wait for an earlier one
 
 
 class KeyOrder:
@@ -44,21 +48,40 @@ class KeyOrder:
         """True if something waits here to be handed out."""
         if self._ready or self._due:
             return True
-        return any(busy.followers for busy in self._busy.values())
+        return any(busy.followers or busy.overdue for busy in self._busy.values())
 
     def extend(self, arrivals: Iterable[Entry]) -> None:
         """Add new arrivals."""
         self._ready.extend(arrivals)
 
-    def pop(self, now: float) -> Entry | None:
-        """The next entry to hand out, retried ones first when their time has come; None if none."""
-        if self._due and self._due[0][0] <= now:
-            return heapq.heappop(self._due)[2]
+    def pop(self, now: float, batch: Gathering | None = None) -> Entry | None:
+        """The next entry to hand out, retried ones first when their time has come; None if none.
+
+        It is for ``batch``, whose messages may be of one key.
+        """
+        while self._due and self._due[0][0] <= now:
+            entry = heapq.heappop(self._due)[2]
+            if self._is_first(entry):
+                return entry
         while self._ready:
             entry = self._ready.popleft()
-            if self._may_go(entry):
+            if self._may_go(entry, batch):
                 return entry
         return None
+
+    def put_back(self, entry: Entry) -> None:
+        """``entry`` was popped and is not handed out yet."""
+        if entry.fate is Fate.HELD:
+            self._make_due(entry)
+            return
+        busy = None if entry.message.key is None else self._busy.get(entry.message.key)
+        if busy is None or busy.holders == [entry]:
+            self._ready.appendleft(entry)
+            if busy is not None:
+                busy.batch = None
+        else:
+            busy.holders.remove(entry)
+            busy.followers.appendleft(entry)
 
     def hold(self, entry: Entry, due: float) -> None:
         """Keep a failed entry until ``due``, and its key with it."""
@@ -82,7 +105,7 @@ class KeyOrder:
             return False
         busy.holders.remove(entry)
         if busy.holders:
-            return False
+            return self._release_overdue(busy)
         waited = bool(busy.followers)
         self._advance(key, busy)
         return waited
@@ -99,10 +122,36 @@ class KeyOrder:
         for key, busy in list(self._busy.items()):
             busy.holders = [entry for entry in busy.holders if not unwanted(entry)]
             busy.followers = deque(entry for entry in busy.followers if not unwanted(entry))
+            busy.overdue = [entry for entry in busy.overdue if not unwanted(entry)]
             if not busy.holders:
                 self._advance(key, busy)
+            else:
+                self._release_overdue(busy)
 
-    def _may_go(self, entry: Entry) -> bool:
+    def _is_first(self, entry: Entry) -> bool:
+        """True if no earlier message of its batch and key is to be handled before; else it waits.
+
+        Without ``serial_keys`` a key may have several holders, which go as they are due.
+        """
+        busy = None if entry.message.key is None else self._busy.get(entry.message.key)
+        if busy is None or not self._serial_keys or busy.holders[0] is entry:
+            return True
+        busy.overdue.append(entry)
+        return False
+
+    def _release_overdue(self, busy: _BusyKey) -> bool:
+        """Let the first holder go if it was due before. True if it does."""
+        first = busy.holders[0]
+        if first not in busy.overdue:
+            return False
+        busy.overdue.remove(first)
+        self._make_due(first)
+        return True
+
+    def _make_due(self, entry: Entry) -> None:
+        heapq.heappush(self._due, (-math.inf, next(self._tie_breaker), entry))
+
+    def _may_go(self, entry: Entry, batch: Gathering | None) -> bool:
         """True if its key is free or was passed on to it; else it is put into its busy."""
         key = entry.message.key
         if key is None:
@@ -110,16 +159,28 @@ class KeyOrder:
         busy = self._busy.get(key)
         if busy is None:
             if self._serial_keys:
-                self._busy[key] = _BusyKey([entry])
+                self._busy[key] = _BusyKey([entry], batch)
+            return True
+        if batch is not None and busy.batch is batch:
+            busy.holders.append(entry)
             return True
         if entry in busy.holders:
+            self._join(busy, batch)
             return True
         busy.followers.append(entry)
         return False
 
+    def _join(self, busy: _BusyKey, batch: Gathering | None) -> None:
+        """``batch`` gets the only holder of this key, so its followers may join."""
+        busy.batch = batch
+        if batch is not None:
+            self._ready.extendleft(reversed(busy.followers))
+            busy.followers.clear()
+
     def _advance(self, key: Key, busy: _BusyKey) -> None:
         """Nobody holds this key any more: let its followers go, one or all of them."""
         if self._serial_keys and busy.followers:
+            busy.batch = None
             busy.holders.append(busy.followers.popleft())
             self._ready.appendleft(busy.holders[0])
             return

@@ -12,6 +12,7 @@ from typing import Any
 
 from gearshift._core.consuming.dead_letters import DeadLetters, redriven_to, revived
 from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.loop import ConsumerLoop
 from gearshift._core.consuming.retry import RetryPolicy
 from gearshift._core.consuming.suspects import is_given_up
@@ -67,8 +68,10 @@ class Subscription:
         self.pid = os.getpid()
         self._log = LimitedLog(log)
 
-    def receive(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
-        """Entries for the user, as UserSide.next gives them.
+    def receive(
+        self, max_messages: int, timeout_s: float | None, batch: Gathering | None = None
+    ) -> list[Entry]:
+        """Entries for the user, or for ``batch``, as UserSide.next gives them.
 
         One that is dead or has used up its attempts is buried instead, and one that was redriven to
         another group is settled unseen.
@@ -76,8 +79,10 @@ class Subscription:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         left_s = timeout_s
         while True:
-            entries = self.users.next(max_messages, left_s)
+            entries = self.users.next(max_messages, left_s, batch)
             live, ended = self.sort(entries)
+            if batch is not None:
+                batch.drop(len(entries) - len(live))
             for entry, reason in ended:
                 self.bury(entry, reason)
             if live or not entries:

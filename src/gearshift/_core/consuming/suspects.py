@@ -103,7 +103,7 @@ class Isolation:
         self.suspect: Entry | None = None  # the one that went out last, in this consumer's turn
         self.asking = 0  #: users that wait
         self._polled = False  # one has asked in vain, and will ask again
-        self._holder = 0  # thread that was given the last one
+        self._holder: object = None  # thread, task or batch that was given the last one
         self._given_at = 0.0
 
     @property
@@ -126,15 +126,15 @@ class Isolation:
         self._polled = True
         return self.active
 
-    def insist(self, user: int, held: int, now: float) -> bool:
-        """Thread ``user`` looks in vain. True if it holds the suspect, so that it will get more."""
+    def insist(self, user: object, held: int, now: float) -> bool:
+        """The ``user`` looks in vain. True if it holds the suspect, so that it will get more."""
         if not self.active or not held or self._holder != user:
             return False
         self.together |= now - self._given_at >= INSIST_S
         return True
 
-    def answered(self, user: int, now: float) -> None:
-        """Thread ``user`` got something."""
+    def answered(self, user: object, now: float) -> None:
+        """The ``user`` got something."""
         self._polled = False
         self._holder, self._given_at = user, now
 

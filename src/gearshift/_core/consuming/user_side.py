@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.suspects import INSIST_S
 from gearshift.driver import Settlement
@@ -36,12 +37,15 @@ class UserSide:
         self._warn_at = 0.0  # not before
         self.handler_limit = 0  # set by a worker before its handlers begin
 
-    def next(self, max_messages: int, timeout_s: float | None) -> list[Entry]:
+    def next(
+        self, max_messages: int, timeout_s: float | None, user: int | Gathering | None = None
+    ) -> list[Entry]:
         """Up to ``max_messages`` entries as soon as there is one; empty after ``timeout_s``.
 
-        Raises Closed, and what ended the loop.
+        They are for ``user``, or this thread. Raises Closed, and what ended the loop.
         """
-        shared, user = self._shared, threading.get_ident()
+        shared = self._shared
+        user = threading.get_ident() if user is None else user
         deadline = None if timeout_s is None else shared.clock() + timeout_s
         entries = self.first(max_messages, user)
         with shared.changed:
@@ -54,8 +58,8 @@ class UserSide:
                 self.window.isolation.asking -= 1
         return entries
 
-    def first(self, max_messages: int, user: int) -> list[Entry]:
-        """Entries that may go at once to ``user``, a number of whoever asks.
+    def first(self, max_messages: int, user: int | Gathering) -> list[Entry]:
+        """Entries that may go at once to ``user``: a thread's or task's number, or a batch.
 
         Else the driver is woken, if it fetches the next message only for somebody who asks.
         """
@@ -68,7 +72,7 @@ class UserSide:
         return entries
 
     def look(
-        self, max_messages: int, user: int, deadline: float | None
+        self, max_messages: int, user: int | Gathering, deadline: float | None
     ) -> tuple[list[Entry], float | None]:
         """Entries, or for how many seconds to wait for a change; None at the deadline.
 
@@ -104,6 +108,11 @@ class UserSide:
         with self._shared.changed:
             self.window.hold(entry, delay_s, self._shared.clock(), obstacle)
             self._shared.changed.notify_all()
+
+    def is_stalled(self) -> bool:
+        """True if every delivery that the window allows is with users: no more will come."""
+        with self._shared.lock:
+            return self.window.is_stalled
 
     def require_live(self, entry: Entry) -> None:
         """See DeliveryWindow.require_live."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.key_order import KeyOrder
 from gearshift._core.consuming.rate_limit import RateLimit
 from gearshift._core.consuming.settlements import QueueSettlements, Report, Settlements
@@ -150,16 +151,20 @@ class DeliveryWindow:
 
     # ── hand-out ──
 
-    def pop(self, max_messages: int, user: int, now: float) -> list[Entry]:
-        """Up to ``max_messages`` entries for the thread ``user``; empty if none may go now."""
+    def pop(self, max_messages: int, user: int | Gathering, now: float) -> list[Entry]:
+        """Up to ``max_messages`` entries for ``user``, a thread, task or batch; empty if none."""
         if self.closed:
             return []
         if self._rate_limit is not None:
             max_messages = min(max_messages, self._rate_limit.allowance(now))
+        batch = user if isinstance(user, Gathering) else None
         entries: list[Entry] = []
-        while len(entries) < max_messages and (entry := self.key_order.pop(now)) is not None:
+        while len(entries) < max_messages and (entry := self.key_order.pop(now, batch)) is not None:
             if entry.locked_until is not None and self._expire_if_over(entry, now):
                 continue
+            if batch is not None and not batch.admit(entry):
+                self.key_order.put_back(entry)
+                break
             entry.fate = Fate.IN_HAND
             if entry.position is not None:
                 self._mark_seen(entry, entry.position.partition, entry.position.offset)
@@ -167,6 +172,8 @@ class DeliveryWindow:
                 self.stats.delivered += 1
                 self.stats.redelivered += entry.redelivered is True
             entries.append(entry)
+            if batch is not None and batch.is_complete:
+                break
         if entries:
             self.moved_at = now
             self.isolation.answered(user, now)
@@ -178,8 +185,8 @@ class DeliveryWindow:
         """A user is about to wait. True if the driver only fetches the next message for that."""
         return not self.key_order and self.isolation.ask()
 
-    def insist(self, user: int, now: float) -> bool:
-        """Thread ``user`` gets nothing. True if more comes once it has asked for long enough."""
+    def insist(self, user: int | Gathering, now: float) -> bool:
+        """The ``user`` gets nothing. True if more comes once it has asked for long enough."""
         return self.isolation.insist(user, self.unsettled - self._settlements.withheld, now)
 
     def next_due(self, now: float) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gearshift._observe.process import read_job
-from gearshift.compare.handlers import ObservedDelivery, call, handler_of
+from gearshift.compare.handlers import ObservedDelivery, call, ending_for, handler_of
 from gearshift.compare.rehearsal.document import digests
 from gearshift.compare.worker import ObservedWorker, Site
 from gearshift.config import PROFILE, REHEARSAL
@@ -75,6 +75,7 @@ class RehearsalWorker(ObservedWorker):
         with handling(seq):
             self._is_handling = True
             ending = dispatch.run(partial(call, self._handler, copy), self._loop.wait)
+            ending = ending_for(copy, ending)
             self._is_handling = False
         if ending.action == "ack":
             note("done", digests={"returned": _digest_of(ending.returned)})
