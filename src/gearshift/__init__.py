@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from gearshift.producer import Producer
     from gearshift.rehearsal import rehearsing
     from gearshift.worker.app import App
-    from gearshift.worker.batches import BatchFailed
-    from gearshift.worker.dispatch import Reject, Retry
+    from gearshift.worker.dispatch import BatchFailed, Reject, Retry
     from gearshift.worker.worker import Worker
 
 __all__ = [
@@ -76,8 +75,7 @@ _NAMES = {
     "producer": ("Producer",),
     "rehearsal": ("rehearsing",),
     "worker.app": ("App",),
-    "worker.batches": ("BatchFailed",),
-    "worker.dispatch": ("Reject", "Retry"),
+    "worker.dispatch": ("BatchFailed", "Reject", "Retry"),
     "worker.worker": ("Worker",),
 }
 

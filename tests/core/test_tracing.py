@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from support.tracing import Recorder
-from support.waiting import PATIENCE_S, take
+from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import App, Worker
@@ -62,6 +62,24 @@ def test_an_async_handler_is_in_its_span(recorder: Recorder) -> None:
     (processed,) = recorder.spans("process orders")
     (billed,) = recorder.spans("send bills")
     assert billed.parent.span_id == processed.context.span_id
+
+
+def test_a_batch_has_one_span_with_a_link_to_each_message(recorder: Recorder) -> None:
+    """It belongs to no trace of theirs, as it belongs to all."""
+    app = App(plugins=[recorder.plugin])
+
+    @app.handler("orders", batch=3, linger_s=3600.0)
+    def bill(orders: list[int]) -> None: ...
+
+    with gearshift.open(settings=SETTINGS, plugins=app.plugins) as bus:
+        bus.producer("orders").send_many([1, 2, 3])
+        with running(app, bus) as worker:
+            assert until(lambda: worker.report.acked == 3)
+    (processed,) = recorder.spans("process orders")
+    sent = {span.context.span_id for span in recorder.spans("send orders")}
+    assert {link.context.span_id for link in processed.links} == sent
+    assert processed.attributes["messaging.batch.message_count"] == 3
+    assert processed.parent is None
 
 
 def test_a_dead_letter_and_its_redrive_stay_in_the_trace(recorder: Recorder) -> None:

@@ -55,6 +55,28 @@ def test_a_handler_is_given_what_was_sent_and_what_it_sends_is_seen(
     ]
 
 
+def test_a_batch_is_what_there_is(harness: testing.Harness) -> None:
+    """It waits for nothing, as nothing more can come; those that failed come again, each alone."""
+    app = gearshift.App()
+    batches: list[list[int]] = []
+
+    @app.handler("orders", batch=10, linger_s=60.0)
+    def bill(orders: list[Order]) -> None:
+        batches.append([order.n for order in orders])
+        if len(orders) == 5:
+            raise gearshift.BatchFailed({3: gearshift.Retry(60), 4: gearshift.Retry(30)})
+
+    for n in range(15):
+        harness.send("orders", {"n": n}, key="ada")
+    harness.run(app)
+
+    assert batches[:2] == [list(range(10)), list(range(10, 15))]
+    assert sorted(batches[2:]) == [[13], [14]]
+    assert [one.outcome for one in harness.settled("orders")] == ["ack"] * 13 + ["retry"] * 2 + [
+        "ack"
+    ] * 2
+
+
 def test_a_delay_takes_no_time(harness: testing.Harness) -> None:
     """The clock moves to where the next thing is due, and no further."""
     app = gearshift.App()

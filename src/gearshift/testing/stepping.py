@@ -163,7 +163,7 @@ class SteppedWorker(Worker):
         self._turn = 0
 
     def waiting(self) -> Iterator[tuple[Line, Sequence[Delivery[Any]]]]:
-        """Messages or batches to be handled now, from each handler in turn; ends when there are none."""
+        """Messages or batches to be handled now, of each handler in turn, until there are none."""
         silent = 0
         while silent < len(self.lines):
             line = self.lines[self._turn % len(self.lines)]

@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from gearshift import aio
 from gearshift._core.consuming.gathering import Gathering
 from gearshift.consumer import Consumer
-from gearshift.delivery import BaseDelivery, Delivery
+from gearshift.delivery import Delivery
 from gearshift.errors import Closed, UsageError
 from gearshift.worker.call import Call
-from gearshift.worker.dispatch import Ending, ending_of
+from gearshift.worker.dispatch import BatchFailed, Ending, ending_of
 
-__all__ = ["BatchFailed", "apart", "endings", "gather", "gather_async"]
-
-
-class BatchFailed(Exception):
-    """Raised by a handler of batches: these of its messages have failed, the others are done.
-
-    ``errors`` gives the error of each: its key is the delivery, or its place in the batch from 0.
-    Each ends as if a handler had raised that for it alone: ``Reject`` and ``Retry`` included. The
-    others are acked.
-    """
-
-    def __init__(self, errors: Mapping[int | BaseDelivery[Any], BaseException]) -> None:
-        wrong = [one for one in errors.values() if not isinstance(one, BaseException)]
-        if wrong or not errors:
-            what = f"{wrong[0]!r}, which is not an error" if wrong else "no message"
-            raise UsageError(
-                f"BatchFailed is given {what}", hint='raise BatchFailed({3: ValueError("why")})'
-            )
-        first = next(iter(errors.values()))
-        super().__init__(f"{len(errors)} failed, the first with {type(first).__name__}: {first}")
-        self.errors = dict(errors)
-
-    def by_place(self, deliveries: Sequence[Delivery[Any]]) -> dict[int, BaseException]:
-        """The errors by place in the batch. Raises UsageError for one that is not in it."""
-        places = {id(delivery): place for place, delivery in enumerate(deliveries)}
-        found: dict[int, BaseException] = {}
-        for key, error in self.errors.items():
-            place = key if isinstance(key, int) else places.get(id(key), -1)
-            if not 0 <= place < len(deliveries):
-                raise UsageError(
-                    f"BatchFailed names {key!r}, which is not in the batch",
-                    hint=f"name deliveries of the batch, or places 0 to {len(deliveries) - 1}",
-                )
-            found[place] = error
-        return found
+__all__ = ["apart", "endings", "gather", "gather_async"]
 
 
 def endings(ending: Ending, deliveries: Sequence[Delivery[Any]]) -> list[Ending]:

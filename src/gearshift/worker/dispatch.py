@@ -10,17 +10,19 @@ import asyncio
 import inspect
 import threading
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 
 from gearshift._core.consuming.retry import checked_delay_s
+from gearshift.delivery import BaseDelivery
 from gearshift.errors import DeadlineExceeded, DecodeError, UsageError
 
 __all__ = [
     "Around",
+    "BatchFailed",
     "Ending",
     "Reject",
     "Retry",
@@ -53,6 +55,40 @@ class Retry(Exception):
         self.delay_s = delay_s
 
 
+class BatchFailed(Exception):
+    """Raised by a handler of batches: these of its messages have failed, the others are done.
+
+    ``errors`` gives the error of each: its key is the delivery, or its place in the batch from 0.
+    Each ends as if a handler had raised that for it alone: ``Reject`` and ``Retry`` included. The
+    others are acked.
+    """
+
+    def __init__(self, errors: Mapping[int | BaseDelivery[Any], BaseException]) -> None:
+        wrong = [one for one in errors.values() if not isinstance(one, BaseException)]
+        if wrong or not errors:
+            what = f"{wrong[0]!r}, which is not an error" if wrong else "no message"
+            raise UsageError(
+                f"BatchFailed is given {what}", hint='raise BatchFailed({3: ValueError("why")})'
+            )
+        first = next(iter(errors.values()))
+        super().__init__(f"{len(errors)} failed, the first with {type(first).__name__}: {first}")
+        self.errors = dict(errors)
+
+    def by_place(self, deliveries: Sequence[BaseDelivery[Any]]) -> dict[int, BaseException]:
+        """The errors by place in the batch. Raises UsageError for one that is not in it."""
+        places = {id(delivery): place for place, delivery in enumerate(deliveries)}
+        found: dict[int, BaseException] = {}
+        for key, error in self.errors.items():
+            place = key if isinstance(key, int) else places.get(id(key), -1)
+            if not 0 <= place < len(deliveries):
+                raise UsageError(
+                    f"BatchFailed names {key!r}, which is not in the batch",
+                    hint=f"name deliveries of the batch, or places 0 to {len(deliveries) - 1}",
+                )
+            found[place] = error
+        return found
+
+
 class Settleable(Protocol):
     """A delivery, as far as an ending needs it."""
 
@@ -79,7 +115,8 @@ class Ending:
     @property
     def failed(self) -> bool:
         """True if the handler raised an error, other than to ask for its Reject or Retry."""
-        return self.error is not None and not isinstance(self.error, Reject | Retry)
+        named = self.error.errors.values() if isinstance(self.error, BatchFailed) else [self.error]
+        return not all(one is None or isinstance(one, Reject | Retry) for one in named)
 
     def settle(self, delivery: Settleable) -> None:
         """Settle ``delivery`` accordingly. Blocks and raises as the Delivery's methods do."""
