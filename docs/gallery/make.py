@@ -31,7 +31,7 @@ def keep(found: compare.Comparison, name: str) -> None:
     if compare.Comparison.load(file).html().encode() != file.read_bytes():
         raise SystemExit(f"{name} is not what its own ledger draws")
     print(f"{name}: {file.stat().st_size:,} bytes in {found.ledger.meta.duration_s:g} s")
-    print(found.headline)
+    print(found.decision.sentence)
 
 
 if __name__ == "__main__":

@@ -264,6 +264,21 @@ def test_what_a_comparison_would_fail_for_at_its_end_is_refused_first(
     assert run("conformance", "dev", "--report", "missing/x.json").exit_code == 2
 
 
+def test_needs_are_checked_first_and_rank_the_columns(run: Run, project: Path) -> None:
+    """An unknown one lists all before anything runs; options of a run do not go with --from."""
+    wrong = run("compare", "--need", "ordr")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "more-workers" in wrong.stderr
+    found = run("compare", "--scenario", "replay", "--messages", "40", "--need", "replay",
+                "--out", "ledger.json")  # fmt: skip
+    assert "Take embedded:stream: it meets replay." in found.stdout
+    again = run("compare", "--from", "ledger.json", "--need", "order")
+    assert "No column meets order." in again.stdout
+    refused = run("compare", "memory", "--from", "ledger.json", "--keys", "3")
+    assert refused.exit_code == 2
+    assert "leave out memory, --keys" in refused.stderr
+
+
 def test_a_comparison_without_any_result_is_not_called_the_same(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

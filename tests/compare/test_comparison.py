@@ -12,7 +12,7 @@ import pytest
 from support.waiting import PATIENCE_S, until
 
 import gearshift
-from gearshift import compare
+from gearshift import compare, plugins
 from gearshift.compare import Comparison, Options, workload
 from gearshift.compare.columns import targets_of
 from gearshift.compare.event_log import EventLog, Recorder
@@ -21,6 +21,7 @@ from gearshift.compare.trial import Trial
 from gearshift.compare.worker import Duties, Worker
 from gearshift.driver import GroupStatus
 from gearshift.errors import ConfigError, UsageError
+from gearshift.message import Semantics
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -75,9 +76,19 @@ def test_what_was_saved_is_drawn_again_to_the_byte(embedded: Comparison, tmp_pat
         assert Comparison.load(tmp_path / name).html() == embedded.html()
 
 
-def test_the_report_stays_small(embedded: Comparison) -> None:
-    """It can be mailed."""
-    assert len(embedded.html().encode()) < 1_500_000
+def test_the_embedded_queue_does_not_pass_for_a_brokers(embedded: Comparison) -> None:
+    """It keeps an order that the queues of brokers lose, and the row says so; nothing else does."""
+    cautions = {
+        (finding.scenario, one.column): one.caution
+        for finding in embedded.findings
+        for one in finding.observations
+        if one.caution
+    }
+    assert cautions.keys() == {("ordering", "embedded:queue")}
+    assert "lose it" in embedded.html()
+    for backend in ("rabbitmq", "kafka"):
+        declared = plugins.load(backend).capabilities[Semantics.QUEUE]
+        assert declared.as_dict()["order"] != "key"
 
 
 def test_the_ledger_knows_every_message(embedded: Comparison) -> None:

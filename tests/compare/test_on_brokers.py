@@ -43,7 +43,7 @@ def test_all_seven_in_all_four_columns() -> None:
     found = compare.run(columns, options=Options(messages=160))
     sentences = [o.sentence for finding in found.findings for o in finding.observations]
     assert outcomes(found) == EXPECTED, sentences
-    assert len(found.html().encode()) < 1_500_000
+    assert len(found.html().encode()) < 1_000_000
 
 
 def test_a_handler_that_acks_first_loses_messages() -> None:

@@ -46,4 +46,4 @@ def test_what_nobody_holds_is_at_a_broker_that_tells_nothing() -> None:
     held = Sample(at_ms=305.0, name="held_messages", value=10.0, who="worker")
     seen = JUDGE.see([trial(held)])
     assert seen.outcome == "broker"
-    assert {name: value for name, _, value in seen.numbers}["of it at the broker"] == 69.0
+    assert {name: value for name, _, value in seen.numbers}["at the broker"] == 87.0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import rich_click as click
+from click.core import ParameterSource
 
 from gearshift.cli.context import common_options, note, session_of
 from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, show
 from gearshift.cli.progress import progress_bar
+from gearshift.errors import UsageError
 from gearshift.operations.cleanup import sigterm_raises
 
 if TYPE_CHECKING:
@@ -22,11 +25,42 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SCENARIOS = ("ordering", "crash", "fan_out", "replay", "poison", "slow", "scaling")
-_COLOURS = {"same": "green", "differs": "cyan", "unsupported": "dim", "inconclusive": "yellow"}
+#: Options that say how to run, so that ``--from`` has no use for them.
+_OF_A_RUN = {
+    "scenarios", "handler", "seed", "messages", "repetitions", "keys", "prefetch", "ack_first",
+}  # fmt: skip
+_MARKS = {
+    "keeps": ("\N{CHECK MARK}", "green"),
+    "loses": ("\N{MULTIPLICATION X}", "red"),
+    "cannot": ("\N{EN DASH}", "dim"),
+    "unclear": ("?", "yellow"),
+}
+
+
+class _Needs(click.ParamType[tuple[str, ...]]):
+    """Names of needs, with commas between them."""
+
+    name = "needs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The names. Raises BadParameter."""
+        from gearshift.compare.needs import parse
+
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(f"{error.message}: {error.hint}", param, ctx)
 
 
 @click.command("compare")
 @click.argument("columns", nargs=-1, metavar="[PROFILE[:SEMANTICS]]...")
+@click.option(
+    "--need",
+    "needs",
+    type=_Needs(),
+    metavar="NAMES",
+    help="Rank the columns by these, such as order,replay,more-workers. A wrong name lists all.",
+)
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(_SCENARIOS))
 @click.option("--handler", default="", metavar="MODULE:FUNCTION", help="Run this handler.")
 @click.option("--seed", default=1, show_default=True, help="Of the workload.")
@@ -55,6 +89,7 @@ _COLOURS = {"same": "green", "differs": "cyan", "unsupported": "dim", "inconclus
 def command(
     ctx: click.Context,
     columns: tuple[str, ...],
+    needs: tuple[str, ...] | None,
     scenarios: tuple[str, ...],
     handler: str,
     seed: int,
@@ -70,7 +105,8 @@ def command(
     """Run the same workload on each column and show what each does.
 
     Without columns: a queue and a stream of the embedded broker, no server needed. With them:
-    profiles of gearshift.toml, such as rabbit kafka, or rabbit:queue kafka:queue.
+    profiles of gearshift.toml, such as rabbit kafka, or rabbit:queue kafka:queue. On a terminal
+    it asks what you need, unless --need says so, and ranks the columns by it.
     Channels called compare_* are made for it and deleted again. The exit code is 5 if something
     was seen otherwise than declared, 1 if no scenario has a result.
     """
@@ -79,8 +115,13 @@ def command(
     if out is not None and out.suffix != ".json":
         import_module("gearshift.compare.report")  # raises MissingExtra before anything is run
     if source is not None:
+        _refuse_to_run(ctx, columns)
         comparison = Comparison.load(source)
+        if needs is not None:
+            comparison = comparison.with_needs(needs)
     else:
+        if needs is None and output == "table":
+            needs = _asked()
         options = Options(
             seed=seed,
             messages=messages,
@@ -97,6 +138,7 @@ def command(
                 config=Path(session.config_path) if session.config_path else None,
                 scenarios=cast("tuple[Scenario, ...]", scenarios or _SCENARIOS),
                 options=options,
+                needs=needs or (),
                 progress=progress,
             )
     if out is not None:
@@ -112,6 +154,34 @@ def command(
     return int(all(finding.verdict == "inconclusive" for finding in comparison.findings))
 
 
+def _refuse_to_run(ctx: click.Context, columns: tuple[str, ...]) -> None:
+    """``--from`` runs nothing: what would only count for a run is a mistake."""
+    given = [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name in _OF_A_RUN
+        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if columns or given:
+        raise click.UsageError(f"--from runs nothing: leave out {', '.join([*columns, *given])}")
+
+
+def _asked() -> tuple[str, ...]:
+    """The needs that somebody at a terminal names; nothing anywhere else."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return ()
+    from gearshift.compare.needs import NEEDS
+
+    width = max(map(len, NEEDS))
+    for name, known in NEEDS.items():
+        click.echo(f"  {name:{width}}  {known.need.text}", err=True)
+    question = "What do you need? Names with commas, the most important first, or just Enter"
+    given: tuple[str, ...] = click.prompt(
+        question, default="", show_default=False, type=_Needs(), err=True
+    )
+    return given
+
+
 def _is_broken(finding: object) -> bool:
     return any(o.agrees == "no" for o in finding.observations)  # type: ignore[attr-defined]
 
@@ -123,10 +193,18 @@ def _records(comparison: Comparison) -> list[dict[str, object]]:
             "verdict": finding.verdict,
             "column": observation.column,
             "outcome": observation.outcome,
+            "mark": observation.mark,
             "shown": observation.shown,
             "expected": observation.expected.outcome,
             "agrees": observation.agrees,
             "numbers": {number.name: list(number.values) for number in observation.numbers},
+            "needs": {
+                answer.need.name: answer.met
+                for one in comparison.ranked
+                if one.column == observation.column
+                for answer in one.answers
+                if answer.scenario == finding.scenario
+            },
         }
         for finding in comparison.findings
         for observation in finding.observations
@@ -134,32 +212,60 @@ def _records(comparison: Comparison) -> list[dict[str, object]]:
 
 
 def _show(comparison: Comparison) -> None:
-    show(cell(comparison.headline, "bold"))
+    decision = comparison.decision
+    show(cell(decision.sentence, "bold"))
+    for line in decision.more:
+        show(cell(line))
+    if comparison.ranked:
+        _show_ranking(comparison)
+    for advice in decision.advice:
+        show("")
+        show(cell(f"Take {advice.take} if you need", "bold"))
+        for reason in advice.reasons:
+            show(cell(f"  {reason.need}"))
+            show(cell(f"      {reason.met}; but {reason.unmet}", "dim"))
     show("")
     show(_matrix(comparison))
     for finding in comparison.findings:
         for observation in finding.observations:
+            where = f"{finding.title}, {observation.column}: "
             if observation.agrees == "no":
-                what = f"{finding.title}, {observation.column}: declared was that "
-                show(cell(what + observation.expected.sentence, "bold red"))
-    show("")
-    for finding in comparison.findings:
-        for choice in finding.choices:
-            show(cell(f"If you need {choice.need}, take {' or '.join(choice.take)}."))
-            show(cell(f"    {choice.evidence}", "dim"))
+                what = f"declared was that {observation.expected.sentence}"
+                show(cell(where + what, "bold red"))
+            if observation.caution:
+                show(cell(where + observation.caution, "yellow"))
     if comparison.ledger.meta.embedded_only:
         show("")
         show(cell("Embedded broker: this shows semantics, not RabbitMQ or Kafka.", "yellow"))
 
 
+def _show_ranking(comparison: Comparison) -> None:
+    from gearshift.compare.needs import verdict
+
+    show("")
+    show(cell(verdict(comparison.ranked), "bold"))
+    for number, one in enumerate(comparison.ranked, 1):
+        show(cell(f"{number}. {one.column}: {one.met} of {len(one.answers)}"))
+        for answer in one.answers:
+            mark = "unclear" if answer.met is None else "keeps" if answer.met else "loses"
+            sign, colour = _MARKS[mark]
+            show(cell(f"   {sign} {answer.need.name}: {answer.shown}", colour))
+        if one.costs:
+            show(cell(f"   costs: {', '.join(cost.need.text for cost in one.costs)}", "dim"))
+
+
 def _matrix(comparison: Comparison) -> RenderableType:
     columns = [column.id for column in comparison.ledger.meta.columns]
-    table = new_table("scenario", "verdict", *columns)
+    table = new_table("does it keep ...", *columns)
     for finding in comparison.findings:
-        shown = {observation.column: observation.shown for observation in finding.observations}
+        shown = {one.column: (_MARKS[one.mark], one.shown) for one in finding.observations}
         table.add_row(
-            cell(finding.title),
-            cell(finding.verdict, _COLOURS[finding.verdict]),
-            *[cell(shown.get(column, "-")) for column in columns],
+            cell(finding.subject),
+            *(
+                cell(f"{shown[column][0][0]} {shown[column][1]}", shown[column][0][1])
+                if column in shown
+                else cell("-")
+                for column in columns
+            ),
         )
     return table

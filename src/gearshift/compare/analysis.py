@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
-import msgspec
-
+from gearshift.compare.contrast import contrast
 from gearshift.compare.findings import (
     Agreement,
-    Choice,
     Expectation,
     Finding,
+    Mark,
     Number,
     Observation,
     Verdict,
@@ -19,8 +17,9 @@ from gearshift.compare.findings import (
 from gearshift.compare.judges import JUDGES, Judge
 from gearshift.compare.judges.judge import Seen
 from gearshift.compare.ledger import SCENARIOS, Column, Ledger, RunRecord
+from gearshift.compare.words import filled, sentence
 
-__all__ = ["analyse", "headline"]
+__all__ = ["UNKNOWN", "UNSUPPORTED", "analyse"]
 
 UNKNOWN, UNSUPPORTED = "unknown", "unsupported"
 
@@ -35,45 +34,20 @@ def analyse(ledger: Ledger) -> tuple[Finding, ...]:
         if not mine:
             continue
         judge = JUDGES[scenario]
-        seen = [_observation(judge, columns[run.column], run, ledger) for run in mine]
-        observations = tuple(_against(seen[0], observation) for observation in seen)
-        verdict = _verdict(observations)
+        observations = tuple(_observation(judge, columns[run.column], run, ledger) for run in mine)
         findings.append(
             Finding(
                 scenario=scenario,
                 title=judge.title,
+                subject=judge.subject,
                 question=judge.question,
-                verdict=verdict,
-                summary=_summary(observations),
+                verdict=_verdict(observations),
+                summary=sentence(contrast(scenario, observations, ledger.meta.columns)),
                 handler=judge.handler,
-                choices=_choices(judge, observations),
                 observations=observations,
             )
         )
     return tuple(findings)
-
-
-def headline(ledger: Ledger, findings: Sequence[Finding]) -> str:
-    """The whole comparison in one sentence."""
-    names = _listed([column.id for column in ledger.meta.columns])
-    different = [finding.title.lower() for finding in findings if finding.verdict == "differs"]
-    broken = sum(o.agrees == "no" for finding in findings for o in finding.observations)
-    unclear = sum(o.outcome == UNKNOWN for finding in findings for o in finding.observations)
-    judged = [finding for finding in findings if finding.verdict != "inconclusive"]
-    of = f"{len(findings)} scenarios"
-    if different:
-        parts = [f"{names} differ in {len(different)} of {of} ({', '.join(different)})"]
-    elif not judged:
-        parts = [f"{names}: none of {of} has a result"]
-    else:
-        same = "behave the same" if len(ledger.meta.columns) > 1 else "behaves as shown"
-        some = of if len(judged) == len(findings) else f"{len(judged)} of {of}"
-        parts = [f"{names} {same} in {some}"]
-    if broken:
-        parts.append(f"{broken} observations break what was declared")
-    if unclear:
-        parts.append(f"{unclear} could not be judged")
-    return "; ".join(parts) + "."
 
 
 # ── One scenario on one column ───────────────────────────────────────────────────────────────────
@@ -82,40 +56,43 @@ def headline(ledger: Ledger, findings: Sequence[Finding]) -> str:
 def _observation(judge: Judge, column: Column, run: RunRecord, ledger: Ledger) -> Observation:
     expected = judge.expect(column, ledger.meta)
     if run.refused is not None:
-        return _unjudged(column, UNSUPPORTED, "not possible here", run.refused, expected)
+        return _unjudged(column, "cannot", run.refused, expected)
     seen = [_see(judge, run, number) for number in _repetitions(run)]
     outcomes = [one.outcome for one in seen if one.outcome is not None]
     if len(outcomes) < len(seen) or not outcomes:
         why = next((one.why for one in seen if one.outcome is None), "nothing was run")
-        return _unjudged(column, UNKNOWN, "not clear", why, expected)
-    outcome = judge.least(outcomes)
+        return _unjudged(column, "unclear", why, expected)
+    outcome = min(outcomes, key=judge.rank)
+    words = judge.outcomes[outcome]
     numbers = _numbers(seen)
-    words = {number.name: _written(number.median) for number in numbers}
     return Observation(
         column=column.id,
         outcome=outcome,
-        shown=_filled(judge.shown[outcome], words),
-        sentence=_filled(judge.sentence[outcome], words),
-        verdict="unsupported" if outcome == UNSUPPORTED else "same",
+        mark=words.mark,
+        shown=filled(words.shown, numbers),
+        sentence=filled(words.sentence, numbers),
         expected=expected,
         agrees=_agreement(judge, outcome, expected.outcome),
+        caution=_caution(judge, column, words.mark),
         numbers=numbers,
         charts=next(one.charts for one in seen if one.outcome == outcome),
     )
 
 
-def _unjudged(
-    column: Column, outcome: str, shown: str, why: str, expected: Expectation
-) -> Observation:
+def _unjudged(column: Column, mark: Mark, why: str, expected: Expectation) -> Observation:
     return Observation(
         column=column.id,
-        outcome=outcome,
-        shown=shown,
-        sentence=why[:1].upper() + why[1:] + ("" if why.endswith(".") else "."),
-        verdict="unsupported" if outcome == UNSUPPORTED else "inconclusive",
+        outcome=UNSUPPORTED if mark == "cannot" else UNKNOWN,
+        mark=mark,
+        shown="not possible here" if mark == "cannot" else "not clear",
+        sentence=sentence(why),
         expected=expected,
         agrees="unknown",
     )
+
+
+def _caution(judge: Judge, column: Column, mark: Mark) -> str:
+    return judge.elsewhere.get(column.semantics, "") if column.embedded and mark == "keeps" else ""
 
 
 def _repetitions(run: RunRecord) -> list[int]:
@@ -144,71 +121,17 @@ def _numbers(seen: Iterable[Seen]) -> tuple[Number, ...]:
 def _agreement(judge: Judge, outcome: str, expected: str) -> Agreement:
     if outcome == expected:
         return "yes"
-    return "better" if judge.ranks.index(outcome) > judge.ranks.index(expected) else "no"
+    return "better" if judge.rank(outcome) > judge.rank(expected) else "no"
 
 
 # ── Over the columns ─────────────────────────────────────────────────────────────────────────────
 
 
-def _against(first: Observation, other: Observation) -> Observation:
-    """``other`` with its verdict against the first column."""
-    if other.verdict in ("unsupported", "inconclusive"):
-        return other
-    verdict: Verdict = "same" if other.outcome == first.outcome else "differs"
-    return msgspec.structs.replace(other, verdict=verdict)
-
-
 def _verdict(observations: Sequence[Observation]) -> Verdict:
     """A difference counts even if another column is unclear; likeness only if all are clear."""
-    clear = {o.outcome for o in observations if o.verdict != "inconclusive"}
+    clear = {o.outcome for o in observations if o.mark != "unclear"}
     if len(clear) > 1:
         return "differs"
-    if any(o.verdict == "inconclusive" for o in observations):
+    if any(o.mark == "unclear" for o in observations):
         return "inconclusive"
     return "unsupported" if clear == {UNSUPPORTED} else "same"
-
-
-def _summary(observations: Sequence[Observation]) -> str:
-    """Columns that did the same, together: "a and b: in order per key; c: overtaken"."""
-    ordered = sorted(observations, key=lambda o: o.shown)
-    groups = {
-        shown: [o.column for o in same] for shown, same in groupby(ordered, lambda o: o.shown)
-    }
-    first = {o.column: place for place, o in enumerate(observations)}
-    listed = sorted(groups.items(), key=lambda item: first[item[1][0]])
-    return "; ".join(f"{_listed(columns)}: {shown}" for shown, columns in listed) + "."
-
-
-def _choices(judge: Judge, observations: Sequence[Observation]) -> tuple[Choice, ...]:
-    """Advice where it makes a difference: some columns give what is needed and some do not."""
-    clear = [o for o in observations if o.verdict != "inconclusive"]
-    choices = []
-    for need in judge.needs:
-        good = [o for o in clear if o.outcome in need.outcomes]
-        bad = [o for o in clear if o.outcome not in need.outcomes]
-        if not good or not bad:
-            continue
-        evidence = "; ".join(f"{o.column}: {o.shown}" for o in (*good, *bad))
-        choices.append(
-            Choice(need=need.text, take=tuple(o.column for o in good), evidence=evidence)
-        )
-    return tuple(choices)
-
-
-# ── Words ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _filled(template: str, words: Mapping[str, str]) -> str:
-    for name, value in words.items():
-        template = template.replace(f"{{{name}}}", value)
-    return template
-
-
-def _written(value: float | None) -> str:
-    return "an unknown number" if value is None else f"{value:,.10g}"

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
+
 from gearshift.compare import ledger as ledgers
 from gearshift.compare import workload
-from gearshift.compare.analysis import analyse, headline
+from gearshift.compare.analysis import analyse
 from gearshift.compare.columns import Target, described, targets_of
+from gearshift.compare.decision import Decision, decide
 from gearshift.compare.findings import Finding
 from gearshift.compare.handlers import handler_of
 from gearshift.compare.ledger import (
@@ -25,6 +28,7 @@ from gearshift.compare.ledger import (
     Scenario,
     TrialRecord,
 )
+from gearshift.compare.needs import Ranked, rank
 from gearshift.compare.scenarios import RUNS, Options, Run
 from gearshift.compare.surroundings import machine, versions
 from gearshift.errors import GearshiftError, NotSupported
@@ -46,16 +50,27 @@ class Comparison:
         """A finding per scenario."""
         return analyse(self.ledger)
 
-    @property
-    def headline(self) -> str:
-        """The whole in one sentence."""
-        return headline(self.ledger, self.findings)
+    @cached_property
+    def decision(self) -> Decision:
+        """The whole in one sentence, and what to take for which need."""
+        return decide(self.ledger.meta.columns, self.findings)
+
+    @cached_property
+    def ranked(self) -> tuple[Ranked, ...]:
+        """The columns by the needs that the run was made for; nothing without needs."""
+        needs = self.ledger.meta.needs
+        return rank(self.findings, needs) if needs else ()
 
     def html(self) -> str:
         """The report, as one page that needs nothing else."""
         from gearshift.compare.report import render
 
-        return render(self.ledger, self.findings)
+        return render(self)
+
+    def with_needs(self, needs: Sequence[str]) -> Comparison:
+        """The same comparison, ranked by ``needs`` (names of ``needs.NEEDS``)."""
+        meta = msgspec.structs.replace(self.ledger.meta, needs=tuple(needs))
+        return Comparison(msgspec.structs.replace(self.ledger, meta=meta))
 
     def save(self, path: Path) -> None:
         """Write the ledger (``.json``) or the report (anything else)."""
@@ -82,13 +97,15 @@ def run(
     config: Path | None = None,
     scenarios: Sequence[Scenario] = SCENARIOS,
     options: Options | None = None,
+    needs: Sequence[str] = (),
     progress: Progress = lambda what, done, of: None,
 ) -> Comparison:
     """Run ``scenarios`` on ``columns`` and return what happened. Blocks for seconds to minutes.
 
     A column is a profile of the settings file ``config`` (None: the nearest), or
     ``profile:semantics``; without semantics it is the backend's default. Without columns an
-    embedded broker is used, as queue and as stream. Channels are made for it and deleted again.
+    embedded broker is used, as queue and as stream. ``needs`` (names of ``needs.NEEDS``) rank the
+    columns. Channels are made for it and deleted again.
     Raises ConfigError, UsageError for a handler that is not there, and ConnectionFailed if a
     broker cannot be reached at all.
     """
@@ -117,26 +134,27 @@ def run(
                 )
             )
         progress("done", len(steps), len(steps))
-    return Comparison(
-        Ledger(
-            meta=Meta(
-                started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                duration_s=round(time.monotonic() - started, 1),
-                seed=wanted.seed,
-                messages=wanted.messages,
-                repetitions=wanted.repetitions,
-                keys=wanted.keys,
-                prefetch=wanted.prefetch,
-                handler=wanted.handler,
-                workload_sha256=workload.sha256(orders),
-                versions=versions(),
-                machine=machine(),
-                columns=tuple(columns_of),
-                embedded_only=all(column.embedded for column in columns_of),
-            ),
-            runs=tuple(runs),
-        )
+    ledger = Ledger(
+        meta=Meta(
+            started_at=started_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            duration_s=round(time.monotonic() - started, 1),
+            seed=wanted.seed,
+            messages=wanted.messages,
+            repetitions=wanted.repetitions,
+            keys=wanted.keys,
+            prefetch=wanted.prefetch,
+            handler=wanted.handler,
+            workload_sha256=workload.sha256(orders),
+            versions=versions(),
+            machine=machine(),
+            columns=tuple(columns_of),
+            needs=tuple(needs),
+            embedded_only=all(column.embedded for column in columns_of),
+        ),
+        runs=tuple(runs),
     )
+    # As it is when it is read again: what is drawn from a file is then the same to the byte.
+    return Comparison(ledgers.decode(ledgers.encode(ledger)))
 
 
 def _run(scenario: Scenario, column: Column, run: Run) -> RunRecord:

@@ -21,11 +21,19 @@ class Recorder:
 
     def event(self, kind: Kind, who: str, **fields: Any) -> None:
         """Record what happens now; it is in the file when this returns."""
-        self._events.write(Event(at_ms=self._now_ms(), kind=kind, who=who, **fields))
+        self._events.write(Event(at_ms=self.now_ms(), kind=kind, who=who, **fields))
 
-    def sample(self, name: str, value: float, *, who: str = "", group: str = "") -> None:
-        """Record a number of this moment."""
-        at_ms = self._now_ms()
+    def sample(
+        self,
+        name: str,
+        value: float,
+        *,
+        who: str = "",
+        group: str = "",
+        at_ms: float | None = None,
+    ) -> None:
+        """Record a number of ``at_ms``; None: of this moment."""
+        at_ms = self.now_ms() if at_ms is None else at_ms
         self._samples.write(Sample(at_ms=at_ms, name=name, value=value, who=who, group=group))
 
     def close(self) -> None:
@@ -33,7 +41,8 @@ class Recorder:
         self._events.close()
         self._samples.close()
 
-    def _now_ms(self) -> float:
+    def now_ms(self) -> float:
+        """Milliseconds since the trial began."""
         return round((time.monotonic_ns() - self._origin_ns) / 1e6, 3)
 
 

@@ -4,16 +4,16 @@
 
     Finding                one a scenario, in the order of ``ledger.SCENARIOS``
       scenario, title, question
-      verdict              same | differs | unsupported | inconclusive
+      verdict              same | differs | unsupported | inconclusive: over all columns
       summary              one sentence
       handler              what your handler must do
-      choices[]            Choice: "if you need ..." take [columns], with evidence
       observations[]       Observation, one a column, in the order of the columns
         outcome            a token that verdicts compare, such as "key" or "lost"
-        shown              the matrix' cell: a few words
+        mark               keeps | loses | cannot | unclear: the matrix' cell, in one look
+        shown              the same in a few words, with the numbers that count
         sentence           the same in a sentence, with numbers
-        verdict            against the first column
         expected           Expectation: outcome and sentence from the declared capabilities
+        caution            why an embedded column must not be taken for a real broker, or ""
         agrees             yes | no | better (more than was promised) | unknown
         numbers[]          Number: name, unit, a value per trial
         charts[]           Chart: fields and rows; also readable as a table
@@ -33,10 +33,10 @@ __all__ = [
     "Cell",
     "Chart",
     "ChartKind",
-    "Choice",
     "Expectation",
     "Field",
     "Finding",
+    "Mark",
     "Number",
     "Observation",
     "Verdict",
@@ -44,17 +44,19 @@ __all__ = [
 
 Verdict = Literal["same", "differs", "unsupported", "inconclusive"]
 Agreement = Literal["yes", "no", "better", "unknown"]
-ChartKind = Literal["order", "swimlane", "copies", "offsets", "timeline", "series", "scaling"]
+Mark = Literal["keeps", "loses", "cannot", "unclear"]
+ChartKind = Literal["order", "crash", "copies", "offsets", "poison", "backlog", "scaling"]
 
-#: The columns of each kind of chart, those of numbers with their unit. In ``swimlane`` rows, an
-#: ``end_ms`` of None is work that never ended, and the state "kill" marks that moment.
-_COLUMNS: Mapping[ChartKind, str] = {
-    "order": "sent handled key worker inverted",
-    "swimlane": "worker seq key start_ms:ms end_ms:ms attempt state again",
+#: The fields of each kind of chart, those of numbers with their unit. Rows of ``crash`` have the
+#: states done, killed, again and "waits", the time until the killed worker's message came again;
+#: ``attempt`` counts the tries of the poison.
+_FIELDS: Mapping[ChartKind, str] = {
+    "order": "key sent handled worker state",
+    "crash": "worker start_ms:ms end_ms:ms messages state",
     "copies": "group phase sent:messages received:messages",
     "offsets": "at_ms:ms offset partition pass",
-    "timeline": "key seq start_ms:ms end_ms:ms attempt state",
-    "series": "name unit at_ms:ms value",
+    "poison": "key message at_ms:ms attempt",
+    "backlog": "where at_ms:ms messages",
     "scaling": "workers messages_per_s:messages/s ideal_per_s:messages/s busy_workers repetition",
 }
 
@@ -77,7 +79,7 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A column of a chart's table: its name and, for numbers, its unit."""
+    """A field of a chart's rows: its name and, for numbers, its unit."""
 
     name: str
     unit: str = ""
@@ -93,8 +95,8 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def of(kind: ChartKind, title: str, rows: Iterable[tuple[Cell, ...]]) -> Chart:
-        """A chart with the columns of its kind."""
-        fields = tuple(Field(*column.split(":")) for column in _COLUMNS[kind].split())
+        """A chart with the fields of its kind."""
+        fields = tuple(Field(*field.split(":")) for field in _FIELDS[kind].split())
         return Chart(kind=kind, title=title, fields=fields, rows=tuple(rows))
 
 
@@ -111,21 +113,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
     column: str
     outcome: str
+    mark: Mark
     shown: str
     sentence: str
-    verdict: Verdict
     expected: Expectation
     agrees: Agreement
+    caution: str = ""
     numbers: tuple[Number, ...] = ()
     charts: tuple[Chart, ...] = ()
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Advice: if you need ``need``, take one of ``take``; ``evidence`` is what was seen."""
-
-    need: str
-    take: tuple[str, ...]
-    evidence: str
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,9 +128,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     scenario: Scenario
     title: str
+    subject: str
     question: str
     verdict: Verdict
     summary: str
     handler: str
-    choices: tuple[Choice, ...]
     observations: tuple[Observation, ...]

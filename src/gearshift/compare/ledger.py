@@ -172,6 +172,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, str]
     columns: tuple[Column, ...]
     embedded_only: bool
+    needs: tuple[str, ...] = ()  # names of ``needs.NEEDS``
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):

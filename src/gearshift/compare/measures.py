@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from gearshift.compare.ledger import Event, Sample
+from gearshift.compare.ledger import Event
 
 __all__ = [
-    "Span", "backlog", "by_worker", "confirmed", "count", "dead", "done", "duplicates",
-    "first_deliveries", "flagged", "inversions", "is_balanced", "key_inversions", "lost",
-    "of_group", "overlaps", "peak", "redeliveries", "seq_of", "settled", "spans",
-    "throughput_per_s", "unflagged",
+    "Points", "Span", "Stretch", "at", "backlog", "by_worker", "confirmed", "count", "dead",
+    "done", "duplicates", "first_deliveries", "flagged", "grid", "inversions",
+    "is_balanced", "key_inversions", "lost", "of_group", "overlaps", "redeliveries",
+    "seq_of", "settled", "spans", "stretches", "throughput_per_s", "unflagged",
 ]  # fmt: skip
 
 
@@ -30,6 +31,20 @@ class Span(NamedTuple):
     attempt: int
     state: Literal["done", "failed", "killed"]
     again: bool
+
+
+class Stretch(NamedTuple):
+    """Deliveries to a worker, one after the other without a pause, that ended alike."""
+
+    worker: str
+    start_ms: float
+    end_ms: float
+    messages: int
+    state: str
+
+
+#: A number over time: (at_ms, value), by time.
+Points = Sequence[tuple[float, float]]
 
 
 def count(events: Iterable[Event], kind: str) -> int:
@@ -148,6 +163,25 @@ def spans(events: Iterable[Event]) -> list[Span]:
     return sorted([*found, *begun.values()], key=lambda span: span.start_ms)
 
 
+def stretches(found: Iterable[Span], pause_ms: float) -> list[Stretch]:
+    """``found`` by worker, those with shorter pauses than ``pause_ms`` between them together."""
+    last: dict[str, Stretch] = {}
+    ended: list[Stretch] = []
+    for span in found:
+        state = "again" if span.again else span.state
+        end_ms = span.start_ms if span.end_ms is None else span.end_ms
+        before = last.get(span.worker)
+        if before and before.state == state and span.start_ms - before.end_ms < pause_ms:
+            end_ms = max(end_ms, before.end_ms)
+            grown = before._replace(end_ms=end_ms, messages=before.messages + 1)
+            last[span.worker] = grown
+            continue
+        if before:
+            ended.append(before)
+        last[span.worker] = Stretch(span.worker, span.start_ms, end_ms, 1, state)
+    return sorted([*ended, *last.values()], key=lambda one: one.start_ms)
+
+
 def overlaps(events: Sequence[Event]) -> list[int]:
     """Messages whose handling began while an earlier one of their key was still handled."""
     running: dict[str, list[Span]] = {}
@@ -190,9 +224,25 @@ def backlog(events: Iterable[Event]) -> list[tuple[float, int]]:
     return points
 
 
-def peak(samples: Iterable[Sample], name: str, who: str = "") -> float | None:
-    """The greatest sample called ``name``; None if there is none."""
-    return max((s.value for s in samples if s.name == name and s.who == who), default=None)
+def grid(first_ms: float, last_ms: float, every_ms: float) -> list[float]:
+    """Times from ``first_ms`` to ``last_ms``, ``every_ms`` apart."""
+    return [first_ms + n * every_ms for n in range(int((last_ms - first_ms) / every_ms) + 1)]
+
+
+def at(points: Points, times: Iterable[float]) -> list[float]:
+    """The values of ``points`` at ``times``, on a straight line between two of them."""
+    moments = [at_ms for at_ms, _ in points]
+    return [_between(points, bisect_right(moments, time), time) for time in times]
+
+
+def _between(points: Points, after: int, time: float) -> float:
+    """The value at ``time``, which lies before the point number ``after`` and not before others."""
+    if not points:
+        return 0.0
+    if after in (0, len(points)):
+        return points[min(after, len(points) - 1)][1]
+    (start, low), (end, high) = points[after - 1], points[after]
+    return low + (high - low) * (time - start) / (end - start)
 
 
 def by_worker(events: Iterable[Event]) -> Mapping[str, int]:

@@ -20,12 +20,17 @@ _EVERY_S = 0.1
 
 
 def record_status(bus: Bus, channel: str, group: str, recorder: Recorder) -> GroupStatus | None:
-    """The group as the broker has it now, also recorded; None if it does not know it."""
+    """The group as the broker has it now, also recorded; None if it does not know it.
+
+    It is recorded as of the middle between question and answer: a broker may take its time.
+    """
+    asked_ms = recorder.now_ms()
     status = status_of(bus, channel, group)
+    at_ms = round((asked_ms + recorder.now_ms()) / 2, 3)
     for name in ("ready", "in_flight", "lag"):
         value = getattr(status, name, None)
         if value is not None:
-            recorder.sample(f"{name}_messages", value, group=group)
+            recorder.sample(f"{name}_messages", value, group=group, at_ms=at_ms)
     return status
 
 

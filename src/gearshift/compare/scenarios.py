@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gearshift.compare import workload
 from gearshift.compare.columns import Target
 from gearshift.compare.ledger import Event, Scenario, TrialRecord
 from gearshift.compare.measures import count, settled
@@ -22,6 +23,7 @@ SCALES = (1, 2, 4, 8)
 EARLY_GROUPS, LATE_GROUP = ("billing", "audit"), "late"
 PREFETCH_FOR_RETRIES = 50  # a key that waits must not fill the window of all others
 STUCK_AT = 5
+SPREAD = 8  # few keys may miss a partition, which then has no work for its worker
 
 #: A backlog lasts at least so long: a busy broker takes its time to say how large it is.
 SLOW_FOR_MS = 3000.0
@@ -59,14 +61,17 @@ class Run:
         *,
         prefetch: int | None = None,
         variant: str = "",
+        spread: int = 1,
         **channel: Any,
     ) -> Iterator[tuple[Trial, Sequence[Order]]]:
         """A trial and its orders; an error of ours in it ends the trial, not the run.
 
         ``channel`` are the settings of its channel, ``prefetch`` and ``work_ms`` those of all its
-        workers.
+        workers. The orders have ``spread`` times as many keys as the options say.
         """
         options, orders = self.options, self.orders[:messages]
+        if spread > 1:
+            orders = workload.make(options.seed, messages, max(1, options.keys * spread))
         dead_letter = {} if options.handler else {"dead_letter": False}
         settings = {"groups": [GROUP]} | dead_letter | channel
         duties = Duties(
@@ -90,7 +95,7 @@ class Run:
                     "messages": len(orders),
                     "work_ms": work_ms,
                     "prefetch": duties.prefetch,
-                    "keys": options.keys,
+                    "keys": options.keys * spread,
                     "settle": options.settle,
                 },
             )
@@ -185,10 +190,9 @@ def scaling(run: Run) -> None:
     """The same messages for 1, 2, 4 and 8 workers; a stream has four partitions."""
     messages = run.options.messages * 3 // 5
     for workers in SCALES:
-        with run.trial(messages, work_ms=12, prefetch=1, variant=f"workers={workers}") as (
-            trial,
-            orders,
-        ):
+        with run.trial(
+            messages, work_ms=12, prefetch=1, variant=f"workers={workers}", spread=SPREAD
+        ) as (trial, orders):
             trial.threads(workers)
             trial.send(orders)
             trial.wait_done(orders)

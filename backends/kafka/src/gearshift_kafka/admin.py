@@ -63,10 +63,9 @@ class Admin(AdminDriver):
         self._share = ShareGroups(client, topics, positions)
 
     def server(self) -> str:
-        """Kafka tells no version to clients; the cluster's id and size are what there is."""
-        cluster = self._client.list_topics(timeout=_TIMEOUT_S)
-        count = len(cluster.brokers)
-        return f"Apache Kafka cluster {cluster.cluster_id}, {count} broker{'s' * (count != 1)}"
+        """Kafka tells no version to clients; the number of its brokers is what people can use."""
+        count = len(self._client.list_topics(timeout=_TIMEOUT_S).brokers)
+        return f"Apache Kafka, {count} broker{'s' * (count != 1)}"
 
     def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
         if channel.semantics is Semantics.QUEUE:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
-__all__ = ["JUDGE", "swimlane"]
+__all__ = ["JUDGE"]
+
+#: Messages with shorter pauses between them are one bar of the chart.
+_PAUSE_MS = 20.0
 
 
 def see(trials: Sequence[TrialRecord]) -> Seen:
@@ -25,6 +28,7 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
     if not lost and not again:
         return Seen(outcome=None, why="nothing came again and nothing is lost")
     returned = [event.at_ms for event in again if event.seq == stuck.seq]
+    gap_ms = min(returned) - killed.at_ms if returned else None
     return Seen(
         outcome="lost" if lost else "unflagged" if unflagged else "flagged",
         numbers=(
@@ -34,9 +38,9 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
             ("handled twice", "messages", measures.duplicates(events)),
             ("marked as redelivered", "deliveries", measures.flagged(events)),
             ("came again unmarked", "deliveries", unflagged),
-            ("until it came again", "ms", min(returned) - killed.at_ms if returned else None),
+            ("until it came again", "ms", gap_ms),
         ),
-        charts=(swimlane(events),),
+        charts=(_chart(events, killed, gap_ms),),
     )
 
 
@@ -61,45 +65,60 @@ def expect(column: Column, _meta: Meta) -> Expectation:
     )
 
 
-def swimlane(events: Sequence[Event]) -> Chart:
-    """Deliveries by worker and time; the kill is a row of its own."""
-    rows: list[tuple[Cell, ...]] = [
-        (
-            *(span.worker, span.seq, span.key, span.start_ms, span.end_ms),
-            *(span.attempt, span.state, span.again),
-        )
+def _chart(events: Sequence[Event], killed: Event, gap_ms: float | None) -> Chart:
+    """What each worker was busy with, by time since the kill."""
+    rows: list[tuple[Cell, ...]] = []
+    spans = (
+        span if span.end_ms is not None else span._replace(end_ms=killed.at_ms)
         for span in measures.spans(events)
-    ]
-    rows += [
-        (event.who, None, None, event.at_ms, event.at_ms, None, "kill", False)
-        for event in events
-        if event.kind == "fault"
-    ]
-    return Chart.of("swimlane", "Workers through the crash", rows)
+    )
+    for stretch in measures.stretches(spans, _PAUSE_MS):
+        start_ms, end_ms = (
+            round(at_ms - killed.at_ms, 1) for at_ms in (stretch.start_ms, stretch.end_ms)
+        )
+        rows.append((stretch.worker, start_ms, end_ms, stretch.messages, stretch.state))
+    if gap_ms is not None:
+        rows.append((killed.who, 0.0, round(gap_ms, 1), 1, "waits"))
+    return Chart.of("crash", "The workers, by time since the kill", rows)
 
 
 JUDGE = Judge(
     title="Crash of a worker",
+    subject="A killed worker's messages",
     question="A worker process is killed inside its handler: what is lost, what comes twice?",
     handler="Ack after the work, never before it. Be idempotent on the message id: what comes "
     "again may have been done already, and may not be marked.",
-    ranks=("lost", "unflagged", "flagged"),
-    shown={
-        "lost": "LOST {lost} of {sent}",
-        "unflagged": "0 lost, {delivered again} again, unmarked",
-        "flagged": "0 lost, {delivered again} again, marked",
-    },
-    sentence={
-        "lost": "{lost} of {sent} confirmed messages were never handled.",
-        "unflagged": "Nothing was lost; {delivered again} deliveries came again, "
-        "{came again unmarked} of them unmarked; {handled twice} messages were handled twice.",
-        "flagged": "Nothing was lost; {delivered again} deliveries came again, each marked as "
-        "redelivered; {handled twice} messages were handled twice.",
+    outcomes={
+        "lost": Outcome(
+            mark="loses",
+            shown="LOST {lost} of {sent}",
+            sentence="{lost} of {sent} confirmed messages were never handled.",
+            does="lose a killed worker's messages",
+            again="lose what it had",
+        ),
+        "unflagged": Outcome(
+            mark="keeps",
+            shown="back after {until it came again:unit}; {delivered again:unit} again, unmarked",
+            sentence="Nothing was lost. What the worker had in hand came again after {until it "
+            "came again:unit}; {delivered again:unit} in all, {came again unmarked} of them "
+            "unmarked; {handled twice:unit} done twice.",
+            does="bring back what a killed worker had, unmarked",
+            again="bring it back unmarked",
+        ),
+        "flagged": Outcome(
+            mark="keeps",
+            shown="back after {until it came again:unit}; {delivered again:unit} again, marked",
+            sentence="Nothing was lost. What the worker had in hand came again after {until it "
+            "came again:unit}; {delivered again:unit} in all, each marked as redelivered; "
+            "{handled twice:unit} done twice.",
+            does="mark what comes again after a crash",
+            again="mark it",
+        ),
     },
     see=see,
     expect=expect,
     needs=(
-        Need("a crash that loses nothing", frozenset({"flagged", "unflagged"})),
-        Need("to be told that a message comes again", frozenset({"flagged"})),
+        Need("no-loss", "a crash that loses nothing", frozenset({"flagged", "unflagged"})),
+        Need("marked-repeats", "to be told that a message comes again", frozenset({"flagged"})),
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
@@ -89,26 +89,44 @@ def _chart(copies: dict[str, set[int]], before: set[int], sent: set[int]) -> Cha
 
 JUDGE = Judge(
     title="Fan-out and late joiner",
+    subject="The past, for a group that comes late",
     question="Does every group get every message, and does a group that comes late get the past?",
     handler="Where a late group gets only what is new, declare every group before the first "
     "message. Where it gets the past, expect all of it at once.",
-    ranks=("not_all", "partial", "from_now", "history"),
-    shown={
-        "not_all": "NOT ALL: {fewest copies of an early group} of {sent}",
-        "partial": "part of the past: {history for the late group}",
-        "from_now": "all, a late group only new ones",
-        "history": "all, a late group the past too",
-    },
-    sentence={
-        "not_all": "A group missed messages: {fewest copies of an early group} of {sent}.",
-        "partial": "A late group got {history for the late group} of "
-        "{sent before the last group came} older messages.",
-        "from_now": "Each group got all {sent} messages; the late one none of the "
-        "{sent before the last group came} that were sent before it came.",
-        "history": "Each group got all {sent} messages, the late one also the "
-        "{history for the late group} that were sent before it came.",
+    outcomes={
+        "not_all": Outcome(
+            mark="loses",
+            shown="NOT ALL: {fewest copies of an early group} of {sent}",
+            sentence="A group missed messages: {fewest copies of an early group} of {sent}.",
+            does="leave messages out for a group",
+            again="leave some out",
+        ),
+        "partial": Outcome(
+            mark="loses",
+            shown="part of it: {history for the late group} of {sent before the last group came}",
+            sentence="A late group got {history for the late group} of "
+            "{sent before the last group came} older messages.",
+            does="give a late group part of the past",
+            again="give it a part",
+        ),
+        "from_now": Outcome(
+            mark="cannot",
+            shown="only what is new",
+            sentence="Each group got all {sent} messages; the late one none of the "
+            "{sent before the last group came} that were sent before it came.",
+            does="give a late group only what is new",
+            again="give it only what is new",
+        ),
+        "history": Outcome(
+            mark="keeps",
+            shown="all {history for the late group} older ones",
+            sentence="Each group got all {sent} messages, the late one also the "
+            "{history for the late group} that were sent before it came.",
+            does="give a late group the past",
+            again="give it the past",
+        ),
     },
     see=see,
     expect=expect,
-    needs=(Need("history for a service that is added later", frozenset({"history"})),),
+    needs=(Need("history", "history for a service that is added later", frozenset({"history"})),),
 )

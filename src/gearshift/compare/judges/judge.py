@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gearshift.compare.findings import Chart, Expectation, Number
+from gearshift.compare.findings import Chart, Expectation, Mark
 from gearshift.compare.ledger import Column, Meta, TrialRecord
 
-__all__ = ["Judge", "Need", "Numbers", "Seen"]
-
-#: Number by name.
-Numbers = Mapping[str, Number]
+__all__ = ["Judge", "Need", "Outcome", "Seen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,31 +23,48 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A need of a user, and the outcomes that meet it."""
+    """A need of a user: its name for ``--need``, what it is, and the outcomes that meet it."""
 
+    name: str
     text: str
     outcomes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A behaviour that a scenario can show, in words.
+
+    ``mark`` answers the judge's ``subject``. ``shown`` and ``sentence`` are templates: ``{name}``
+    becomes a number's median, ``{name:unit}`` the same with its unit. ``does`` is a phrase about
+    several columns ("both queues ..."), ``again`` the same for the second ones that are told of.
+    """
+
+    mark: Mark
+    shown: str
+    sentence: str
+    does: str
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
     """The pure functions and words that judge a scenario.
 
-    ``ranks`` are the outcomes from the least that one can have to the most. The least of all
-    repetitions counts. ``shown`` and ``sentence`` are templates per outcome, filled with the
-    numbers' medians.
+    ``outcomes`` go from the least that one can have to the most; the least of all repetitions
+    counts. ``subject`` is what the matrix asks for. ``elsewhere`` warns, by semantics, of an
+    embedded column that does better than real brokers do.
     """
 
     title: str
+    subject: str
     question: str
     handler: str
-    ranks: tuple[str, ...]
-    shown: Mapping[str, str]
-    sentence: Mapping[str, str]
+    outcomes: Mapping[str, Outcome]
     see: Callable[[Sequence[TrialRecord]], Seen]
     expect: Callable[[Column, Meta], Expectation]
-    needs: tuple[Need, ...] = field(default=())
+    needs: tuple[Need, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
-    def least(self, outcomes: Sequence[str]) -> str:
-        """The lowest-ranked of ``outcomes``."""
-        return min(outcomes, key=self.ranks.index)
+    def rank(self, outcome: str) -> int:
+        """The place of ``outcome`` among all, the least first."""
+        return list(self.outcomes).index(outcome)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
@@ -31,7 +31,7 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
             ("begun while an earlier one of their key was handled", "messages", len(together)),
             ("key broken", "messages", broken),
         ),
-        charts=(_chart(deliveries, {*within}),),
+        charts=(_chart(deliveries, {*within}, {*together}),),
     )
 
 
@@ -58,33 +58,51 @@ def expect(column: Column, meta: Meta) -> Expectation:
     )
 
 
-def _chart(deliveries: Sequence[Event], inverted: set[int]) -> Chart:
-    rows: list[tuple[Cell, ...]] = [
-        (event.seq, place, event.key, event.who, event.seq in inverted)
-        for place, event in enumerate(deliveries)
-    ]
-    return Chart.of("order", "Place when sent against place when handled", rows)
+def _chart(deliveries: Sequence[Event], overtaken: set[int], beside: set[int]) -> Chart:
+    rows: list[tuple[Cell, ...]] = []
+    for place, event in enumerate(deliveries, 1):
+        seq = event.seq or 0
+        state = "overtaken" if seq in overtaken else "beside" if seq in beside else "in order"
+        rows.append((event.key, seq + 1, place, event.who, state))
+    return Chart.of("order", "Each key's messages, in the order in which they were handled", rows)
 
 
 JUDGE = Judge(
     title="Ordering",
+    subject="A key's order, three workers",
     question="Several workers share the messages: are they still handled in the order sent?",
     handler="Where order is lost, carry a version in the message and ignore what is older, or use "
     "one worker. Where it holds per key, give everything that belongs together one key.",
-    ranks=("none", "key", "total"),
-    shown={
-        "none": "overtaken: {key broken} of {messages}",
-        "key": "in order per key",
-        "total": "in order",
-    },
-    sentence={
-        "none": "{key broken} of {messages} messages overtook one of their own key, "
-        "or were handled at the same time.",
-        "key": "No message overtook one of its own key; {out of order} of {messages} overtook one "
-        "of another.",
-        "total": "All {messages} messages were handled as sent.",
+    outcomes={
+        "none": Outcome(
+            mark="loses",
+            shown="{key broken} of {messages} overtaken",
+            sentence="{key broken} of {messages} messages overtook one of their own key, "
+            "or were handled at the same time.",
+            does="lose a key's order with three workers",
+            again="lose it",
+        ),
+        "key": Outcome(
+            mark="keeps",
+            shown="in order per key",
+            sentence="No message overtook one of its own key; {out of order} of {messages} "
+            "overtook one of another.",
+            does="keep a key's order with three workers",
+            again="keep it",
+        ),
+        "total": Outcome(
+            mark="keeps",
+            shown="in order",
+            sentence="All {messages} messages were handled as sent.",
+            does="keep a key's order with three workers",
+            again="keep it",
+        ),
     },
     see=see,
     expect=expect,
-    needs=(Need("order per key with several workers", frozenset({"key", "total"})),),
+    needs=(Need("order", "a key's order with several workers", frozenset({"key", "total"})),),
+    elsewhere={
+        "queue": "The queues of RabbitMQ and Kafka lose it: what needs order there is a stream, "
+        "or has one worker."
+    },
 )

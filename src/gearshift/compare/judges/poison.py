@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
@@ -38,7 +38,7 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
             ("other keys meanwhile", "messages", others),
             ("dead letters", "messages", len(measures.dead(events))),
         ),
-        charts=(_chart(events),),
+        charts=(_chart(events, seq, failures[0].at_ms),),
     )
 
 
@@ -75,38 +75,60 @@ def _outcome(buried: bool, same: int, others: int) -> str:
     return "overtaken" if same else "key_waits"
 
 
-def _chart(events: Sequence[Event]) -> Chart:
-    rows: list[tuple[Cell, ...]] = [
-        (span.key, span.seq, span.start_ms, span.end_ms, span.attempt, span.state)
-        for span in measures.spans(events)
-    ]
-    return Chart.of("timeline", "Each key around the poison", rows)
+def _chart(events: Sequence[Event], poison: int, failed_ms: float) -> Chart:
+    tries = 0
+    rows: list[tuple[Cell, ...]] = []
+    for span in measures.spans(events):
+        tries += span.seq == poison
+        number = tries if span.seq == poison else None
+        rows.append((span.key, span.seq + 1, round(span.start_ms - failed_ms, 1), number))
+    return Chart.of("poison", "Each key's messages, by time since the first failure", rows)
 
 
 JUDGE = Judge(
     title="Poison message",
+    subject="A key's order around a message that fails",
     question="One message fails at every attempt: who waits for it, and where does it end?",
     handler="Reject at once what can never work. Watch the dead letters. Where successors of the "
     "same key overtake a failed message, be ready for them to come first.",
-    ranks=("dropped", "blocked", "overtaken", "key_waits"),
-    shown={
-        "dropped": "NOT in the dead letters",
-        "blocked": "BLOCKS all others",
-        "overtaken": "its key overtakes it, then dead letter",
-        "key_waits": "its key waits, then dead letter",
-    },
-    sentence={
-        "dropped": "After {attempts} attempts it was not in the dead letters.",
-        "blocked": "Nothing else was handled while it was tried {attempts} times.",
-        "overtaken": "It was tried {attempts} times and became a dead letter; meanwhile {its key "
-        "meanwhile} messages of its key and {other keys meanwhile} of others were handled.",
-        "key_waits": "It was tried {attempts} times and became a dead letter; its key waited, "
-        "{other keys meanwhile} messages of other keys were handled meanwhile.",
+    outcomes={
+        "dropped": Outcome(
+            mark="loses",
+            shown="NOT in the dead letters",
+            sentence="After {attempts} attempts it was not in the dead letters.",
+            does="drop a message that always fails",
+            again="drop it",
+        ),
+        "blocked": Outcome(
+            mark="loses",
+            shown="BLOCKS all others",
+            sentence="Nothing else was handled while it was tried {attempts} times.",
+            does="let everything wait for a message that fails",
+            again="let everything wait",
+        ),
+        "overtaken": Outcome(
+            mark="loses",
+            shown="{its key meanwhile} of its key overtook it; dead letter after {attempts} tries",
+            sentence="It was tried {attempts} times and became a dead letter; meanwhile {its key "
+            "meanwhile} messages of its key and {other keys meanwhile} of others were handled.",
+            does="let nothing wait for a message that fails",
+            again="let nothing wait",
+        ),
+        "key_waits": Outcome(
+            mark="keeps",
+            shown="its key waited {from the first failure to the last:unit}; "
+            "dead letter after {attempts} tries",
+            sentence="It was tried {attempts} times and became a dead letter; its key waited, "
+            "{other keys meanwhile} messages of other keys were handled meanwhile.",
+            does="let a key wait for its message that fails",
+            again="let its key wait",
+        ),
     },
     see=see,
     expect=expect,
     needs=(
-        Need("a key's order kept through retries", frozenset({"key_waits"})),
-        Need("nobody to wait for a failing message", frozenset({"overtaken"})),
+        Need("order-through-retries", "a key's order kept through retries",
+             frozenset({"key_waits"})),
+        Need("no-waiting", "nobody to wait for a failing message", frozenset({"overtaken"})),
     ),
-)
+)  # fmt: skip

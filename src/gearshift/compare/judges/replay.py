@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Event, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
@@ -62,8 +62,9 @@ def _path(events: Sequence[Event]) -> dict[int | None, list[int]]:
 
 
 def _chart(events: Sequence[Event], at: int) -> Chart:
+    first_ms = next(event.at_ms for event in events if event.kind == "deliver")
     rows: list[tuple[Cell, ...]] = [
-        (event.at_ms, event.offset, event.partition, 1 if number < at else 2)
+        (round(event.at_ms - first_ms, 1), event.offset, event.partition, 1 if number < at else 2)
         for number, event in enumerate(events)
         if event.kind == "deliver"
     ]
@@ -72,21 +73,34 @@ def _chart(events: Sequence[Event], at: int) -> Chart:
 
 JUDGE = Judge(
     title="Replay",
+    subject="Reading again what was handled",
     question="A bug is fixed: can everything that was handled be read again?",
     handler="Where there is no replay, store what you may need again yourself. Where there is, be "
     "idempotent: a replay repeats every effect.",
-    ranks=("unsupported", "incomplete", "replayed"),
-    shown={
-        "unsupported": "no: gone once settled",
-        "incomplete": "INCOMPLETE: {read again} of {read}",
-        "replayed": "yes: all {read} again",
-    },
-    sentence={
-        "unsupported": "The seek was refused: what is settled is gone.",
-        "incomplete": "Of {read} messages {read again} came again, or in another order.",
-        "replayed": "All {read} messages came again, each partition in the same order.",
+    outcomes={
+        "unsupported": Outcome(
+            mark="cannot",
+            shown="gone once settled",
+            sentence="The seek was refused: what is settled is gone.",
+            does="cannot read again what was handled",
+            again="cannot",
+        ),
+        "incomplete": Outcome(
+            mark="loses",
+            shown="INCOMPLETE: {read again} of {read}",
+            sentence="Of {read} messages {read again} came again, or in another order.",
+            does="lose messages in a replay",
+            again="lose some",
+        ),
+        "replayed": Outcome(
+            mark="keeps",
+            shown="all {read} again",
+            sentence="All {read} messages came again, each partition in the same order.",
+            does="can read again what was handled",
+            again="can",
+        ),
     },
     see=see,
     expect=expect,
-    needs=(Need("to read again what was handled", frozenset({"replayed"})),),
+    needs=(Need("replay", "to read again what was handled", frozenset({"replayed"})),),
 )

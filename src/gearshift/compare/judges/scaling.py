@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gearshift.compare import measures
 from gearshift.compare.columns import PARTITIONS
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Meta, TrialRecord
 
 __all__ = ["JUDGE"]
@@ -26,10 +26,16 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
         numbers=(
             ("workers", "", largest),
             ("busy workers", "", busy[largest]),
+            ("partitions reached", "", _partitions(by_size[largest])),
             *((f"with {size}", "messages/s", speed[size]) for size in sorted(by_size)),
         ),
         charts=(_chart(busy, speed, trials[0].repetition),),
     )
+
+
+def _partitions(trial: TrialRecord) -> int | None:
+    reached = {e.partition for e in trial.events if e.kind == "deliver"}
+    return None if None in reached else len(reached)
 
 
 def expect(column: Column, _meta: Meta) -> Expectation:
@@ -59,19 +65,30 @@ def _chart(busy: dict[int, int], speed: dict[int, float | None], repetition: int
 
 JUDGE = Judge(
     title="Scaling workers past partitions",
+    subject="More workers than partitions",
     question=f"Of 1, 2, 4 and 8 workers, how many are busy? A stream has {PARTITIONS} partitions.",
     handler="On a stream choose the number of partitions for the most workers that you will ever "
     "need; more of them stand idle. Keys that are hot keep their partition's worker busy alone.",
-    ranks=("partitions", "any"),
-    shown={
-        "partitions": "{busy workers} of {workers} busy",
-        "any": "{busy workers} of {workers} busy",
-    },
-    sentence={
-        "partitions": "Of {workers} workers {busy workers} had work, not more than partitions.",
-        "any": "Of {workers} workers {busy workers} had work.",
+    outcomes={
+        "partitions": Outcome(
+            mark="cannot",
+            shown="{busy workers} of {workers} busy; {with 1} to {with 8:unit}",
+            sentence="Of {workers} workers {busy workers} had work; the keys reached "
+            f"{{partitions reached}} of {PARTITIONS} partitions. "
+            "One worker did {with 1:unit}, {workers} did {with 8:unit}.",
+            does="stop at a worker per partition",
+            again="stop there",
+        ),
+        "any": Outcome(
+            mark="keeps",
+            shown="{busy workers} of {workers} busy; {with 1} to {with 8:unit}",
+            sentence="Of {workers} workers {busy workers} had work. "
+            "One worker did {with 1:unit}, {workers} did {with 8:unit}.",
+            does="keep more workers than partitions busy",
+            again="keep them busy",
+        ),
     },
     see=see,
     expect=expect,
-    needs=(Need("more workers at any time", frozenset({"any"})),),
+    needs=(Need("more-workers", "more workers at any time", frozenset({"any"})),),
 )

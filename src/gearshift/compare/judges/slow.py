@@ -2,70 +2,80 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from gearshift.compare import measures
 from gearshift.compare.findings import Cell, Chart, Expectation
-from gearshift.compare.judges.judge import Judge, Need, Seen
+from gearshift.compare.judges.judge import Judge, Need, Outcome, Seen
 from gearshift.compare.ledger import Column, Meta, Sample, TrialRecord
+from gearshift.compare.measures import Points
 
 __all__ = ["JUDGE"]
 
 _MIB = 1024 * 1024
 _BROKER = ("ready_messages", "lag_messages")
 
-
-class _Moment(NamedTuple):
-    """The messages that wait when the broker has answered, and those of them that it has."""
-
-    waiting: float
-    at_broker: float
+#: The chart, and the share of the broker, are of one moment each so many milliseconds.
+_EVERY_MS = 50.0
 
 
 def see(trials: Sequence[TrialRecord]) -> Seen:
-    """Find where the backlog was whenever somebody looked."""
+    """Find where the backlog was, at moments as far apart as each other."""
     (trial,) = trials
     prefetch = float(trial.settings["prefetch"])
     refused = sum(event.kind == "refused" for event in trial.events)
-    backlog = measures.backlog(trial.events)
+    backlog = [(at_ms, float(waiting)) for at_ms, waiting in measures.backlog(trial.events)]
     if max((waiting for _, waiting in backlog), default=0) <= prefetch:
         return Seen(outcome=None, why="no backlog grew: the consumer was quick enough")
-    moments = [moment for moment in _moments(trial, backlog) if moment.waiting > prefetch]
-    if not moments:
+    held = _held(trial)
+    share = _share(backlog, _broker(trial, backlog, held), prefetch)
+    if share is None:
         return Seen(outcome=None, why="nobody told where the messages wait while they did")
-    # Over all moments: one alone may be of a broker that took its time to answer.
-    share = sum(one.at_broker for one in moments) / sum(one.waiting for one in moments)
-    held = measures.peak(trial.samples, "held_messages", "worker")
-    fullest = max(moments, key=lambda one: one.at_broker)
     return Seen(
         outcome="producer" if refused else "broker" if share * 2 >= 1 else "consumer",
         numbers=(
-            ("largest backlog", "messages", fullest.waiting),
-            ("of it at the broker", "messages", fullest.at_broker),
-            ("held by the consumer", "messages", held),
+            ("largest backlog", "messages", max(waiting for _, waiting in backlog)),
+            ("at the broker", "%", round(share * 100)),
+            ("held by the consumer", "messages", max((n for _, n in held), default=None)),
             ("prefetch", "messages", prefetch),
-            ("sends refused", "messages", refused),
+            ("sends refused", "sends", refused),
             ("longest confirm", "ms", _longest_confirm_ms(trial)),
             ("producer grew", "MiB", _growth_mib(trial.samples, "producer")),
             ("consumer grew", "MiB", _growth_mib(trial.samples, "worker")),
         ),
-        charts=(_chart(trial),),
+        charts=(_chart(trial, backlog, held),),
     )
 
 
-def _moments(trial: TrialRecord, backlog: Sequence[tuple[float, int]]) -> Iterator[_Moment]:
-    """Each answer of the broker; of one that tells nothing, each look into the consumer."""
-    times = [at_ms for at_ms, _ in backlog]
-    tells = any(sample.name in _BROKER for sample in trial.samples)
-    for sample in trial.samples:
-        number = bisect_right(times, sample.at_ms) - 1
-        waiting = float(backlog[number][1] if number >= 0 else 0)
-        if sample.name in _BROKER:
-            yield _Moment(waiting, min(max(sample.value, 0.0), waiting))
-        elif not tells and sample.name == "held_messages" and sample.who == "worker":
-            yield _Moment(waiting, max(waiting - sample.value, 0.0))  # what nobody holds is there
+def _share(backlog: Points, broker: Points, prefetch: float) -> float | None:
+    """The part of the backlog that the broker had, over the time in which there was one."""
+    if not broker:
+        return None
+    first, last = broker[0][0], broker[-1][0]
+    times = sorted({*measures.grid(first, last, _EVERY_MS), *(at_ms for at_ms, _ in broker)})
+    pairs = zip(measures.at(backlog, times), measures.at(broker, times), strict=True)
+    counted = [(waiting, min(there, waiting)) for waiting, there in pairs if waiting > prefetch]
+    whole = sum(waiting for waiting, _ in counted)
+    return sum(there for _, there in counted) / whole if whole else None
+
+
+def _held(trial: TrialRecord) -> Points:
+    return [
+        (sample.at_ms, sample.value)
+        for sample in trial.samples
+        if sample.name == "held_messages" and sample.who == "worker"
+    ]
+
+
+def _broker(trial: TrialRecord, backlog: Points, held: Points) -> Points:
+    """What the broker said it had; of one that tells nothing, what nobody held."""
+    told = [(one.at_ms, max(one.value, 0.0)) for one in trial.samples if one.name in _BROKER]
+    times = [at_ms for at_ms, _ in held]
+    waiting = measures.at(backlog, times)
+    return told or [
+        (at_ms, max(all_of_them - value, 0.0))
+        for (at_ms, value), all_of_them in zip(held, waiting, strict=True)
+    ]
 
 
 def expect(column: Column, _meta: Meta) -> Expectation:
@@ -88,39 +98,61 @@ def _growth_mib(samples: Sequence[Sample], who: str) -> float | None:
     return round((max(sizes) - sizes[0]) / _MIB, 1) if sizes else None
 
 
-def _chart(trial: TrialRecord) -> Chart:
-    rows: list[tuple[Cell, ...]] = [
-        ("backlog", "messages", at_ms, waiting) for at_ms, waiting in measures.backlog(trial.events)
-    ]
-    for sample in trial.samples:
-        if sample.name == "rss_bytes":
-            name = f"memory of the {'producer' if sample.who == 'producer' else 'consumer'}"
-            rows.append((name, "MiB", sample.at_ms, round(sample.value / _MIB, 2)))
-        else:
-            name = sample.name.removesuffix("_messages").replace("_", " ")
-            rows.append((name, "messages", sample.at_ms, sample.value))
-    return Chart.of("series", "Backlog and memory while the consumer lags behind", rows)
+def _chart(trial: TrialRecord, backlog: Points, held: Points) -> Chart:
+    """Everything on one scale, from the first confirmed message on."""
+    start, end = backlog[0][0], backlog[-1][0]
+    series = {
+        "waiting in all": backlog,
+        "at the broker": _broker(trial, backlog, held),
+        "held by the consumer": held,
+    }
+    rows: list[tuple[Cell, ...]] = []
+    for name, points in series.items():
+        times = measures.grid(start, end, max(_EVERY_MS, (end - start) / 60))
+        for at_ms, value, most in zip(
+            times, measures.at(points, times), measures.at(backlog, times), strict=True
+        ):
+            rows.append((name, round(at_ms - start), round(min(value, most))))
+    return Chart.of("backlog", "Where the messages wait", rows)
 
 
 JUDGE = Judge(
     title="Slow consumer",
+    subject="A producer that need not wait",
     question="The producer is quicker than the consumer: who absorbs the pressure?",
     handler="Keep prefetch near what you can work on at once, watch backlog or lag, and give the "
     "producer a deadline: a broker's disk has an end too.",
-    ranks=("producer", "consumer", "broker"),
-    shown={
-        "producer": "producer is held back",
-        "consumer": "consumer holds {largest backlog}",
-        "broker": "broker holds {of it at the broker}",
-    },
-    sentence={
-        "producer": "{sends refused} sends were refused when the backlog was {largest backlog}.",
-        "consumer": "Of {largest backlog} waiting messages only {of it at the broker} were at the "
-        "broker; the consumer held the rest.",
-        "broker": "Of {largest backlog} waiting messages {of it at the broker} were at the broker; "
-        "the producer noticed nothing.",
+    outcomes={
+        "producer": Outcome(
+            mark="loses",
+            shown="held back: {sends refused:unit} refused",
+            sentence="{sends refused} sends were refused when the backlog was {largest backlog}.",
+            does="hold a quick producer back",
+            again="hold it back",
+        ),
+        "consumer": Outcome(
+            mark="keeps",
+            shown="consumer holds up to {held by the consumer}",
+            sentence="Up to {largest backlog:unit} waited, {at the broker:unit} of them at the "
+            "broker; the consumer held the rest.",
+            does="leave the backlog with the consumer",
+            again="leave it with the consumer",
+        ),
+        "broker": Outcome(
+            mark="keeps",
+            shown="{at the broker:unit} of the backlog at the broker; "
+            "slowest confirm {longest confirm:unit}",
+            sentence="Up to {largest backlog:unit} waited, over the whole time {at the "
+            "broker:unit} of them at the broker; the slowest send was confirmed after {longest "
+            "confirm:unit}.",
+            does="keep the backlog in the broker",
+            again="keep it there",
+        ),
     },
     see=see,
     expect=expect,
-    needs=(Need("a producer that never waits for consumers", frozenset({"broker", "consumer"})),),
-)
+    needs=(
+        Need("quick-producer", "a producer that never waits for consumers",
+             frozenset({"broker", "consumer"})),
+    ),
+)  # fmt: skip

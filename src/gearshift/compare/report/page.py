@@ -1,23 +1,26 @@
-"""Draws findings into one file: the same ledger gives the same bytes."""
+"""Draws a comparison into one file: the same ledger gives the same bytes."""
 
 from __future__ import annotations
 
 import base64
-import gzip
+import lzma
 import re
-from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from gearshift.compare import ledger as ledgers
-from gearshift.compare.analysis import headline
 from gearshift.compare.findings import Cell, Chart, Finding, Number
 from gearshift.compare.ledger import Ledger
-from gearshift.compare.report.charts import specification
+from gearshift.compare.needs import verdict
+from gearshift.compare.report.charts import LEGENDS, specification
+from gearshift.compare.report.drawing import draw
+from gearshift.compare.words import listed, measured
 from gearshift.errors import UsageError
 from gearshift.extras import importing
+
+if TYPE_CHECKING:
+    from gearshift.compare.comparison import Comparison
 
 with importing("compare"):
     import jinja2
@@ -25,21 +28,22 @@ with importing("compare"):
 __all__ = ["extract", "render"]
 
 #: Rows of a chart that are written out as a table; the ledger has all of them.
-TABLE_ROWS = 100
+TABLE_ROWS = 60
 
-_LEDGER = re.compile(rb'<script type="application/gzip" id="ledger">([A-Za-z0-9+/=]*)</script>')
+_LEDGER = re.compile(rb'<template id="ledger">([A-Za-z0-9+/=]*)</template>')
 
-_VERDICTS = {
-    "same": ("=", "same"),
-    "differs": ("\N{NOT EQUAL TO}", "differs"),
-    "unsupported": ("\N{EN DASH}", "unsupported"),
-    "inconclusive": ("?", "inconclusive"),
+#: Mark → its sign and its word, so that no colour is needed to read it.
+_MARKS = {
+    "keeps": ("\N{CHECK MARK}", "yes"),
+    "loses": ("\N{MULTIPLICATION X}", "no"),
+    "cannot": ("\N{EN DASH}", "cannot"),
+    "unclear": ("?", "not clear"),
 }
 
 
-def render(ledger: Ledger, findings: Sequence[Finding]) -> str:
-    """The whole page. Pure: the same arguments give the same text."""
-    ledger = ledgers.decode(ledgers.encode(ledger))  # in the order that a saved one has
+def render(comparison: Comparison) -> str:
+    """The whole page. Pure: the same ledger gives the same text."""
+    ledger, findings = comparison.ledger, comparison.findings
     return (
         _environment()
         .get_template("page.html.j2")
@@ -47,15 +51,16 @@ def render(ledger: Ledger, findings: Sequence[Finding]) -> str:
             meta=ledger.meta,
             columns=ledger.meta.columns,
             findings=findings,
-            verdicts=_VERDICTS,
-            headline=headline(ledger, findings),
+            decision=comparison.decision,
+            ranked=comparison.ranked,
+            titles={finding.scenario: finding.title for finding in findings},
+            marks=_MARKS,
             mismatches=[
                 (finding, observation)
                 for finding in findings
                 for observation in finding.observations
                 if observation.agrees in ("no", "unknown")
             ],
-            charts=_charts(findings),
             ledger=_pack(ledgers.encode(ledger)),
             table_rows=TABLE_ROWS,
         )
@@ -67,28 +72,20 @@ def extract(page: bytes) -> Ledger:
     found = _LEDGER.search(page)
     if found is None:
         raise UsageError("this file holds no ledger", hint="give a report, or a ledger's JSON")
-    return ledgers.decode(gzip.decompress(base64.b64decode(found[1])), "the report's ledger")
+    return ledgers.decode(lzma.decompress(base64.b64decode(found[1])), "the report's ledger")
 
 
-def _charts(findings: Sequence[Finding]) -> str:
-    """Specifications and rows of every chart, by the id of its place on the page."""
-    drawn = {
-        chart_id(finding, column, number): {
-            "specification": specification(chart),
-            "fields": [field.name for field in chart.fields],
-            "rows": chart.rows,
-        }
-        for finding in findings
-        for column, observation in enumerate(finding.observations)
-        for number, chart in enumerate(observation.charts)
-    }
-    # Inside a script element only this sequence could end it.
-    return msgspec.json.encode(drawn).decode().replace("</", "<\\/")
-
-
-def chart_id(finding: Finding, column: int, number: int) -> str:
-    """The id of a chart's place on the page."""
-    return f"chart-{finding.scenario}-{column}-{number}"
+def _drawn(finding: Finding, column: int, number: int) -> str:
+    """A chart as SVG, on the scales of the charts of all columns."""
+    observation = finding.observations[column]
+    chart = observation.charts[number]
+    together = [other for one in finding.observations for other in one.charts]
+    return draw(
+        specification(chart, [other for other in together if other.kind == chart.kind]),
+        f"{finding.scenario}-{column}-{number}",
+        f"{chart.title}: {observation.column}",
+        f"{observation.sentence} {_described(chart)}",
+    )
 
 
 @cache
@@ -100,19 +97,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"cell": _cell, "numbers": _numbers, "described": _described}
-    environment.globals |= {"text": _text, "packed": _packed, "chart_id": chart_id}
+    environment.filters |= {"cell": _cell, "numbers": _numbers, "listed": listed}
+    environment.globals |= {"text": _text, "drawn": _drawn, "legends": LEGENDS, "verdict": verdict}
     return environment
 
 
-@cache
-def _packed(name: str) -> str:
-    return _pack(_text(name).encode())
-
-
 def _pack(data: bytes) -> str:
-    """``data`` as the page's script unpacks it; without a time, so that it is always the same."""
-    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
+    return base64.b64encode(lzma.compress(data)).decode()
 
 
 def _text(name: str) -> str:
@@ -120,23 +111,20 @@ def _text(name: str) -> str:
 
 
 def _cell(value: Cell) -> str:
-    if value is None:
-        return "n/a"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.1f}".replace(".0", "") if isinstance(value, float) else str(value)
+    return measured(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _numbers(number: Number) -> str:
     """The middle value, and every one of them where there are more."""
-    if not number.values:
-        return "n/a"
-    shown = _cell(number.median)
-    others = "; ".join(_cell(value) for value in number.values)
-    return f"{shown} {number.unit}".strip() + (f" (of {others})" if len(number.values) > 1 else "")
+    shown = measured(number.median, number.unit)
+    if len(number.values) < 2:
+        return shown
+    return f"{shown} (of {', '.join(measured(value, number.unit) for value in number.values)})"
 
 
 def _described(chart: Chart) -> str:
     """A chart in words, for readers who do not see it."""
-    fields = ", ".join(field.name for field in chart.fields)
-    return f"{chart.title}. {len(chart.rows)} rows of {fields}; the table below has them."
+    fields = ", ".join(field.name.replace("_", " ") for field in chart.fields)
+    return f"{len(chart.rows)} rows of {fields}; the table below has them."
