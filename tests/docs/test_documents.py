@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -80,7 +81,13 @@ def test_there_is_something_to_check() -> None:
     assert _with_commands()
 
 
-@pytest.mark.parametrize("snippet", _snippets("python"), ids=_id)
+def _is_tests(snippet: Snippet) -> bool:
+    return "\ndef test_" in snippet.text
+
+
+@pytest.mark.parametrize(
+    "snippet", [one for one in _snippets("python") if not _is_tests(one)], ids=_id
+)
 def test_python_runs(snippet: Snippet, tmp_path: Path) -> None:
     """As it stands, in an empty folder, without a server."""
     done = subprocess.run(
@@ -89,6 +96,20 @@ def test_python_runs(snippet: Snippet, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_tests_that_are_shown_pass(tmp_path: Path) -> None:
+    """Those of documents and of the order service, with the fixture that users have."""
+    shutil.copytree(ROOT / "docs" / "examples" / "order_service", tmp_path / "order_service")
+    for snippet in filter(_is_tests, _snippets("python")):
+        name = re.sub(r"\W", "_", snippet.place)
+        (tmp_path / f"test_{name}.py").write_text(snippet.text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "gearshift.testing.fixtures"],
+        cwd=tmp_path, env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_first_example_prints_what_it_was_sent(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ PUBLIC = [
     "gearshift.asgi",
     "gearshift.capabilities",
     "gearshift.conformance",
+    "gearshift.deduplication",
     "gearshift.driver.contract",
     "gearshift.driver.helpers",
     "gearshift.driver.settings",
@@ -38,6 +39,8 @@ PUBLIC = [
     "gearshift.telemetry.prometheus",
     "gearshift.telemetry.server",
     "gearshift.telemetry.tracing",
+    "gearshift.testing",
+    "gearshift.testing.fixtures",
 ]
 #: In ``__all__``, and without an entry of its own: a module, and what others of ours share.
 WITHOUT = {"gearshift.errors", "gearshift.hooks.hookimpl", "gearshift.capabilities.levels"}

@@ -42,7 +42,7 @@ def test_without_a_broker_a_send_fails_at_once_and_later_works(harness: testing.
 def test_without_a_broker_nothing_is_delivered_and_nothing_lost(harness: testing.Harness) -> None:
     """What waits is delivered once it is back."""
     app = gearshift.App()
-    seen = []
+    seen: list[int] = []
     app.handler("orders")(seen.append)
 
     harness.send("orders", 1)
