@@ -66,7 +66,9 @@ def _is_a_command(snippet: Snippet) -> bool:
 
 
 def _with_commands() -> list[Path]:
-    return [path for path in DOCUMENTS if any(map(_is_a_command, _of(path)))]
+    """Documents with commands that end by themselves; the tutorial's have a test of their own."""
+    documents = [path for path in DOCUMENTS if path.name != "tutorial.md"]
+    return [path for path in documents if any(map(_is_a_command, _of(path)))]
 
 
 def _id(value: object) -> str:
