@@ -35,6 +35,7 @@ PUBLIC = [
     "gearshift.errors",
     "gearshift.hooks",
     "gearshift.telemetry.health",
+    "gearshift.telemetry.otel",
     "gearshift.telemetry.pages",
     "gearshift.telemetry.prometheus",
     "gearshift.telemetry.server",
