@@ -71,7 +71,7 @@ class Consumer(Client, Generic[T]):
     @property
     def unsettled(self) -> int:
         """Messages that this consumer has received and not settled, handed out or not."""
-        return self._users.window.unsettled
+        return self._users.unsettled
 
     def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until this consumer is connected, assigned and positioned.
@@ -177,7 +177,7 @@ class Consumer(Client, Generic[T]):
 
     def _handed_out(self, entries: Sequence[Entry], kind: type[DeliveryT]) -> list[DeliveryT]:
         """Deliveries of that kind, of which the plugins are told."""
-        deliveries = [kind(self._subscription, entry) for entry in entries]
+        deliveries = [kind(self._subscription, entry, entry.retries) for entry in entries]
         received = self._subscription.listeners.received
         if received is not None:
             for delivery in deliveries:

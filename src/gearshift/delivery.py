@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.retry import checked_delay_s
@@ -19,31 +20,32 @@ T = TypeVar("T")
 
 _UNDECODED: Any = object()
 
-#: Guards ``Delivery._settling``. Held for an instant, so one for all deliveries will do.
-_claiming = threading.Lock()
 
-
-class BaseDelivery(Generic[T]):
+class BaseDelivery(msgspec.Struct, Generic[T], eq=False):
     """One delivery of a message, without a way to settle it.
 
     ``attempt`` counts from 1 as far as is known: exactly where the backend declares it, else what
     this consumer saw. ``redelivered`` is True where it is known to have been delivered before,
-    None where the broker cannot tell.
+    None where the broker cannot tell. ``outcome`` is how it was settled: "ack", "retry" or
+    "reject"; None before, and if settling failed.
     """
 
-    __slots__ = (
-        "_entry", "_settling", "_subscription", "_value", "attempt", "outcome", "redelivered",
-    )  # fmt: skip
+    _subscription: Subscription
+    _entry: Entry
+    _retries: int = 0  # those of the entry when it was handed out
+    outcome: str | None = None
+    _value: Any = _UNDECODED
+    _claim: bool = True  # gone while a thread settles it, and once it is settled
 
-    def __init__(self, subscription: Subscription, entry: Entry) -> None:
-        self._subscription = subscription
-        self._entry = entry
-        self._value: T = _UNDECODED
-        self._settling = False
-        self.attempt: int = entry.attempts
-        self.redelivered: bool | None = True if entry.retries else entry.redelivered
-        #: How it was settled: "ack", "retry" or "reject". None before, and if settling failed.
-        self.outcome: str | None = None
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return (self._entry.attempt or 1) + self._retries
+
+    @property
+    def redelivered(self) -> bool | None:
+        """True if it was delivered before, None if that is not known."""
+        return True if self._retries else self._entry.redelivered
 
     @property
     def message(self) -> Message:
@@ -55,7 +57,8 @@ class BaseDelivery(Generic[T]):
         """The decoded body; None for a tombstone. Raises DecodeError."""
         if self._value is _UNDECODED:
             self._value = self._subscription.policy.decode(self._entry.message)
-        return self._value
+        value: T = self._value
+        return value
 
     @property
     def body(self) -> bytes | None:
@@ -100,24 +103,36 @@ class BaseDelivery(Generic[T]):
     def _settle(
         self, settle: Callable[..., str], *arguments: object, reason: str | None = None
     ) -> None:
-        with _claiming:
-            if self._settling or self.outcome is not None:
-                how = f"with {self.outcome}()" if self.outcome else "by another thread"
-                raise AlreadySettled(
-                    f"message {self.id!r} was settled before, {how}", channel=self.channel
-                )
-            self._settling = True
+        try:
+            del self._claim  # by one thread only, as an attribute goes once: cheaper than a lock
+        except AttributeError:
+            how = f"with {self.outcome}()" if self.outcome else "by another thread"
+            raise AlreadySettled(
+                f"message {self.id!r} was settled before, {how}", channel=self.channel
+            ) from None
+        try:
+            if self._subscription.listeners.settled is None:
+                self.outcome = settle(self._entry, *arguments)
+            else:
+                self._settle_and_tell(settle, arguments, reason)
+        finally:
+            if self.outcome is None:
+                self._claim = True
+
+    def _settle_and_tell(
+        self, settle: Callable[..., str], arguments: tuple[object, ...], reason: str | None
+    ) -> None:
+        """Settle it, and tell the plugins how it ended and how long that took."""
         tell = self._subscription.listeners.settled
-        begun_at = 0.0 if tell is None else time.perf_counter()
-        outcome = None
+        assert tell is not None
+        begun_at, outcome = time.perf_counter(), None
         try:
             outcome = self.outcome = settle(self._entry, *arguments)
         except StaleDelivery:
             outcome = "stale"
             raise
         finally:
-            self._settling = False
-            if tell is not None and outcome is not None:
+            if outcome is not None:
                 took_s = time.perf_counter() - begun_at
                 tell(delivery=self, outcome=outcome, reason=reason, took_s=took_s)
 
@@ -131,8 +146,6 @@ class Delivery(BaseDelivery[T]):
 
     ``gearshift.aio`` has one whose methods are awaited.
     """
-
-    __slots__ = ()
 
     def ack(self) -> None:
         """Done: it is gone for this group. Does not block.

@@ -1,4 +1,5 @@
-"""Messages, headers, positions and receipts. Standard library only."""
+"""Messages, headers, positions and receipts: what every message costs at least, so they are
+made of msgspec's structs."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, Unpack
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from gearshift.errors import GearshiftError, InvalidMessage
 
@@ -17,6 +21,7 @@ __all__ = [
     "DEFAULT_GROUP",
     "NO_HEADERS",
     "RESERVED_PREFIX",
+    "Changes",
     "Fields",
     "HeaderValue",
     "Headers",
@@ -137,21 +142,15 @@ class Native:
     resting: bool = False
 
 
-class _Remembered:
-    """Slot for the size of a message that was validated; not a field, so that no copy has it."""
-
-    __slots__ = ("_size",)
-
-
-@dataclass(frozen=True, slots=True)
-class Message(_Remembered):
+class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
     """One message. ``None`` means that the field was not given.
 
     ``body`` is bytes; ``None`` only on brokers that declare ``tombstone``. ``timestamp_ms`` is
     Unix time in milliseconds. ``id`` is set on everything that Gearshift sends and is the same on
     every copy of it; a foreign message may lack one. ``content_encoding`` names the packing of
     ``body``, such as gzip; Gearshift neither packs nor unpacks. ``native`` is the rest of a
-    received message; it does not count when messages are compared.
+    received message; it does not count when messages are compared. ``replace`` makes a changed
+    copy.
     """
 
     body: bytes | None
@@ -164,13 +163,47 @@ class Message(_Remembered):
     reply_to: str | None = None
     type: str | None = None
     content_encoding: str | None = None
-    native: Native | None = field(default=None, compare=False, repr=False)
+    native: Native | None = None
+    _size: int | None = None  # once it was validated
 
     @property
     def size(self) -> int:
         """Bytes of body, key and headers, as buffers and limits count them."""
-        size: int | None = getattr(self, "_size", None)
-        return _size_of(self) if size is None else size
+        return _size_of(self) if self._size is None else self._size
+
+    def has_header(self, name: str) -> bool:
+        """True if there is a header of this name."""
+        for pair in self.headers.pairs:  # noqa: SIM110 - a generator costs three times as much
+            if pair[0] == name:
+                return True
+        return False
+
+    def replace(self, **changes: Unpack[Changes]) -> Message:
+        """A copy with other values in these fields. Raises TypeError for a name that is none."""
+        return Message(**(self._fields() | {"native": self.native} | changes))  # type: ignore[arg-type]
+
+    def __replace__(self, **changes: Any) -> Message:
+        """The same for ``copy.replace``, from Python 3.13 on."""
+        return self.replace(**changes)
+
+    def _fields(self) -> dict[str, Any]:
+        """Fields by name, but for ``native``."""
+        return {name: getattr(self, name) for name in _COMPARED}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _COMPARED)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._fields().values()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._fields().items())
+        return f"Message({shown})"
+
+
+_COMPARED = Message.__struct_fields__[:-2]
 
 
 class Fields(TypedDict, total=False):
@@ -187,16 +220,21 @@ class Fields(TypedDict, total=False):
     content_encoding: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Changes(Fields, total=False):
+    """Fields of a message, as ``Message.replace`` takes them."""
+
+    body: bytes | None
+    native: Native | None
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
     """A place in a log: ``offset`` in ``partition``, both from 0."""
 
     partition: int
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The broker has stored the message. ``position`` is where, on brokers that tell.
 
     ``resent`` is true when a connection was lost in between and it was sent again under the same
@@ -213,19 +251,26 @@ class Receipt:
 SendResult: TypeAlias = Receipt | GearshiftError
 
 
-#: Process, prefix and counter of new ids: unique like random ones, at a tenth of their price.
-#: Replaced as a whole after a fork, so that no thread sees one's prefix with another's counter.
-_ids: tuple[int, str, Iterator[int]] = (-1, "", itertools.count())
+def _new_ids() -> Iterator[str]:
+    """Ids that begin with the time and a random number, and end with a counter."""
+    prefix = f"{int(time.time()):08x}{os.urandom(8).hex()}"
+    return map(f"{prefix}%08x".__mod__, itertools.count())
+
+
+def _begin_ids() -> None:
+    global _ids
+    _ids = _new_ids()
+
+
+#: Unique like random ones, at a tenth of their price. Replaced in a fork's child.
+_ids = _new_ids()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_ids)
 
 
 def message_id() -> str:
     """A new id, unique across processes, forks and machines. Any thread; never blocks."""
-    global _ids
-    pid, prefix, numbers = _ids
-    if pid != os.getpid():
-        prefix, numbers = f"{int(time.time()):08x}{os.urandom(8).hex()}", itertools.count()
-        _ids = (os.getpid(), prefix, numbers)
-    return f"{prefix}{next(numbers):08x}"
+    return next(_ids)
 
 
 def validated_size(message: Message) -> int:
@@ -234,9 +279,8 @@ def validated_size(message: Message) -> int:
     A message never changes, so it is checked once. One that came from a broker may have names and
     texts that no sender may choose.
     """
-    size: int | None = getattr(message, "_size", None)
-    if size is not None:
-        return size
+    if message._size is not None:
+        return message._size
     if message.body is not None and not isinstance(message.body, bytes):
         raise InvalidMessage(
             f"Message.body must be bytes, got {type(message.body).__name__}",
@@ -249,9 +293,11 @@ def validated_size(message: Message) -> int:
         if message.headers.pairs:
             validate_headers(message.headers)
         for field_name in _TEXTS:
-            validate_text(getattr(message, field_name), field_name)
+            text = getattr(message, field_name)
+            if text is not None:
+                validate_text(text, field_name)
     size = _size_of(message)
-    object.__setattr__(message, "_size", size)
+    force_setattr(message, "_size", size)
     return size
 
 

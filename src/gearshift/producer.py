@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any, TypeAlias, Unpack
 
@@ -155,7 +155,7 @@ class Producer(Client):
         """Send one message and wait until the broker has stored it.
 
         ``value`` is encoded by the channel's codec, or is a Message; ``fields`` are those of
-        ``message``. A received Message, or a ``dataclasses.replace`` of one, leaves as it came,
+        ``message``. A received Message, or a changed copy of one, leaves as it came,
         with what only its backend has a name for, and without an id if it had none;
         ``headers=delivery.headers`` copies what is shown. Blocks for at most ``timeout_s``
         seconds. Raises what ``message`` raises, and BackpressureError, ConnectionFailed,
@@ -317,11 +317,10 @@ class Producer(Client):
                 f"a Message has its own {', '.join(fields)}", hint="set them when you make it"
             )
         if value.native is not None and value.native.backend != self._policy.backend:
-            value = replace(value, native=None)
+            value = value.replace(native=None)
         # What came without an id or a time goes back so: the driver knows how it came.
         if value.native is None and (value.id is None or value.timestamp_ms is None):
-            value = replace(
-                value,
+            value = value.replace(
                 id=message_id() if value.id is None else value.id,
                 timestamp_ms=_now_ms() if value.timestamp_ms is None else value.timestamp_ms,
             )

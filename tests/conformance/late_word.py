@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.mutants import Backend
+from msgspec import structs
 
 from gearshift._observe.wrapper import Wrapper
 from gearshift.driver import BackendPlugin, ConsumerSpec, Received, Settlement, SettleRequest
@@ -37,7 +38,10 @@ class _Consumer(Wrapper):
         self.producer.submit([one.message for one in retried], lambda outcomes: stored.set())
         stored.wait(5.0)
         self.inner.settle(
-            [one._replace(settlement=Settlement.ACK) if one in retried else one for one in requests]
+            [
+                structs.replace(one, settlement=Settlement.ACK) if one in retried else one
+                for one in requests
+            ]
         )
         return ()
 

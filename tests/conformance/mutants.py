@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 from unittest.mock import patch
+
+from msgspec import structs
 
 from gearshift._core.consuming.dead_letters import DeadLetters
 from gearshift._core.consuming.shared import SharedWindow
@@ -35,7 +37,7 @@ from gearshift.driver import (
     Stored,
 )
 from gearshift.errors import StaleDelivery
-from gearshift.message import NO_HEADERS, Headers, Message, Receipt, Semantics
+from gearshift.message import NO_HEADERS, Changes, Headers, Message, Receipt, Semantics
 from gearshift.producer import Producer
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -64,6 +66,10 @@ class Backend(Wrapper):
 
 
 # ── Consumers ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _with(received: Received, **changes: Unpack[Changes]) -> Received:
+    return structs.replace(received, message=received.message.replace(**changes))
 
 
 class Receiving(Wrapper):
@@ -96,7 +102,9 @@ class RetryDrops(Wrapper):
 
     def _dropped(self, one: SettleRequest) -> SettleRequest:
         return (
-            one._replace(settlement=Settlement.ACK) if one.settlement is Settlement.RETRY else one
+            structs.replace(one, settlement=Settlement.ACK)
+            if one.settlement is Settlement.RETRY
+            else one
         )
 
 
@@ -111,14 +119,14 @@ class LosesKeyOnRedelivery(Receiving):
     def alter(self, received: Received) -> Received:
         if not received.redelivered:
             return received
-        return received._replace(message=replace(received.message, key=None))
+        return _with(received, key=None)
 
 
 class LosesHeadersOnRedelivery(Receiving):
     def alter(self, received: Received) -> Received:
         if not received.redelivered:
             return received
-        return received._replace(message=replace(received.message, headers=NO_HEADERS))
+        return _with(received, headers=NO_HEADERS)
 
 
 class SwapsNeighbours(Wrapper):
@@ -184,7 +192,7 @@ class NeverFlags(Receiving):
 class SevenBits(Receiving):
     def alter(self, received: Received) -> Received:
         body = bytes(byte & 0x7F for byte in received.message.body or b"")
-        return received._replace(message=replace(received.message, body=body))
+        return _with(received, body=body)
 
 
 class Phantom(Receiving):
@@ -195,7 +203,7 @@ class Phantom(Receiving):
         if found and not vars(self).setdefault("done", False):
             self.done = True
             ghost = Message(b"boo", id="ghost", timestamp_ms=0)
-            found.append(found[0]._replace(message=ghost))
+            found.append(structs.replace(found[0], message=ghost))
         return found
 
 
@@ -309,7 +317,7 @@ class LosesSome(Sending):
 
 class CollapsesHeaders(Sending):
     def chosen(self, messages: Sequence[Message]) -> list[Message]:
-        return [replace(m, headers=Headers(dict(m.headers))) for m in messages]
+        return [m.replace(headers=Headers(dict(m.headers))) for m in messages]
 
 
 class OkBeforeStored(Sending):

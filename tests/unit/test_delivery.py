@@ -56,7 +56,7 @@ def settler() -> Settler:
 @pytest.fixture
 def delivery(settler: Settler) -> Delivery[Any]:
     subscription: Any = settler
-    return Delivery(subscription, Entry(*Received(Message(b"x"), 1, None, 1)))
+    return Delivery(subscription, Entry.of(Received(Message(b"x"), 1, None, 1)))
 
 
 @pytest.mark.parametrize("delay_s", [-1, float("nan"), float("inf"), 604801, "1"])

@@ -43,7 +43,7 @@ class _Decoding:
 
 
 def delivery(body: bytes | None = b"{}") -> Delivery[Any]:
-    return Delivery(_Decoding(), Entry(*Received(Message(body), 1, None, 1)))  # type: ignore[arg-type]
+    return Delivery(_Decoding(), Entry.of(Received(Message(body), 1, None, 1)))  # type: ignore[arg-type]
 
 
 def never(_: object) -> Any:

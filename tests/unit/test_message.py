@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import enum
+import pickle
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gearshift import message as module
 from gearshift.errors import InvalidMessage
 from gearshift.message import (
     NO_HEADERS,
     Headers,
     Key,
     Message,
+    Native,
     as_key,
     key_bytes,
     message_id,
@@ -23,7 +28,13 @@ from gearshift.message import (
     validate_name,
     validate_text,
     validate_timestamp,
+    validated_size,
 )
+
+
+def _pickled(message: Message) -> Message:
+    found: Message = pickle.loads(pickle.dumps(message))
+    return found
 
 
 class Code(enum.IntEnum):
@@ -175,24 +186,47 @@ class TestIds:
         assert len(ids) == 10_000
         assert all(len(text) == 32 for text in ids)
 
-    def test_a_fork_gets_a_prefix_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        parent = message_id()
-        monkeypatch.setattr(module.os, "getpid", lambda: -7)
-        child = message_id()
-        assert parent[:24] != child[:24]
+    def test_a_fork_gets_a_prefix_of_its_own(self) -> None:
+        code = (
+            "import os; from gearshift.message import message_id; message_id(); "
+            "child = os.fork(); os.write(1, message_id().encode()); child and os.wait()"
+        )
+        both = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+        assert len(both) == 64
+        assert both[:24] != both[32:56]
 
-    def test_threads_that_ask_first_at_once_get_different_ids(self) -> None:
-        for _ in range(50):
-            module._ids = (-1, "", iter(()))
-            start, found = threading.Barrier(8), []
+    def test_threads_that_ask_at_once_get_different_ids(self) -> None:
+        start, found = threading.Barrier(8), []
 
-            def ask(start: threading.Barrier = start, found: list[str] = found) -> None:
-                start.wait()
-                found.extend(message_id() for _ in range(20))
+        def ask() -> None:
+            start.wait()
+            found.extend([message_id() for _ in range(1000)])
 
-            threads = [threading.Thread(target=ask) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert len(set(found)) == 160
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(found)) == 8000
+
+
+class TestCopies:
+    def test_a_changed_copy_keeps_all_else_and_is_checked_anew(self) -> None:
+        """Also what does not count when messages are compared; the first one stays as it was."""
+        message = Message(b"x", "k", native=Native("here", 1), id="a")
+        assert validated_size(message) == 2
+        copy = message.replace(body=b"xyz", key=None)
+        assert (copy.body, copy.key, copy.id, copy.native) == (b"xyz", None, "a", message.native)
+        assert (copy.size, message.size, message.body) == (3, 2, b"x")
+        with pytest.raises(InvalidMessage, match="header name"):
+            validated_size(message.replace(native=None, headers=Headers({"": 1})))
+        with pytest.raises(TypeError, match="colour"):
+            message.replace(colour="red")  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize("doubled", [copy.copy, copy.deepcopy, _pickled], ids=repr)
+    def test_a_copy_is_equal_and_a_hash_alike(self, doubled: Callable[[Message], Message]) -> None:
+        """Copied, and pickled to another process; a message with another field is another."""
+        message = Message(b"x", "k", Headers({"a": 1}), timestamp_ms=1)
+        assert doubled(message) == message == message.replace(native=Native("here", 1))
+        assert hash(doubled(message)) == hash(message)
+        assert message != message.replace(timestamp_ms=2)

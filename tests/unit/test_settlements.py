@@ -29,7 +29,7 @@ def log_entry(partition: int, offset: int) -> Entry:
 
 def filled(settlements: Any, entries: Sequence[Entry]) -> Any:
     for entry in entries:
-        settlements.add(entry)
+        settlements.add([entry])
     return settlements
 
 
@@ -55,13 +55,13 @@ def test_a_run_of_acks_at_the_front_is_told_as_one() -> None:
 def test_what_is_settled_behind_an_unsettled_message_is_let_go(cumulative: bool) -> None:
     """One slow handler does not keep in memory all that others have settled meanwhile."""
     settlements = QueueSettlements(cumulative)
-    settlements.add(queue_entry(0))
+    settlements.add([queue_entry(0)])
     kept: weakref.WeakSet[Any] = weakref.WeakSet()
     for _ in range(1000):
         token = type("Token", (), {})()
         kept.add(token)
         entry = Entry(Message(b"m"), token, None, None, None)
-        settlements.add(entry)
+        settlements.add([entry])
         settlements.settle(entry, Settlement.ACK, 0.0)
         assert len(settlements.take().settlements) == 1
     assert len(kept) < 100
@@ -138,7 +138,7 @@ class QueueMachine(RuleBasedStateMachine):
     def arrive(self, count: int) -> None:
         for _ in range(count):
             self.entries.append(queue_entry(len(self.entries)))
-            self.settlements.add(self.entries[-1])
+            self.settlements.add([self.entries[-1]])
 
     @precondition(lambda self: len(self.said) < len(self.entries))
     @rule(data=st.data(), settlement=st.sampled_from(list(Settlement)))
@@ -236,7 +236,7 @@ class LogMachine(RuleBasedStateMachine):
     def arrive(self, partition: int, gap: int, count: int) -> None:
         offset = self.next.get(partition, 0) + gap
         for entry in (log_entry(partition, offset + n) for n in range(count)):
-            self.settlements.add(entry)
+            self.settlements.add([entry])
             self.open.setdefault(partition, []).append(entry)
         self.next[partition] = offset + count
 

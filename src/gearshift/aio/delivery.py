@@ -21,8 +21,6 @@ class Delivery(BaseDelivery[T]):
     settled it.
     """
 
-    __slots__ = ()
-
     async def ack(self) -> None:
         """Done: it is gone for this group. See ``gearshift.Delivery.ack``."""
         self._settle(self._subscription.ack)

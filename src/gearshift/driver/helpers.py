@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
+from typing import Any
+
+from msgspec.structs import force_setattr
 
 from gearshift.driver.values import Received, SettleRequest, Unstored
 from gearshift.message import Message
 
-__all__ = ["OpenCount", "attempt_after", "retried", "unstored"]
+__all__ = ["OpenCount", "UnreadMessage", "attempt_after", "retried", "unstored"]
 
 
 def attempt_after(failed: int, lost: int) -> int:
@@ -61,3 +65,36 @@ class OpenCount:
         """Wait until every message has its outcome; False if time ran out."""
         with self._none_left:
             return self._none_left.wait_for(lambda: not self._count, timeout_s)
+
+
+class UnreadMessage(Message, frozen=True, gc=False):
+    """A received message of which only the body was read: the rest is when it is asked for.
+
+    Most handlers never look at all headers, and reading them costs more than all else. ``source``
+    is what the client gave. Any thread may read; two at once read the same.
+    """
+
+    source: Any = None
+    _whole: Message | None = None
+
+    @abstractmethod
+    def read(self) -> Message:
+        """The message in ``source``. Raises nothing."""
+
+    def _read_field(self, name: str) -> Any:
+        whole = self._whole
+        if whole is None:
+            whole = self.read()
+            force_setattr(self, "_whole", whole)
+        return getattr(whole, name)
+
+    def __reduce__(self) -> Any:
+        return self.replace().__reduce__()
+
+
+def _read_later(name: str) -> property:
+    return property(lambda message: message._read_field(name))
+
+
+for _name in Message.__struct_fields__[1:-1]:  # all but the body and what is known of the size
+    setattr(UnreadMessage, _name, _read_later(_name))

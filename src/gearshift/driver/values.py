@@ -171,7 +171,7 @@ class Unstored(NamedTuple):
     delay_s: float
 
 
-class Received(NamedTuple):
+class Received(msgspec.Struct, frozen=True, gc=False):
     """One received message. What is not known is None, never a guess.
 
     ``token`` settles it: a delivery tag or a row id on a queue, which core never looks into, and
@@ -211,7 +211,7 @@ class Settlement(StrEnum):
     RELEASE = "release"  # never worked on: give it back at once and do not count an attempt
 
 
-class SettleRequest(NamedTuple):
+class SettleRequest(msgspec.Struct, frozen=True, gc=False):
     """One delivery to settle.
 
     ``delay_s`` is for RETRY, as are the ``message`` as it came and the ``attempt`` that failed, for

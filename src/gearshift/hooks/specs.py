@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gearshift.delivery import BaseDelivery, Delivery
@@ -42,7 +42,7 @@ class Outgoing:
     def set_header(self, name: str, value: HeaderValue) -> None:
         """Give the message this header, in place of those with its name."""
         others = tuple(pair for pair in self.message.headers.pairs if pair[0] != name)
-        self.message = replace(self.message, headers=Headers((*others, (name, value))))
+        self.message = self.message.replace(headers=Headers((*others, (name, value))))
 
     def on_result(self, callback: Callable[[SendResult], object]) -> None:
         """Call ``callback`` once with the Receipt, or with the error that the sender gets.

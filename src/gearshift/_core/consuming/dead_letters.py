@@ -61,7 +61,7 @@ def revived(message: Message, group: str | None = None) -> Message:
     kept = [pair for pair in message.headers.pairs if pair[0] not in _OURS]
     if group is not None:
         kept.append((REDRIVE_GROUP, group))
-    return replace(message, headers=Headers(tuple(kept)))
+    return message.replace(headers=Headers(tuple(kept)))
 
 
 def redriven_to(message: Message) -> str | None:
@@ -104,8 +104,7 @@ class DeadLetters:
         nothing: what goes wrong goes to ``on_done``.
         """
         native = message.native
-        copy = replace(
-            message,
+        copy = message.replace(
             # What came without an id must be able to go back without one.
             id=message.id if native else message.id or message_id(),
             headers=self._headers(revived(message).headers, reason, attempts),

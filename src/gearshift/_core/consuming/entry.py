@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Self
 
-from gearshift.driver import SettleRequest, Unstored
+import msgspec
+
+from gearshift.driver import Received, Settlement, Unstored
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Position
 
-__all__ = ["Entry", "Fate"]
+__all__ = ["IN_HAND", "SETTLED", "STALE", "Entry", "Fate"]
 
 
 class Fate(Enum):
@@ -24,13 +25,17 @@ class Fate(Enum):
     STALE = auto()  # the broker will deliver it again
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+#: By names of their own, as a member of an Enum takes longer to find than all else to do with it.
+IN_HAND, SETTLED, STALE = Fate.IN_HAND, Fate.SETTLED, Fate.STALE
+
+
+class Entry(msgspec.Struct, eq=False):
     """One received message. The first fields are those of ``Received``, in its order.
 
     ``retries`` counts how often it was handed out again from here. ``obstacle`` is why it is still
     here although its retry or dead letter should be stored elsewhere. ``dead`` is the reason of a
-    rejection whose dead letter could not be stored: the handler gets it no more.
+    rejection whose dead letter could not be stored: the handler gets it no more. ``size`` counts
+    the bytes of the body.
     """
 
     message: Message
@@ -47,19 +52,27 @@ class Entry:
     obstacle: GearshiftError | None = None
     dead: str | None = None
     burials: int = 0  # dead letters that could not be stored
-    request: SettleRequest | None = None
+    settlement: Settlement | None = None
+    delay_s: float = 0.0  # of a retry
     reported: bool = False  # to the driver
     refused: bool = False
+    size: int = 0
 
-    @property
-    def size(self) -> int:
-        """Bytes of the body."""
-        return len(self.message.body or b"")
+    @classmethod
+    def of(cls, one: Received) -> Self:
+        """An entry for what a driver has received."""
+        entry = cls(
+            one.message, one.token, one.position, one.attempt, one.redelivered,
+            one.locked_until, one.lost, one.unstored, one.return_at,
+        )  # fmt: skip
+        if one.message.body:
+            entry.size = len(one.message.body)
+        return entry
 
     @property
     def has_ended(self) -> bool:
         """True once nobody can settle it any more."""
-        return self.fate is Fate.SETTLED or self.fate is Fate.STALE
+        return self.fate is SETTLED or self.fate is STALE
 
     def lies_in(self, partitions: Container[int]) -> bool:
         """True for a message of one of these partitions of a log."""

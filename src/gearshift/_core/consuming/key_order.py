@@ -42,17 +42,27 @@ class KeyOrder:
         """Forget everything."""
         self._ready: deque[Entry] = deque()
         self._due: list[tuple[float, int, Entry]] = []
-        self._busy: dict[Key, _BusyKey] = {}
+        self.busy: dict[Key, _BusyKey] = {}  # keys whose messages wait for others
 
     def __bool__(self) -> bool:
         """True if something waits here to be handed out."""
         if self._ready or self._due:
             return True
-        return any(busy.followers or busy.overdue for busy in self._busy.values())
+        return any(busy.followers or busy.overdue for busy in self.busy.values())
 
     def extend(self, arrivals: Iterable[Entry]) -> None:
         """Add new arrivals."""
         self._ready.extend(arrivals)
+
+    def take(self, most: int, now: float) -> list[Entry]:
+        """Up to ``most`` entries to hand out, as ``pop`` gives them."""
+        if not (self._due or self.busy or self._serial_keys):
+            next_ready = self._ready.popleft
+            return [next_ready() for _ in range(min(most, len(self._ready)))]
+        found: list[Entry] = []
+        while len(found) < most and (entry := self.pop(now)) is not None:
+            found.append(entry)
+        return found
 
     def pop(self, now: float, batch: Gathering | None = None) -> Entry | None:
         """The next entry to hand out, retried ones first when their time has come; None if none.
@@ -74,7 +84,7 @@ class KeyOrder:
         if entry.fate is Fate.HELD:
             self._make_due(entry)
             return
-        busy = None if entry.message.key is None else self._busy.get(entry.message.key)
+        busy = None if entry.message.key is None else self.busy.get(entry.message.key)
         if busy is None or busy.holders == [entry]:
             self._ready.appendleft(entry)
             if busy is not None:
@@ -88,7 +98,7 @@ class KeyOrder:
         entry.fate = Fate.HELD
         heapq.heappush(self._due, (due, next(self._tie_breaker), entry))
         if entry.message.key is not None:
-            busy = self._busy.setdefault(entry.message.key, _BusyKey())
+            busy = self.busy.setdefault(entry.message.key, _BusyKey())
             if entry not in busy.holders:
                 busy.holders.append(entry)
 
@@ -97,10 +107,9 @@ class KeyOrder:
 
         True if others may go now.
         """
-        key = entry.message.key
-        if key is None or not self._busy:
+        if not self.busy or (key := entry.message.key) is None:
             return False
-        busy = self._busy.get(key)
+        busy = self.busy.get(key)
         if busy is None or entry not in busy.holders:
             return False
         busy.holders.remove(entry)
@@ -119,7 +128,7 @@ class KeyOrder:
         self._due = [item for item in self._due if not unwanted(item[2])]
         heapq.heapify(self._due)
         self._ready = deque(entry for entry in self._ready if not unwanted(entry))
-        for key, busy in list(self._busy.items()):
+        for key, busy in list(self.busy.items()):
             busy.holders = [entry for entry in busy.holders if not unwanted(entry)]
             busy.followers = deque(entry for entry in busy.followers if not unwanted(entry))
             busy.overdue = [entry for entry in busy.overdue if not unwanted(entry)]
@@ -133,7 +142,7 @@ class KeyOrder:
 
         Without ``serial_keys`` a key may have several holders, which go as they are due.
         """
-        busy = None if entry.message.key is None else self._busy.get(entry.message.key)
+        busy = None if entry.message.key is None else self.busy.get(entry.message.key)
         if busy is None or not self._serial_keys or busy.holders[0] is entry:
             return True
         busy.overdue.append(entry)
@@ -156,10 +165,10 @@ class KeyOrder:
         key = entry.message.key
         if key is None:
             return True
-        busy = self._busy.get(key)
+        busy = self.busy.get(key)
         if busy is None:
             if self._serial_keys:
-                self._busy[key] = _BusyKey([entry], batch)
+                self.busy[key] = _BusyKey([entry], batch)
             return True
         if batch is not None and busy.batch is batch:
             busy.holders.append(entry)
@@ -184,5 +193,5 @@ class KeyOrder:
             busy.holders.append(busy.followers.popleft())
             self._ready.appendleft(busy.holders[0])
             return
-        del self._busy[key]
+        del self.busy[key]
         self._ready.extendleft(reversed(busy.followers))

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import IN_HAND, SETTLED, STALE, Entry
 from gearshift._core.consuming.settlements import Report, Settlements
 from gearshift._core.consuming.suspects import Isolation, Mark
 from gearshift.driver import Place, Settlement
@@ -19,6 +19,19 @@ class _Partition:
     entries: deque[Entry] = field(default_factory=deque)  # from the first unsettled on
     position: int | None = None  # next offset to commit, once known
     mark: Mark | None = None  # where the driver stores notes
+    is_news: bool = False  # the driver must be told its place
+
+    def advance(self) -> int:
+        """Go behind the settled front; the number of messages in it."""
+        entries, count, done = self.entries, 0, None
+        while entries and entries[0].fate is SETTLED:
+            done = entries.popleft()
+            count += 1
+        if done is not None:
+            assert done.position is not None
+            self.position = done.position.offset + 1
+            self.is_news = True
+        return count
 
     def place(self) -> Place | None:
         if self.position is None:
@@ -39,7 +52,7 @@ class LogSettlements(Settlements):
         self._holder = holder
         self._window = window
         self._partitions: dict[int, _Partition] = {}
-        self.news: set[int] = set()
+        self.news: set[int] = set()  # partitions in which something has changed
         self._waiting: deque[Entry] = deque()  # withheld
         self._going: list[Entry] = []  # withheld, and handed out once that is noted
         self._notes = 0  # how many notes there were that must be stored
@@ -52,54 +65,54 @@ class LogSettlements(Settlements):
     # ── for the window ──
 
     def admit(self, arrivals: Sequence[Entry], isolation: Isolation) -> Sequence[Entry]:
-        free = []
-        for entry in arrivals:
-            self.add(entry)
-            isolation.active |= entry.lost > 0
-            if isolation.active or self.withheld or not self._noted():
-                self._waiting.append(entry)
-            else:
-                free.append(entry)
-        return free
+        self.add(arrivals)
+        first = next((n for n, entry in enumerate(arrivals) if entry.lost), len(arrivals))
+        if isolation.active or self.withheld or not self._noted():
+            first = 0
+        isolation.active |= any(entry.lost for entry in arrivals[first:])
+        self._waiting.extend(arrivals[first:])
+        return arrivals[:first]
 
-    def add(self, entry: Entry) -> None:
-        """Take on an arrival; ``entry.lost`` is then what is known of it."""
-        super().add(entry)
-        assert entry.position is not None
-        number, offset = entry.position.partition, entry.position.offset
-        partition = self._partitions.get(number)
-        if partition is None:
-            partition = self._partitions[number] = _Partition()
-        if partition.mark is not None:
-            entry.lost = partition.mark.losses(offset)
-            entry.attempt = entry.lost + 1 if entry.lost > 1 else None
-        partition.entries.append(entry)
-        self.span += 1
+    def add(self, arrivals: Sequence[Entry]) -> None:
+        """Take on arrivals; ``lost`` is then what is known of each."""
+        super().add(arrivals)
+        self.span += len(arrivals)
+        partitions = self._partitions
+        for entry in arrivals:
+            assert entry.position is not None
+            partition = partitions.get(entry.position.partition)
+            if partition is None:
+                partition = partitions[entry.position.partition] = _Partition()
+            mark = partition.mark
+            if mark is not None and mark.suspects:
+                entry.lost = mark.losses(entry.position.offset)
+                entry.attempt = entry.lost + 1 if entry.lost > 1 else None
+            partition.entries.append(entry)
 
     def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
         """A log knows one settlement, done. RELEASE changes nothing, as the message comes again."""
         if settlement is Settlement.RELEASE:
             return
         assert entry.position is not None
-        number = entry.position.partition
-        partition = self._partitions[number]
-        self.end(entry, Fate.SETTLED)
-        while partition.entries and partition.entries[0].fate is Fate.SETTLED:
-            done = partition.entries.popleft()
-            self.span -= 1
-            assert done.position is not None
-            partition.position = done.position.offset + 1
-            self.news.add(number)
+        self.end(entry, SETTLED)
+        self.news.add(entry.position.partition)
+
+    def ack(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            entry.fate = SETTLED
+        self._end(entries)
+        self.news |= {entry.position.partition for entry in entries if entry.position}
 
     def entries(self) -> Iterator[Entry]:
         for partition in self._partitions.values():
-            yield from (entry for entry in partition.entries if entry.fate is not Fate.SETTLED)
+            yield from (entry for entry in partition.entries if entry.fate is not SETTLED)
 
     def room_for_suspect(self, isolation: Isolation) -> int:
         return 0  # they are here already
 
     def release_withheld(self, isolation: Isolation) -> None:
         """A suspect goes out alone and when somebody asks, others as they came."""
+        self._advance(self.news)
         isolation.active = isolation.active and any(entry.lost for entry in self.entries())
         isolation.together &= isolation.active
         waiting = self._waiting
@@ -116,7 +129,16 @@ class LogSettlements(Settlements):
 
     def take(self) -> Report:
         news, self.news = self.news, set()
-        return Report(places=self.positions(news), notes=0 if self._noted() else self._notes)
+        self._advance(news)
+        places = self.positions(number for number in news if self._partitions[number].is_news)
+        for number in news:
+            self._partitions[number].is_news = False
+        return Report(places=places, notes=0 if self._noted() else self._notes)
+
+    def _advance(self, numbers: Iterable[int]) -> None:
+        """Go behind what is settled in these partitions."""
+        for number in numbers:
+            self.span -= self._partitions[number].advance()
 
     def notes_stored(self, notes: int) -> Sequence[Entry]:
         self._stored_notes = max(self._stored_notes, notes)
@@ -148,21 +170,20 @@ class LogSettlements(Settlements):
             partition = self._partitions.get(number)
             if partition is not None and partition.mark is not None:
                 partition.mark.leave()
+                partition.is_news = True
                 self.news.add(number)
 
     def positions(self, numbers: Iterable[int]) -> dict[int, Place]:
         """Next offset of each of these partitions, where it is known."""
-        return {
-            number: place
-            for number in numbers
-            if (partition := self._partitions.get(number))
-            and (place := partition.place()) is not None
-        }
+        known = [number for number in numbers if number in self._partitions]
+        self._advance(known)
+        places = {number: self._partitions[number].place() for number in known}
+        return {number: place for number, place in places.items() if place is not None}
 
     def in_hand(self, numbers: Iterable[int]) -> bool:
         """True if the user still works on a message of one of these partitions."""
         return any(
-            entry.fate is Fate.IN_HAND
+            entry.fate is IN_HAND
             for number in numbers
             if number in self._partitions
             for entry in self._partitions[number].entries
@@ -184,10 +205,11 @@ class LogSettlements(Settlements):
     # ── inside ──
 
     def _drop(self, partition: _Partition) -> None:
-        self.span -= len(partition.entries)
+        self.span -= partition.advance() + len(partition.entries)
+        partition.is_news = False
         for entry in partition.entries:
-            if entry.fate is not Fate.SETTLED:
-                self.end(entry, Fate.STALE)
+            if entry.fate is not SETTLED:
+                self.end(entry, STALE)
         partition.entries.clear()
 
     def _noted(self) -> bool:
@@ -201,5 +223,6 @@ class LogSettlements(Settlements):
             self._renew_note(entry.position.partition)
 
     def _renew_note(self, number: int) -> None:
+        self._partitions[number].is_news = True
         self.news.add(number)
         self._notes += 1

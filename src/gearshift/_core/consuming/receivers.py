@@ -169,9 +169,9 @@ class LogReceiver(Receiver, LogEvents):
         log.debug("revoked partitions %s", list(partitions))
         shared, settlements = self._shared, self._settlements
         with shared.changed:
-            self._withdraw(partitions)
             shared.draining = True
-            shared.changed.wait_for(lambda: not settlements.in_hand(partitions), REVOKE_DRAIN_S)
+            self._withdraw(partitions)
+            shared.changed.wait_for(lambda: not self._in_hand(partitions), REVOKE_DRAIN_S)
             shared.draining = False
             settlements.leave(partitions)
             positions = settlements.positions(partitions)
@@ -193,7 +193,12 @@ class LogReceiver(Receiver, LogEvents):
         with self._shared.lock:
             stats.skipped += count
 
+    def _in_hand(self, partitions: Sequence[int]) -> bool:
+        self._window.settle_acked()
+        return self._settlements.in_hand(partitions)
+
     def _revoke(self, partitions: Sequence[int]) -> None:
+        self._window.settle_acked()
         self._withdraw(partitions)
         self._settlements.revoke(partitions)
         self._window.owned -= frozenset(partitions)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import SETTLED, STALE, Entry, Fate
 from gearshift._core.consuming.suspects import Isolation
 from gearshift.driver import Place, Settlement, SettleRequest
 
@@ -56,16 +56,19 @@ class Settlements(ABC):
     def withheld(self) -> int:
         return 0
 
-    def add(self, entry: Entry) -> None:
-        """Take on one entry."""
-        self.unsettled += 1
-        self.unsettled_bytes += entry.size
+    def add(self, arrivals: Sequence[Entry]) -> None:
+        """Take on these entries."""
+        self.unsettled += len(arrivals)
+        self.unsettled_bytes += sum([entry.size for entry in arrivals])
 
     def end(self, entry: Entry, fate: Fate) -> None:
         """End ``entry`` without a report."""
         entry.fate = fate
-        self.unsettled -= 1
-        self.unsettled_bytes -= entry.size
+        self._end((entry,))
+
+    def _end(self, entries: Sequence[Entry]) -> None:
+        self.unsettled -= len(entries)
+        self.unsettled_bytes -= sum([entry.size for entry in entries])
 
     @abstractmethod
     def admit(self, arrivals: Sequence[Entry], isolation: Isolation) -> Sequence[Entry]:
@@ -74,6 +77,10 @@ class Settlements(ABC):
     @abstractmethod
     def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
         """Record the end of ``entry``, to be reported."""
+
+    @abstractmethod
+    def ack(self, entries: Sequence[Entry]) -> None:
+        """Record that these are done, to be reported."""
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
@@ -122,25 +129,28 @@ class QueueSettlements(Settlements):
         is_wanted = isolation.admit(arrivals)
         if arrivals[0].return_at is not None:
             self._return_at = min(self._return_at, arrivals[0].return_at)
+        self.add(arrivals)
+        if is_wanted:
+            return arrivals
         for entry in arrivals:
-            self.add(entry)
-            if not is_wanted:
-                self.settle(entry, Settlement.RELEASE, 0.0)
-        return arrivals if is_wanted else ()
+            self.settle(entry, Settlement.RELEASE, 0.0)
+        return ()
 
-    def add(self, entry: Entry) -> None:
-        super().add(entry)
-        self._open.append(entry)
+    def add(self, arrivals: Sequence[Entry]) -> None:
+        super().add(arrivals)
+        self._open.extend(arrivals)
 
     def settle(self, entry: Entry, settlement: Settlement, delay_s: float) -> None:
-        if settlement is Settlement.RETRY:
-            entry.request = SettleRequest(
-                entry.token, settlement, delay_s, message=entry.message, attempt=entry.attempts
-            )
-        else:
-            entry.request = SettleRequest(entry.token, settlement, refused=entry.refused)
-        self.end(entry, Fate.SETTLED)
+        entry.settlement, entry.delay_s = settlement, delay_s
+        self.end(entry, SETTLED)
         self.news.append(entry)
+
+    def ack(self, entries: Sequence[Entry]) -> None:
+        ack = Settlement.ACK
+        for entry in entries:
+            entry.fate, entry.settlement = SETTLED, ack
+        self._end(entries)
+        self.news += entries
 
     def entries(self) -> Iterator[Entry]:
         return (entry for entry in self._open if not entry.has_ended)
@@ -168,14 +178,14 @@ class QueueSettlements(Settlements):
     def take(self) -> Report:
         news, self.news = self.news, []
         through = self._settled_prefix()
-        singles = [self._reported(entry) for entry in news if not entry.reported]
+        singles = [_reported(entry) for entry in news if not entry.reported]
         if len(self._open) > 2 * self.unsettled + _MOST_ENDED:
             self._open = deque(self.entries())  # the others are reported
         return Report(singles if through is None else [*singles, through])
 
     def abandon(self) -> None:
         for entry in self.entries():
-            self.end(entry, Fate.STALE)
+            self.end(entry, STALE)
         self._open.clear()
         self.news.clear()
         self._return_at = math.inf
@@ -183,10 +193,10 @@ class QueueSettlements(Settlements):
     def _settled_prefix(self) -> SettleRequest | None:
         """Drop the settled front; where allowed its acks become one settlement, the result."""
         run: list[Entry] = []
-        while self._open and self._open[0].has_ended:
-            entry = self._open.popleft()
-            is_ack = entry.request is not None and entry.request.settlement is Settlement.ACK
-            if is_ack and not entry.reported:
+        waiting, ack = self._open, Settlement.ACK
+        while waiting and ((fate := waiting[0].fate) is SETTLED or fate is STALE):
+            entry = waiting.popleft()
+            if entry.settlement is ack and not entry.reported:
                 run.append(entry)
         if not self._cumulative or len(run) < 2:
             return None
@@ -194,8 +204,17 @@ class QueueSettlements(Settlements):
             entry.reported = True
         return SettleRequest(run[-1].token, Settlement.ACK, through=True)
 
-    @staticmethod
-    def _reported(entry: Entry) -> SettleRequest:
-        assert entry.request is not None
-        entry.reported = True
-        return entry.request
+
+def _reported(entry: Entry) -> SettleRequest:
+    """What the driver is told of ``entry``, once."""
+    assert entry.settlement is not None
+    entry.reported = True
+    if entry.settlement is not Settlement.RETRY:
+        return SettleRequest(entry.token, entry.settlement, refused=entry.refused)
+    return SettleRequest(
+        entry.token,
+        entry.settlement,
+        entry.delay_s,
+        message=entry.message,
+        attempt=entry.attempts,
+    )

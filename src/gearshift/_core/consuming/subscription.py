@@ -10,7 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gearshift._core.consuming.dead_letters import DeadLetters, redriven_to, revived
+from gearshift._core.consuming.dead_letters import (
+    REDRIVE_GROUP,
+    DeadLetters,
+    redriven_to,
+    revived,
+)
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.loop import ConsumerLoop
@@ -93,10 +98,13 @@ class Subscription:
         """Entries for the user, and those to ``bury`` with the reason. Does not block."""
         live: list[Entry] = []
         ended: list[tuple[Entry, str]] = []
+        most = self.policy.retry.max_attempts
         for entry in entries:
-            if self._is_for_others(entry):
+            if entry.message.has_header(REDRIVE_GROUP) and self._is_for_others(entry):
                 continue
-            reason = entry.dead or self._given_up(entry)
+            reason = entry.dead
+            if reason is None and (entry.attempt or 1) + entry.retries > most:
+                reason = self._given_up(entry)
             if reason is None:
                 live.append(entry)
             else:
@@ -116,7 +124,7 @@ class Subscription:
 
     def ack(self, entry: Entry) -> str:
         """See Delivery.ack."""
-        self.users.settle(entry, Settlement.ACK)
+        self.users.ack(entry)
         return "ack"
 
     def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:

@@ -179,6 +179,11 @@ class Mark:
             elif self.position >= self._until:
                 self._begins = True
 
+    @property
+    def suspects(self) -> bool:
+        """True if there may be a suspect among what comes."""
+        return self._begins or bool(self._held) or self._until != _NOWHERE
+
     def losses(self, offset: int) -> int:
         """Known deaths with the message at ``offset``; 0 for one that is not a suspect."""
         if offset in self._held:

@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import replace
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import IN_HAND, Entry
 from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.suspects import INSIST_S
@@ -47,7 +47,8 @@ class UserSide:
         shared = self._shared
         user = threading.get_ident() if user is None else user
         deadline = None if timeout_s is None else shared.clock() + timeout_s
-        entries = self.first(max_messages, user)
+        if entries := self.first(max_messages, user):
+            return entries
         with shared.changed:
             while not entries:
                 entries, nap_s = self.look(max_messages, user, deadline)
@@ -91,6 +92,33 @@ class UserSide:
         if deadline is not None and now >= deadline:
             return [], None
         return [], self._nap_s(now, deadline, insists)
+
+    def ack(self, entry: Entry) -> None:
+        """Record that ``entry`` was handled. Raises StaleDelivery if that cannot matter any more.
+
+        No lock is taken unless somebody waits for this one: see ``DeliveryWindow.acked``.
+        """
+        window, locked_until = self.window, entry.locked_until
+        if entry.fate is not IN_HAND or (locked_until is not None and locked_until <= self.clock()):
+            self.settle(entry, Settlement.ACK)
+            return
+        window.acked.append(entry)
+        # Only now: whoever begins to wait meanwhile looks at ``acked`` after saying so.
+        if self._shared.draining or window.is_watched:
+            self._settle_acked()
+        elif len(window.acked) >= window.many_acked and not window.is_woken:
+            window.is_woken = True
+            self._shared.wake()
+
+    def _settle_acked(self) -> None:
+        shared = self._shared
+        with shared.lock:
+            urgent, freed = self.window.settle_acked()
+            if freed or shared.draining:
+                shared.changed.notify_all()
+            wake = shared.wake
+        if urgent:
+            wake()
 
     def settle(self, entry: Entry, settlement: Settlement, delay_s: float = 0.0) -> None:
         """Record how ``entry`` ended. Raises StaleDelivery if that cannot matter any more."""
@@ -144,17 +172,24 @@ class UserSide:
     def in_hand(self) -> list[Entry]:
         """Entries that the user has and has not settled."""
         with self._shared.lock:
-            return [entry for entry in self.window.entries() if entry.fate is Fate.IN_HAND]
+            return [entry for entry in self.window.entries() if entry.fate is IN_HAND]
+
+    @property
+    def unsettled(self) -> int:
+        """Messages received and not settled, handed out or not."""
+        with self._shared.lock:
+            return self.window.unsettled
 
     def snapshot(self) -> ReceiveStats:
         """Counters of what was received and settled, and the present state."""
         shared, window = self._shared, self.window
         with shared.lock:
             now = shared.clock()
+            window.settle_acked()
             blank = ReceiveStats(channel=window.stats.channel, group=window.stats.group)
             found = replace(blank + window.stats, unsettled=window.unsettled)
             entries = window.entries()
-            found.in_hand = sum(entry.fate is Fate.IN_HAND for entry in entries)
+            found.in_hand = sum(entry.fate is IN_HAND for entry in entries)
             if not window.closed:
                 found.handler_limit = self.handler_limit
                 found.consumers = 1

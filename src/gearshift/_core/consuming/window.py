@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import IN_HAND, SETTLED, STALE, Entry
 from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.key_order import KeyOrder
 from gearshift._core.consuming.rate_limit import RateLimit
@@ -22,7 +23,7 @@ SPAN_FACTOR = 10
 #: How many messages are asked for before anything is known of their size.
 _FIRST = 8
 
-_OUTCOMES = {Settlement.ACK: "ack", Settlement.RETRY: "retry", Settlement.DISCARD: "reject"}
+_OUTCOMES = {Settlement.RETRY: "retry", Settlement.DISCARD: "reject"}
 
 
 class DeliveryWindow:
@@ -48,6 +49,11 @@ class DeliveryWindow:
         self.isolation = Isolation()
         self.key_order = KeyOrder(serial_keys=serial_keys)  # what may be handed out
         self.owned: frozenset[int] = frozenset()  # partitions; empty on a queue
+        #: Handled, and not yet recorded as settled: the one thing that users write without the
+        #: lock. ``settle_acked`` empties it, before anything depends on what is settled.
+        self.acked: deque[Entry] = deque()
+        self.many_acked = (prefetch + 1) // 2  # half of a window: for so many the loop is woken
+        self.is_woken = False  # for these
         self.closed = False  # nothing more is handed out
         self.moved_at = 0.0  # the last hand-out or settlement
         self._settlements: Settlements = QueueSettlements(cumulative=False)  # of this connection
@@ -56,19 +62,20 @@ class DeliveryWindow:
         self._usual_bytes: float | None = None  # of a message, lately
         self._most_span = prefetch * SPAN_FACTOR
         self._news = 0  # settled since the last report
-        self._many_news = (prefetch + 1) // 2
         self._is_reporting = False  # a report is taken and not yet made
+        self._is_starved = False  # there was no room when the loop looked last
         self._seen: dict[int, int] = {}  # partition → highest offset ever handed out
 
     @property
     def unsettled(self) -> int:
         """Number of entries that are neither settled nor stale."""
+        self.settle_acked()
         return self._settlements.unsettled
 
     @property
     def has_news(self) -> bool:
         """True while the driver does not know of every settlement."""
-        return self._is_reporting or bool(self._settlements.news)
+        return self._is_reporting or bool(self.acked or self._settlements.news)
 
     @property
     def is_busy(self) -> bool:
@@ -78,10 +85,12 @@ class DeliveryWindow:
     @property
     def is_stalled(self) -> bool:
         """True if every delivery that the window allows is with the user."""
+        self.settle_acked()
         return not self._left() and not self.key_order
 
     def entries(self) -> list[Entry]:
         """The unsettled entries."""
+        self.settle_acked()
         return list(self._settlements.entries())
 
     # ── connections ──
@@ -104,6 +113,7 @@ class DeliveryWindow:
         self._seen.clear()
 
     def _abandon(self) -> None:
+        self.settle_acked()
         self.key_order.clear()
         self._news = 0
         self._is_reporting = False
@@ -113,6 +123,13 @@ class DeliveryWindow:
 
     def room(self) -> int:
         """Number of messages that may be received."""
+        room = self._room()
+        self._is_starved = not room
+        full = self.prefetch if room else self._settlements.unsettled
+        self.many_acked = max(1, (full + 1) // 2)
+        return room
+
+    def _room(self) -> int:
         if self.closed or self._settlements.withheld:
             return 0  # others shall have what this consumer would not hand out
         if self.isolation.active and not self.isolation.together:
@@ -121,16 +138,16 @@ class DeliveryWindow:
 
     def add(self, arrivals: Sequence[Received]) -> None:
         """Take on what the driver has received."""
-        entries = [Entry(*received) for received in arrivals]
-        for entry in entries:
-            self._learn(entry.size)
+        entries = [Entry.of(received) for received in arrivals]
+        if self._prefetch_bytes is not None:
+            self._learn([entry.size for entry in entries])
         self.key_order.extend(self._settlements.admit(entries, self.isolation))
 
     def keep_unstored(self, received: Received, obstacle: GearshiftError, now: float) -> None:
         """Hold a message whose retry the driver could not store, for the retry's delay."""
         assert received.unstored is not None
-        entry = Entry(*received)
-        self._settlements.add(entry)
+        entry = Entry.of(received)
+        self._settlements.add((entry,))
         entry.obstacle = obstacle
         self.key_order.hold(entry, now + received.unstored.delay_s)
 
@@ -144,10 +161,15 @@ class DeliveryWindow:
         fitting = int((self._prefetch_bytes - settlements.unsettled_bytes) / self._usual_bytes)
         return min(left, max(fitting, int(not settlements.unsettled)))
 
-    def _learn(self, size: int) -> None:
+    def _learn(self, sizes: Sequence[int]) -> None:
         """Larger messages count at once, smaller ones when there have been many."""
-        usual = max(size, 1) if self._usual_bytes is None else self._usual_bytes
-        self._usual_bytes = max(1.0, usual + (size - usual) / (2 if size > usual else 32))
+        largest, mean = max(sizes), sum(sizes) / len(sizes)
+        usual = self._usual_bytes or max(largest, 1.0)
+        if largest > usual:
+            usual = (usual + largest) / 2
+        else:
+            usual += (mean - usual) * min(0.5, len(sizes) / 32)
+        self._usual_bytes = max(1.0, usual)
 
     # ── hand-out ──
 
@@ -159,22 +181,16 @@ class DeliveryWindow:
             max_messages = min(max_messages, self._rate_limit.allowance(now))
         batch = user if isinstance(user, Gathering) else None
         entries: list[Entry] = []
-        while len(entries) < max_messages and (entry := self.key_order.pop(now, batch)) is not None:
-            if entry.locked_until is not None and self._expire_if_over(entry, now):
-                continue
-            if batch is not None and not batch.admit(entry):
-                self.key_order.put_back(entry)
-                break
-            entry.fate = Fate.IN_HAND
-            if entry.position is not None:
-                self._mark_seen(entry, entry.position.partition, entry.position.offset)
-            if entry.dead is None:
-                self.stats.delivered += 1
-                self.stats.redelivered += entry.redelivered is True
-            entries.append(entry)
-            if batch is not None and batch.is_complete:
-                break
+        if batch is not None:
+            entries = self._gather(max_messages, now, batch)
+        while batch is None and (found := self.key_order.take(max_messages - len(entries), now)):
+            entries += [
+                entry
+                for entry in found
+                if entry.locked_until is None or not self._expire_if_over(entry, now)
+            ]
         if entries:
+            self._hand_out(entries)
             self.moved_at = now
             self.isolation.answered(user, now)
             if self._rate_limit is not None:
@@ -182,8 +198,12 @@ class DeliveryWindow:
         return entries
 
     def ask(self) -> bool:
-        """A user is about to wait. True if the driver only fetches the next message for that."""
-        return not self.key_order and self.isolation.ask()
+        """A user is about to wait. True if the driver fetches the next message only when woken.
+
+        So it is for a suspect, and where there was no room and something was settled since.
+        """
+        is_suspect_wanted = not self.key_order and self.isolation.ask()
+        return is_suspect_wanted or (self._is_starved and bool(self._news or self.acked))
 
     def insist(self, user: int | Gathering, now: float) -> bool:
         """The ``user`` gets nothing. True if more comes once it has asked for long enough."""
@@ -195,14 +215,49 @@ class DeliveryWindow:
             return now + self._rate_limit.wait_s()  # nothing may go before, due or not
         return self.key_order.next_due()
 
-    def _mark_seen(self, entry: Entry, partition: int, offset: int) -> None:
-        """Remember how far this consumer has been: what it gets again is redelivered."""
-        if offset > self._seen.get(partition, -1):
-            self._seen[partition] = offset
-        elif entry.redelivered is None:
-            entry.redelivered = True
+    def _hand_out(self, entries: Sequence[Entry]) -> None:
+        """Count them. On a log, remember how far they go: what comes again is redelivered."""
+        seen, dead, redelivered = self._seen, 0, 0
+        for entry in entries:
+            entry.fate = IN_HAND
+            position = entry.position
+            if position is not None:
+                if position.offset > seen.get(position.partition, -1):
+                    seen[position.partition] = position.offset
+                elif entry.redelivered is None:
+                    entry.redelivered = True
+            if entry.dead is not None:
+                dead += 1
+            elif entry.redelivered:
+                redelivered += 1
+        self.stats.delivered += len(entries) - dead
+        self.stats.redelivered += redelivered
 
     # ── settling ──
+
+    @property
+    def is_watched(self) -> bool:
+        """True if somebody waits for what is settled, so that ``acked`` must not wait.
+
+        For the rest of a key, for a suspect's end, or for a message while there is no room.
+        """
+        isolation = self.isolation
+        return bool(isolation.asking or isolation.active or self.key_order.busy)
+
+    def settle_acked(self) -> tuple[bool, bool]:
+        """Record as settled what is ``acked``; the flags are those of ``settle``.
+
+        What came to another end meanwhile, with its connection or by a retry, has not been acked.
+        """
+        acked, self.is_woken = self.acked, False
+        entries = [acked.popleft() for _ in range(len(acked))]
+        live = [entry for entry in entries if entry.fate is IN_HAND]
+        if not live:
+            return False, False
+        self._settlements.ack(live)
+        self.stats.settled["ack"] += len(live)
+        freed = [self.key_order.settled(entry) for entry in live] if self.key_order.busy else []
+        return self._is_urgent(len(live)), any(freed)
 
     def settle(
         self, entry: Entry, settlement: Settlement, delay_s: float, now: float
@@ -211,13 +266,22 @@ class DeliveryWindow:
 
         Returns two flags: the loop must report at once; other entries may now be handed out.
         """
-        self.require_live(entry, now)
-        was_full = self.isolation.active or not self._left()
+        if entry.fate is not IN_HAND or entry.locked_until is not None:
+            self.require_live(entry, now)
         self._settlements.settle(entry, settlement, delay_s)
-        self._count(_OUTCOMES[settlement], now)
-        self._news += 1
-        # Waking the loop once is enough: it takes everything when it looks up.
-        return was_full or self._news == self._many_news, self.key_order.settled(entry)
+        # Nearly every one is an ack, and the hash of an enum's member is dear.
+        self._count("ack" if settlement is Settlement.ACK else _OUTCOMES[settlement], now)
+        return self._is_urgent(1), bool(self.key_order.busy) and self.key_order.settled(entry)
+
+    def _is_urgent(self, count: int) -> bool:
+        """True if the loop must report at once, now that ``count`` more are settled.
+
+        Waking it once is enough, as it takes everything when it looks up.
+        """
+        self._news += count
+        is_much = self._news - count < self.many_acked <= self._news
+        is_wanted = self._is_starved and self.isolation.asking > 0
+        return is_much or is_wanted or self.isolation.active
 
     def hold(
         self, entry: Entry, delay_s: float, now: float, obstacle: GearshiftError | None = None
@@ -236,11 +300,11 @@ class DeliveryWindow:
 
     def require_live(self, entry: Entry, now: float) -> None:
         """Raise AlreadySettled or StaleDelivery, which is counted, if it cannot be settled."""
-        if entry.fate is Fate.SETTLED:
+        if entry.fate is SETTLED:
             raise AlreadySettled(f"message {entry.message.id!r} was settled before")
         if entry.locked_until is not None:
             self._expire_if_over(entry, now)
-        if entry.fate is not Fate.STALE:
+        if entry.fate is not STALE:
             return
         self.stats.stale += 1
         raise StaleDelivery(
@@ -253,8 +317,8 @@ class DeliveryWindow:
         """End an entry whose lock is over: the broker has given it to somebody else."""
         if entry.locked_until is None or now < entry.locked_until:
             return False
-        if entry.fate is not Fate.STALE:
-            self._settlements.end(entry, Fate.STALE)
+        if entry.fate is not STALE:
+            self._settlements.end(entry, STALE)
             self.key_order.settled(entry)
         return True
 
@@ -266,6 +330,9 @@ class DeliveryWindow:
 
     def take(self, now: float) -> Report:
         """The report that the driver must get now."""
+        self.settle_acked()
+        if self._news:
+            self.moved_at = now
         returned = set(self._settlements.return_overdue(now))
         if returned:
             self.key_order.discard(returned.__contains__)

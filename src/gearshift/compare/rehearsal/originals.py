@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gearshift.bus import Bus
 from gearshift.driver import Start, StartAt
@@ -61,7 +61,7 @@ def watch(
                 delivery.ack()  # for our own group only, which goes when we do
                 message = delivery.message
                 if message.id is None:
-                    message = replace(message, id=message_id())
+                    message = message.replace(id=message_id())
                 assert message.id is not None
                 if message.id in found:
                     repeated += 1

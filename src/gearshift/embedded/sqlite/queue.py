@@ -220,7 +220,8 @@ class QueueConsumer(QueueDriver):
         finished: list[int] = []
         released: list[tuple[int, int]] = []
         failed: list[tuple[float, int | None, int, int]] = []
-        for token, settlement, delay_s, _, _, attempt, _ in requests:
+        for request in requests:
+            token, settlement = request.token, request.settlement
             if held.pop(token.id, None) != token.handed:
                 error = StaleDelivery("its lease was over before it was settled")
                 failures.append(SettleFailure(token, error))
@@ -229,8 +230,8 @@ class QueueConsumer(QueueDriver):
             elif settlement is Settlement.RELEASE:
                 released.append((self._group, token.id))
             else:
-                due = tx.now + delay_s if delay_s > 0 else 0.0
-                failed.append((due, attempt, self._group, token.id))
+                due = tx.now + request.delay_s if request.delay_s > 0 else 0.0
+                failed.append((due, request.attempt, self._group, token.id))
         tx.db.executemany("UPDATE work SET member = 0 WHERE grp = ? AND id = ?", released)
         tx.db.executemany(
             "UPDATE work SET member = 0, due = ?, attempt = coalesce(?, attempt + 1), lost = 0, "

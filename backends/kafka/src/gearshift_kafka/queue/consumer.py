@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import AcknowledgeType, KafkaError, KafkaException
 from confluent_kafka import Message as Record
+from msgspec import structs
 
 from gearshift.driver import (
     QueueDriver,
@@ -361,7 +362,8 @@ class QueueConsumer(QueueDriver):
 
 def _returned(copy: Copy, error: KafkaError) -> Received:
     """The message for core whose copy could not be stored."""
-    return _received(copy.message, copy.token, copy.past)._replace(
+    return structs.replace(
+        _received(copy.message, copy.token, copy.past),
         redelivered=True,
         lost=0,  # it cannot come alone
         return_at=None,

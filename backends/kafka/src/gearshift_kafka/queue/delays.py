@@ -8,7 +8,6 @@ most twice its delay, and whoever moves due ones on needs to look at one record 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from confluent_kafka import Message as Record
@@ -91,4 +90,4 @@ def unpack(record: Record) -> tuple[Message, Past]:
     if attempts is None:
         return message, Past()
     past = Past(attempts, number_in(headers, _LOST) or 0)
-    return replace(message, timestamp_ms=number_in(headers, TIME_HEADER)), past
+    return message.replace(timestamp_ms=number_in(headers, TIME_HEADER)), past

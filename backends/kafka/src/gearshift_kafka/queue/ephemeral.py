@@ -8,6 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec import structs
+
 from gearshift.driver import (
     LogEvents,
     Place,
@@ -66,7 +68,9 @@ class EphemeralQueueConsumer(QueueDriver):
         if not received:
             wait_s = max(0.0, min([timeout_s, *(due - now for due, _, _ in self._due[:1])]))
             fresh = self._reader.receive(max_messages, wait_s)
-            received = [one._replace(position=None, attempt=1, redelivered=False) for one in fresh]
+            received = [
+                structs.replace(one, position=None, attempt=1, redelivered=False) for one in fresh
+            ]
         self._unsettled |= {one.token: one for one in received}
         return received
 
@@ -75,7 +79,9 @@ class EphemeralQueueConsumer(QueueDriver):
             one = self._unsettled.pop(request.token)
             if request.settlement in (Settlement.RETRY, Settlement.RELEASE):
                 worked_on = request.settlement is Settlement.RETRY
-                again = one._replace(attempt=(one.attempt or 1) + worked_on, redelivered=True)
+                again = structs.replace(
+                    one, attempt=(one.attempt or 1) + worked_on, redelivered=True
+                )
                 due = time.monotonic() + request.delay_s
                 heapq.heappush(self._due, (due, next(self._tie_breaker), again))
         return ()

@@ -18,7 +18,7 @@ from gearshift_kafka.errors import CORRUPT, TRANSIENT, UNKNOWN_TOPIC
 from gearshift_kafka.names import topic_partitions
 from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.offsets import place, resolve
-from gearshift_kafka.wire import decode
+from gearshift_kafka.wire import UnreadRecord
 
 __all__ = ["StreamReader"]
 
@@ -180,7 +180,8 @@ class StreamReader(LogDriver):
             if partition in owned and partition is not None and offset is not None:
                 owned[partition] = offset + 1
                 position = Position(partition, offset)
-                received.append(Received(decode(record), position, position))
+                message = UnreadRecord(record.value(), source=record)
+                received.append(Received(message, position, position))
         if received and self._faults:
             self._faults.clear()
         return received

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import structs
 from pika import exceptions
 
 from gearshift.driver import ConsumerSpec, QueueDriver, Received, SettleFailure, SettleRequest
@@ -337,7 +338,7 @@ class QueueConsumer(QueueDriver):
             return_at=return_at,
         )
         if one.lost > one.token.lost and self._survivors.discard(one):
-            return one._replace(lost=one.token.lost)
+            return structs.replace(one, lost=one.token.lost)
         return one
 
     def _on_cancel(self, _: Any) -> None:

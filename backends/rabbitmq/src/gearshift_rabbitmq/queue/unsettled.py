@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec import structs
 from pika import exceptions
 
 from gearshift.driver import Outcome, Received, Settlement, SettleRequest, Stored, Unstored
@@ -152,7 +153,8 @@ class Unsettled:
 
     def _keep_unstored(self, one: Received, retry: SettleRequest, outcome: Outcome) -> None:
         """Have core keep it: the broker would deliver it again at once, and not count that."""
-        one = one._replace(
+        one = structs.replace(
+            one,
             attempt=(retry.attempt or one.token.before + 1) + 1,
             redelivered=True,
             lost=0,
