@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from gearshift.embedded.partitions import spread
 from gearshift.embedded.sqlite.alive import is_dead
+from gearshift.embedded.sqlite.rows import runs
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Tx
 
@@ -113,9 +114,9 @@ def drop_group(tx: Tx, group: int) -> None:
 def drop_finished(tx: Tx, channel: int, ids: Iterable[int]) -> None:
     """Remove those of these messages of ``channel`` that none of its groups needs any more."""
     tx.db.executemany(
-        "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM work WHERE id = ?1 "
-        "AND grp IN (SELECT id FROM consumer_group WHERE channel = ?2))",
-        [(id_, channel) for id_ in ids],
+        "DELETE FROM message WHERE id BETWEEN ?1 AND ?2 AND NOT EXISTS (SELECT 1 FROM work "
+        "WHERE work.id = message.id AND grp IN (SELECT id FROM consumer_group WHERE channel = ?3))",
+        [(first, last, channel) for first, last in runs(sorted(ids))],
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from gearshift.driver import (
     ConsumerSpec,
@@ -25,7 +27,7 @@ from gearshift.embedded.sqlite.members import (
     put_out_dead,
     stay,
 )
-from gearshift.embedded.sqlite.rows import decode, fetch_within
+from gearshift.embedded.sqlite.rows import UnreadRow, fetch_within, runs
 from gearshift.embedded.sqlite.store import Store, Watch, find_group, require_channel
 from gearshift.embedded.sqlite.writer import Tx
 from gearshift.errors import Closed, StaleDelivery
@@ -66,9 +68,9 @@ _LEFT_READY = 16
 #: How many a claim sets aside at most, so that others get at the file.
 _MOST_ASIDE = 2_000
 
-_ROW = """
-SELECT id, work.key, message.body, message.meta, attempt, handed, lost, in_hand
-FROM work JOIN message USING (id) WHERE grp = ? AND id = ?
+_ROWS = """
+SELECT work.id, work.key, message.body, message.meta, attempt, handed, lost, in_hand
+FROM work JOIN message USING (id) WHERE grp = ? AND work.id BETWEEN ? AND ? ORDER BY work.id
 """
 
 #: Whether a claim may find anything.
@@ -81,7 +83,7 @@ SELECT EXISTS (SELECT 1 FROM work INDEXED BY work_ready
 _KEY, _LOST = 1, 6  # the columns
 
 
-class _Token(NamedTuple):
+class _Token(msgspec.Struct, frozen=True, gc=False):
     """A row as it was handed out: another hand-out of it is another token."""
 
     id: int
@@ -174,28 +176,34 @@ class QueueConsumer(QueueDriver):
         keys = {key for (key,) in tx.db.execute(_DUE, (self._group, tx.now)).fetchall()}
         self._bring_back(tx, dict.fromkeys(keys, _LEFT_READY))
         ready, aside = self._look(tx, wanted)
-        tx.db.executemany("UPDATE work SET aside = 1 WHERE grp = ? AND id = ?", aside)
-        rows = (tx.db.execute(_ROW, row).fetchone() for row in ready)
-        found = self._without_suspects(tx, fetch_within(rows))
-        tx.db.executemany(
-            "UPDATE work SET member = ?, handed = handed + 1 WHERE grp = ? AND id = ?",
-            [(self._member, self._group, row[0]) for row in found],
-        )
+        self._update(tx, "aside = 1", aside)
+        found = self._without_suspects(tx, fetch_within(self._rows(tx, ready)))
+        ids = [row[0] for row in found]
+        self._update(tx, f"member = {self._member}, handed = handed + 1", ids)
         self._bring_back(tx, Counter(row[_KEY] for row in found))
         return [_received(row) for row in found], len(aside) < _MOST_ASIDE
 
-    def _look(self, tx: Tx, wanted: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    def _rows(self, tx: Tx, ids: list[int]) -> Iterator[Any]:
+        for first, last in runs(ids):
+            yield from tx.db.execute(_ROWS, (self._group, first, last))
+
+    def _update(self, tx: Tx, change: str, ids: Sequence[int]) -> None:
+        tx.db.executemany(
+            f"UPDATE work SET {change} WHERE grp = {self._group} AND id BETWEEN ? AND ?", runs(ids)
+        )
+
+    def _look(self, tx: Tx, wanted: int) -> tuple[list[int], list[int]]:
         """The first rows that may be claimed, and those on the way to them to set aside."""
-        ready: list[tuple[int, int]] = []
-        aside: list[tuple[int, int]] = []
+        ready: list[int] = []
+        aside: list[int] = []
         left_ready: Counter[Key] = Counter()
         for id_, key, waits, is_others in tx.db.execute(_READY, (self._group, self._member)):
             if waits or (is_others and left_ready[key] == _LEFT_READY):
-                aside.append((self._group, id_))
+                aside.append(id_)
             elif is_others:
                 left_ready[key] += 1
             else:
-                ready.append((self._group, id_))
+                ready.append(id_)
             if len(ready) == wanted or len(aside) == _MOST_ASIDE:
                 break
         return ready, aside
@@ -218,7 +226,7 @@ class QueueConsumer(QueueDriver):
         held = self._held(tx, [request.token.id for request in requests])
         failures: list[SettleFailure] = []
         finished: list[int] = []
-        released: list[tuple[int, int]] = []
+        released: list[int] = []
         failed: list[tuple[float, int | None, int, int]] = []
         for request in requests:
             token, settlement = request.token, request.settlement
@@ -228,17 +236,17 @@ class QueueConsumer(QueueDriver):
             elif settlement in (Settlement.ACK, Settlement.DISCARD):
                 finished.append(token.id)
             elif settlement is Settlement.RELEASE:
-                released.append((self._group, token.id))
+                released.append(token.id)
             else:
                 due = tx.now + request.delay_s if request.delay_s > 0 else 0.0
                 failed.append((due, request.attempt, self._group, token.id))
-        tx.db.executemany("UPDATE work SET member = 0 WHERE grp = ? AND id = ?", released)
+        self._update(tx, "member = 0", sorted(released))
         tx.db.executemany(
             "UPDATE work SET member = 0, due = ?, attempt = coalesce(?, attempt + 1), lost = 0, "
             "in_hand = 0 WHERE grp = ? AND id = ?",
             failed,
         )
-        self._finish(tx, finished)
+        self._finish(tx, sorted(finished))
         tx.changed = True
         return failures
 
@@ -249,9 +257,8 @@ class QueueConsumer(QueueDriver):
         return dict(tx.db.execute(query, (self._group, self._member, *ids)).fetchall())
 
     def _finish(self, tx: Tx, ids: list[int]) -> None:
-        group = self._group
         tx.db.executemany(
-            "DELETE FROM work WHERE grp = ? AND id = ?", [(group, id_) for id_ in ids]
+            f"DELETE FROM work WHERE grp = {self._group} AND id BETWEEN ? AND ?", runs(ids)
         )
         drop_finished(tx, self._channel, ids)
 
@@ -281,4 +288,5 @@ def _received(row: Any) -> Received:
     id_, key, body, meta, failed, handed, lost, in_hand = row
     token = _Token(id_, handed + 1)
     attempt = failed + 1 + (lost if lost > 1 else in_hand)
-    return Received(decode(key, body, meta), token, None, attempt, handed > 0, lost=lost)
+    message = UnreadRow(body, source=meta, stored_key=key)
+    return Received(message, token, None, attempt, handed > 0, lost=lost)

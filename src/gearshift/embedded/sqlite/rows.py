@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
 import msgspec
 
+from gearshift.driver.helpers import UnreadMessage
 from gearshift.message import NO_HEADERS, Headers, Key, Message, as_key
 
-__all__ = ["Columns", "decode", "encode", "fetch_within"]
+__all__ = ["UnreadRow", "encode", "fetch_within", "runs"]
 
 #: A batch is read up to about this many bytes of bodies, so that big messages come in small ones.
 _BATCH_BYTES = 16 * 1024 * 1024
-
-
-class Columns(NamedTuple):
-    """A message as it is stored, beside its id and time."""
-
-    key: Key | None
-    body: bytes | None
-    meta: bytes
 
 
 class _Meta(msgspec.Struct, array_like=True, gc=False):
@@ -40,7 +34,7 @@ _to_bytes = msgspec.msgpack.Encoder().encode
 _to_meta = msgspec.msgpack.Decoder(_Meta).decode
 
 
-def encode(message: Message) -> Columns:
+def encode(message: Message) -> tuple[Key | None, bytes | None, bytes]:
     """The columns of ``message``. Raises on texts that are not valid Unicode."""
     key = message.key
     if isinstance(key, bytes):
@@ -57,25 +51,32 @@ def encode(message: Message) -> Columns:
         message.type,
         message.content_encoding,
     )
-    return Columns(key, message.body, _to_bytes(meta))
+    return key, message.body, _to_bytes(meta)
 
 
-def decode(key: Key | None, body: bytes | None, meta: bytes) -> Message:
-    """The message that ``encode`` was given."""
-    m = _to_meta(meta)
-    headers = Headers(m.headers) if m.headers else NO_HEADERS
-    return Message(
-        body,
-        key,
-        headers,
-        m.id,
-        m.content_type,
-        m.timestamp_ms,
-        m.correlation_id,
-        m.reply_to,
-        m.type,
-        m.content_encoding,
-    )
+class UnreadRow(UnreadMessage, frozen=True, gc=False):
+    """The message that ``encode`` was given; ``source`` is its ``meta``."""
+
+    stored_key: Key | None = None
+
+    def read(self) -> Message:
+        m = _to_meta(self.source)
+        headers = Headers(m.headers) if m.headers else NO_HEADERS
+        return Message(
+            self.body,
+            self.stored_key,
+            headers,
+            m.id,
+            m.content_type,
+            m.timestamp_ms,
+            m.correlation_id,
+            m.reply_to,
+            m.type,
+            m.content_encoding,
+        )
+
+    def has_header(self, name: str) -> bool:
+        return name.encode() in self.source and super().has_header(name)
 
 
 def fetch_within(cursor: Iterable[Any]) -> list[Any]:
@@ -88,3 +89,12 @@ def fetch_within(cursor: Iterable[Any]) -> list[Any]:
         if room <= 0:
             break
     return rows
+
+
+def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Ids in order as ranges, first and last: one statement settles a range as it does one row."""
+    found = []
+    for _, run in groupby(enumerate(ids), lambda one: one[1] - one[0]):
+        row = [id_ for _, id_ in run]
+        found.append((row[0], row[-1]))
+    return found

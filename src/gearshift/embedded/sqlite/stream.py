@@ -14,7 +14,7 @@ from gearshift.embedded.sqlite.members import (
     rebalance,
     stay,
 )
-from gearshift.embedded.sqlite.rows import decode, fetch_within
+from gearshift.embedded.sqlite.rows import UnreadRow, fetch_within
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import Store, Watch, logs_of, require_channel
 from gearshift.embedded.sqlite.writer import Tx
@@ -87,7 +87,10 @@ class Member(StreamMember):
             "SELECT id, key, body, meta FROM message WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
             (base + offset, base_of(self._logs[partition] + 1), limit),
         )
-        return [(id_ - base, decode(*columns)) for id_, *columns in fetch_within(cursor)]
+        return [
+            (id_ - base, UnreadRow(body, source=meta, stored_key=key))
+            for id_, key, body, meta in fetch_within(cursor)
+        ]
 
     def wait(self, timeout_s: float) -> bool:
         return self._watch.wait(min(timeout_s, _CARE_INTERVAL_S))
