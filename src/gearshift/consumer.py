@@ -92,14 +92,14 @@ class Consumer(Client, Generic[T]):
         connection is not raised but healed.
         """
         refuse_in_event_loop("receive", instead="a worker thread")
-        self._check_process()
-        return self._handed_out(self._subscription.receive(max_messages, timeout_s), Delivery)
+        return self._receive(max_messages, timeout_s)
 
     def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Delivery[T]]:
         """Deliveries one by one; ends when none came for ``idle_timeout_s`` or on ``close``."""
+        refuse_in_event_loop("receive", instead="a worker thread")
         while True:
             try:
-                deliveries = self.receive(timeout_s=idle_timeout_s)
+                deliveries = self._receive(1, idle_timeout_s)
             except Closed:
                 return
             if not deliveries:
@@ -170,6 +170,10 @@ class Consumer(Client, Generic[T]):
 
     def _located(self, error: GearshiftError) -> GearshiftError:
         return error.located(backend=self._policy.backend, channel=self.channel)
+
+    def _receive(self, max_messages: int, timeout_s: float | None) -> list[Delivery[T]]:
+        self._check_process()
+        return self._handed_out(self._subscription.receive(max_messages, timeout_s), Delivery)
 
     def _check_process(self) -> None:
         if os.getpid() != self._subscription.pid:

@@ -44,11 +44,11 @@ class UserSide:
 
         They are for ``user``, or this thread. Raises Closed, and what ended the loop.
         """
-        shared = self._shared
         user = threading.get_ident() if user is None else user
-        deadline = None if timeout_s is None else shared.clock() + timeout_s
         if entries := self.first(max_messages, user):
             return entries
+        shared = self._shared
+        deadline = None if timeout_s is None else shared.clock() + timeout_s
         with shared.changed:
             while not entries:
                 entries, nap_s = self.look(max_messages, user, deadline)

@@ -179,22 +179,39 @@ class DeliveryWindow:
             return []
         if self._rate_limit is not None:
             max_messages = min(max_messages, self._rate_limit.allowance(now))
-        batch = user if isinstance(user, Gathering) else None
-        entries: list[Entry] = []
-        if batch is not None:
-            entries = self._gather(max_messages, now, batch)
-        while batch is None and (found := self.key_order.take(max_messages - len(entries), now)):
-            entries += [
-                entry
-                for entry in found
-                if entry.locked_until is None or not self._expire_if_over(entry, now)
-            ]
+        if isinstance(user, Gathering):
+            entries = self._gather(max_messages, now, user)
+        else:
+            entries = self._take(max_messages, now)
         if entries:
             self._hand_out(entries)
             self.moved_at = now
             self.isolation.answered(user, now)
             if self._rate_limit is not None:
                 self._rate_limit.spend(len(entries))
+        return entries
+
+    def _take(self, most: int, now: float) -> list[Entry]:
+        entries: list[Entry] = []
+        while (left := most - len(entries)) > 0 and (found := self.key_order.take(left, now)):
+            entries += [
+                entry
+                for entry in found
+                if entry.locked_until is None or not self._expire_if_over(entry, now)
+            ]
+        return entries
+
+    def _gather(self, most: int, now: float, batch: Gathering) -> list[Entry]:
+        entries: list[Entry] = []
+        while len(entries) < most and (entry := self.key_order.pop(now, batch)) is not None:
+            if entry.locked_until is not None and self._expire_if_over(entry, now):
+                continue
+            if not batch.admit(entry):
+                self.key_order.put_back(entry)
+                break
+            entries.append(entry)
+            if batch.is_complete:
+                break
         return entries
 
     def ask(self) -> bool:
