@@ -95,7 +95,10 @@ class Harness:
         """Send one message, as ``Producer.send`` does. Also where an event loop runs."""
         if channel not in self._producers:
             self._producers[channel] = self.bus.producer(channel)
-        return self._producers[channel].submit(value, **fields).result()
+        producer = self._producers[channel]
+        if runs_event_loop():
+            return producer.submit(value, **fields).result()  # it is stored at once, in memory
+        return producer.send(value, **fields)
 
     def run(
         self,

@@ -36,6 +36,9 @@ _TURNS = 3
 #: A dead letter is stored by another thread, which answers within microseconds.
 _ANSWER_S = 10.0
 
+#: For whoever waits longer for a connection, a thread is begun that says so.
+_CONNECT_S = 1.0
+
 
 class SteppedLoop(ConsumerLoop):
     """Serves a consumer when it is told to, on the thread of whoever tells it."""
@@ -85,7 +88,7 @@ class HarnessConnections(Connections):
         return made
 
     def _connect(self, connect: Callable[[], T], channel: str | None, timeout_s: float) -> T:
-        return super()._connect(connect, channel, 0.0 if self.faults.is_gone else timeout_s)
+        return super()._connect(connect, channel, 0.0 if self.faults.is_gone else _CONNECT_S)
 
 
 class SteppedConnections(HarnessConnections):
