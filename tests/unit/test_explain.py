@@ -15,7 +15,8 @@ import gearshift
 from gearshift.capabilities import Capabilities, levels
 from gearshift.cli import cli
 from gearshift.errors import ConfigError
-from gearshift.operations.explain import SENTENCES, Relation, changes, explain, load_profile
+from gearshift.operations.explain import Relation, changes, explain, load_profile
+from gearshift.operations.sentences import SENTENCES
 
 SETTINGS = """\
 profile = "rabbit"
@@ -219,3 +220,61 @@ def test_a_variable_that_is_not_set_hides_no_refusal(tmp_path: Path) -> None:
     _add(tmp_path, '[profiles.unset]\nbackend = "rabbitmq"\nurl = "${RABBITMQ_URL}"\n')
     _add(tmp_path, "[channels.slow]\nmax_processing_s = 3600\n")
     assert "consumer_timeout" in _run("unset").stdout
+
+
+def _against(tmp_path: Path, old: str) -> list[str]:
+    (tmp_path / "before.toml").write_text(old)
+    return ["--against", "before.toml"]
+
+
+def test_two_versions_of_the_settings_are_compared(tmp_path: Path) -> None:
+    """Of the profile that each of them chooses; channels may come and go."""
+    old = SETTINGS.replace('profile = "rabbit"', 'profile = "kafka"') + "[channels.gone]\n"
+    _add(tmp_path, "[channels.fresh]\n")
+    result = _run(*_against(tmp_path, old))
+    assert result.exit_code == 0
+    assert "orders: a stream on kafka, a queue on rabbit" in result.stdout
+    assert "gone is not there any more" in result.stdout
+    assert "fresh: a new queue on rabbit" in result.stdout
+    assert _run("rabbit", "kafka", "--against", "before.toml").exit_code == 2
+
+
+def test_annotations_stand_at_the_line_that_changed(tmp_path: Path) -> None:
+    """The gravest first; a requirement that is not met is an error, and the exit code is 4."""
+    old = SETTINGS + 'requires = ["redelivered=hint"]\n'
+    new = old.replace('profile = "rabbit"', 'profile = "kafka"')
+    (tmp_path / "gearshift.toml").write_text(new)
+    result = _run(*_against(tmp_path, old), "-o", "github")
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 4
+    assert lines[0].startswith("::error file=gearshift.toml,line=1,title=orders on kafka::")
+    kinds = [line.partition(" ")[0] for line in lines]
+    assert kinds == sorted(kinds, key=["::error", "::warning", "::notice"].index)
+    assert any("title=orders%3A worse::At most as many consumers" in line for line in lines)
+
+
+def test_a_changed_channel_is_annotated_at_its_own_line(tmp_path: Path) -> None:
+    """Not where the profile is chosen."""
+    _add(tmp_path, 'semantics = "stream"\n')
+    line = (tmp_path / "gearshift.toml").read_text().splitlines().index('semantics = "stream"') + 1
+    result = _run(*_against(tmp_path, SETTINGS), "-o", "github")
+    assert all(f"line={line}," in one for one in result.stdout.splitlines())
+
+
+def test_the_same_is_told_to_code_scanning(tmp_path: Path) -> None:
+    """A SARIF document: a rule a capability, a level and a place a result."""
+    old = SETTINGS.replace('profile = "rabbit"', 'profile = "kafka"')
+    document = json.loads(_run(*_against(tmp_path, old), "-o", "sarif").stdout)
+    (run,) = document["runs"]
+    assert document["version"] == "2.1.0"
+    assert {one["level"] for one in run["results"]} == {"warning", "note"}
+    rules = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert {one["ruleId"] for one in run["results"]} == rules
+    (place,) = run["results"][0]["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "gearshift.toml"
+
+
+def test_what_did_not_change_is_not_annotated(tmp_path: Path) -> None:
+    """Nothing is printed, and the exit code is 0."""
+    result = _run(*_against(tmp_path, SETTINGS), "-o", "github")
+    assert (result.exit_code, result.stdout) == (0, "")

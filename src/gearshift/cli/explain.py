@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -14,7 +16,6 @@ from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.exit_codes import exit_code
 from gearshift.operations.crossing import between
 from gearshift.operations.explain import (
-    SEMANTICS,
     Change,
     Explanation,
     Relation,
@@ -22,6 +23,7 @@ from gearshift.operations.explain import (
     explain,
     load_profile,
 )
+from gearshift.operations.sentences import SEMANTICS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,40 +38,74 @@ _ORDER = list(Relation)
 @click.argument("first", metavar="[PROFILE]", required=False, shell_complete=complete_profile)
 @click.argument("second", metavar="[PROFILE]", required=False, shell_complete=complete_profile)
 @click.option("--app", "target", metavar="MODULE:APP", help="Explain for these handlers too.")
-@output_option
+@click.option(
+    "--against", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    help="Compare with the settings in FILE: what a change of the configuration changes.",
+)  # fmt: skip
+@partial(output_option, more=("github", "sarif"))
 @common_options
 @click.pass_context
 def command(
-    ctx: click.Context, first: str | None, second: str | None, target: str | None, output: str
+    ctx: click.Context,
+    first: str | None,
+    second: str | None,
+    target: str | None,
+    against: Path | None,
+    output: str,
 ) -> int:
     """Say in plain words what each channel guarantees on a profile.
 
     With a second PROFILE: what would get worse, better or just different on switching to it, and
-    what of a message does not get there. No
-    connection is made and no secret is needed. The exit code is 4 if a profile lacks what the
-    configuration or a handler requires.
+    what of a message does not get there. With --against FILE: the same between the settings in
+    FILE and the present ones, as for a pull request; -o github prints annotations for it, -o sarif
+    a document for code scanning. No connection is made and no secret is needed. The exit code is 4
+    if a profile lacks what the configuration or a handler requires.
     """
     from gearshift.worker.loading import load_app
 
     session = session_of(ctx)
     app = load_app(target) if target else None
-    before = explain(load_profile(session.config_path, first or session.profile), app)
-    if not before:
-        note("no channel is configured, and no handlers are given with --app")
-    if second is None:
-        emit([_record(one) for one in before], output, lambda: _explained(before))
+    if against is not None and second is not None:
+        raise click.UsageError("--against FILE compares one PROFILE of two files: leave one out")
+    chosen = first or session.profile
+    before = explain(load_profile(against or session.config_path, chosen), app)
+    if second is None and against is None:
+        _print(output, before, (), (), lambda: _explained(before), list(map(_record, before)))
         return _exit_code(before)
-    after = explain(load_profile(session.config_path, second), app)
+    after = explain(load_profile(session.config_path, second or chosen), app)
     found = changes(before, after)
     lost = _on_the_way(before, after)
-    emit(
-        _records(before, after, found, lost), output, lambda: _compared(before, after, found, lost)
-    )
-    return _exit_code([*before, *after])
+    _print(
+        output, after, before, found, lambda: _compared(before, after, found, lost),
+        _records(before, after, found, lost),
+    )  # fmt: skip
+    return _exit_code(after if against else [*before, *after])
+
+
+def _print(
+    output: str,
+    explained: Sequence[Explanation],
+    before: Sequence[Explanation],
+    found: Sequence[Change],
+    table: Callable[[], RenderableType],
+    records: list[dict[str, Any]],
+) -> None:
+    if not explained:
+        note("no channel is configured, and no handlers are given with --app")
+    if output in ("table", "json", "jsonl"):
+        emit(records, output, table)
+        return
+    from gearshift.operations.annotations import annotate, github, sarif
+
+    listed = annotate(before, explained, found)
+    if output == "sarif":
+        emit(sarif(listed), "json", table)
+    for line in github(listed) if output == "github" else ():
+        click.echo(line)
 
 
 def _on_the_way(before: Sequence[Explanation], after: Sequence[Explanation]) -> list[str]:
-    if not before:
+    if not before or not after:
         return []
     return between(plugins.load(before[0].backend), plugins.load(after[0].backend))
 
@@ -105,7 +141,12 @@ def _compared(
     from rich.console import Group
 
     parts: list[RenderableType] = []
-    for old, new in zip(before, after, strict=True):
+    for one in _only(before, after):
+        parts += [cell(f"{one.channel} is not there any more", "bold red"), cell("")]
+    for one in _only(after, before):
+        new_one = f"{one.channel}: a new {one.semantics} on {one.profile}"
+        parts += [cell(new_one, "bold"), *_refusals(one), cell("")]
+    for old, new in _pairs(before, after):
         parts.append(cell(_headline(old, new), "bold"))
         mine = [change for change in found if change.channel == old.channel]
         differing = [change for change in mine if change.relation is not Relation.SAME]
@@ -128,6 +169,20 @@ def _compared(
         way = f"a message that goes from {before[0].profile} to {after[0].profile}"
         parts += [cell(way, "bold"), *map(cell, lost), cell("")]
     return Group(*parts[:-1])
+
+
+def _pairs(
+    before: Sequence[Explanation], after: Sequence[Explanation]
+) -> list[tuple[Explanation, Explanation]]:
+    """The channels of both sides."""
+    now = {one.channel: one for one in after}
+    return [(old, now[old.channel]) for old in before if old.channel in now]
+
+
+def _only(these: Sequence[Explanation], others: Sequence[Explanation]) -> list[Explanation]:
+    """The channels of ``these`` that the others lack."""
+    there = {one.channel for one in others}
+    return [one for one in these if one.channel not in there]
 
 
 def _headline(old: Explanation, new: Explanation) -> str:
@@ -172,7 +227,11 @@ def _records(
             ],
             "on_the_way": list(lost),
         }
-        for old, new in zip(before, after, strict=True)
+        for old, new in _pairs(before, after)
+    ] + [
+        {"channel": one.channel, side: _side(one), "changes": [], "on_the_way": []}
+        for side, only in (("before", _only(before, after)), ("after", _only(after, before)))
+        for one in only
     ]
 
 

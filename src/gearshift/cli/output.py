@@ -37,12 +37,12 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _UNBOUNDED = 10_000
 
 
-def output_option(command: Decorated) -> Decorated:
-    """Add -o/--output, which becomes the argument ``output``."""
+def output_option(command: Decorated, *, more: Sequence[str] = ()) -> Decorated:
+    """Add -o/--output, which becomes the argument ``output``; ``more`` are further forms."""
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(["table", "json", "jsonl"]),
+        type=click.Choice(["table", "json", "jsonl", *more]),
         default="table",
         show_default=True,
         help="Form of the result.",

@@ -13,7 +13,7 @@ from gearshift.compare.ledger import Scenario
 from gearshift.compare.words import listed
 from gearshift.errors import UsageError
 
-__all__ = ["NEEDS", "Answer", "Known", "Ranked", "parse", "rank", "verdict"]
+__all__ = ["DECIDING", "NEEDS", "Answer", "Known", "Ranked", "parse", "rank", "verdict"]
 
 #: Scenarios in the order of what most often decides between a queue and a stream.
 DECIDING: tuple[Scenario, ...] = (
