@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from gearshift._observe.wrapper import Wrapper
 from gearshift.delivery import Delivery
-from gearshift.errors import StaleDelivery
+from gearshift.errors import StaleDelivery, UsageError
 from gearshift.worker.app import App, Handler
 from gearshift.worker.batches import endings
 from gearshift.worker.dispatch import Ending
@@ -28,10 +28,19 @@ def handler_of(target: str) -> Handler:
     for app in [one for one in vars(module).values() if isinstance(one, App)]:
         for handler in app.handlers:
             if handler.call.function == function:
-                return handler
+                return _without_needs(handler, target)
     app = App()
     app.handler("compare")(function)
     return app.handlers[0]
+
+
+def _without_needs(handler: Handler, target: str) -> Handler:
+    if needs := [need.name for need in handler.call.needs]:
+        raise UsageError(
+            f"{target} is given {', '.join(needs)}, which is only there in a worker",
+            hint="name a function that takes a message alone",
+        )
+    return handler
 
 
 def call(handler: Handler, delivery: ObservedDelivery) -> Any:

@@ -24,7 +24,10 @@ from gearshift._core.consuming.rate_limit import parse_rate
 from gearshift.capabilities import Requirement
 from gearshift.errors import UsageError
 from gearshift.message import DEFAULT_GROUP, validate_name
+from gearshift.worker.around import around_handlers, around_sends
 from gearshift.worker.call import Call
+from gearshift.worker.provided import Lifespan
+from gearshift.worker.signature import function_name
 
 if TYPE_CHECKING:
     from gearshift.worker.worker import WorkerReport
@@ -73,6 +76,7 @@ class App:
 
     handlers: list[Handler] = field(default_factory=list)
     plugins: Sequence[object] = field(default=(), kw_only=True)
+    lifespans: list[Lifespan] = field(default_factory=list, init=False)
 
     def handler(
         self,
@@ -124,7 +128,8 @@ class App:
         _check_batch(batch, linger_s, concurrency, prefetch)
 
         def register(function: F) -> F:
-            call, needs = Call.of(function, is_batch=batch is not None), tuple(requires)
+            call = Call.of(function, is_batch=batch is not None, lifespans=self.lifespans)
+            needs = tuple(requires)
             if concurrency > _MOST_THREADS and not call.is_async:
                 raise UsageError(
                     f"concurrency {concurrency} is too much for a plain function, whose messages "
@@ -135,10 +140,79 @@ class App:
                 call, channel, group, concurrency, prefetch, rate_limit, needs, timeout_s, batch,
                 DEFAULT_LINGER_S if linger_s is None else linger_s,
             )  # fmt: skip
-            self.handlers.append(handler)
+            self._add(handler)
             return function
 
         return register
+
+    def lifespan(self, function: F) -> F:
+        """Register a generator function that yields a state of the service.
+
+        It is entered once in each process, before the first message, and left after the drain; an
+        async one on the event loop of the async handlers. What it yields is given to the handlers
+        that are registered after it: to parameters of its type, ``Iterator[Pool]``, or, if that is
+        a TypedDict, to parameters of its names. Several are entered in their order. Raises
+        UsageError. What it raises at the start ends the process.
+        """
+        self._add_lifespan(Lifespan.of(function))
+        return function
+
+    def around(self, function: F) -> F:
+        """Register a generator function around the handlers: it yields once, where they run.
+
+        It may take ``deliveries``, ``delivery`` and ``handler``: see ``gearshift.hooks.specs``. One
+        that is async is around async handlers alone. The first registered is the outermost, inside
+        of ``plugins``. Raises UsageError.
+        """
+        self.plugins = (*self.plugins, around_handlers(function))
+        return function
+
+    def around_send(self, function: F) -> F:
+        """Register a function of each message that is sent, an ``hooks.Outgoing``.
+
+        If it yields, it is given the Receipt or the error there. Raises UsageError.
+        """
+        self.plugins = (*self.plugins, around_sends(function))
+        return function
+
+    def include(self, other: App) -> None:
+        """Take on the handlers, plugins and lifespans that ``other`` has now.
+
+        A plugin or lifespan that both have is taken once. Raises UsageError for two handlers of one
+        channel and group, and two lifespans that provide the same; nothing is taken on then.
+        """
+        merged = App(plugins=self.plugins)
+        merged.lifespans.extend(self.lifespans)
+        merged.handlers.extend(self.handlers)
+        for lifespan in other.lifespans:
+            if lifespan not in self.lifespans:
+                merged._add_lifespan(lifespan)
+        for handler in other.handlers:
+            merged._add(handler)
+        theirs = [one for one in other.plugins if all(one is not mine for mine in self.plugins)]
+        self.plugins = (*self.plugins, *theirs)
+        self.handlers[:], self.lifespans[:] = merged.handlers, merged.lifespans
+
+    def _add(self, handler: Handler) -> None:
+        place = (handler.channel, handler.group or DEFAULT_GROUP)
+        for other in self.handlers:
+            if place == (other.channel, other.group or DEFAULT_GROUP):
+                raise UsageError(
+                    f"{handler.name} would share its messages with {other.name}",
+                    hint="give one of them another group",
+                )
+        self.handlers.append(handler)
+
+    def _add_lifespan(self, lifespan: Lifespan) -> None:
+        for other in self.lifespans:
+            same = sorted(lifespan.names.keys() & other.names.keys())
+            if same or (lifespan.type is not None and lifespan.type is other.type):
+                what = ", ".join(same) or function_name(lifespan.type)
+                raise UsageError(
+                    f"lifespans {other.name} and {lifespan.name} both provide {what}",
+                    hint="leave one of them out",
+                )
+        self.lifespans.append(lifespan)
 
     def run(
         self,

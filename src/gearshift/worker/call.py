@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import msgspec
 
 from gearshift.delivery import Delivery
 from gearshift.errors import DecodeError, UsageError
+from gearshift.worker.provided import Lifespan, Need, ProducerFor, source_of
 from gearshift.worker.signature import (
     annotation_of,
     element_of,
@@ -29,26 +30,34 @@ __all__ = ["Call"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A function and its arguments: ``parameters`` names "value" and "delivery" in its order.
+    """A function and its arguments: ``parameters`` are "value", "delivery" and needs, in its order.
 
     ``value_type`` is what the body decodes to; ``takes_none`` is True if that may be None, which
-    is the value of a tombstone. One that ``is_batch`` is given lists of values and deliveries.
+    is the value of a tombstone. One that ``is_batch`` is given lists of values and deliveries. What
+    is ``given`` for its needs comes from a worker's ``Provided``.
     """
 
     function: Callable[..., Any]
-    parameters: tuple[Literal["value", "delivery"], ...]
+    parameters: tuple[Literal["value", "delivery"] | Need, ...]
     value_type: Any
     takes_none: bool
     is_async: bool
     is_batch: bool = False
+    given: Mapping[Need, Callable[[], Any]] | None = None
+
+    @property
+    def needs(self) -> list[Need]:
+        """The parameters that are no part of a message."""
+        return [one for one in self.parameters if isinstance(one, Need)]
 
     @staticmethod
-    def of(function: object, *, is_batch: bool = False) -> Call:
+    def of(function: object, *, is_batch: bool = False, lifespans: Sequence[Lifespan] = ()) -> Call:
         """Read ``function``'s signature. Raises UsageError if a message cannot be its argument.
 
         It takes ``(value)``, ``(value, delivery)`` in any order, or ``(delivery)``; for batches
         lists of these. The delivery is the parameter annotated ``Delivery``, or the one of two that
-        has the bare name ``delivery``. A parameter with a default need not get an argument.
+        has the bare name ``delivery``. A parameter with a default need not get an argument. Others
+        may ask for producers and for what ``lifespans`` provide.
         """
         if not callable(function) or isinstance(function, type):
             raise _refusal(function, "is not a function")
@@ -58,7 +67,8 @@ class Call:
             signature, plain = signature_of(function)
         except (TypeError, ValueError) as error:
             raise _refusal(function, "does not say what it takes") from error
-        taken = _taken(function, signature)
+        needs = _needs(function, signature, plain, lifespans)
+        taken = _taken(function, signature, needs)
         types_of = {one.name: annotation_of(one, plain) for one in taken}
         _check_lists(function, taken, types_of, is_batch)
         if is_batch:
@@ -67,15 +77,21 @@ class Call:
         if not deliveries and len(taken) == 2 and types_of.get("delivery") is Any:
             deliveries = ["delivery"]
         if len(taken) == 2 and taken[1].name not in deliveries and has_default(taken[1]):
-            del taken[1]
+            del types_of[taken.pop().name]
         if len(taken) == 2 and len(deliveries) != 1:
             both = " and ".join(repr(one.name) for one in taken)
-            raise _refusal(function, f"takes {both}, and not one of them is the delivery")
+            raise _refusal(
+                function, f"takes {both}, and not one of them is the delivery or provided"
+            )
         values = [one.name for one in taken if one.name not in deliveries]
         value_type = types_of[values[0]] if values else _value_of(types_of[deliveries[0]])
         return Call(
             function=function,
-            parameters=tuple("value" if one.name in values else "delivery" for one in taken),
+            parameters=tuple(
+                needs.get(name, "value" if name in values else "delivery")
+                for name in signature.parameters
+                if name in needs or name in types_of
+            ),
             value_type=value_type,
             takes_none=_takes_none(value_type),
             is_async=is_async(function),
@@ -87,16 +103,27 @@ class Call:
 
         Returns what it returns, also an awaitable.
         """
-        if self.is_batch:
-            whole = list(deliveries)
-            return self.function(
-                *([self.value(each) for each in whole] if one == "value" else whole
-                  for one in self.parameters)
-            )  # fmt: skip
+        if self.is_batch or self.given is not None:
+            return self._call_with(list(deliveries), self.given or {})
         (delivery,) = deliveries
         arguments = [self.value(delivery) if one == "value" else delivery
                      for one in self.parameters]  # fmt: skip
         return self.function(*arguments)
+
+    def _call_with(
+        self, deliveries: list[Delivery[Any]], given: Mapping[Need, Callable[[], Any]]
+    ) -> Any:
+        arguments: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for one in self.parameters:
+            if isinstance(one, Need) and one.by_keyword:
+                keywords[one.name] = given[one]()
+            elif isinstance(one, Need):
+                arguments.append(given[one]())
+            else:
+                what = [self.value(d) for d in deliveries] if one == "value" else deliveries
+                arguments.append(what if self.is_batch else what[0])
+        return self.function(*arguments, **keywords)
 
     def value(self, delivery: Delivery[Any]) -> Any:
         """The decoded body. Raises DecodeError, also for a tombstone that is not wanted."""
@@ -109,9 +136,36 @@ class Call:
         return delivery.value
 
 
-def _taken(function: object, signature: inspect.Signature) -> list[inspect.Parameter]:
-    """Return the one or two parameters that may get an argument. Raises UsageError."""
-    parameters = list(signature.parameters.values())
+def _needs(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    plain: Callable[..., Any],
+    lifespans: Sequence[Lifespan],
+) -> dict[str, Need]:
+    """Return the parameters that are provided, by name. Raises UsageError."""
+    needs: dict[str, Need] = {}
+    for one in signature.parameters.values():
+        if has_default(one) or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            continue
+        source = source_of(one.name, annotation_of(one, plain, extras=True), lifespans)
+        if source is None:
+            continue
+        if isinstance(source, ProducerFor) and source.is_async is not is_async(function):
+            kind, fits = ("an async", "aio.") if is_async(function) else ("a plain", "")
+            raise UsageError(
+                f"handler {function_name(function)} is {kind} function, whose producer "
+                f"{one.name!r} is for the other kind",
+                hint=f'write {one.name}: Annotated[gearshift.{fits}Producer, "{source.channel}"]',
+            )
+        needs[one.name] = Need(one.name, source, one.kind is one.KEYWORD_ONLY)
+    return needs
+
+
+def _taken(
+    function: object, signature: inspect.Signature, needs: Mapping[str, Need]
+) -> list[inspect.Parameter]:
+    """Return the one or two parameters that get a message's part. Raises UsageError."""
+    parameters = [one for one in signature.parameters.values() if one.name not in needs]
     positional = [
         one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
     ]
@@ -123,12 +177,19 @@ def _taken(function: object, signature: inspect.Signature) -> list[inspect.Param
         )
     for one in parameters:
         if one.kind is one.KEYWORD_ONLY and not has_default(one):
-            raise _refusal(function, f"needs {one.name!r} by keyword")
+            raise _refusal(function, f"needs {one.name!r} by keyword, which nothing provides")
+    if not positional and needs:
+        raise _refusal(function, "takes no message")
     if not positional:
         raise _refusal(function, "names no parameter; its decorator may lack functools.wraps")
     required = [one.name for one in positional if not has_default(one)]
     if len(required) > 2:
-        raise _refusal(function, f"needs {', '.join(map(repr, required))}")
+        raise _refusal(
+            function,
+            f"needs {', '.join(map(repr, required))}, and nothing provides the third",
+            hint="have an @app.lifespan function before it yield what it needs, annotated with its "
+            f"type; or write {_definition(function)}(value, delivery: Delivery)",
+        )
     return positional[:2]
 
 

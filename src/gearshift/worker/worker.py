@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from gearshift.worker.app import App, Handler
 from gearshift.worker.call import Call
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.overdue import Overdue
+from gearshift.worker.provided import Provided
 from gearshift.worker.tasks import Settle, TaskRunner
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]
@@ -75,6 +76,7 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._serving: list[Future[None]] = []  # async handlers, on the loop
         self._loop = EventLoop(on_end=self._fail)
+        self._provided = Provided(bus, self._loop)
         self._overdue = Overdue()
         self._log = logs.LimitedLog(log)
         self.report = WorkerReport()
@@ -82,11 +84,15 @@ class Worker:
         self.error: BaseException | None = None
 
     def start(self, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
-        """Open every handler's consumer and begin; ``timeout_s`` as in ``Bus.consumer``.
+        """Enter the app's lifespans, open every handler's consumer and begin.
+
+        ``timeout_s`` as in ``Bus.consumer``.
 
         Raises what that raises. If it is retryable, call it again: it goes on where it failed.
         """
-        for handler in self._app.handlers[len(self._consumers) :]:
+        needs = [need for handler in self._app.handlers for need in handler.call.needs]
+        self._provided.enter(self._app.lifespans, needs, timeout_s)
+        for handler in map(self._with_arguments, self._app.handlers[len(self._consumers) :]):
             consumer = self._bus.consumer(
                 handler.channel,
                 group=handler.group,
@@ -126,9 +132,16 @@ class Worker:
         futures.wait(self._serving, max(0.0, deadline - time.monotonic()))
         for consumer in self._consumers:
             self.report.unfinished += consumer.close(max(1.0, deadline - time.monotonic()))
+        self._provided.close()
         self._loop.close()
         self._overdue.close()
         return self.report
+
+    def _with_arguments(self, handler: Handler) -> Handler:
+        call = handler.call
+        if not call.needs:
+            return handler
+        return replace(handler, call=replace(call, given=self._provided.given(call.needs)))
 
     def _prefetch(self, handler: Handler) -> int | None:
         """Return the handler's own, or None for the channel's: what is handled at once at least.

@@ -1,0 +1,71 @@
+"""An app's own functions around handlers and sends, made into plugins."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Generator
+from typing import Any
+
+from gearshift.driver.plugin import hookimpl
+from gearshift.errors import UsageError
+from gearshift.hooks import Outgoing
+from gearshift.message import SendResult
+from gearshift.worker.signature import function_name
+
+__all__ = ["AppPlugin", "around_handlers", "around_sends"]
+
+
+class AppPlugin:
+    """A plugin with the hooks that a function of the app is made into; has its name."""
+
+    def __init__(self, function: Callable[..., Any], **hooks: Callable[..., Any]) -> None:
+        self.__name__ = function_name(function)
+        for name, hook in hooks.items():
+            setattr(self, name, hook)
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__} of the app>"
+
+
+def around_handlers(function: Callable[..., Any]) -> AppPlugin:
+    """A plugin of a generator function, plain or async. Raises UsageError."""
+    if inspect.isgeneratorfunction(function):
+        return AppPlugin(function, gearshift_handle=hookimpl(wrapper=True)(function))
+    if inspect.isasyncgenfunction(function):
+        context = contextlib.asynccontextmanager(function)
+        return AppPlugin(function, gearshift_handle_async=hookimpl(context))
+    raise UsageError(
+        f"{function_name(function)} does not yield, so nothing can run inside of it",
+        hint="write def around(deliveries): ...; yield; ...",
+    )
+
+
+def around_sends(function: Callable[..., Any]) -> AppPlugin:
+    """A plugin of a function of an Outgoing, which may yield for the result. Raises UsageError."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(
+            f"{function_name(function)} is async, and a send is begun on the thread that sends",
+            hint="write a plain function; what it yields for is told later",
+        )
+    if not inspect.isgeneratorfunction(function):
+        return AppPlugin(function, gearshift_send=hookimpl(_of_outgoing(function)))
+
+    def gearshift_send(outgoing: Outgoing) -> None:
+        running = function(outgoing)
+        next(running)
+        outgoing.on_result(lambda result: _told(running, result))
+
+    return AppPlugin(function, gearshift_send=hookimpl(gearshift_send))
+
+
+def _of_outgoing(function: Callable[..., Any]) -> Callable[[Outgoing], None]:
+    def gearshift_send(outgoing: Outgoing) -> None:
+        function(outgoing)
+
+    return gearshift_send
+
+
+def _told(running: Generator[None, SendResult, None], result: SendResult) -> None:
+    with contextlib.suppress(StopIteration):
+        running.send(result)
