@@ -81,7 +81,9 @@ class Call:
         if len(taken) == 2 and len(deliveries) != 1:
             both = " and ".join(repr(one.name) for one in taken)
             raise _refusal(
-                function, f"takes {both}, and not one of them is the delivery or provided"
+                function,
+                f"takes {both}, and not one of them is the delivery or provided",
+                is_unprovided=True,
             )
         values = [one.name for one in taken if one.name not in deliveries]
         value_type = types_of[values[0]] if values else _value_of(types_of[deliveries[0]])
@@ -187,8 +189,7 @@ def _taken(
         raise _refusal(
             function,
             f"needs {', '.join(map(repr, required))}, and nothing provides the third",
-            hint="have an @app.lifespan function before it yield what it needs, annotated with its "
-            f"type; or write {_definition(function)}(value, delivery: Delivery)",
+            is_unprovided=True,
         )
     return positional[:2]
 
@@ -218,11 +219,16 @@ def _definition(function: object) -> str:
     return f"def {name if name.isidentifier() else 'handle'}"
 
 
-def _refusal(function: object, why: str, hint: str | None = None) -> UsageError:
+def _refusal(
+    function: object, why: str, hint: str | None = None, *, is_unprovided: bool = False
+) -> UsageError:
     f = _definition(function)
+    fitting = f"write {f}(value), {f}(value, delivery: Delivery) or {f}(delivery: Delivery)"
+    if is_unprovided:
+        fitting += "; or have an @app.lifespan function before it yield what it needs, by its type"
     return UsageError(
         f"handler {function_name(function)} cannot be called with one message: it {why}",
-        hint=hint or f"write {f}(value), {f}(value, delivery: Delivery) or {f}(delivery: Delivery)",
+        hint=hint or fitting,
     )
 
 

@@ -22,7 +22,7 @@ from gearshift.producer import Producer
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.signature import function_name, signature_of
 
-__all__ = ["Lifespan", "Need", "Provided", "Source", "source_of"]
+__all__ = ["Lifespan", "Need", "ProducerFor", "Provided", "source_of"]
 
 log = logging.getLogger("gearshift.worker")
 
