@@ -33,7 +33,9 @@ from gearshift.driver import (
 from gearshift.errors import GearshiftError, NotSupported
 from gearshift.message import Message
 
-__all__ = ["Captured", "Rehearsed", "digest", "handling", "read_captured", "rehearsing"]
+__all__ = [
+    "Captured", "Rehearsed", "Untouched", "digest", "handling", "read_captured", "rehearsing",
+]  # fmt: skip
 
 #: The place of the message that this context handles.
 _handled: ContextVar[int | None] = ContextVar("gearshift_handled", default=None)
@@ -96,7 +98,7 @@ class Rehearsed:
         self._backend.check(channel)
 
     def admin(self) -> AdminDriver:
-        return _Untouched()
+        return Untouched("rehearsal")
 
     def producer(self, channel: ChannelSpec) -> ProducerDriver:
         return _Capture(channel.name, self._file)
@@ -144,11 +146,14 @@ class _Capture(ProducerDriver):
         )
 
 
-class _Untouched(AdminDriver):
+class Untouched(AdminDriver):
     """An AdminDriver for which everything is there already and nothing may go."""
 
+    def __init__(self, server: str) -> None:
+        self._server = server
+
     def server(self) -> str:
-        return "rehearsal"
+        return self._server
 
     def exists(self, channel: ChannelSpec) -> bool:
         return True

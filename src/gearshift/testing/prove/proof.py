@@ -1,0 +1,355 @@
+"""Proving handlers: cases are drawn, run with and without misfortunes, compared and shrunk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+from hypothesis.strategies import SearchStrategy
+
+from gearshift.bus import Bus
+from gearshift.bus.policies import consumer_policy
+from gearshift.driver import ConsumerSpec
+from gearshift.message import DEFAULT_GROUP, Key, Message
+from gearshift.misfortunes import RULES, Rule, Situation, shares_memory
+from gearshift.testing.prove.memory import Memory
+from gearshift.testing.prove.outcome import Outcome, difference, outcome_of
+from gearshift.testing.prove.play import Misfortune, Play
+from gearshift.testing.prove.stage import Group, Sent, Stage
+from gearshift.testing.prove.staging import Staging
+from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
+from gearshift.testing.prove.workload import Example, workloads
+from gearshift.worker.app import App, Handler
+
+__all__ = ["Prover"]
+
+#: Misfortunes that need a line of the handler try so many; the others so many messages.
+_STEPS = {"death inside": 15, "overlap": 15, "taken twice": 15}
+_FEW = 3
+
+#: Cases for each rule, at least.
+_LEAST_CASES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Messages, and what befalls them."""
+
+    examples: Sequence[Example]
+    plan: Sequence[Misfortune]
+
+
+class _Breaks(Exception):
+    """A case has another outcome than it should."""
+
+
+class _Undecided(Exception):
+    """Why nothing can be said."""
+
+
+class Prover:
+    """Proves one app on one profile. Handlers run on the thread that calls ``prove``."""
+
+    def __init__(
+        self,
+        app: App,
+        staging: Staging,
+        *,
+        state: Callable[[], Any] | None,
+        reset: Callable[[], object] | None,
+        processes: int,
+        seed: int,
+    ) -> None:
+        self._app = app
+        self._staging = staging
+        self._state = state
+        self._reset = reset
+        self._seed = seed
+        self._bus = staging.bus(app.plugins)
+        self._groups = [_group(self._bus, handler, processes) for handler in app.handlers]
+        functions = [handler.call.function for handler in app.handlers]
+        self._memory = Memory([*functions, *([state] if state else [])])
+        self._producers: dict[str, Any] = {}
+        self._cases = 0
+        self._acked = False
+        self._moved = False
+        self._begun: Any = None
+        self.rules = [
+            rule for rule in RULES if any(self._is_tried(rule, group) for group in self._groups)
+        ]
+
+    def prove(
+        self,
+        examples: Iterable[Any] | None,
+        key: Callable[[Any], Key | None] | None,
+        cases: int,
+    ) -> Proof:
+        """Look for the smallest story of each misfortune. Raises UsageError."""
+        drawn = workloads(self._app, examples, key)
+        quiet = logging.getLogger("gearshift")
+        level, disabled = quiet.level, quiet.disabled
+        quiet.disabled = True  # handlers fail on purpose
+        try:
+            with asyncio.Runner() as runner:
+                self._runner = runner
+                return self._proved(drawn, cases)
+        finally:
+            quiet.disabled = disabled
+            quiet.setLevel(level)
+            self._begin()
+            self._memory.begin()
+
+    def _proved(self, drawn: SearchStrategy[list[Example]], cases: int) -> Proof:
+        stories: list[Story] = []
+        why = None
+        try:
+            share = cases / (1 + sum(_weight(rule) for rule in self.rules))
+            for rule in self.rules:
+                if rule.after in {story.rule for story in stories}:
+                    continue
+                drawn_cases = _cases(drawn, [rule], 1, len(self._groups))
+                stories += self._stories(drawn_cases, share * _weight(rule))
+            if not stories:
+                drawn_cases = _cases(drawn, self.rules, 3, len(self._groups))
+                stories += self._stories(drawn_cases, share)
+            why = self._doubt()
+        except _Undecided as undecided:
+            why = str(undecided)
+        verdict = Verdict.SAFE
+        if stories:
+            verdict, why = Verdict.NOT_SAFE, None
+        elif why is not None:
+            verdict = Verdict.CANNOT_BE_SAID
+        return Proof(
+            verdict=verdict,
+            profile=self._bus.profile,
+            backend=self._bus.backend,
+            cases=self._cases,
+            rules=[rule.name for rule in self.rules],
+            stories=stories,
+            why=why,
+            note=self._not_tried(),
+        )
+
+    def _is_tried(self, rule: Rule, group: Group) -> bool:
+        if rule.why(group.situation) is None:
+            return False
+        if rule.name not in ("overlap", "taken twice") or not self._memory.clients:
+            return True
+        # Two processes would not share these clients, so only what one process does is tried.
+        in_one = shares_memory(group.situation) or len(self._groups) > 1
+        return rule.name == "overlap" and in_one
+
+    def _not_tried(self) -> str | None:
+        missing = [
+            rule.name
+            for rule in RULES
+            if rule not in self.rules and any(rule.why(one.situation) for one in self._groups)
+        ]
+        if not missing:
+            return None
+        return (
+            f"not tried: {', '.join(missing)}, because two processes would not share "
+            f"{', '.join(self._memory.clients)} (open it in the handler, or in a threading.local)"
+        )
+
+    def _doubt(self) -> str | None:
+        """Why it must not be called safe although nothing broke."""
+        if not self._acked:
+            return "no handler got a message and ended well, even undisturbed"
+        if any(handler.call.is_batch for handler in self._app.handlers):
+            return "a handler takes batches, which were not made up: it got one message at a time"
+        if self._state is None:
+            return "the handlers' state is not visible: write state() beside them, or give --state"
+        if not self._moved:
+            return "state() was the same before and after every message: it shows nothing of them"
+        return None
+
+    # ── searching ──
+
+    def _stories(self, drawn: SearchStrategy[Case], cases: float) -> list[Story]:
+        case = self._smallest(drawn, max(_LEAST_CASES, int(cases)))
+        if case is None:
+            return []
+        stage, play, outcome = self._run(case)
+        expected = self._run(Case(case.examples, ()))[2]
+        different = difference(expected, outcome)
+        if different is None:
+            raise _Undecided(
+                "the same case ends now so, now otherwise: the handlers depend on chance"
+            )
+        rule, entry = play.used[0][0].rule, play.used[0][1]
+        return [
+            Story(
+                rule=rule.name,
+                capability=rule.capability,
+                because=str(rule.why(entry.group.situation)),
+                messages=[_told(sent, case) for sent in stage.stored[: len(case.examples)]],
+                lines=[f"{'  !' if line.misfortune else '   '} {line.text}" for line in play.lines],
+                expected=different[0],
+                found=different[1],
+                help=rule.help,
+            )
+        ]
+
+    def _smallest(self, drawn: SearchStrategy[Case], cases: int) -> Case | None:
+        """The smallest case that Hypothesis finds to break the handlers."""
+        found: Case | None = None
+
+        @seeded(self._seed)
+        @settings(
+            max_examples=cases,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            print_blob=False,
+        )
+        @given(drawn)
+        def attempt(case: Case) -> None:
+            nonlocal found
+            if self._breaks(case):
+                found = case
+                raise _Breaks
+
+        try:
+            attempt()
+        except _Breaks:
+            return found
+        except Flaky:
+            raise _Undecided(
+                "the same case ends now so, now otherwise: the handlers depend on chance"
+            ) from None
+        return None
+
+    def _breaks(self, case: Case) -> bool:
+        self._cases += 1
+        _, play, outcome = self._run(case)
+        if not play.used:
+            return False
+        undisturbed = Case(case.examples, ())
+        expected = self._run(undisturbed)[2]
+        if difference(expected, outcome) is None:
+            return False
+        again = difference(expected, self._run(undisturbed)[2])
+        if again is not None:
+            raise _Undecided(
+                f"two undisturbed runs differ: {again[0]}, then {again[1]} "
+                "(a clock or a random id in the state?)"
+            )
+        return True
+
+    # ── one case ──
+
+    def _run(self, case: Case) -> tuple[Stage, Play, Outcome]:
+        begun = self._begin()
+        stage = Stage(self._groups)
+        messages = [self._message(number, one) for number, one in enumerate(case.examples, 1)]
+        sends: list[tuple[str, Message]] = []
+
+        def store(channel: str, message: Message) -> None:
+            sends.append((channel, message))
+            stage.store(channel, message)
+
+        self._staging.store = store
+        play = Play(stage, self._memory, self._state, self._bus.hooks, self._runner)
+        play.run(messages, case.plan)
+        outcome = outcome_of(self._state, sends, stage.dead)
+        self._acked = self._acked or len(stage.dead) < len(stage.entries)
+        self._moved = self._moved or outcome.state != begun
+        return stage, play, outcome
+
+    def _begin(self) -> Any:
+        """Begin anew; returns the state."""
+        self._memory.begin()
+        if self._reset is not None:
+            self._reset()
+        if self._state is None:
+            return None
+        begun = outcome_of(self._state, (), ()).state
+        if self._cases > 1 and begun != self._begun:
+            raise _Undecided(
+                f"state() is {begun!r} at the beginning of a case and was {self._begun!r} before: "
+                "write reset() beside it, which begins anew"
+            )
+        self._begun = begun
+        return begun
+
+    def _message(self, number: int, one: Example) -> tuple[str, Message]:
+        channel = str(one.channel)
+        if channel not in self._producers:
+            self._producers[channel] = self._bus.producer(channel, create=True)
+        producer = self._producers[channel]
+        return channel, producer.message(
+            one.value, key=one.key, headers=one.headers, id=f"m{number}", timestamp_ms=number
+        )
+
+
+def _cases(
+    drawn: SearchStrategy[list[Example]], rules: Sequence[Rule], most: int, groups: int
+) -> SearchStrategy[Case]:
+    """Cases of some messages and up to ``most`` misfortunes by ``rules``."""
+
+    def planned(case: tuple[list[Example], list[tuple[Rule, int, int]]]) -> Case:
+        examples, plan = case
+        # With several groups there are also messages that handlers send.
+        targets = len(examples) * (1 if groups == 1 else 3)
+        return Case(
+            examples,
+            [
+                Misfortune(rule, target % targets, step % _STEPS.get(rule.name, _FEW))
+                for rule, target, step in plan
+            ],
+        )
+
+    # Bounds that depend on what was drawn would be made anew for each case, which takes longer
+    # than the case.
+    misfortune = st.tuples(st.sampled_from(rules), st.integers(0, 14), st.integers(0, 14))
+    plans = st.lists(misfortune, min_size=1, max_size=most)
+    return st.tuples(drawn, plans).map(planned)
+
+
+def _weight(rule: Rule) -> int:
+    """Which share of the cases a rule gets: one that has many places to strike gets more."""
+    return 4 if rule.name in _STEPS else 1
+
+
+def _group(bus: Bus, handler: Handler, processes: int) -> Group:
+    """What a worker would go by for ``handler``. Raises NotSupported for what it requires."""
+    channel = handler.channel
+    topology = bus._topology
+    spec = topology.spec(channel)
+    capabilities = topology.capabilities(spec)
+    group = handler.group or DEFAULT_GROUP
+    consumer = ConsumerSpec(channel=spec, group=group, member="proved", prefetch=1)
+    chosen = topology.settings(channel)
+    return Group(
+        handler=handler,
+        policy=consumer_policy(
+            bus.backend, consumer, chosen, capabilities, None, handler.call.value_type
+        ),
+        situation=Situation(
+            capabilities=capabilities,
+            semantics=spec.semantics,
+            concurrency=handler.concurrency,
+            processes=processes,
+        ),
+        dead_letter=chosen.dead_letter_name(channel),
+    )
+
+
+def _told(sent: Sent, case: Case) -> StoryMessage:
+    return StoryMessage(
+        id=str(sent.message.id),
+        channel=sent.channel,
+        key=sent.message.key,
+        value=case.examples[sent.number].value,
+    )

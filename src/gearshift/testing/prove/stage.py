@@ -1,0 +1,172 @@
+"""The stage: channels, and what of them each handler's group has still to be given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gearshift._core.consuming.entry import Entry
+from gearshift._core.consuming.retry import RetryPolicy
+from gearshift._core.consuming.subscription import ConsumerPolicy
+from gearshift._core.listeners import Listeners
+from gearshift.capabilities import Known
+from gearshift.message import Key, Message, Position, Semantics
+from gearshift.misfortunes import Situation
+from gearshift.worker.app import Handler
+
+__all__ = ["Group", "Sent", "Settling", "Stage", "Staged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message in a channel; ``number`` is its place among all that were stored."""
+
+    number: int
+    channel: str
+    message: Message
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """A handler, the group that it works for, and the channel's settings."""
+
+    handler: Handler
+    policy: ConsumerPolicy
+    situation: Situation
+    dead_letter: str | None
+
+    @property
+    def name(self) -> str:
+        """The handler's function, for the story."""
+        return str(getattr(self.handler.call.function, "__name__", self.handler.call.function))
+
+
+@dataclass(eq=False, slots=True)
+class Staged:
+    """A message that waits for a group. ``skips`` is how many others it lets pass."""
+
+    sent: Sent
+    group: Group
+    attempt: int = 1
+    handed: int = 0
+    redelivered: bool | None = False
+    skips: int = 0
+    settled: bool = False
+
+    @property
+    def key(self) -> Key | None:
+        """The message's key."""
+        return self.sent.message.key
+
+    def follows(self, other: Staged) -> bool:
+        """True if it lies behind ``other`` in the same partition of a stream."""
+        return (
+            self.group is other.group
+            and self.key == other.key
+            and (self is other or self.key is not None)
+            and self.sent.number >= other.sent.number
+        )
+
+
+class Stage:
+    """Everything that is stored and not yet handled. One thread at a time."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self.stored: list[Sent] = []
+        self.entries: list[Staged] = []  # in the order in which they came to be
+        self.pending: list[Staged] = []
+        self.dead: list[tuple[str, str | None, str]] = []  # channel, id, reason
+
+    def store(self, channel: str, message: Message) -> None:
+        """Store a message for every group of ``channel``."""
+        sent = Sent(len(self.stored), channel, message)
+        self.stored.append(sent)
+        for group in self._groups:
+            if group.handler.channel == channel:
+                self._add(sent, group, len(self.pending))
+
+    def store_copy(self, entry: Staged) -> None:
+        """Store ``entry``'s message for its group once more, right behind it."""
+        self._add(entry.sent, entry.group, self.pending.index(entry) + 1)
+
+    def _add(self, sent: Sent, group: Group, place: int) -> None:
+        entry = Staged(sent, group)
+        if group.situation.capabilities.redelivered is Known.NONE:
+            entry.redelivered = None
+        self.entries.append(entry)
+        self.pending.insert(place, entry)
+
+    def give_back(self, entry: Staged, *, skips: int = 0) -> None:
+        """``entry`` waits again: before the others, but for ``skips`` of them."""
+        entry.settled = False
+        entry.skips = skips
+        if entry not in self.pending:
+            self.pending.insert(0, entry)
+            if entry.group.situation.semantics is Semantics.STREAM:
+                self.pending.sort(key=lambda one: one.sent.number)
+
+    def rewind(self, entry: Staged) -> None:
+        """``entry`` and all of its partition that was handled after it waits again, in order."""
+        for one in self.entries:
+            if one.settled and one.follows(entry):
+                self.give_back(one)
+
+    def settle(self, entry: Staged) -> None:
+        """``entry`` is done with."""
+        entry.settled = True
+        if entry in self.pending:
+            self.pending.remove(entry)
+
+    def bury(self, entry: Staged, reason: str) -> None:
+        """``entry`` goes to the dead letters, where other handlers may wait for it."""
+        self.settle(entry)
+        message = entry.sent.message
+        self.dead.append((entry.sent.channel, message.id, reason))
+        if entry.group.dead_letter is not None:
+            self.store(entry.group.dead_letter, message)
+
+
+class Settling:
+    """The Subscription of a staged delivery: it settles on the stage."""
+
+    listeners = Listeners()
+
+    def __init__(self, stage: Stage, staged: Staged) -> None:
+        self.policy = staged.group.policy
+        self._stage = stage
+        self._staged = staged
+
+    def ack(self, entry: Entry) -> str:
+        """See Delivery.ack."""
+        self._stage.settle(self._staged)
+        return "ack"
+
+    def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
+        """See Delivery.retry. Its delay is over once nothing else waits."""
+        retry: RetryPolicy = self.policy.retry
+        if retry.exhausted(entry.attempts):
+            why = f": {reason}" if reason else ""
+            return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
+        wait_s = retry.wait_s(entry.attempts, delay_s)
+        self._staged.attempt += 1
+        if self._staged.redelivered is not None:
+            self._staged.redelivered = True
+        self._stage.give_back(self._staged, skips=1_000_000 if wait_s > 0 else 0)
+        return "retry"
+
+    def reject(self, entry: Entry, reason: str) -> str:
+        """See Delivery.reject."""
+        self._stage.bury(self._staged, reason)
+        return "reject"
+
+    def entry(self) -> Any:
+        """What core makes of the message."""
+        staged = self._staged
+        position = None
+        if staged.group.situation.semantics is Semantics.STREAM:
+            position = Position(0, staged.sent.number)
+        return Entry(
+            replace(staged.sent.message), None, position, staged.attempt, staged.redelivered
+        )

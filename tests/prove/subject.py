@@ -1,0 +1,100 @@
+"""A handler of the corpus: what it is proved with, and what a proof must say of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gearshift
+from gearshift.testing.prove import Example, Proof, prove
+
+__all__ = ["Built", "Subject", "collected", "producers", "subject"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A fresh app, and how its state is seen."""
+
+    app: gearshift.App
+    state: Callable[[], Any]
+    examples: Sequence[Any]
+    reset: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """``fault`` says in words what is wrong, or right; ``rule`` is the one that finds it."""
+
+    build: Callable[[], Built]
+    profile: str
+    semantics: str
+    rule: str | None
+    processes: int
+
+    @property
+    def name(self) -> str:
+        """The kind of fault."""
+        return self.build.__name__.replace("_", " ")
+
+    def proof(self, cases: int) -> Proof:
+        """Prove it."""
+        built = self.build()
+        return prove(
+            built.app,
+            profile=self.profile,
+            state=built.state,
+            reset=built.reset,
+            examples=[_example(one, number) for number, one in enumerate(built.examples)],
+            cases=cases,
+            processes=self.processes,
+            config={"channels": _channels(built.app, self.semantics)},
+        )
+
+
+def producers() -> Callable[[str], gearshift.Producer]:
+    """A function that gives a handler its producer of a channel, opened when it is first needed."""
+
+    @functools.cache
+    def bus() -> gearshift.Bus:
+        return gearshift.open()
+
+    @functools.cache
+    def producer(channel: str) -> gearshift.Producer:
+        return bus().producer(channel)
+
+    return producer
+
+
+_collected: list[Subject] = []
+
+
+def collected() -> list[Subject]:
+    """Every subject that was made so far."""
+    return list(_collected)
+
+
+def subject(
+    profile: str, semantics: str, rule: str | None = None, *, processes: int = 2
+) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
+    """Collect the function as a subject: faulty, found by ``rule``, or right without one."""
+
+    def collect(build: Callable[[], Built]) -> Callable[[], Built]:
+        _collected.append(
+            Subject(
+                build=build, profile=profile, semantics=semantics, rule=rule, processes=processes
+            )
+        )
+        return build
+
+    return collect
+
+
+def _example(one: Any, number: int) -> Any:
+    return one if isinstance(one, Example) else Example(one[1], key=one[0])
+
+
+def _channels(app: gearshift.App, semantics: str) -> dict[str, Any]:
+    names = {handler.channel for handler in app.handlers} | {"mails", "audit", "a", "b"}
+    return {name: {"semantics": semantics} for name in names}
