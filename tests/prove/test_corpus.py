@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import prove.faulty
-import prove.right  # noqa: F401  its handlers are collected
+from pathlib import Path
+
 import pytest
 from prove.subject import Subject, collected
+from prove.table import table
 
 from gearshift.misfortunes import RULES
 from gearshift.testing.prove import Verdict
@@ -41,3 +42,9 @@ def test_the_same_seed_tells_the_same_story() -> None:
     """A proof is repeatable."""
     subject = next(one for one in FAULTY if one.rule == "death inside")
     assert str(subject.proof(CASES)) == str(subject.proof(CASES))
+
+
+def test_the_table_in_the_docs_is_of_this_corpus() -> None:
+    """What the docs show is what was proved."""
+    page = Path(__file__).parents[2] / "docs" / "guides" / "prove-corpus.md"
+    assert page.read_text(encoding="utf-8") == table()
