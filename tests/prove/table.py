@@ -26,8 +26,8 @@ def table() -> str:
 def _lines() -> Iterator[str]:
     yield "# Handlers that were proved"
     yield ""
-    yield "Written from `tests/prove`, whose tests show that each fault is found, with the misfortune"
-    yield "and the capability that are named here, and that no right handler is suspected."
+    yield "Written from `tests/prove`, whose tests show that each fault is found, with the"
+    yield "misfortune and the capability named here, and that no right handler is suspected."
     yield ""
     yield "## Faults"
     yield ""
