@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.plugins import install_plugin
 from support.waiting import PATIENCE_S, take, until
 
 import gearshift
@@ -277,14 +278,6 @@ class Plugin:
 """
 
 
-def _install(folder: Path, code: str) -> None:
-    (folder / "acme_plugin.py").write_text(code)
-    info = folder / "acme_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gearshift.plugins]\nacme = acme_plugin:Plugin\n")
-
-
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
@@ -296,7 +289,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_an_installed_plugin_takes_part(open_with: OpenWith, site: Path) -> None:
     """Found by its entry point, without a line of the application's."""
-    _install(site, INSTALLED)
+    install_plugin(site, INSTALLED)
     bus = open_with()
     bus.producer("orders").send(1)
     with bus.consumer("orders") as consumer:
@@ -305,7 +298,7 @@ def test_an_installed_plugin_takes_part(open_with: OpenWith, site: Path) -> None
 
 def test_an_installed_plugin_that_cannot_be_used_is_named(open_with: OpenWith, site: Path) -> None:
     """With its distribution, when the bus is opened."""
-    _install(site, INSTALLED.replace("gearshift_send", "gearshift_sent"))
+    install_plugin(site, INSTALLED.replace("gearshift_send", "gearshift_sent"))
     with pytest.raises(errors.PluginError, match=r"plugin 'acme' of acme-plugin 1\.0") as caught:
         open_with()
     assert "gearshift_sent" in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import rich_click as click
 
 from gearshift.cli.context import CommandFailed, common_options, note, session_of
@@ -17,13 +19,15 @@ def command() -> None:
 
 
 @command.command("show")
+@click.option("--app", "target", metavar="MODULE:APP", help="Show the order of its plugins, too.")
 @output_option
 @common_options
 @click.pass_context
-def show(ctx: click.Context, output: str) -> None:
+def show(ctx: click.Context, target: str | None, output: str) -> None:
     """Every effective setting and its origin; secrets masked.
 
-    Only the selected profile is shown: choose another one with --profile.
+    Only the selected profile is shown: choose another one with --profile. The hooks are followed by
+    the plugins that they call, in their order: around a handler the first is the outermost.
     """
     from gearshift import plugins
 
@@ -33,15 +37,34 @@ def show(ctx: click.Context, output: str) -> None:
     except PluginError as error:
         plugin = None
         note(f"note: defaults of the backend are missing here: {error}")
-    rows = settings.rows(plugin)
+    rows = [row._asdict() for row in settings.rows(plugin)] + _hooks(target)
 
     def table() -> object:
         made = new_table("SETTING", "VALUE", "ORIGIN")
         for row in rows:
-            made.add_row(cell(row.key), cell(row.value), cell(row.origin, "dim"))
+            made.add_row(cell(row["key"]), cell(row["value"]), cell(row["origin"], "dim"))
         return made
 
-    emit([row._asdict() for row in rows], output, table)  # type: ignore[arg-type]
+    emit(rows, output, table)  # type: ignore[arg-type]
+
+
+def _hooks(target: str | None) -> list[dict[str, Any]]:
+    """A row for each hook that plugins implement, and for each plugin that cannot be used."""
+    from gearshift.hooks.registry import check_installed, load_hooks
+    from gearshift.worker.loading import load_app
+
+    checked = check_installed()
+    given = load_app(target).plugins if target else ()
+    hooks = load_hooks(given, [entry for entry, error in checked if error is None])
+    rows = [
+        {"key": f"hooks.{hook}", "value": ", ".join(names), "origin": "plugins, in their order"}
+        for hook, names in hooks.order().items()
+    ]
+    return rows + [
+        {"key": f"plugins.{entry.name}", "value": f"cannot be used: {error}", "origin": str(entry)}
+        for entry, error in checked
+        if error is not None
+    ]
 
 
 @command.command("settings")

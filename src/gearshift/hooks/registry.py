@@ -15,18 +15,19 @@ from typing import Any, Literal, cast
 import pluggy
 
 from gearshift._core.entry_points import PluginEntry, broken, import_entry
+from gearshift._core.entry_points import installed as installed_plugins
 from gearshift._core.listeners import Listeners, ignore
 from gearshift._core.logs import LimitedLog
 from gearshift._core.publishing.batch import Batch
 from gearshift.delivery import Delivery
 from gearshift.driver import plugin as backend_hooks
-from gearshift.errors import GearshiftError, UsageError
+from gearshift.errors import GearshiftError, PluginError, UsageError
 from gearshift.hooks import specs
 from gearshift.hooks.failure_log import FailureLog
 from gearshift.hooks.specs import ConnectionEvent, Outgoing
 from gearshift.message import Message, SendResult
 
-__all__ = ["GROUP", "Hooks", "load_hooks"]
+__all__ = ["GROUP", "Hooks", "check_installed", "load_hooks"]
 
 GROUP = "gearshift.plugins"
 
@@ -48,7 +49,8 @@ def load_hooks(plugins: Sequence[object] = (), installed: Sequence[PluginEntry] 
     for entry in reversed(installed):
         plugin = import_entry(entry)
         try:
-            _register(manager, plugin() if isinstance(plugin, type) else plugin)
+            made = plugin() if isinstance(plugin, type) else plugin
+            _register(manager, made, f"{entry.name} of {entry}")
         except Exception as error:
             raise broken(entry, str(error)) from error
     for plugin in reversed(plugins):
@@ -56,13 +58,26 @@ def load_hooks(plugins: Sequence[object] = (), installed: Sequence[PluginEntry] 
     return Hooks(manager)
 
 
-def _register(manager: pluggy.PluginManager, plugin: object) -> None:
+def check_installed() -> list[tuple[PluginEntry, PluginError | None]]:
+    """Load each installed plugin by itself; the error of one that cannot be used."""
+    found: list[tuple[PluginEntry, PluginError | None]] = []
+    for entry in installed_plugins(GROUP):
+        try:
+            load_hooks((), [entry])
+        except PluginError as error:
+            found.append((entry, error))
+        else:
+            found.append((entry, None))
+    return found
+
+
+def _register(manager: pluggy.PluginManager, plugin: object, label: str | None = None) -> None:
     """Register ``plugin`` if all of its hooks can be called. Raises UsageError."""
     name = _name(plugin)
     if isinstance(plugin, type):
         raise UsageError(f"plugin {name} is a class", hint=f"give an object of it: {name}()")
     try:
-        manager.register(plugin)
+        manager.register(plugin, label)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise UsageError(f"plugin {name}: {error}", hint="see gearshift.hooks.specs") from error
@@ -113,6 +128,15 @@ class Hooks:
     def has(self, plugin: object) -> bool:
         """True if ``plugin`` is one of these."""
         return self._manager.is_registered(plugin)
+
+    def order(self) -> dict[str, list[str]]:
+        """Names of the plugins that implement each hook, in the order in which they are called."""
+        named: dict[str, list[str]] = {}
+        for hook in sorted(name for name in vars(specs) if name.startswith("gearshift_")):
+            for one in self._implementations(hook):
+                label = one.plugin_name if " of " in one.plugin_name else _name(one.plugin)
+                named.setdefault(hook, []).append(label)
+        return named
 
     def check_batches(self, handler: str) -> None:
         """Raise UsageError if a plugin around handlers would see one message of a batch only."""

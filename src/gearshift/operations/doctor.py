@@ -21,6 +21,7 @@ from gearshift.bus import Bus, open_bus
 from gearshift.config import Config
 from gearshift.driver import BackendPlugin, GroupStatus
 from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError, UnknownChannel
+from gearshift.hooks.registry import check_installed
 from gearshift.operations.cleanup import delete_channels, finish
 
 __all__ = ["STEPS", "Check", "Status", "examine"]
@@ -34,7 +35,7 @@ _ROUND_TRIP_TIMEOUT_S = 15.0
 #: What to do if an error brings no hint of its own.
 _FIXES = {
     "config": "correct the settings; gearshift config show lists them",
-    "plugin": "correct the profile's settings",
+    "plugin": "correct the profile's settings, or uninstall the plugin",
     "tcp": "start the server, or correct its address in the profile",
     "auth": "correct user name, password or TLS settings in the profile",
     "topology": "correct the channel's settings, or delete the channel and let it be made again",
@@ -168,6 +169,15 @@ class _Examination:
 
     def plugin(self) -> Iterator[Check]:
         self._plugin = plugin = plugins.load(self.settings.backend)
+        checked = check_installed()
+        for hooks, error in checked:
+            if error is not None:
+                yield self.failure("plugin", error, f"{hooks.name} of {hooks}")
+            else:
+                found = f"{hooks.name} of {hooks} adds hooks"
+                yield Check(step="plugin", status=Status.OK, detail=found, subject=hooks.name)
+        if any(error is not None for _, error in checked):
+            return  # no bus can be opened
         self._bus = open_bus(config=self.settings)
         entry = next(entry for entry in plugins.available() if entry.name == plugin.name)
         detail = f"{plugin.name} from {entry}: {plugin.summary}"
