@@ -40,6 +40,10 @@ _COLOURS = {"safe": "bold green", "cannot be said": "bold yellow", "not safe": "
     help="That run the app at once.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Another one tries other cases.")
+@click.option(
+    "--on-broker", is_flag=True,
+    help="Play each story on the profile's broker too, on a channel of its own.",
+)  # fmt: skip
 @click.option("--junit", type=NewFile(), metavar="FILE", help="Write the result as JUnit's XML.")
 @output_option
 @common_options
@@ -91,3 +95,5 @@ def _show_story(story: Story) -> None:
     show(cell(f"  undisturbed  {story.expected}", "green"))
     show(cell(f"  now          {story.found}", "red"))
     show(cell(f"  what helps   {story.help}", "cyan"))
+    if story.on_broker:
+        show(cell(f"  on the broker: {story.on_broker}", "bold"))

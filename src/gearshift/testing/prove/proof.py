@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,15 @@ from hypothesis.strategies import SearchStrategy
 
 from gearshift.bus import Bus
 from gearshift.bus.policies import consumer_policy
-from gearshift.driver import ConsumerSpec
+from gearshift.config import Config
+from gearshift.driver import BackendPlugin, ConsumerSpec
+from gearshift.errors import GearshiftError
 from gearshift.message import DEFAULT_GROUP, Key, Message
 from gearshift.misfortunes import RULES, Rule, Situation, shares_memory
 from gearshift.testing.prove.memory import Memory
 from gearshift.testing.prove.outcome import Outcome, difference, outcome_of
 from gearshift.testing.prove.play import Misfortune, Play
+from gearshift.testing.prove.replay import PLAYABLE, Replay
 from gearshift.testing.prove.stage import Group, Sent, Stage
 from gearshift.testing.prove.staging import Staging
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
@@ -81,6 +84,8 @@ class Prover:
         self._acked = False
         self._moved = False
         self._begun: Any = None
+        #: Where found stories are played once more; None is nowhere.
+        self.broker: tuple[Config, BackendPlugin] | None = None
         self.rules = [
             rule for rule in RULES if any(self._is_tried(rule, group) for group in self._groups)
         ]
@@ -196,8 +201,34 @@ class Prover:
                 expected=different[0],
                 found=different[1],
                 help=rule.help,
+                on_broker=self._on_broker(case, play.used[0][0], expected),
             )
         ]
+
+    def _on_broker(self, case: Case, misfortune: Misfortune, expected: Outcome) -> str | None:
+        """What comes of it on the real broker."""
+        if self.broker is None:
+            return None
+        if len(self._groups) > 1 or misfortune.rule.name not in PLAYABLE:
+            return "not played: it takes several handlers, or several processes at one moment"
+        self._begin()
+        sends: list[tuple[str, Message]] = []
+        self._staging.store = lambda channel, message: sends.append((channel, message))
+        replay = Replay(
+            *self.broker,
+            self._groups[0].handler,
+            wait=lambda awaitable: self._runner.run(_awaited(awaitable)),
+            forget=lambda: self._memory.forget(self._state),
+        )
+        messages = [self._message(number, one)[1] for number, one in enumerate(case.examples, 1)]
+        try:
+            server = replay.play(messages, misfortune.rule.name, misfortune.target, misfortune.step)
+        except (GearshiftError, TimeoutError) as error:
+            return f"not played: {error}"
+        different = difference(expected, outcome_of(self._state, sends, ()))
+        if different is None:
+            return f"not seen on {server}: {expected.state!r}, as undisturbed"
+        return f"seen on {server}: {different[1]}"
 
     def _smallest(self, drawn: SearchStrategy[Case], cases: int) -> Case | None:
         """The smallest case that Hypothesis finds to break the handlers."""
@@ -291,6 +322,10 @@ class Prover:
         return channel, producer.message(
             one.value, key=one.key, headers=one.headers, id=f"m{number}", timestamp_ms=number
         )
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _cases(

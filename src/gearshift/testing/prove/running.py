@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from gearshift import plugins
 from gearshift.config import Config, Unset, load
+from gearshift.driver import BackendPlugin
 from gearshift.errors import ConfigError, UsageError
 from gearshift.message import Key
 from gearshift.testing.prove.proof import Prover
@@ -38,6 +39,7 @@ def prove(
     cases: int = 500,
     processes: int = 2,
     seed: int = 0,
+    on_broker: bool = False,
     config: Source = None,
 ) -> Proof:
     """Do to ``app``'s handlers what ``profile`` may do to them, and say whether they stand it.
@@ -48,7 +50,8 @@ def prove(
     outlives a process; other variables of the handlers' modules die with it. ``examples`` are
     messages as they are sent, in order: values, or ``Example``; without them values of the
     handlers' types are made up. ``key`` gives a value's key where its example has none.
-    ``processes`` is how many run the app at once, ``seed`` chooses the cases.
+    ``processes`` is how many run the app at once, ``seed`` chooses the cases. With ``on_broker``
+    each story is played once more on ``profile``'s broker, on a channel of its own.
 
     While it runs, every ``gearshift.open`` of this process gives a bus that keeps what is sent; a
     producer that was opened before goes on sending to its broker. Blocks, for seconds; not inside
@@ -56,6 +59,7 @@ def prove(
     """
     with _staging(config, profile) as staging:
         prover = Prover(app, staging, state=state, reset=reset, processes=processes, seed=seed)
+        prover.broker = _broker(config, profile) if on_broker else None
         return prover.prove(examples, key, cases)
 
 
@@ -69,6 +73,7 @@ def prove_target(
     cases: int = 500,
     processes: int = 2,
     seed: int = 0,
+    on_broker: bool = False,
     config: str | Path | None = None,
 ) -> Proof:
     """As ``prove`` for the app ``module:attribute``, which is imported where nothing is sent.
@@ -89,6 +94,7 @@ def prove_target(
             processes=processes,
             seed=seed,
         )
+        prover.broker = _broker(config, profile) if on_broker else None
         return prover.prove(_examples(target, messages), _key_by(key_field), cases)
 
 
@@ -116,6 +122,13 @@ def _loaded(source: Source, profile: str | None) -> tuple[Config, str]:
         loaded = load(path, settings=settings, environ=environ)
         return replace(loaded, profile=profile), profile
     return loaded, loaded.backend
+
+
+def _broker(source: Source, profile: str | None) -> tuple[Config, BackendPlugin]:
+    """The profile with its secrets, which must be set."""
+    path, settings = (None, source) if isinstance(source, Mapping) else (source, None)
+    loaded = load(path, profile=profile, settings=settings)
+    return loaded, plugins.load(loaded.backend)
 
 
 def _examples(target: str, messages: Path | None) -> Iterable[Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gearshift._core.consuming.entry import Entry
@@ -167,6 +167,4 @@ class Settling:
         position = None
         if staged.group.situation.semantics is Semantics.STREAM:
             position = Position(0, staged.sent.number)
-        return Entry(
-            replace(staged.sent.message), None, position, staged.attempt, staged.redelivered
-        )
+        return Entry(staged.sent.message, None, position, staged.attempt, staged.redelivered)

@@ -42,6 +42,7 @@ class Story:
 
     ``rule`` names the misfortune, ``capability`` what lets it happen, and ``because`` says so.
     ``lines`` are what happened, in order; ``expected`` is the outcome without misfortunes.
+    ``on_broker`` is what was seen when it was played on the real one.
     """
 
     rule: str
@@ -52,6 +53,7 @@ class Story:
     expected: str
     found: str
     help: str
+    on_broker: str | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -61,6 +63,7 @@ class Story:
             f"  undisturbed  {self.expected}",
             f"  now          {self.found}",
             f"  what helps: {self.help}",
+            *([f"  on the broker: {self.on_broker}"] if self.on_broker else []),
         ]
         return "\n".join(parts)
 
