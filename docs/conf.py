@@ -49,6 +49,7 @@ html_theme = "furo"
 html_static_path = ["_site/static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 copybutton_prompt_text = "$ "
 smartquotes = False  # quotes in text are TOML's

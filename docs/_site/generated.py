@@ -92,7 +92,7 @@ def _options(command: click.Command, known: set[str | None]) -> Iterator[list[li
     context = click.Context(command)
     for param in command.params:
         record = param.get_help_record(context)
-        if record and param.name not in known and param.name != "help":
+        if record and record[1] and param.name not in known | {"help"}:
             yield [paragraphs(f"``{record[0]}``"), paragraphs(_without_markup(record[1]))]
 
 
