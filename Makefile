@@ -33,7 +33,7 @@ clusters: $(READY)  ## run the tests that need clusters of three nodes for long
 
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \
-		tests/unit tests/core tests/embedded tests/cli tests/docs backends
+		tests/unit tests/core tests/embedded tests/testing tests/cli tests/docs backends
 
 pythons:  ## run the tests that need no broker on every supported Python
 	@PYTHONPATH=compose:tests $(PYTHON) -m machines.pythons

@@ -6,6 +6,7 @@ from native_brokers.broker import Broker, running_brokers
 from native_brokers.errors import BrokerUnavailable, NotInstalled
 from native_brokers.kafka import Kafka, Kafka43
 from native_brokers.kafka_cluster import KafkaCluster
+from native_brokers.postgresql import PostgreSQL
 from native_brokers.prometheus import Prometheus
 from native_brokers.rabbitmq import RabbitMQ, RabbitMQ40, RabbitMQ43
 from native_brokers.rabbitmq_cluster import RabbitMQCluster
@@ -18,6 +19,7 @@ __all__ = [
     "Kafka43",
     "KafkaCluster",
     "NotInstalled",
+    "PostgreSQL",
     "Prometheus",
     "RabbitMQ",
     "RabbitMQ40",

@@ -7,6 +7,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 from native_brokers.apt import APT_INSTALL, apt_install
 from native_brokers.cache import one_at_a_time
@@ -87,7 +88,12 @@ class Program(Software):
 
 def system_path() -> str:
     """Return a PATH on which the servers' programs are, outside and inside a folder."""
-    return f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
+    return ":".join([os.environ.get("PATH", ""), _SYSTEM_PATH, *map(str, _apart())])
+
+
+def _apart() -> list[Path]:
+    """Folders of programs that Debian keeps off the PATH, the newest release first."""
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 
 DEBOOTSTRAP = Program("debootstrap", "debootstrap")

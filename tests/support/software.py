@@ -14,6 +14,7 @@ from native_brokers import (
     Kafka,
     Kafka43,
     NotInstalled,
+    PostgreSQL,
     Prometheus,
     RabbitMQ,
     RabbitMQ40,
@@ -32,6 +33,7 @@ _KINDS: dict[str, type[Broker]] = {
     "kafka4.3": Kafka43,
     "redis": Redis,
     "prometheus": Prometheus,
+    "postgresql": PostgreSQL,
 }
 
 

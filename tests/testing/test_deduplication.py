@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 import gearshift
 from gearshift import testing
 from gearshift.deduplication import TABLE, first_time
 from gearshift.errors import UsageError
+from native_brokers import PostgreSQL
 
 
 @pytest.fixture
@@ -55,6 +58,54 @@ def test_an_effect_is_there_once(harness: testing.Harness, database: sqlite3.Con
     harness.run(app)
     assert booked(database) == [250, 250]
     assert len(harness.settled("payments")) >= 5
+
+
+@pytest.fixture
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server of this test alone."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture
+def accounts(postgresql: PostgreSQL) -> Iterator[list[psycopg.Connection]]:
+    """Two connections to a database with the table and an account."""
+    with psycopg.connect(postgresql.url) as one, psycopg.connect(postgresql.url) as two:
+        for statement in (TABLE, TABLE, "CREATE TABLE account (cents INTEGER)"):
+            one.execute(statement)
+        one.commit()
+        yield [one, two]
+
+
+@pytest.mark.broker
+def test_an_effect_is_there_once_in_postgresql(
+    harness: testing.Harness, accounts: list[psycopg.Connection]
+) -> None:
+    """Two processes with the same message: one waits for the other, and then does nothing."""
+    app = gearshift.App()
+    took_part = []
+
+    @app.handler("payments")
+    def book(cents: int, delivery: gearshift.Delivery[int]) -> None:
+        one, two = accounts
+
+        def elsewhere() -> None:
+            with two.transaction():
+                took_part.append(first_time(two, delivery))
+
+        other = threading.Thread(target=elsewhere)
+        with one.transaction():
+            if first_time(one, delivery):
+                other.start()
+                one.execute("INSERT INTO account VALUES (%s)", (cents,))
+        if other.ident is not None:
+            other.join()
+
+    harness.lose_acks("payments")
+    harness.send("payments", 250)
+    harness.run(app)
+    assert took_part == [False]
+    assert accounts[1].execute("SELECT cents FROM account").fetchall() == [(250,)]
 
 
 def test_each_group_has_its_own_notes(database: sqlite3.Connection) -> None:
