@@ -43,21 +43,26 @@ def test_counts_and_durations_are_those_of_the_conventions(recorder: Recorder) -
             if delivery.attempt == 1:
                 raise ValueError("once")
 
+        @app.handler("events", batch=10, linger_s=0.01, concurrency=2)
+        def store(events: list[int]) -> None:
+            """Nothing comes."""
+
         worker = Worker(app, bus)
         worker.start()
         bus.producer("orders").send(1)
         assert until(lambda: worker.report.acked == 1)
         measured = recorder.measured
-        assert measured("gearshift.consumer.handler_limit", CHANNEL) == {("orders",): 3}
+        limits = measured("gearshift.consumer.handler_limit", CHANNEL)
+        assert limits == {("orders",): 3, ("events",): 20}
         worker.stop()
         sent = measured("messaging.client.sent.messages", CHANNEL, OPERATION, ERROR)
         consumed = measured("messaging.client.consumed.messages", CHANNEL, GROUP, OPERATION)
-        settled = measured("gearshift.consumer.settled", "gearshift.outcome")
+        settled = measured("gearshift.consumer.settled", CHANNEL, "gearshift.outcome")
         processed = measured("messaging.process.duration", OPERATION, ERROR)
         operated = measured("messaging.client.operation.duration", OPERATION)
     assert sent["orders", "send", None] == 1
     assert consumed["orders", "default", "receive"] == 2
-    assert settled == {("retry",): 1, ("ack",): 1, ("reject",): 0}
+    assert [settled["orders", way] for way in ("ack", "retry", "reject")] == [1, 1, 0]
     assert processed == {("process", None): 1, ("process", "ValueError"): 1}
     assert operated == {("send",): 1, ("retry",): 1, ("ack",): 1}
 

@@ -103,7 +103,7 @@ class Worker:
                 serial_keys=True,
                 timeout_s=timeout_s,
             )
-            consumer._record_handler_limit(handler.concurrency)
+            consumer._record_handler_limit(handler.concurrency * (handler.batch or 1))
             self._consumers.append(consumer)
             begin = self._begin_tasks if handler.call.is_async else self._begin_threads
             begin(handler, consumer, partial(self._settle, handler, consumer))
