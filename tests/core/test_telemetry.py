@@ -21,6 +21,7 @@ from support.waiting import PATIENCE_S, take, until
 
 import gearshift
 from gearshift import App, Worker, errors
+from gearshift.operations.redrive import redrive
 from gearshift.stats import ReceiveStats, SendStats, Stats
 from gearshift.telemetry import health
 from gearshift.telemetry.metrics import METRICS
@@ -93,6 +94,20 @@ def test_lag_is_told_of_configured_channels(bus: gearshift.Bus) -> None:
         lag = "gearshift_lag_messages", "events", "late"
         with TelemetryServer(bus, "127.0.0.1", 0) as server:
             assert until(lambda: scraped(server.port).get(lag) == 6)
+
+
+@pytest.mark.parametrize("channel", ["orders", "events"])
+def test_dead_letters_are_counted_until_they_are_redriven(bus: gearshift.Bus, channel: str) -> None:
+    """Of a queue and of a stream, which nobody has read before."""
+    dead = f"{channel}.dead"
+    assert bus.dead_letters(dead) == 0
+    bus.producer(channel).send_many(range(3))
+    with bus.consumer(channel, group="billing") as consumer:
+        for delivery in take(consumer, 3):
+            delivery.reject("no")
+        assert until(lambda: bus.dead_letters(dead) == 3)
+    redrive(bus, channel, idle_timeout_s=0.1)
+    assert bus.dead_letters(dead) == 0
 
 
 def depths(collector: BusCollector) -> dict[str, float]:

@@ -17,7 +17,7 @@ from native_brokers import Broker
 
 pytestmark = pytest.mark.broker
 
-#: Seconds. Heartbeats are set to be more often too; what they are by default is measured elsewhere.
+#: Seconds. Heartbeats are set to be more often too. docs/design/0043 has what is by default.
 SILENT_AFTER_S = 6.0
 PROFILES = {"rabbitmq": "\nheartbeat_s = 2", "kafka": "", "redis": "\ntimeout_s = 1.0"}
 

@@ -99,14 +99,14 @@ class OperatedBus(Closing):
 
         0 if it is not there; None if the broker does not tell. Blocks and raises as ``groups``.
         """
-        # That is the group of redrive, which on a stream is not there before the first one.
+        # That is the group of redrive, which on a stream has no position before the first one.
         spec = replace(self._topology.spec(channel), groups=(DEFAULT_GROUP,))
 
         def count(admin: AdminDriver) -> int | None:
             if not admin.exists(spec):
                 return 0
-            states = {state.group: state for state in admin.groups(spec)}
-            return states[DEFAULT_GROUP].waiting
+            (state,) = (one for one in admin.groups(spec) if one.group == DEFAULT_GROUP)
+            return state.retained if state.waiting is None else state.waiting
 
         return self._connections.ask(channel, count, timeout_s)
 

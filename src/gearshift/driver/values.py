@@ -261,13 +261,16 @@ class GroupStatus:
     """A group at one moment. What the broker does not tell is None, never 0.
 
     Queues: ``ready`` waits, ``in_flight`` is handed out and unsettled. Streams: ``lag`` is how many
-    messages are behind the group's positions. ``oldest_age_s`` is the age of the oldest of these.
+    messages are behind the group's positions; of a group without positions, which may start
+    anywhere, ``retained`` is how many messages there are at all. ``oldest_age_s`` is the age of the
+    oldest of these.
     """
 
     group: str
     ready: int | None = None
     in_flight: int | None = None
     lag: int | None = None
+    retained: int | None = None
     oldest_age_s: float | None = None
     consumers: int | None = None
 

@@ -14,7 +14,7 @@ from typing import Any
 from gearshift.bus import Bus
 from gearshift.driver import GroupStatus
 from gearshift.operations.pages import MetricsPages, Rates
-from gearshift.telemetry.depths import Depths, Told
+from gearshift.telemetry.depths import TIMEOUT_S, Depths, Told
 
 __all__ = ["Look", "Row", "Top"]
 
@@ -69,7 +69,7 @@ class Top:
         channels: Sequence[str],
         pages: MetricsPages,
         *,
-        timeout_s: float = 2.0,
+        timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus

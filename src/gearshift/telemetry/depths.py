@@ -13,9 +13,12 @@ from gearshift.bus import Bus
 from gearshift.driver import GroupStatus
 from gearshift.errors import ConnectionFailed, GearshiftError, UnknownChannel
 
-__all__ = ["Depths", "Told"]
+__all__ = ["TIMEOUT_S", "Depths", "Told"]
 
 log = logging.getLogger("gearshift.telemetry")
+
+#: How long all questions together are waited for, so that a scrape is answered within 2 s.
+TIMEOUT_S = 1.5
 
 #: What is asked, a method of Bus, and of which channel.
 _Question: TypeAlias = tuple[Literal["groups", "dead_letters"], str]

@@ -17,6 +17,7 @@ from gearshift.hooks import Outgoing, hookimpl
 from gearshift.message import SendResult
 from gearshift.stats import Timings
 from gearshift.telemetry.conventions import error_type, of_delivery, operation
+from gearshift.telemetry.depths import TIMEOUT_S
 from gearshift.telemetry.metrics import METRICS, Metric, Reader, Sample
 
 with importing("otel"):
@@ -56,7 +57,7 @@ class Metrics:
         self,
         *,
         depth_of: Sequence[str] | None = None,
-        timeout_s: float = 2.0,
+        timeout_s: float = TIMEOUT_S,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
         self._depth_of = depth_of

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from gearshift.bus import Bus
 from gearshift.stats import BOUNDS_S, Timings
+from gearshift.telemetry.depths import TIMEOUT_S
 from gearshift.telemetry.metrics import Reader
 
 __all__ = ["BusCollector"]
@@ -37,7 +38,9 @@ class BusCollector(Collector):
     they are, ``gearshift_broker_up`` whether all are new. What a broker does not tell is left out.
     """
 
-    def __init__(self, bus: Bus, *, depth_of: Sequence[str] = (), timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, bus: Bus, *, depth_of: Sequence[str] = (), timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._reader = Reader(bus, depth_of, timeout_s)
 
     def describe(self) -> Iterable[Metric]:

@@ -98,7 +98,10 @@ class Admin(AdminDriver):
         first, end = self._topics.ends(topic)
         return [
             GroupStatus(
-                group=group, lag=lag(committed[group], first, end), consumers=self._members(name)
+                group=group,
+                lag=lag(committed[group], first, end),
+                retained=None if committed[group] else sum(end[p] - first[p] for p in end),
+                consumers=self._members(name),
             )
             for group, name in names.items()
         ]

@@ -240,10 +240,10 @@ class StreamChannel(_Channel):
 
     def status(self, name: str) -> GroupStatus:
         """The state of a group; nothing is known of one that is not there."""
+        self.expire()
         group = self.groups.get(name)
         if group is None:
-            return GroupStatus(group=name)
-        self.expire()
+            return GroupStatus(group=name, retained=self._stored)
         behind = [
             (log.bounds.next - at, log.at(at))
             for log, at in self._positions(group)

@@ -88,7 +88,9 @@ def _groups(tx: Tx, spec: ChannelSpec) -> list[GroupStatus]:
     names = dict.fromkeys((*spec.groups, *known))
     describe = _queue_status if channel.semantics is Semantics.QUEUE else _stream_status
     return [
-        describe(tx, channel, name, known[name]) if name in known else GroupStatus(group=name)
+        describe(tx, channel, name, known[name])
+        if name in known
+        else GroupStatus(group=name, retained=_retained(tx, channel))
         for name in names
     ]
 
@@ -131,6 +133,21 @@ def _stream_status(tx: Tx, _channel: Channel, name: str, group: int) -> GroupSta
         oldest_age_s=None if oldest_ms is None else max(0.0, tx.now - oldest_ms / 1000),
         consumers=_members(tx, group),
     )
+
+
+def _retained(tx: Tx, channel: Channel) -> int | None:
+    """The number of messages of a stream."""
+    if channel.semantics is Semantics.QUEUE:
+        return None
+    logs = tx.db.execute("SELECT id FROM log WHERE channel = ?", (channel.id,)).fetchall()
+    counts: list[int] = [
+        tx.db.execute(
+            "SELECT COUNT(*) FROM message WHERE id >= ? AND id < ?",
+            (base_of(log), base_of(log + 1)),
+        ).fetchone()[0]
+        for (log,) in logs
+    ]
+    return sum(counts)
 
 
 def _purge(tx: Tx, spec: ChannelSpec, name: str) -> int:
