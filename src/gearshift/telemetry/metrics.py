@@ -106,7 +106,7 @@ _BROKER = (
         ["channel"],
         Metric("age_s", "gauge", "gearshift_depth_age_seconds", "gearshift.depth.age",
             "s", "Since the broker told this."),
-        Metric("dead_letters", "gauge", "gearshift_dead", "gearshift.dead_letters",
+        Metric("dead_letters", "gauge", "gearshift_dead_letters", "gearshift.dead_letters",
             "{message}", "Dead letters that wait in this channel."),
     ),
 )  # fmt: skip
