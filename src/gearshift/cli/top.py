@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "screen"]
 
 _NUMBERS = (
-    "IN/S", "OUT/S", "BACKLOG", "CHANGE/S", "OLDEST", "CONSUMERS", "BUSY", "RETRY/S", "DEAD"
+    "IN/S", "OUT/S", "BACKLOG", "+/S", "OLDEST", "CONS", "BUSY", "RETRY", "DEAD"
 )  # fmt: skip
 _POLL_S = 0.1  # for a key
 
@@ -69,10 +69,11 @@ def command(
     """Show what goes on in channels, groups and handlers.
 
     Without CHANNEL these are the configured ones. The broker tells the BACKLOG (on a stream the
-    lag) and how it changes, the OLDEST and CONSUMERS, and dead letters that wait. Rates, and how
-    many messages handlers are BUSY with, are told by services that run with --metrics: name them
-    with --metrics too. A dash is what nobody tells. Keys: [bold]q[/bold] ends, [bold]s[/bold] sorts
-    by channel, backlog or oldest, [bold]p[/bold] pauses. A broker that is down is waited for.
+    lag) and by how much it grows a second, the OLDEST, CONSumers, and DEAD letters that wait. What
+    comes IN and goes OUT, RETRY a second, and how many messages handlers are BUSY with, are told by
+    services that run with --metrics: name them with --metrics too. A dash is what nobody tells.
+    Keys: [bold]q[/bold] ends, [bold]s[/bold] sorts by channel, backlog or oldest, [bold]p[/bold]
+    pauses. A broker that is down is waited for.
     """
     session = session_of(ctx)
     names = channels or tuple(session.config().channels)
