@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -66,6 +67,45 @@ def test_async_handlers_run_on_the_loop_of_the_test(harness: testing.Harness) ->
     assert loops == [loop, loop]
     assert harness.sent("book") == [1, 2]
     assert [one.reason for one in harness.dead_letters("orders")] == ["no"]
+
+
+class Services:
+    """What a lifespan yields."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_lifespans_and_producers_are_provided(harness: testing.Harness, is_async: bool) -> None:
+    """As a worker provides them, and a handler runs on the loop of its app's lifespan."""
+    app = gearshift.App()
+    told: list[object] = []
+
+    @app.lifespan
+    async def services() -> AsyncIterator[Services]:
+        yield Services(asyncio.get_running_loop())
+        told.append("left")
+
+    @app.handler("orders")
+    async def bill(
+        order: int, services: Services, invoices: Annotated[aio.Producer, "invoices"]
+    ) -> None:
+        told.append(services.loop is asyncio.get_running_loop())
+        await invoices.send(order)
+
+    @app.handler("invoices")
+    def book(total: int, entries: Annotated[gearshift.Producer, "book"]) -> None:
+        entries.send(total)
+
+    harness.send("orders", 1)
+    if is_async:
+        asyncio.run(harness.run_async(app))
+    else:
+        harness.run(app)
+    harness.close()
+    assert told == [True, "left"]
+    assert harness.sent("book") == [1]
 
 
 def test_async_handlers_run_without_a_loop_too(harness: testing.Harness) -> None:

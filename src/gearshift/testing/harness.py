@@ -133,7 +133,10 @@ class Harness:
         raise_on_error: bool = True,
         max_deliveries: int = 10_000,
     ) -> None:
-        """As ``run``, with async handlers on the running event loop, and plain ones in threads."""
+        """As ``run``, with async handlers on the running event loop, and plain ones in threads.
+
+        Those of an app with lifespans run on the loop of these, as they always do.
+        """
         worker = self._worker(app)
         for line, deliveries in self._deliveries(worker, for_s, max_deliveries):
             worker.raised = None

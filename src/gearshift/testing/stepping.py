@@ -191,7 +191,12 @@ class SteppedWorker(Worker):
         def handle(deliveries: Sequence[Delivery[Any]]) -> None:
             self._loop.wait(tasks.handle(deliveries))
 
-        self.lines.append(Line(handler, consumer, handle, tasks.handle))
+        async def handle_on_own_loop(deliveries: Sequence[Delivery[Any]]) -> None:
+            await asyncio.wrap_future(self._loop.begin(tasks.handle(deliveries)))
+
+        # What a lifespan yields may be bound to the loop on which it was entered.
+        handle_async = handle_on_own_loop if self._app.lifespans else tasks.handle
+        self.lines.append(Line(handler, consumer, handle, handle_async))
 
     def _settle(
         self,

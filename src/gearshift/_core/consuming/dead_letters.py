@@ -12,7 +12,7 @@ from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift.errors import GearshiftError
 from gearshift.message import Headers, HeaderValue, Message, message_id
 
-__all__ = ["DeadLetters", "Death", "redriven_to", "revived"]
+__all__ = ["REDRIVE_GROUP", "DeadLetters", "Death", "redriven_to", "revived"]
 
 #: Headers that tell a dead letter's story. They replace those of an earlier death.
 REASON, CHANNEL, GROUP, ATTEMPTS, TIME = (
