@@ -83,7 +83,8 @@ class Prover:
         self._cases = 0
         self._acked = False
         self._moved = False
-        self._begun: Any = None
+        self._begun: Any = None  # the state at the beginning of each case
+        self._has_begun = False
         #: Where found stories are played once more; None is nowhere.
         self.broker: tuple[Config, BackendPlugin] | None = None
         self.rules = [
@@ -98,18 +99,15 @@ class Prover:
     ) -> Proof:
         """Look for the smallest story of each misfortune. Raises UsageError."""
         drawn = workloads(self._app, examples, key)
-        quiet = logging.getLogger("gearshift")
-        level, disabled = quiet.level, quiet.disabled
-        quiet.disabled = True  # handlers fail on purpose
+        log = logging.getLogger("gearshift")
+        disabled, log.disabled = log.disabled, True  # handlers fail on purpose
         try:
             with asyncio.Runner() as runner:
                 self._runner = runner
                 return self._proved(drawn, cases)
         finally:
-            quiet.disabled = disabled
-            quiet.setLevel(level)
-            self._begin()
-            self._memory.begin()
+            log.disabled = disabled
+            self._forget_all()
 
     def _proved(self, drawn: SearchStrategy[list[Example]], cases: int) -> Proof:
         stories: list[Story] = []
@@ -299,20 +297,21 @@ class Prover:
         return stage, play, outcome
 
     def _begin(self) -> Any:
-        """Begin anew; returns the state."""
-        self._memory.begin()
-        if self._reset is not None:
-            self._reset()
-        if self._state is None:
-            return None
+        """Begin anew; returns the state, which must be that of the first time."""
+        self._forget_all()
         begun = outcome_of(self._state, (), ()).state
-        if self._cases > 1 and begun != self._begun:
+        if self._has_begun and begun != self._begun:
             raise _Undecided(
                 f"state() is {begun!r} at the beginning of a case and was {self._begun!r} before: "
                 "write reset() beside it, which begins anew"
             )
-        self._begun = begun
+        self._begun, self._has_begun = begun, True
         return begun
+
+    def _forget_all(self) -> None:
+        self._memory.begin()
+        if self._reset is not None:
+            self._reset()
 
     def _message(self, number: int, one: Example) -> tuple[str, Message]:
         channel = str(one.channel)

@@ -1,0 +1,132 @@
+"""What a proof says, and what it does not dare to say."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+import gearshift
+from gearshift import Delivery
+from gearshift.capabilities import Lease
+from gearshift.errors import UsageError
+from gearshift.misfortunes import Situation, allowed
+from gearshift.plugins import load
+from gearshift.testing.prove import Proof, Verdict, prove
+
+SETTINGS = {"profiles": {"p": {"backend": "memory"}}}
+
+
+class Payment(msgspec.Struct):
+    """A type that can be made up."""
+
+    account: str
+    cents: int
+
+
+@dataclass
+class Order:
+    """Another one."""
+
+    number: int
+
+
+def proof(handle: Callable[..., Any], **options: Any) -> Proof:
+    """A proof of one handler."""
+    app = gearshift.App()
+    app.handler("payments")(handle)
+    given = {"config": SETTINGS, "profile": "kafka", "cases": 60, "examples": [1, 2]}
+    return prove(app, **(given | options))
+
+
+def test_without_a_state_it_is_never_safe() -> None:
+    """A handler whose effects cannot be seen is not judged by what it does not send."""
+    found = proof(lambda value: None)
+    assert found.verdict is Verdict.CANNOT_BE_SAID
+    assert "state()" in found.sentence
+
+
+def test_a_state_that_never_moves_shows_nothing() -> None:
+    """Nor is one whose state has nothing to do with its messages."""
+    assert proof(lambda value: None, state=lambda: 1).verdict is Verdict.CANNOT_BE_SAID
+
+
+def test_a_state_that_is_not_begun_anew_is_told() -> None:
+    """What is left of one case would be taken for an effect of the next."""
+    numbers = itertools.count()
+    found = proof(lambda value: None, state=lambda: next(numbers))
+    assert found.verdict is Verdict.CANNOT_BE_SAID
+    assert "reset()" in found.sentence
+
+
+def test_chance_is_not_taken_for_a_fault() -> None:
+    """A handler that gives each run a new number is not proved, and not blamed."""
+    numbers, table = itertools.count(), dict[str | None, int]()
+
+    def handle(value: int, delivery: Delivery[int]) -> None:
+        table[delivery.id] = next(numbers)
+
+    found = proof(handle, state=lambda: table)
+    assert found.verdict is Verdict.CANNOT_BE_SAID
+    assert "undisturbed" in found.sentence
+
+
+def test_handlers_of_batches_are_not_called_safe() -> None:
+    """They get one message at a time, which shows too little."""
+    app, table = gearshift.App(), dict[str | None, int]()
+
+    @app.handler("payments", batch=10)
+    def handle(deliveries: list[Delivery[int]]) -> None:
+        table.update((one.id, one.value) for one in deliveries)
+
+    found = prove(
+        app, profile="kafka", state=lambda: table, examples=[1], config=SETTINGS, cases=60
+    )
+    assert found.verdict is Verdict.CANNOT_BE_SAID
+
+
+@pytest.mark.parametrize("kind", [Payment, Order])
+def test_messages_are_made_up_of_the_handlers_type(kind: type) -> None:
+    """Without examples there are values of the annotated type."""
+    got: list[str] = []
+
+    def handle(value: Any) -> None:
+        got.append(type(value).__name__)
+
+    handle.__annotations__["value"] = kind
+    found = proof(handle, state=lambda: got, examples=None)
+    assert found.stories[0].rule == "ack unseen"
+    assert kind.__name__ in found.stories[0].found
+
+
+def test_what_cannot_be_made_up_is_asked_for() -> None:
+    """A handler of anything needs examples."""
+    with pytest.raises(UsageError, match="examples"):
+        proof(lambda value: None, examples=None)
+
+
+def test_what_handlers_send_goes_nowhere() -> None:
+    """A bus that a handler opens, even one for a broker that is not there, keeps what is sent."""
+    table = dict[str | None, int]()
+
+    def handle(value: int, delivery: Delivery[int]) -> None:
+        table[delivery.id] = value
+        with gearshift.open("amqp://nowhere.invalid") as bus:
+            bus.producer("mails").send(value, id=f"{delivery.id}-mail")
+
+    assert proof(handle, state=lambda: table).verdict is Verdict.SAFE
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "rabbitmq", "kafka", "redis"])
+def test_only_what_is_declared_may_happen(backend: str) -> None:
+    """A misfortune whose capability is declared away is not among those that are tried."""
+    for semantics, capabilities in load(backend).capabilities.items():
+        situation = Situation(capabilities=capabilities, semantics=semantics)
+        names = {rule.name for rule in allowed(situation)}
+        assert ("taken twice" in names) == (capabilities.lease is Lease.FIXED)
+        assert ("returns late" in names) == capabilities.native_retry
+        assert ("unflagged" in names) == (capabilities.redelivered.value != "exact")
