@@ -17,7 +17,7 @@ PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 .PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
-	@$(BIN)/gearshift compare --out compare.html
+	@$(BIN)/gearshift compare --out compare.html </dev/null
 
 demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|rabbit|kafka|redis
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)

@@ -290,7 +290,7 @@ def test_a_comparison_without_any_result_is_not_called_the_same(
     monkeypatch.setattr("gearshift.compare.trial.Trial.send", fail)
     result = run("compare", "--scenario", "ordering", "--messages", "40")
     assert result.exit_code == 1
-    assert "none of 1 scenarios has a result" in result.stdout
+    assert "none of 1 scenario has a result" in result.stdout
     assert "same" not in result.stdout
 
 

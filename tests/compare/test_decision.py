@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from gearshift.compare import Comparison
 from gearshift.compare.contrast import contrast
 from gearshift.compare.decision import Decision, decide
 from gearshift.compare.findings import Expectation, Finding, Number, Observation
@@ -13,6 +17,8 @@ from gearshift.compare.ledger import SCENARIOS, Column, Scenario
 from gearshift.compare.needs import NEEDS, parse, rank, verdict
 from gearshift.compare.words import filled, measured
 from gearshift.errors import UsageError
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 FOUR = ("rabbit:queue", "rabbit:stream", "kafka:stream", "kafka:queue")
 TWO = ("embedded:queue", "embedded:stream")
@@ -89,11 +95,11 @@ def decided(*findings: Finding) -> Decision:
         (
             [finding("slow", *SAME)],
             "Nothing here decides: rabbit:queue, rabbit:stream, kafka:stream and kafka:queue do "
-            "the same in 1 scenarios.",
+            "the same in 1 scenario.",
         ),
         (
             [finding("slow", "", "", "", "")],
-            "Nothing to decide by: none of 1 scenarios has a result.",
+            "Nothing to decide by: none of 1 scenario has a result.",
         ),
         (
             [finding("replay", "unsupported", "replayed", names=TWO)],
@@ -205,3 +211,18 @@ def test_templates_take_numbers_with_and_without_their_unit() -> None:
     """And say so where one is not known."""
     numbers = [Number(name="a b", unit="messages", values=(1.0, 3.0, 2.0))]
     assert filled("{a b} of {a b:unit}, {c}", numbers) == "2 of 2 messages, an unknown number"
+
+
+def test_the_answers_in_the_documents_are_those_of_the_gallery() -> None:
+    """Each question of ``choosing.md`` with its command, its answer and its evidence."""
+    found = Comparison.load(DOCS / "gallery" / "rabbitmq-kafka.html")
+    rows = re.findall(
+        r"^\| [^|]* \| `gearshift compare --need ([\w,-]+)` \| ([^|]+) \| (\S+): ([^|]+) \|$",
+        (DOCS / "choosing.md").read_text(),
+        re.M,
+    )
+    assert len(rows) >= 8
+    for needs, answer, where, evidence in rows:
+        ranked = rank(found.findings, parse(needs))
+        assert verdict(ranked) == answer
+        assert (where, evidence) in {(one.column, a.shown) for one in ranked for a in one.answers}

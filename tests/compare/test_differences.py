@@ -90,7 +90,7 @@ def result(
 
 
 def verdict(found: Result, aspect: str) -> str:
-    return next(one.verdict for one in found.differences if one.aspect == aspect)
+    return next(one.relation for one in found.differences if one.aspect == aspect)
 
 
 def test_two_likes_are_safe() -> None:
@@ -98,7 +98,7 @@ def test_two_likes_are_safe() -> None:
     found = result()
     assert found.verdict == "safe"
     assert "3 messages" in found.sentence
-    assert {one.verdict for one in found.differences} == {"same", "measured"}
+    assert {one.relation for one in found.differences} == {"same", "measured"}
 
 
 @pytest.mark.parametrize("field", FIELDS)

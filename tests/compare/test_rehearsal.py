@@ -134,7 +134,7 @@ def rehearse(
 
 
 def verdicts(result: rehearsal.Result) -> dict[str, str]:
-    return {one.aspect: one.verdict for one in result.differences}
+    return {one.aspect: one.relation for one in result.differences}
 
 
 def groups(channel: str) -> list[GroupStatus]:

@@ -62,7 +62,7 @@ def judged(**wanted: object) -> rehearsal.Result:
 
 
 def verdicts(result: rehearsal.Result) -> dict[str, str]:
-    return {one.aspect: one.verdict for one in result.differences}
+    return {one.aspect: one.relation for one in result.differences}
 
 
 def test_a_live_queue_on_rabbitmq_for_a_stream_on_kafka(channel: str, rabbitmq: RabbitMQ) -> None:

@@ -230,7 +230,7 @@ def _show(comparison: Comparison) -> None:
         for observation in finding.observations:
             where = f"{finding.title}, {observation.column}: "
             if observation.agrees == "no":
-                what = f"declared was that {observation.expected.sentence}"
+                what = f"declared was: {observation.expected.sentence}"
                 show(cell(where + what, "bold red"))
             if observation.caution:
                 show(cell(where + observation.caution, "yellow"))

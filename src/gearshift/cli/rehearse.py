@@ -128,9 +128,12 @@ def _show(rehearsal: Rehearsal, result: Result) -> None:
 
 
 def _table(rehearsal: Rehearsal, differences: Sequence[Difference]) -> RenderableType:
-    table = new_table("aspect", "verdict", rehearsal.old.id, rehearsal.new.id)
+    table = new_table("aspect", "relation", rehearsal.old.id, rehearsal.new.id)
     for one in differences:
         table.add_row(
-            cell(one.aspect), cell(one.verdict, _STYLES[one.verdict]), cell(one.old), cell(one.new)
+            cell(one.aspect),
+            cell(one.relation, _STYLES[one.relation]),
+            cell(one.old),
+            cell(one.new),
         )
     return table

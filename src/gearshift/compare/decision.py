@@ -84,7 +84,7 @@ def _opening(
 
 def _alike(names: str, count: int, findings: Sequence[Finding]) -> str:
     judged = [found for found in findings if found.verdict != "inconclusive"]
-    of = f"{len(findings)} scenarios"
+    of = measured(len(findings), "scenarios")
     if not judged:
         return f"Nothing to decide by: none of {of} has a result"
     some = of if len(judged) == len(findings) else f"{len(judged)} of {of}"

@@ -7,16 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import msgspec
 
-from gearshift._observe.process import WorkerProcess
-from gearshift._observe.threads import WorkerThread, working
+from gearshift._observe.threads import working
 from gearshift._observe.waiting import remaining, wait_until
 from gearshift.compare import measures
 from gearshift.compare.columns import PARTITIONS, Target
+from gearshift.compare.crew import Crew
 from gearshift.compare.event_log import EventLog, Recorder
 from gearshift.compare.ledger import Event, Sample, TrialRecord
 from gearshift.compare.notebook import apart
@@ -29,7 +28,7 @@ from gearshift.errors import GearshiftError
 from gearshift.message import Message, Semantics, message_id
 from gearshift.operations.cleanup import delete_channels, finish
 
-__all__ = ["Trial", "WorkerFailed"]
+__all__ = ["Trial"]
 
 log = logging.getLogger("gearshift.compare")
 
@@ -37,11 +36,6 @@ TIMEOUT_S = 90.0  # of each wait; a busy machine starts its workers slowly
 LETTERS_TIMEOUT_S = 30.0
 _LOOK_S = 0.5
 _QUIET_S = 1.5
-_STOP_S = 10.0
-
-
-class WorkerFailed(GearshiftError):
-    """A worker of a scenario ended although nobody had told it to."""
 
 
 class Trial:
@@ -67,16 +61,13 @@ class Trial:
         self.samples: tuple[Sample, ...] = ()
         self._duties = duties
         self._keyed = keyed
-        self._folder = folder
         path = folder / f"{self.channel}.events"
         access = target.access({self.channel: wanted})
         self.site = Site(access=access, log=str(path), origin_ns=time.monotonic_ns())
         self.bus = access.open()
         self.log = EventLog(path)
         self.recorder: Recorder = self.site.recorder()
-        self._threads: list[WorkerThread] = []
-        self._processes: dict[str, WorkerProcess] = {}
-        self._ended: set[str] = set()
+        self._crew = Crew(folder, self.channel, self.bus.config.masked)
 
     @staticmethod
     @contextlib.contextmanager
@@ -153,7 +144,7 @@ class Trial:
     def thread(self, name: str, **more: Any) -> None:
         """Start a worker on a thread of this process. ``more`` are duties of its own."""
         worker = Worker(self.bus, self._duties_of(name, more), self.recorder)
-        self._threads.append(WorkerThread(worker.run, f"compare-{name}"))
+        self._crew.thread(name, worker.run)
 
     def threads(self, members: int) -> None:
         """Start so many workers on threads and wait until they are ready."""
@@ -171,28 +162,15 @@ class Trial:
 
     def spawn(self, name: str, module: str, job: msgspec.Struct) -> None:
         """Start ``module`` as a process with ``job``."""
-
-        def start() -> None:
-            output = self._folder / f"{self.channel}-{name}.log"
-            self._processes[name] = WorkerProcess(module, job, output)
-
-        finish(start)  # one that was started and is not known here would never be stopped
+        self._crew.process(name, module, job)
 
     def kill(self, name: str) -> None:
         """SIGKILL a worker process."""
-        self._ended.add(name)
-        process = self._processes[name]
-        process.signal(SIGKILL)
-        self.recorder.event("fault", name, what="SIGKILL")
-        process.close(_STOP_S)
+        self._crew.kill(name, lambda: self.recorder.event("fault", name, what="SIGKILL"))
 
-    def stop_threads(self, timeout_s: float | None = None) -> None:
+    def stop_threads(self) -> None:
         """Let every worker thread drain and leave."""
-        for thread in self._threads:
-            thread.stop.set()
-        for thread in self._threads:
-            thread.join(timeout_s)
-        self._threads.clear()
+        self._crew.stop_threads()
 
     # ── waiting ──
 
@@ -206,7 +184,7 @@ class Trial:
 
         Raises DeadlineExceeded naming ``what``, and WorkerFailed if a worker ended on its own.
         """
-        wait_until(lambda: condition(self.log.written()), what, timeout_s, self._check_workers)
+        wait_until(lambda: condition(self.log.written()), what, timeout_s, self._crew.check)
 
     def wait_ready(self, members: int, group: str | None = None) -> None:
         """Until so many workers, of ``group`` if given, are ready and share the partitions."""
@@ -309,23 +287,9 @@ class Trial:
 
     # ── inside ──
 
-    def _check_workers(self) -> None:
-        for thread in self._threads:
-            if thread.error is not None:
-                raise thread.error
-        for name, process in self._processes.items():
-            if name not in self._ended and process.returncode is not None:
-                self._ended.add(name)
-                last = self.bus.config.masked(process.last_words())
-                raise WorkerFailed(f"worker {name} ended with {process.returncode}: {last}")
-
     def _clear(self) -> None:
         """Stop everybody and remove the channel."""
-        self.stop_threads(_STOP_S)  # one that hangs in a handler is left to the process' end
-        for process in self._processes.values():
-            process.signal(SIGTERM)
-        for process in self._processes.values():
-            process.close(_STOP_S)
+        self._crew.stop()
         for problem in delete_channels(self.bus, self.channel):
             log.warning("%s", self.bus.config.masked(problem))
 

@@ -16,9 +16,9 @@ from gearshift.compare import measures
 from gearshift.compare.rehearsal.document import FIELDS, Rehearsal
 from gearshift.compare.rehearsal.sides import Side, Sides
 
-__all__ = ["Difference", "Result", "Verdict", "judge"]
+__all__ = ["Difference", "Relation", "Result", "judge"]
 
-Verdict = Literal["same", "better", "differs", "unclear", "measured"]
+Relation = Literal["same", "better", "differs", "unclear", "measured"]
 
 #: Fields that are always told; others only where they differ.
 _ALWAYS = ("payload", "headers", "key")
@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     aspect: str
     old: str
     new: str
-    verdict: Verdict
+    relation: Relation
     sentence: str = ""
     examples: tuple[str, ...] = ()
 
@@ -76,7 +76,7 @@ def judge(rehearsal: Rehearsal) -> Result:
             aspect="time in the handler",
             old=_typical_ms(sides.old),
             new=_typical_ms(sides.new),
-            verdict="measured",
+            relation="measured",
         ),
     )
     verdict, sentence = _in_one(rehearsal, found)
@@ -87,13 +87,13 @@ def _in_one(
     rehearsal: Rehearsal, found: Sequence[Difference]
 ) -> tuple[Literal["safe", "differs", "inconclusive"], str]:
     old, new, count = rehearsal.old.id, rehearsal.new.id, len(rehearsal.originals)
-    different = [one.sentence for one in found if one.verdict == "differs"]
+    different = [one.sentence for one in found if one.relation == "differs"]
     if different:
         return "differs", f"Do not switch {rehearsal.channel} to {new} yet: {'; '.join(different)}."
     for run in rehearsal.runs:
         if run.trial.error is not None:
             return "inconclusive", f"Nothing can be said: {run.trial.error}."
-    unclear = [one.aspect for one in found if one.verdict == "unclear"]
+    unclear = [one.aspect for one in found if one.relation == "unclear"]
     safe = f"Safe to switch as far as {count:,} messages show: {new} did what {old} did"
     if unclear:
         safe += f"; by itself on {old} varies, so compare by hand: {', '.join(unclear)}"
@@ -124,7 +124,7 @@ def _of_sets(
         aspect=aspect,
         old=shown(before),
         new=shown(new),
-        verdict="differs" if more else "better" if fewer else "same",
+        relation="differs" if more else "better" if fewer else "same",
         sentence=sentence(more) if more else "",
         examples=sides.ids(more),
     )
@@ -154,7 +154,7 @@ def _field(sides: Sides, field: str) -> Difference:
 
 def _order(sides: Sides) -> Difference:
     if not any(original.key for original in sides.old.originals):
-        return Difference(aspect="order per key", old="no keys", new="no keys", verdict="same")
+        return Difference(aspect="order per key", old="no keys", new="no keys", relation="same")
     return _of_sets(
         sides,
         "order per key",
@@ -220,7 +220,7 @@ def _of_handler(sides: Sides, aspect: _Aspect) -> Difference:
         aspect=aspect.name,
         old=aspect.total(sides.old),
         new=aspect.total(sides.new),
-        verdict="differs" if different else "unclear" if unsteady else "same",
+        relation="differs" if different else "unclear" if unsteady else "same",
         sentence=aspect.sentence.format(count=f"{len(different):,}", example=example)
         if different
         else "",
@@ -235,7 +235,7 @@ def _outside(sides: Sides) -> Difference:
         aspect="sent beside the handler",
         old=f"{old.total():,}",
         new=f"{new.total():,}",
-        verdict="same" if old == new else "differs" if steady else "unclear",
+        relation="same" if old == new else "differs" if steady else "unclear",
         sentence="threads of the handler's own send something else" if old != new else "",
     )
 
