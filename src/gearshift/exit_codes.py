@@ -14,8 +14,9 @@ from gearshift.errors import (
     UsageError,
 )
 
-__all__ = ["MISSING_CAPABILITY", "UNREACHABLE", "WRONG_SETTINGS", "exit_code"]
+__all__ = ["FAILED", "MISSING_CAPABILITY", "UNREACHABLE", "WRONG_SETTINGS", "exit_code"]
 
+FAILED = 1
 WRONG_SETTINGS = 2
 UNREACHABLE = 3
 MISSING_CAPABILITY = 4
@@ -29,4 +30,4 @@ _CODES: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
 
 def exit_code(error: BaseException) -> int:
     """The code for ``error``; 1 for one that has no code of its own."""
-    return next((code for code, kinds in _CODES if isinstance(error, kinds)), 1)
+    return next((code for code, kinds in _CODES if isinstance(error, kinds)), FAILED)

@@ -285,6 +285,32 @@ def test_what_waiting_does_not_mend_ends_it(folder: Path, processes: str) -> Non
         assert not running.said("draining: ")
 
 
+STATELESS = """
+from collections.abc import AsyncIterator
+import gearshift
+
+app = gearshift.App()
+
+@app.lifespan
+async def database() -> AsyncIterator[None]:
+    raise OSError("it is away")
+    yield
+
+@app.handler("orders")
+def handle(number: int) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_state_that_cannot_be_made_ends_it(folder: Path, processes: str) -> None:
+    """One line says which it was; exit code 1, with any number of processes."""
+    with service(folder, STATELESS, "--processes", processes) as running:
+        assert running.end() == 1
+        assert running.said("lifespan database failed: OSError: it is away")
+        assert not running.said("starting another")
+        assert not running.said("Traceback")
+
+
 def test_an_app_can_run_itself_until_it_is_told_to_stop(folder: Path) -> None:
     """``App.run`` drains at the first signal and returns what was done."""
     with gearshift.open() as bus:

@@ -6,11 +6,12 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
 import gearshift
 from gearshift import (
     App,
+    BatchFailed,
     Bus,
     Capabilities,
     Config,
@@ -117,6 +118,24 @@ def bill(order: Order) -> None:
 @app.handler("orders")
 async def audit(order: Order, delivery: Delivery[Order]) -> None:
     raise Retry(delay_s=2.0)
+
+
+class Pool: ...
+
+
+@app.lifespan
+def pool() -> Iterator[Pool]:
+    yield Pool()
+
+
+@app.around
+def timed(deliveries: list[Delivery[Any]]) -> Iterator[None]:
+    yield
+
+
+@app.handler("orders", group="archive", batch=500, linger_s=0.2)
+def archive(orders: list[Order], pool: Pool, bills: Annotated[Producer, "bills"]) -> None:
+    raise BatchFailed({0: Reject("never"), 1: ValueError()})
 
 
 def running(bus: Bus) -> None:

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from gearshift._core import logs
 from gearshift.errors import GearshiftError
-from gearshift.exit_codes import MISSING_CAPABILITY, UNREACHABLE, WRONG_SETTINGS, exit_code
+from gearshift.exit_codes import (
+    FAILED,
+    MISSING_CAPABILITY,
+    UNREACHABLE,
+    WRONG_SETTINGS,
+    exit_code,
+)
 from gearshift.telemetry.server import parse_address
 from gearshift.worker.loading import load_app
 from gearshift.worker.service import POLL_S, RETRY_AFTER_S, Service, serve
@@ -96,8 +102,8 @@ class _Supervisor:
 
     def _is_hopeless(self) -> bool:
         """True if a child has met an error that another one would meet too: a wrong setting, a
-        missing capability, credentials that were refused from the start."""
-        lasting = _LASTING if self.was_ready else _LASTING | {UNREACHABLE}
+        missing capability; from the start, refused credentials or whatever ends one process."""
+        lasting = _LASTING if self.was_ready else _LASTING | {UNREACHABLE, FAILED}
         return any(child.process.exitcode in lasting for child in self.children)
 
     def _start(self, place: int) -> _Child:
