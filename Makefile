@@ -75,7 +75,7 @@ brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
 
 docs: $(READY)  ## build the site into build/docs; a broken link or reference fails
-	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@$(BIN)/sphinx-build -q -E -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
 gallery: $(READY)  ## make the reports and the trace in docs/gallery from real runs

@@ -91,9 +91,10 @@ def _without_markup(text: str) -> str:
 def _options(command: click.Command, known: set[str | None]) -> Iterator[list[list[nodes.Node]]]:
     context = click.Context(command)
     for param in command.params:
-        record = param.get_help_record(context)
-        if record and record[1] and param.name not in known | {"help"}:
-            yield [paragraphs(f"``{record[0]}``"), paragraphs(_without_markup(record[1]))]
+        name, effect = param.get_help_record(context) or ("", "")
+        is_named = effect or isinstance(param, click.Option)  # the usage names arguments
+        if name and is_named and param.name not in known | {"help"}:
+            yield [paragraphs(f"``{name}``"), paragraphs(_without_markup(effect))]
 
 
 class Capabilities(Directive):
