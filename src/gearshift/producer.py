@@ -165,7 +165,7 @@ class Producer(Client):
         message = self._prepare(value, **fields)
         refuse_in_event_loop("send", instead="submit")
         self._check_open()
-        batch = self._put(Batch([message], time.monotonic() + timeout_s))
+        batch = self._put(Batch([message], time.monotonic() + timeout_s, is_awaited=True))
         result = self._buffer.wait(batch)[0]
         if isinstance(result, GearshiftError):
             raise result

@@ -295,6 +295,8 @@ class Sending(Wrapper):
         self.inner.submit(stored, lambda outcomes: None)
         on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
 
+    submit_served = submit
+
     def chosen(self, messages: Sequence[Message]) -> list[Message]:
         return list(messages)
 

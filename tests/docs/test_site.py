@@ -29,6 +29,7 @@ PUBLIC = [
     "gearshift.conformance",
     "gearshift.deduplication",
     "gearshift.driver.contract",
+    "gearshift.driver.handover",
     "gearshift.driver.helpers",
     "gearshift.driver.settings",
     "gearshift.driver.values",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -59,6 +59,13 @@ class Driver:
     open: int = 0
     heard_at: float | None = None
     ended: Exception | None = None
+    serving: Callable[[], object] = lambda: None
+
+    def submit_served(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self.submit(messages, on_outcomes)
+
+    def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
+        self.serving()
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         for number, message in enumerate(messages):
@@ -195,6 +202,23 @@ def test_an_outcome_after_the_deadline_changes_nothing(world: World, buffer: Pub
     again = put(buffer, "b")
     world.driver.report(1)
     assert isinstance(buffer.wait(again)[0], Receipt)
+
+
+def test_who_waits_works_for_the_driver(world: World, buffer: PublishBuffer) -> None:
+    """A result that the waiting thread brings itself needs no other thread; one that is there,
+    not even that."""
+    sent = put(buffer, "a")
+    served: list[threading.Thread] = []
+
+    def serve() -> None:
+        served.append(threading.current_thread())
+        world.driver.report_all()
+
+    world.driver.serving = serve
+    for _ in range(2):
+        assert buffer.wait(sent) == [Receipt("id-a", "c", Position(0, 0))]
+    assert served == [threading.current_thread()]
+    assert sent.waiter is None
 
 
 # ── a lost connection, a channel that is gone ──

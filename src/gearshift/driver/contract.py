@@ -193,6 +193,20 @@ class ProducerDriver(Protocol):
         is an outcome too. ``messages`` is not changed by either side afterwards.
         """
 
+    def submit_served(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        """As ``submit``, by a thread that calls ``serve`` next: no other has to be woken for it."""
+        self.submit(messages, on_outcomes)
+
+    def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
+        """Do the driver's work on the caller's thread until ``done()``, if nobody else does it.
+
+        For a sender that waits for its outcomes: without it they take two switches of threads.
+        Unlike other calls at any time, also beside them and after ``close``. May return at once or
+        early, but what was submitted must then have its outcomes without further calls. Raises
+        nothing but what interrupts the caller's thread, such as KeyboardInterrupt.
+        """
+        return
+
     def close(self, timeout_s: float) -> None:
         """Wait for outcomes for ``timeout_s``, report what is left as UNKNOWN, let go of all.
 

@@ -40,8 +40,10 @@ class OpenCount:
     """Counter of submitted messages without outcome. Any thread; one lock guards the number."""
 
     def __init__(self) -> None:
-        self._none_left = threading.Condition()
+        self._lock = threading.Lock()
+        self._none_left = threading.Condition(self._lock)
         self._count = 0
+        self._is_waited_for = False
 
     def __bool__(self) -> bool:
         return self._count > 0
@@ -51,19 +53,20 @@ class OpenCount:
 
     def add(self, count: int) -> None:
         """So many were submitted."""
-        with self._none_left:
+        with self._lock:
             self._count += count
 
     def remove(self, count: int) -> None:
         """So many have their outcomes."""
-        with self._none_left:
+        with self._lock:
             self._count -= count
-            if not self._count:
+            if self._is_waited_for and not self._count:
                 self._none_left.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until every message has its outcome; False if time ran out."""
-        with self._none_left:
+        with self._lock:
+            self._is_waited_for = True
             return self._none_left.wait_for(lambda: not self._count, timeout_s)
 
 

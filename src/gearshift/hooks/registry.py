@@ -194,7 +194,8 @@ class Hooks:
         on_done = batch.on_done
         if any(outgoing.callbacks for outgoing in sent):
             on_done = partial(self._report, sent, on_done)
-        return Batch([outgoing.message for outgoing in sent], batch.deadline, on_done)
+        messages = [outgoing.message for outgoing in sent]
+        return Batch(messages, batch.deadline, on_done, batch.is_awaited)
 
     def _report(
         self, sent: Sequence[Outgoing], on_done: Callable[[Batch], None] | None, batch: Batch

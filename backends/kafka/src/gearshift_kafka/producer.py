@@ -1,4 +1,4 @@
-"""Storing batches: produced on the caller's thread, reports served by one thread of ours."""
+"""Storing batches: produced on the caller's thread, which serves reports too if it is alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
 from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.handover import Handover
 from gearshift.driver.helpers import OpenCount
 from gearshift.message import Message, Position
 from gearshift_kafka.errors import stored
@@ -26,7 +27,8 @@ log = logging.getLogger("gearshift.kafka")
 
 _SERVE_S = 0.1
 
-#: Up to so many messages on their way, none waits for company: nobody else would come in time.
+#: Up to so many messages on their way, none waits for company: nobody else would come in time. Nor
+#: do more of them, if a thread waits for each.
 _FEW = 4
 
 #: How long the client is kept from gathering before it is seen how many there are now.
@@ -39,13 +41,19 @@ _PURGE_S = 2.0
 class _Batch:
     """A submitted batch: what was reported and not yet told to core, and what is still open."""
 
-    __slots__ = ("_on_outcomes", "_report", "left", "open", "reports")
+    __slots__ = ("_on_outcomes", "_report", "is_awaited", "left", "open", "reports")
 
     def __init__(
-        self, size: int, on_outcomes: OnOutcomes, report: Callable[[_Batch], None]
+        self,
+        size: int,
+        on_outcomes: OnOutcomes,
+        report: Callable[[_Batch], None],
+        *,
+        is_awaited: bool,
     ) -> None:
         self.open = bytearray(b"\1" * size)
         self.left = size
+        self.is_awaited = is_awaited  # its sender waits
         self.reports: list[Outcome] = []
         self._on_outcomes = on_outcomes
         self._report = report
@@ -73,7 +81,8 @@ class Producer(ProducerDriver):
     """One producer for one topic; see ProducerDriver.
 
     Brokers that come and go are the client's business: a report comes when it has given up.
-    ``_lock`` guards the batches and how much of each is open.
+    ``_lock`` guards the batches and how much of each is open. Reports are served by the thread that
+    drives (see ``gearshift.driver.handover``): this driver's own, or a sender that is alone.
     """
 
     def __init__(
@@ -86,9 +95,10 @@ class Producer(ProducerDriver):
         self._lock = threading.Lock()
         self._batches: dict[int, _Batch] = {}  # those with open messages, by identity
         self._open = OpenCount()
-        self._partly: list[_Batch] = []  # with reports to tell; only the serving thread uses it
-        self._submitted = threading.Event()
+        self._unawaited = 0  # open messages whose senders do not wait
+        self._partly: list[_Batch] = []  # with reports to tell; only the driving thread uses it
         self._stop = threading.Event()
+        self._handover = Handover(lambda: bool(self._open) or self._stop.is_set())
         self._closed = False
         # A daemon: a program that forgets to close must be able to end all the same.
         self._server = threading.Thread(
@@ -101,11 +111,42 @@ class Producer(ProducerDriver):
         return self._heard.at
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self._produce(messages, on_outcomes, is_awaited=False)
+        self._handover.recall()
+
+    def submit_served(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self._produce(messages, on_outcomes, is_awaited=True)
+
+    def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
+        drives = False
+        try:
+            drives = self._handover.take()
+            if drives:
+                self._flush_until(done, time.monotonic() + timeout_s)
+        finally:
+            if drives:
+                self._handover.give_back(broken=False)
+            else:
+                self._handover.recall()
+
+    def _flush_until(self, done: Callable[[], bool], deadline: float) -> None:
+        """Poll without linger, unless others have come who need the own thread."""
+        while not (done() or self._stop.is_set() or int(self._open) > _FEW):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            self._producer.flush(min(left_s, _HURRY_S))
+            self._tell_parts()
+
+    def _produce(
+        self, messages: Sequence[Message], on_outcomes: OnOutcomes, *, is_awaited: bool
+    ) -> None:
         if not messages:
             return
-        batch = _Batch(len(messages), on_outcomes, self._collect)
+        batch = _Batch(len(messages), on_outcomes, self._collect, is_awaited=is_awaited)
         with self._lock:
             self._batches[id(batch)] = batch
+            self._unawaited += 0 if is_awaited else len(messages)
         self._open.add(len(messages))
         refused: list[Outcome] = []
         produce, topic, report = self._producer.produce, self._topic, batch.on_report
@@ -124,7 +165,6 @@ class Producer(ProducerDriver):
                 )
             except Exception as error:  # whatever it is, nothing was queued
                 refused.append(Outcome(number, Stored.NO, None, error))
-        self._submitted.set()
         if refused:
             self._tell(batch, refused)
 
@@ -137,18 +177,17 @@ class Producer(ProducerDriver):
             self._producer.purge()
             self._open.wait(_PURGE_S)
         self._stop.set()
+        self._handover.recall()
         self._server.join()
         self._give_up()
 
     def _serve(self) -> None:
         is_slow = False  # what was to be stored at once is not
         while not self._stop.is_set():
-            self._submitted.clear()
-            open_now = int(self._open)
-            if not open_now:
+            if not self._open:
                 self._producer.poll(0)  # serves error_cb
-                self._submitted.wait(_SERVE_S)
-            elif open_now > _FEW or is_slow:
+                self._handover.rest()
+            elif self._unawaited > _FEW or is_slow:
                 self._producer.poll(_SERVE_S)
                 is_slow = False
             else:
@@ -181,6 +220,7 @@ class Producer(ProducerDriver):
         batch.tell(outcomes)
         with self._lock:
             batch.left -= len(outcomes)
+            self._unawaited -= 0 if batch.is_awaited else len(outcomes)
             if not batch.left:
                 self._batches.pop(id(batch), None)
         self._open.remove(len(outcomes))

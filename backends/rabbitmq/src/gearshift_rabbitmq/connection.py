@@ -19,11 +19,10 @@ from typing import Any
 
 import pika
 from pika import exceptions
-from pika.adapters.select_connection import IOLoop
 
 from gearshift_rabbitmq.errors import most_telling
 from gearshift_rabbitmq.nodes import Address, Nodes, resolve
-from gearshift_rabbitmq.pika_connection import PikaConnection
+from gearshift_rabbitmq.pika_connection import PikaConnection, PikaLoop
 from gearshift_rabbitmq.quiet import OURS, hush
 from gearshift_rabbitmq.settings import Settings
 
@@ -45,7 +44,7 @@ class Connection:
         """Connect within ``connect_timeout_s``, trying every address of every node in the order
         of ``nodes``. Raises pika's error of the node that said most."""
         hush()
-        self.loop = IOLoop()
+        self.loop = PikaLoop()
         self.loop.activate_poller()
         self.error: Exception | None = None
         self.blocked: str | None = None
@@ -206,7 +205,7 @@ class Connection:
             raise
 
     def _turn(self, timeout_s: float) -> None:
-        timer = self.loop.call_later(max(0.0, timeout_s), _nothing)
+        self.loop.most_s = max(0.0, timeout_s)
         begun_at = time.monotonic()
         expected_by = begun_at + max(0.0, timeout_s) + _STOOD_STILL_S
         OURS.inside = True
@@ -215,15 +214,14 @@ class Connection:
             if time.monotonic() > expected_by:
                 # This process stood still. Read what came meanwhile before the timers, pika's and
                 # ours, take the time without a byte for a silent broker.
+                self.loop.most_s = 0.0
                 self.loop.poll()
             self.loop.process_timeouts()
         finally:
             OURS.inside = False
-            self.loop.remove_timeout(timer)
-            late_s = time.monotonic() - expected_by
-            if max(late_s, begun_at - self._turned_at) > self._heartbeat_s:
-                self._stood_still_at = time.monotonic()
-            self._turned_at = time.monotonic()
+            self._turned_at, last = time.monotonic(), self._turned_at
+            if max(self._turned_at - expected_by, begun_at - last) > self._heartbeat_s:
+                self._stood_still_at = self._turned_at
 
     def _check_silence(self) -> None:
         now = time.monotonic()

@@ -1,9 +1,10 @@
-"""The producer driver: a thread that publishes with confirms, over a connection of its own."""
+"""The producer driver: publishes with confirms, over a connection of its own."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pika import exceptions
 
 from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.handover import Handover
 from gearshift.driver.helpers import OpenCount
 from gearshift_rabbitmq.confirms import Batch, Confirms, ConfirmWatch, Target
 from gearshift_rabbitmq.connection import Connection
@@ -38,8 +40,12 @@ class Producer(ProducerDriver):
     or NO if it was alone, and later batches go over a new AMQP channel of the same connection. Once
     the connection itself is lost, every submit ends as NO.
 
-    ``_lock`` guards what ``submit`` adds to ``_queue`` before ``_ended``; all else belongs to the
-    thread.
+    ``_lock`` guards what ``submit`` adds to ``_queue`` before ``_ended``. All else, and pika's
+    connection with its loop, belongs to the thread that drives (see ``gearshift.driver.handover``):
+    this driver's own, or a sender that was alone when it came. Others wake pika's loop by
+    ``Connection.wake``. Only the own thread opens AMQP channels, because that waits for the
+    broker's answers, and ends the driver: a sender that finds the connection broken leaves that to
+    it.
     """
 
     def __init__(self, connect: Callable[[], Connection], target: Target, *, name: str) -> None:
@@ -48,13 +54,17 @@ class Producer(ProducerDriver):
         self._target = target
         self._queue: deque[Batch] = deque()
         self._open = OpenCount()
+        self._handover = Handover(lambda: bool(self._open) or self._stopping)
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._confirms: Confirms | None = None
         self._watch: ConfirmWatch | None = None
         self._ended: Exception | None = None
+        self._broken: Exception | None = None  # found by a sender; the own thread ends with it
         self._stopping = False
-        self._awake = False
+        self._awake = False  # the queue will be looked at without waking the loop
+        self._was_served = False  # a sender waited while another thread drove
+        self._was_crowded = False  # something was submitted while other outcomes were awaited
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -69,18 +79,40 @@ class Producer(ProducerDriver):
 
     def submit(self, messages: Sequence[Any], on_outcomes: OnOutcomes) -> None:
         """See ProducerDriver. Takes whatever the target encodes."""
+        self.submit_served(messages, on_outcomes)
+        self._wake()
+
+    def submit_served(self, messages: Sequence[Any], on_outcomes: OnOutcomes) -> None:
         if not messages:
             return
         with self._lock:
             ended = self._ended
             if ended is None:
+                self._was_crowded = self._was_crowded or bool(self._open)
                 self._open.add(len(messages))
                 self._queue.append(Batch(messages, on_outcomes))
         if ended is not None:
             on_outcomes([Outcome(n, Stored.NO, None, ended) for n in range(len(messages))])
-        elif not self._awake:
-            self._awake = True
-            self._wake()
+
+    def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
+        drives = False
+        try:
+            drives = self._handover.take()
+            if drives:
+                self._drive_until(done, time.monotonic() + timeout_s)
+        except Exception as error:
+            self._broken = error
+        except BaseException:
+            # It may have come in the midst of a frame: what pika has written is not known.
+            self._broken = exceptions.ConnectionClosedByClient(0, "a sender was interrupted")
+            raise
+        finally:
+            if drives:
+                self._awake = False
+                self._handover.give_back(broken=self._broken is not None)
+            else:
+                self._was_served = True
+                self._wake()
 
     def blocked(self) -> str | None:
         connection = self._connection
@@ -90,10 +122,16 @@ class Producer(ProducerDriver):
         """See ProducerDriver. Takes up to a second longer, to close the connection in order."""
         self._open.wait(max(0.0, timeout_s))
         self._stopping = True
+        self._awake = False
         self._wake()
         self._thread.join()
 
     def _wake(self) -> None:
+        """Have the queue looked at, by whoever drives."""
+        if self._awake:
+            return
+        self._awake = True
+        self._handover.recall()
         connection = self._connection
         if connection is not None:
             connection.wake()
@@ -102,29 +140,62 @@ class Producer(ProducerDriver):
         reason: Exception = exceptions.ConnectionClosedByClient(200, "closed before a confirm")
         try:
             connection = self._connection = self._connect()
-            confirms = self._confirms = Confirms(connection, self._target, self._report)
-            watch = self._watch = ConfirmWatch(connection, _UNCONFIRMED_S)
+            self._confirms = Confirms(connection, self._target, self._report)
+            self._watch = ConfirmWatch(connection, _UNCONFIRMED_S)
             while not self._stopping:
-                self._awake = False
-                more = self._publish_queued(connection, confirms)
-                connection.step(0.0 if more else _IDLE_S)
-                watch.check(confirms.awaited)
+                self._drive(connection, self._confirms, self._watch)
         except Exception as error:
             logger.debug("publishing ended: %r", error)
             reason = error
         finally:
             self._end(reason)
 
-    def _publish_queued(self, connection: Connection, confirms: Confirms) -> bool:
-        """One turn of publishing; whether there is more to do at once."""
+    def _drive(self, connection: Connection, confirms: Confirms, watch: ConfirmWatch) -> None:
+        """One turn of the own thread; then a rest, if senders can do without it."""
+        self._awake = False
+        more = self._publish_queued(connection, confirms, opens=True)
+        connection.step(0.0 if more else _IDLE_S)
+        watch.check(confirms.awaited)
+        if self._was_served and not self._open:
+            crowded, self._was_served, self._was_crowded = self._was_crowded, False, False
+            if not crowded:
+                self._awake = False
+                self._handover.rest()
+                if self._broken is not None:
+                    raise self._broken
+
+    def _drive_until(self, done: Callable[[], bool], deadline: float) -> None:
+        """A sender's turns, until ``done``, or until it needs the own thread."""
+        connection, confirms, watch = self._connection, self._confirms, self._watch
+        assert connection is not None
+        assert confirms is not None
+        assert watch is not None
+        while not (done() or self._stopping):
+            self._awake = False
+            self._publish_queued(connection, confirms, opens=False)
+            left_s = deadline - time.monotonic()
+            if self._queue or left_s <= 0:
+                return
+            connection.step(left_s)
+            watch.check(confirms.awaited)
+
+    def _publish_queued(self, connection: Connection, confirms: Confirms, *, opens: bool) -> bool:
+        """One turn of publishing, which ``opens`` AMQP channels or leaves what needs a new one.
+
+        Returns whether there is more to do at once.
+        """
         if not self._queue or connection.blocked is not None:
             return False
         if connection.pika.unsent_bytes() > _TURN_BYTES:
             return False  # the loop wakes as soon as the socket takes more
-        if not confirms.ready(self._queue[0]):
+        first = self._queue[0]
+        if not (confirms.ready(first) if opens else first.ahead is None):
             return False
-        with connection.gathered():
+        connection.pika.cork()
+        try:
             self._publish_turn(confirms)
+        finally:
+            connection.pika.uncork()
         return bool(self._queue)
 
     def _publish_turn(self, confirms: Confirms) -> None:

@@ -51,6 +51,7 @@ class Batch:
     messages: Sequence[Message]
     deadline: float
     on_done: Callable[[Batch], None] | None = None
+    is_awaited: bool = False  # a thread waits for it from when it was put on
     states: list[State] = field(init=False)
     results: list[SendResult | None] = field(init=False)
     errors: list[GearshiftError] = field(default_factory=list)  # those of the results

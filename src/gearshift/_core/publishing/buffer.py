@@ -94,13 +94,14 @@ class PublishBuffer:
         self._supervisor.submit(batch)
 
     def wait(self, batch: Batch) -> list[SendResult]:
-        """Wait for the batch's results; at its deadline those still open become OutcomeUnknown."""
-        with self._lock:
-            if batch.remaining:
-                batch.waiter = batch.waiter or threading.Event()
-        left_s = max(0.0, batch.deadline - self._clock())
-        if batch.waiter is not None and not batch.waiter.wait(left_s):
-            self._expire(batch)
+        """Wait for the batch's results; at its deadline those still open become OutcomeUnknown.
+
+        Meanwhile this thread works for the driver, if that has nobody else.
+        """
+        if batch.remaining:
+            self._supervisor.serve(batch)
+        if batch.remaining:
+            self._wait_for_others(batch)
         return cast("list[SendResult]", batch.results)
 
     def when_done(self, batch: Batch, sink: Callable[[Batch], object]) -> None:
@@ -169,6 +170,15 @@ class PublishBuffer:
         return self._supervisor.obstacle(waits)
 
     # ── results ──
+
+    def _wait_for_others(self, batch: Batch) -> None:
+        """Wait for the thread that brings the last result, or for the deadline."""
+        with self._lock:
+            if not batch.remaining:
+                return
+            batch.waiter = waiter = batch.waiter or threading.Event()
+        if not waiter.wait(max(0.0, batch.deadline - self._clock())):
+            self._expire(batch)
 
     def _on_outcomes(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         with self._lock:

@@ -73,10 +73,19 @@ class Supervisor:
     # ── the driver that there is ──
 
     def submit(self, batch: Batch) -> None:
-        """Hand ``batch`` over, unless it was; without a driver the next one is given it."""
+        """Hand ``batch`` over, unless it was; without a driver the next one is given it.
+
+        If it is awaited, the caller calls ``serve`` next.
+        """
         with self._calls:
             if self._driver is not None and batch.handed_at is None:
-                self._hand_over(batch, self._driver)
+                self._hand_over(batch, self._driver, served=batch.is_awaited)
+
+    def serve(self, batch: Batch) -> None:
+        """Let the driver work on this thread while the outcomes of ``batch`` are awaited."""
+        driver = self._driver
+        if driver is not None:
+            driver.serve(lambda: not batch.remaining, batch.deadline - self.clock())
 
     def obstacle(self, waits: bool) -> GearshiftError | None:
         """Return the reason if nothing can be handed over now; with the lock held.
@@ -122,12 +131,13 @@ class Supervisor:
         if driver is not None:
             driver.close(timeout_s)
 
-    def _hand_over(self, batch: Batch, driver: ProducerDriver) -> None:
+    def _hand_over(self, batch: Batch, driver: ProducerDriver, *, served: bool = False) -> None:
         """Give ``driver`` what is open of ``batch``; with ``_calls`` held."""
         with self.changed:
             numbers = batch.hand_over(self.clock())
         if len(numbers) == len(batch.messages):
-            driver.submit(batch.messages, partial(self.on_outcomes, batch))
+            submit = driver.submit_served if served else driver.submit
+            submit(batch.messages, partial(self.on_outcomes, batch))
         elif numbers:
 
             def renumbered(outcomes: Sequence[Outcome]) -> None:

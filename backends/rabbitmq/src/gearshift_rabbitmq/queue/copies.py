@@ -19,14 +19,16 @@ from pika.spec import BasicProperties
 
 from gearshift.driver import Outcome, Received
 from gearshift.message import Message
-from gearshift_rabbitmq.confirms import Publication, Target
+from gearshift_rabbitmq.confirms import Target
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.declaring import declare_queue, placed
 from gearshift_rabbitmq.producer import Producer
 from gearshift_rabbitmq.queue.names import dead_letter_to, delay_queue, limited
 from gearshift_rabbitmq.settings import ChannelSettings
 from gearshift_rabbitmq.wire.decoding import Token
-from gearshift_rabbitmq.wire.encoding import properties_of_copy
+from gearshift_rabbitmq.wire.encoding import encoded, properties_of_copy
+from gearshift_rabbitmq.wire.headers import as_text
+from gearshift_rabbitmq.wire.publishing import Publication
 
 __all__ = ["Copies"]
 
@@ -98,7 +100,9 @@ class Copies:
                 Target(lambda publication: publication, by_route=True, prepare=self._declare),
                 name=f"gearshift-rabbitmq-retry-{self._name}",
             )
-        publication = Publication("", queue, properties, message.body or b"")
+        publication = Publication(
+            "", queue, as_text(properties.message_id), encoded(properties), message.body or b""
+        )
         self._producer.submit([publication], on_outcomes)
 
     def _declare(self, connection: Connection, queue: str) -> None:

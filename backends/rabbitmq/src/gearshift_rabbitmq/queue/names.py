@@ -24,9 +24,10 @@ from typing import Any
 
 from gearshift.driver import ChannelSpec
 from gearshift.message import Key, Message, key_bytes
-from gearshift_rabbitmq.confirms import Encode, Publication
+from gearshift_rabbitmq.confirms import Encode
 from gearshift_rabbitmq.settings import ChannelSettings
 from gearshift_rabbitmq.wire.encoding import first_routing_key, properties_of
+from gearshift_rabbitmq.wire.publishing import Publication
 
 __all__ = [
     "DELIVERY_LIMIT",
@@ -120,7 +121,7 @@ class QueueNames:
             elif fixed is None and not self.exchange_is_ours:
                 # Behind a direct exchange a foreign message has a route and no key.
                 route = first_routing_key(message) or ""
-            return Publication(exchange, route, properties, message.body or b"")
+            return Publication(exchange, route, message.id, properties, message.body or b"")
 
         return encode
 

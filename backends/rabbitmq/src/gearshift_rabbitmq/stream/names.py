@@ -26,9 +26,10 @@ from typing import Any
 from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError
 from gearshift.message import Message, key_bytes
-from gearshift_rabbitmq.confirms import Encode, Publication
+from gearshift_rabbitmq.confirms import Encode
 from gearshift_rabbitmq.settings import ChannelSettings
 from gearshift_rabbitmq.wire.encoding import properties_of
+from gearshift_rabbitmq.wire.publishing import Publication
 
 __all__ = ["StreamNames"]
 
@@ -116,9 +117,9 @@ class StreamNames:
             properties = properties_of(message, key_in_header=True, arrays=False, user=user)
             body = message.body or b""
             if self.adopted is not None:
-                return Publication("", self.adopted, properties, body)
+                return Publication("", self.adopted, message.id, properties, body)
             key = message.key
             number = next(turns) if key is None else zlib.crc32(key_bytes(key)) % self.partitions
-            return Publication(self.channel, keys[number], properties, body)
+            return Publication(self.channel, keys[number], message.id, properties, body)
 
         return encode

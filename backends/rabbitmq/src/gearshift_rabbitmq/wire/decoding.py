@@ -46,6 +46,7 @@ ONLY_HERE = {
 
 #: Headers of these types come back from a Message as they were: see ``encoding``.
 _PLAIN_TYPES = frozenset(b"Sxlt")
+_TEXT = ord("S")
 _MAX_COUNT = 1_000_000
 _MAX_MS = 2**63 - 1
 
@@ -156,14 +157,15 @@ def _is_ours(properties: Properties) -> bool:
         return False
     if p.user_id is not None or p.cluster_id is not None:
         return False
-    return all(
-        _is_plain(one) for one in p.fields or () if may_go(one) and not is_hidden(as_name(one.name))
-    )
+    for one in p.fields or ():
+        if not _is_plain(one) and may_go(one) and not is_hidden(as_name(one.name)):
+            return False
+    return True
 
 
 def _is_plain(one: Field) -> bool:
     kind, value = one.wire[1 + one.wire[0]], one.value
-    if kind == ord("S"):
+    if kind == _TEXT:
         return type(value) is str
     if type(value) is list:
         return len(value) > 1 and all(type(item) in (str, bytes, bool, long) for item in value)

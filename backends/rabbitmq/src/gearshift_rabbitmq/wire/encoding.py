@@ -48,8 +48,9 @@ from gearshift_rabbitmq.wire.headers import (
     may_go,
 )
 from gearshift_rabbitmq.wire.properties import Field, Properties, field
+from gearshift_rabbitmq.wire.publishing import encoded_properties, header
 
-__all__ = ["first_routing_key", "properties_of", "properties_of_copy"]
+__all__ = ["encoded", "first_routing_key", "properties_of", "properties_of_copy"]
 
 #: Properties and headers go in one frame, of at most 128 KiB unless the broker's settings differ.
 _MOST_HEADER_BYTES = 120_000
@@ -63,8 +64,8 @@ _PROPERTIES = (
 
 def properties_of(
     message: Message, *, key_in_header: bool, arrays: bool = True, user: str | None = None
-) -> BasicProperties:
-    """Properties for ``message``. Raises InvalidMessage for what the broker would choke on.
+) -> bytes:
+    """Encoded properties for ``message``. Raises InvalidMessage for what the broker would choke on.
 
     ``user`` is the connection's: the only ``user_id`` that the broker takes.
     """
@@ -84,25 +85,31 @@ def properties_of(
         )
     native = message.native
     if native is not None and native.backend == BACKEND:
-        return _as_it_came(message, native, key_in_header, arrays, user)
-    headers: dict[str, Any] = _table(message.headers, arrays) if message.headers.pairs else {}
+        return encoded(_as_it_came(message, native, key_in_header, arrays, user))
+    headers = []
+    if message.headers.pairs:
+        headers = [header(*named) for named in _table(message.headers, arrays).items()]
     seconds = None
     if message.timestamp_ms is not None:
         seconds = message.timestamp_ms // 1000
-        headers[TIMESTAMP] = long(message.timestamp_ms)
+        headers.append(header(TIMESTAMP, long(message.timestamp_ms)))
     if key_in_header and message.key is not None:
-        headers[Ours.KEY] = message.key
-    return BasicProperties(
+        headers.append(header(Ours.KEY, message.key))
+    return encoded_properties(
+        headers=headers,
         content_type=message.content_type,
         content_encoding=message.content_encoding,
-        headers=headers or None,
-        delivery_mode=2,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
         message_id=message.id,
         timestamp=seconds,
         type=message.type,
     )
+
+
+def encoded(properties: BasicProperties) -> bytes:
+    """Properties that pika has, encoded."""
+    return b"".join(properties.encode())
 
 
 def first_routing_key(message: Message) -> str | bytes | None:

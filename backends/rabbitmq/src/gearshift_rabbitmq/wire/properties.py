@@ -17,7 +17,7 @@ from pika.compat import long
 from pika.data import encode_short_string, encode_value
 from pika.spec import BasicProperties
 
-__all__ = ["HIDDEN", "Field", "Properties", "field", "without_headers"]
+__all__ = ["HIDDEN", "Field", "Properties", "as_read", "field", "without_headers"]
 
 #: Properties that no field of a Message holds.
 HIDDEN = ("delivery_mode", "priority", "expiration", "user_id", "app_id", "cluster_id")
@@ -33,6 +33,7 @@ _FIXED = {
         (b"i", "I"), (b"L", "q"), (b"l", "q"), (b"f", "f"), (b"d", "d"), (b"T", "Q"), (b"D", "Bi"),
     )
 }  # fmt: skip
+_TEXT = ord("S")
 _LONG = frozenset((b"S", b"x", b"A", b"F"))
 
 
@@ -90,8 +91,13 @@ def _fields_of(encoded: bytes) -> list[Field] | None:
     found = []
     while start < end:
         after_name = start + 1 + encoded[start]
-        name = _text(encoded[start + 1 : after_name])
-        value, after = _value(encoded, after_name)
+        name = as_read(encoded[start + 1 : after_name])
+        if encoded[after_name] == _TEXT:  # most are
+            first = after_name + 1 + _LENGTH.size
+            after = first + _LENGTH.unpack_from(encoded, after_name + 1)[0]
+            value: Any = as_read(encoded[first:after])
+        else:
+            value, after = _value(encoded, after_name)
         found.append(Field(name, value, encoded[start:after]))
         start = after
     return found
@@ -143,7 +149,7 @@ def _value(data: bytes, start: int) -> tuple[Any, int]:
 
 def _long(kind: bytes, data: bytes) -> Any:
     if kind == b"S":
-        return _text(data)
+        return as_read(data)
     if kind == b"x":
         return data
     start = 0
@@ -156,7 +162,7 @@ def _long(kind: bytes, data: bytes) -> Any:
     table = {}
     while start < len(data):
         end = start + 1 + data[start]
-        name = _text(data[start + 1 : end])
+        name = as_read(data[start + 1 : end])
         table[name], start = _value(data, end)
     return table
 
@@ -175,7 +181,8 @@ def _fixed(kind: bytes, values: tuple[Any, ...]) -> Any:
     return value
 
 
-def _text(data: bytes) -> str | bytes:
+def as_read(data: bytes) -> str | bytes:
+    """Text from the wire, bytes where it is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:
