@@ -55,7 +55,8 @@ class World:
     def __init__(self, *, prefetch: int = 4, log: bool = False, **options: Any) -> None:
         self.now = 0.0
         self.driver: Any = Driver()
-        self.shared = SharedWindow(DeliveryWindow(prefetch, **options), clock=lambda: self.now)
+        self.window = DeliveryWindow(prefetch, **options)
+        self.shared = SharedWindow(self.window, clock=lambda: self.now)
         self.users = UserSide(self.shared)
         self.queue = self.log = cast(Any, None)
         if log:
@@ -92,6 +93,60 @@ def test_waiting_users_get_what_arrives() -> None:
     waiting.join(PATIENCE_S)
     assert tokens(got) == [7]
     assert tokens(world.users.in_hand()) == [7]
+
+
+def test_acks_are_recorded_before_anything_depends_on_them() -> None:
+    """By a count, statistics, a report, and the end of the connection; none is told twice."""
+    looks: list[Callable[[World], object]] = [
+        lambda world: world.users.unsettled,
+        lambda world: world.users.in_hand(),
+        lambda world: world.users.snapshot(),
+        lambda world: world.receiver.report(),
+        lambda world: world.shared.disconnected(),
+    ]
+    for look in looks:
+        world = World(prefetch=8)
+        world.arrive(1, 2, 3)
+        for entry in world.take():
+            world.users.ack(entry)
+        assert world.window.has_news
+        look(world)
+        assert world.window.stats.settled == {"ack": 3}
+        assert (world.users.unsettled, world.users.in_hand()) == (0, [])
+        world.receiver.report()
+        assert not world.window.has_news
+
+
+def test_an_ack_that_somebody_waits_for_is_recorded_at_once() -> None:
+    """By the next message of its key, and by a partition that is to be handed over."""
+    world = World(serial_keys=True)
+    world.receiver.add([Received(Message(b"m", "key"), number) for number in (1, 2)])
+    (first,) = world.take()
+    world.users.ack(first)
+    assert tokens(world.take()) == [2]
+    handed_over = World(log=True)
+    handed_over.log.assigned([0])
+    handed_over.read(5)
+    (entry,) = handed_over.take()
+    places: list[Any] = []
+    revoking = threading.Thread(target=lambda: places.append(handed_over.log.revoked([0])))
+    revoking.start()
+    until(lambda: handed_over.shared.draining)
+    handed_over.users.ack(entry)
+    revoking.join(PATIENCE_S)
+    assert places == [{0: 6}]
+
+
+def test_an_ack_after_the_connection_has_gone_is_stale() -> None:
+    """It comes again, and the acks of others count."""
+    world = World()
+    world.arrive(1, 2)
+    one, other = world.take()
+    world.users.ack(one)
+    world.shared.disconnected()
+    with pytest.raises(errors.StaleDelivery):
+        world.users.ack(other)
+    assert world.window.stats.settled == {"ack": 1}
 
 
 def test_the_driver_is_woken_when_it_matters() -> None:

@@ -211,6 +211,17 @@ def test_what_must_be_reported_at_once() -> None:
     assert full.settle(entries[1])[0]
 
 
+def test_an_ack_that_comes_too_late_counts_for_nothing() -> None:
+    """Its message was given up or kept for a retry before the ack was recorded."""
+    world = World()
+    world.arrive(1)
+    (entry,) = world.take()
+    world.window.acked.append(entry)
+    world.window.key_order.hold(entry, 5.0)
+    assert world.window.settle_acked() == (False, False)
+    assert (world.window.unsettled, world.window.stats.settled["ack"]) == (1, 0)
+
+
 def test_a_window_is_busy_while_something_is_unsettled_or_not_taken() -> None:
     """What is taken is news until it is told; settlements that came too late are counted."""
     world = World()
