@@ -282,15 +282,17 @@ def test_needs_are_checked_first_and_rank_the_columns(run: Run, project: Path) -
 def test_a_comparison_without_any_result_is_not_called_the_same(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every trial ended in an error: exit code 1, and the headline says so."""
+    """Every trial ended in an error: exit code 1, and the headline says so; warnings come once."""
 
     def fail(*_: object, **__: object) -> None:
+        logging.getLogger("gearshift.test").warning("it gets full")
         raise PublishRefused("the disk is full")
 
     monkeypatch.setattr("gearshift.compare.trial.Trial.send", fail)
     result = run("compare", "--scenario", "ordering", "--messages", "40")
     assert result.exit_code == 1
     assert "none of 1 scenario has a result" in result.stdout
+    assert result.stderr.count("it gets full") == 1
     assert "same" not in result.stdout
 
 

@@ -132,6 +132,7 @@ def command(
             settle="first" if ack_first else "after",
         )
         session = session_of(ctx)
+        session.said = set()  # a bus a trial would give the same warnings a trial
         with progress_bar() as progress:
             comparison = run(
                 columns,

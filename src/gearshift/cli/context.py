@@ -59,6 +59,7 @@ class Session:
     def __init__(self) -> None:
         self.config_path: str | None = None
         self.profile: str | None = None
+        self.said: set[str] | None = None  #: log lines that are not said again; None: all are
         self.verbose = 0
         self.logs = contextlib.ExitStack()
         self._config: Config | None = None
@@ -292,5 +293,10 @@ class _StderrHandler(logging.Handler):
         text = f"{record.levelname.lower()}: {record.getMessage()}"
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
+        said = self._session.said
+        if said is not None and text in said:
+            return
+        if said is not None:
+            said.add(text)
         with contextlib.suppress(OSError, ValueError):
             click.echo(printable(self._session.masked(text)), err=True)
