@@ -84,14 +84,12 @@ class KeyOrder:
         if entry.fate is Fate.HELD:
             self._make_due(entry)
             return
-        busy = None if entry.message.key is None else self.busy.get(entry.message.key)
-        if busy is None or busy.holders == [entry]:
-            self._ready.appendleft(entry)
-            if busy is not None:
-                busy.batch = None
-        else:
+        self._ready.appendleft(entry)
+        busy = None if entry.message.key is None else self._busy.get(entry.message.key)
+        if busy is not None and busy.holders == [entry]:
+            busy.batch = None  # it keeps its key, of which the batch that it did not join has none
+        elif busy is not None:
             busy.holders.remove(entry)
-            busy.followers.appendleft(entry)
 
     def hold(self, entry: Entry, due: float) -> None:
         """Keep a failed entry until ``due``, and its key with it."""
