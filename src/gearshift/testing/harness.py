@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gearshift import config as configuration
-from gearshift import driver
 from gearshift import plugins as backends
 from gearshift._core.clients import runs_event_loop
 from gearshift._core.consuming.dead_letters import revived
@@ -64,24 +63,17 @@ class Harness:
 
     It delivers one message at a time, on the thread that calls ``run``: the handlers of an app take
     turns, and each gets its messages in the order of its channel. Lists are in order of happening.
-    Made by ``testing.open``. ``around`` makes of the memory backend the one that is used, such as
-    one that misbehaves.
+    Made by ``testing.open``.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        around: Callable[[driver.Backend], driver.Backend] = lambda backend: backend,
-    ) -> None:
+    def __init__(self, config: Config) -> None:
         self.clock = Clock()
         self._config = config
         self._recorder = Recorder(config)
         self._hooks = load_hooks([self._recorder])
         self._faults = Faults()
         self._memory = Backend(Settings(), self.clock.time, self.clock.monotonic)
-        broker = around(self._memory)
-        self._backend = FaultyBackend(broker, self._faults, self._recorder.stored)
+        self._backend = FaultyBackend(self._memory, self._faults, self._recorder.stored)
         self._stack = ExitStack()
         self._workers: dict[int, SteppedWorker] = {}
         self._producers: dict[str, Producer] = {}
@@ -216,8 +208,6 @@ class Harness:
 
     def close(self) -> None:
         """Close everything that was opened on this broker."""
-        for worker in self._workers.values():
-            worker.stop()
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -263,6 +253,7 @@ class Harness:
         if id(app) not in self._workers:
             bus = self._bus(self._config, app.plugins, SteppedConnections)
             worker = SteppedWorker(app, bus)
+            self._stack.callback(worker.stop)
             worker.start()
             self._workers[id(app)] = worker
         return self._workers[id(app)]
