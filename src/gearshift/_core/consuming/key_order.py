@@ -85,7 +85,7 @@ class KeyOrder:
             self._make_due(entry)
             return
         self._ready.appendleft(entry)
-        busy = None if entry.message.key is None else self._busy.get(entry.message.key)
+        busy = None if entry.message.key is None else self.busy.get(entry.message.key)
         if busy is not None and busy.holders == [entry]:
             busy.batch = None  # it keeps its key, of which the batch that it did not join has none
         elif busy is not None:
