@@ -29,6 +29,7 @@ from gearshift import (
     SendFailed,
     Start,
     Worker,
+    testing,
 )
 from gearshift.errors import GearshiftError, OutcomeUnknown
 from gearshift.hooks import Outgoing, hookimpl
@@ -149,6 +150,17 @@ def running(bus: Bus) -> None:
 def handlers_stay_callable() -> None:
     bill(Order(1))
     bill("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def tested(app: App) -> None:
+    with testing.open("gearshift.toml", profile="rabbit") as harness:
+        assert_type(harness, testing.Harness)
+        assert_type(harness.send("orders", Order(1), key="ada"), Receipt)
+        harness.run(app, for_s=60.0)
+        assert_type(harness.sent("orders"), list[Any])
+        assert_type(harness.sent("orders", Order), list[Order])
+        assert_type(harness.settled("orders", "billing"), list[testing.Settled])
+        harness.run(app, 60.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def failing(orders: Producer) -> None:
