@@ -7,14 +7,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, until
 
 import gearshift
+from gearshift.driver import Outcome
 from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
+from gearshift_kafka.producer import _Batch
 from native_brokers import Kafka
 
 from .conftest import OpenBus
@@ -186,3 +188,27 @@ def test_a_message_over_the_topics_limit_is_refused_with_its_size_and_the_settin
         assert isinstance(error, MessageTooLarge)
         assert str(size) in str(error)
         assert "max.message.bytes" in str(error)
+
+
+def test_a_lone_sender_brings_its_report_itself(
+    open_bus: OpenBus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its message changes no threads; what nobody waits for is reported all the same."""
+    threads: list[str] = []
+    tell = _Batch.tell
+
+    def told(batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+        threads.append(threading.current_thread().name)
+        tell(batch, outcomes)
+
+    monkeypatch.setattr(_Batch, "tell", told)
+    producer = open_bus().producer(name)
+    here = threading.current_thread().name
+
+    def sends() -> bool:
+        producer.send({})
+        return threads[-1] == here
+
+    assert until(sends)
+    producer.submit({}).result(PATIENCE_S)
+    assert threads[-1] != here

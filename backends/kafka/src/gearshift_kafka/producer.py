@@ -96,6 +96,9 @@ class Producer(ProducerDriver):
         self._batches: dict[int, _Batch] = {}  # those with open messages, by identity
         self._open = OpenCount()
         self._unawaited = 0  # open messages whose senders do not wait
+        #: A sender was interrupted, perhaps in a report: then ``_open`` never falls to 0, and as
+        #: there is nothing to flush the own thread would spin.
+        self._may_lack_reports = False
         self._partly: list[_Batch] = []  # with reports to tell; only the driving thread uses it
         self._stop = threading.Event()
         self._handover = Handover(lambda: bool(self._open) or self._stop.is_set())
@@ -123,6 +126,9 @@ class Producer(ProducerDriver):
             drives = self._handover.take()
             if drives:
                 self._flush_until(done, time.monotonic() + timeout_s)
+        except BaseException:
+            self._may_lack_reports = True
+            raise
         finally:
             if drives:
                 self._handover.give_back(broken=False)
@@ -187,7 +193,7 @@ class Producer(ProducerDriver):
             if not self._open:
                 self._producer.poll(0)  # serves error_cb
                 self._handover.rest()
-            elif self._unawaited > _FEW or is_slow:
+            elif self._unawaited > _FEW or is_slow or self._may_lack_reports:
                 self._producer.poll(_SERVE_S)
                 is_slow = False
             else:
