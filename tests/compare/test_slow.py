@@ -47,3 +47,13 @@ def test_what_nobody_holds_is_at_a_broker_that_tells_nothing() -> None:
     seen = JUDGE.see([trial(held)])
     assert seen.outcome == "broker"
     assert {name: value for name, _, value in seen.numbers}["at the broker"] == 87.0
+
+
+def test_no_broker_has_less_than_nothing_or_more_than_waits() -> None:
+    """What a broker says too early or too late is not drawn as it is."""
+    seen = JUDGE.see([trial(lag(205.0, -3.0), lag(405.0, 999.0))])
+    (chart,) = seen.charts
+    there = {at_ms: n for where, at_ms, n in chart.rows if where == "at the broker"}
+    waiting = {at_ms: n for where, at_ms, n in chart.rows if where == "waiting in all"}
+    assert min(there.values()) == 0  # type: ignore[type-var]
+    assert all(there[at_ms] <= waiting[at_ms] for at_ms in there)  # type: ignore[operator]
