@@ -37,12 +37,15 @@ def test_the_broker_tells_what_waits(run: Run) -> None:
         bus.producer("orders").send_many(range(5))
         take(bus.consumer("orders"), 1)[0].reject("no")
         assert until(lambda: bus.dead_letters("orders.dead") == 1)
-    found = groups(run(*ONCE, "-o", "json").stdout)
+    result = run(*ONCE, "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)["problems"]) == (0, [])
+    found = groups(result.stdout)
     assert found.keys() == {("orders", "default"), ("orders", "audit"), ("events", None)}
     default = found["orders", "default"]
     assert (default["waiting"], default["dead_letters"], default["change_per_s"]) == (4, 1, 0)
     assert default["oldest_age_s"] > 0
     assert [default[field] for field in OF_SERVICES] == [None] * len(OF_SERVICES)
+    assert found["events", None]["change_per_s"] is None
     table = run(*ONCE).stdout.splitlines()
     assert table[1].split()[:7] == ["orders", "default", "-", "-", "4", "0.0", table[1].split()[6]]
     assert table[3].split() == ["events", *["-"] * 9, "0"]
@@ -70,6 +73,7 @@ def test_services_tell_rates_and_how_busy_handlers_are() -> None:
     assert (first.group, first.sent_per_s, first.acked_per_s, first.busy) == ("g", None, None, 3)
     assert (second.sent_per_s, second.acked_per_s, second.retried_per_s) == (10, 20, 0)
     assert (third.sent_per_s, third.acked_per_s) == (None, 5)
+    assert (third.waiting, third.change_per_s) == (None, None)
 
 
 def test_a_page_is_that_of_a_running_service(run: Run) -> None:
@@ -104,7 +108,7 @@ def test_a_broker_that_is_down_is_said_and_waited_for(monkeypatch: pytest.Monkey
         monkeypatch.setattr(bus, "groups", down)
         look = top.look()
         assert look.problems == ["broker: refused"]
-        assert [row.waiting for row in look.rows] == [None]
+        assert [(row.waiting, row.change_per_s) for row in look.rows] == [(None, None)]
         monkeypatch.setattr(bus, "groups", groups)
         look = top.look()
         assert (look.problems, look.broker_error) == ([], None)
