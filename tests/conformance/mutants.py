@@ -174,19 +174,19 @@ class CloseForgets(Receiving):
     def alter(self, received: Received) -> Received:
         attempt = received.attempt or 1
         before = self.before.setdefault(received.message.id, attempt - 1)
-        return received._replace(attempt=attempt - before)
+        return structs.replace(received, attempt=attempt - before)
 
 
 class AttemptNeverRises(Receiving):
     def alter(self, received: Received) -> Received:
-        return received._replace(attempt=1)
+        return structs.replace(received, attempt=1)
 
 
 class NeverFlags(Receiving):
     """Says of every message that it comes for the first time."""
 
     def alter(self, received: Received) -> Received:
-        return received._replace(redelivered=False)
+        return structs.replace(received, redelivered=False)
 
 
 class SevenBits(Receiving):
