@@ -85,8 +85,8 @@ def _is_stored_twice(situation: Situation) -> str | None:
 
 
 def _returns_late(situation: Situation) -> str | None:
-    if not situation.capabilities.native_retry:
-        return None
+    if not situation.capabilities.native_retry or situation.capabilities.order is Order.KEY:
+        return None  # there a key waits while one of its messages is in hand or comes again
     return (
         "native_retry: the broker gives back single messages, and those behind them, also of the "
         "same key, do not wait"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gearshift
@@ -38,18 +39,23 @@ class Subject:
         """The kind of fault."""
         return self.build.__name__.replace("_", " ")
 
-    def proof(self, cases: int) -> Proof:
-        """Prove it."""
+    def proof(self, cases: int, played_in: Path | None = None) -> Proof:
+        """Prove it; on SQLite in a folder, and play the stories there, if one is given."""
         built = self.build()
+        settings = {"channels": _channels(built.app, self.semantics)}
+        if played_in is not None:
+            file = str(played_in / "played.db")
+            settings["profiles"] = {"sqlite": {"backend": "sqlite", "path": file}}
         return prove(
             built.app,
-            profile=self.profile,
+            profile=self.profile if played_in is None else "sqlite",
             state=built.state,
             reset=built.reset,
             examples=[_example(one, number) for number, one in enumerate(built.examples)],
             cases=cases,
             processes=self.processes,
-            config={"channels": _channels(built.app, self.semantics)},
+            config=settings,
+            on_broker=played_in is not None,
         )
 
 

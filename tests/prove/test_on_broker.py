@@ -70,3 +70,25 @@ def test_what_stands_in_memory_dies_with_the_process(rabbitmq: Broker, tmp_path:
     )
     played = {story.rule: str(story.on_broker) for story in found.stories}
     assert played["death after"].startswith("seen on RabbitMQ"), played
+
+
+def test_a_late_copy_is_seen_on_the_broker(rabbitmq: Broker, tmp_path: Path) -> None:
+    """What one consumer gives back comes after what another got meanwhile."""
+    app, table = gearshift.App(), dict[str, str]()
+
+    @app.handler("payments")
+    def keep(status: str) -> None:
+        table["status"] = status
+
+    found = prove(
+        app,
+        state=lambda: table,
+        examples=[Example("placed", key="ada"), Example("paid", key="ada")],
+        cases=200,
+        processes=1,
+        config=_settings(rabbitmq, tmp_path),
+        on_broker=True,
+    )
+    (story,) = found.stories
+    assert story.rule == "returns late"
+    assert str(story.on_broker).startswith("seen on RabbitMQ"), story

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 from gearshift._core.consuming.subscription import Subscription
-from gearshift.capabilities import Known
+from gearshift.capabilities import Known, Order
 from gearshift.delivery import Delivery
 from gearshift.errors import AlreadySettled, UsageError
 from gearshift.hooks.registry import Hooks
@@ -110,8 +110,9 @@ class Play:
         for other in self._stage.pending:
             if other.group is not entry.group or other.sent.number >= entry.sent.number:
                 continue
-            if entry.group.situation.semantics is Semantics.STREAM and entry.follows(other):
-                return True
+            keeps_order = entry.group.situation.capabilities.order is Order.KEY
+            if keeps_order and entry.follows(other):
+                return True  # also while the other comes again
             same_key = entry.key is not None and entry.key == other.key
             if entry.handed == other.handed == 0 and not may_overtake(
                 entry.group.situation, same_key=same_key
