@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -119,6 +119,16 @@ def test_what_handlers_send_goes_nowhere() -> None:
             bus.producer("mails").send(value, id=f"{delivery.id}-mail")
 
     assert proof(handle, state=lambda: table).verdict is Verdict.SAFE
+
+
+def test_a_handler_is_given_its_producer() -> None:
+    """What it asks for besides the message is there, and what it sends is compared."""
+
+    def handle(value: int, mails: Annotated[gearshift.Producer, "mails"]) -> None:
+        mails.send(value)
+
+    found = proof(handle)
+    assert found.stories[0].found == "sent 1 to mails, 2 times under different ids"
 
 
 @pytest.mark.parametrize("backend", ["memory", "sqlite", "rabbitmq", "kafka", "redis"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,6 +15,7 @@ from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
 from gearshift.bus import Bus
+from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.bus.policies import consumer_policy
 from gearshift.config import Config
 from gearshift.driver import BackendPlugin, ConsumerSpec
@@ -30,6 +31,8 @@ from gearshift.testing.prove.staging import Staging
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
 from gearshift.worker.app import App, Handler
+from gearshift.worker.event_loop import EventLoop
+from gearshift.worker.provided import Provided
 
 __all__ = ["Prover"]
 
@@ -76,7 +79,13 @@ class Prover:
         self._reset = reset
         self._seed = seed
         self._bus = staging.bus(app.plugins)
-        self._groups = [_group(self._bus, handler, processes) for handler in app.handlers]
+        self._loop = EventLoop()
+        self._provided = Provided(self._bus, self._loop)
+        needs = [need for handler in app.handlers for need in handler.call.needs]
+        self._provided.enter(app.lifespans, needs, OPEN_TIMEOUT_S)
+        self._groups = [
+            _group(self._bus, self._given(handler), processes) for handler in app.handlers
+        ]
         functions = [handler.call.function for handler in app.handlers]
         self._memory = Memory([*functions, *([state] if state else [])])
         self._producers: dict[str, Any] = {}
@@ -108,6 +117,8 @@ class Prover:
         finally:
             log.disabled = disabled
             self._forget_all()
+            self._provided.close()
+            self._loop.close()
 
     def _proved(self, drawn: SearchStrategy[list[Example]], cases: int) -> Proof:
         stories: list[Story] = []
@@ -141,6 +152,11 @@ class Prover:
             note=self._not_tried(),
         )
 
+    def _given(self, handler: Handler) -> Handler:
+        """``handler`` with what it asks for besides messages."""
+        given = self._provided.given(handler.call.needs)
+        return replace(handler, call=replace(handler.call, given=given)) if given else handler
+
     def _is_tried(self, rule: Rule, group: Group) -> bool:
         if rule.why(group.situation) is None:
             return False
@@ -169,6 +185,8 @@ class Prover:
             return "no handler got a message and ended well, even undisturbed"
         if any(handler.call.is_batch for handler in self._app.handlers):
             return "a handler takes batches, which were not made up: it got one message at a time"
+        if self._app.lifespans:
+            return "the app has a lifespan, which was not entered anew when a process died"
         if self._state is None:
             return "the handlers' state is not visible: write state() beside them, or give --state"
         if not self._moved:
