@@ -47,7 +47,7 @@ PUBLIC = [
 #: In ``__all__``, and without an entry of its own: a module, and what others of ours share.
 WITHOUT = {"gearshift.errors", "gearshift.hooks.hookimpl", "gearshift.capabilities.levels"}
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = [pytest.mark.xdist_group("site"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, folder],
-        capture_output=True, text=True, timeout=110,
+        capture_output=True, text=True, timeout=220,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     return folder

@@ -89,6 +89,7 @@ def environment(rabbitmq: RabbitMQ, kafka: Kafka) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.broker
+@pytest.mark.timeout(240)
 def test_the_tutorial_works(tmp_path: Path, environment: dict[str, str]) -> None:
     """From an empty folder over SQLite and RabbitMQ to Kafka."""
     reader = Reader(tmp_path, environment)
