@@ -12,7 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from support.waiting import PATIENCE_S, until
 
 import gearshift
-from gearshift.driver import Outcome, Stored
+from gearshift.driver import Outcome, Stored, handover
 from gearshift.driver.handover import Handover
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import Target
@@ -154,20 +154,24 @@ def send_for_ever(producer: gearshift.Producer) -> None:
         producer.send({})
 
 
-def test_one_drives_and_the_own_thread_comes_when_it_is_needed() -> None:
-    """A second sender is refused; who leaves something open recalls the own thread."""
-    is_needed = False
-    handover = Handover(lambda: is_needed)
-    assert not handover.take()
-    rested = threading.Event()
-    resting = threading.Thread(target=lambda: (handover.rest(), rested.set()))
+@pytest.mark.parametrize("why", ["others are left behind", "it is broken", "it is recalled"])
+def test_one_drives_and_the_own_thread_comes_when_it_is_needed(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not only when no sender has come for a while; a second sender is refused."""
+    monkeypatch.setattr(handover, "REST_S", 10 * PATIENCE_S)
+    needed: list[str] = []
+    drivers = Handover(lambda: bool(needed))
+    assert not drivers.take()
+    resting = threading.Thread(target=drivers.rest, daemon=True)
     resting.start()
-    assert until(handover.take)
-    assert not handover.take()
-    is_needed = True
-    handover.recall()
-    assert not rested.is_set()
-    handover.give_back(broken=False)
-    assert rested.wait(PATIENCE_S)
-    assert not handover.take()
-    resting.join()
+    assert until(drivers.take)
+    assert not drivers.take()
+    if why == "others are left behind":
+        needed.append(why)
+    elif why == "it is recalled":
+        drivers.recall()
+    drivers.give_back(broken=why == "it is broken")
+    resting.join(PATIENCE_S)
+    assert not resting.is_alive()
+    assert not drivers.take()

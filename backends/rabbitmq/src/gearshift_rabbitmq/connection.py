@@ -1,4 +1,4 @@
-"""One AMQP connection and its loop, driven step by step by the one thread that owns it.
+"""One AMQP connection and its loop, driven step by step by the thread that owns it at the time.
 
 pika's connections are callback machines: whoever runs their loop gets the callbacks. A `Connection`
 is pika's with its loop; nothing happens on it except inside `step`, `wait_for`, `close` and what
