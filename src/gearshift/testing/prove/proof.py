@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
-from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
-from gearshift.bus import Bus
 from gearshift.bus.connections import OPEN_TIMEOUT_S
-from gearshift.bus.policies import consumer_policy
 from gearshift.config import Config
-from gearshift.driver import BackendPlugin, ConsumerSpec
+from gearshift.driver import BackendPlugin
 from gearshift.errors import GearshiftError
-from gearshift.message import DEFAULT_GROUP, Key, Message
-from gearshift.misfortunes import RULES, Rule, Situation, shares_memory
+from gearshift.message import Key, Message
+from gearshift.misfortunes import RULES, Rule, shares_memory
+from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
+from gearshift.testing.prove.groups import group_of
 from gearshift.testing.prove.memory import Memory
 from gearshift.testing.prove.outcome import Outcome, difference, outcome_of
 from gearshift.testing.prove.play import Misfortune, Play
@@ -35,21 +34,6 @@ from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.provided import Provided
 
 __all__ = ["Prover"]
-
-#: Misfortunes that need a line of the handler try so many; the others so many messages.
-_STEPS = {"death inside": 15, "overlap": 15, "taken twice": 15}
-_FEW = 3
-
-#: Cases for each rule, at least.
-_LEAST_CASES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Messages, and what befalls them."""
-
-    examples: Sequence[Example]
-    plan: Sequence[Misfortune]
 
 
 class _Breaks(Exception):
@@ -84,7 +68,7 @@ class Prover:
         needs = [need for handler in app.handlers for need in handler.call.needs]
         self._provided.enter(app.lifespans, needs, OPEN_TIMEOUT_S)
         self._groups = [
-            _group(self._bus, self._given(handler), processes) for handler in app.handlers
+            group_of(self._bus, self._given(handler), processes) for handler in app.handlers
         ]
         functions = [handler.call.function for handler in app.handlers]
         self._memory = Memory([*functions, *([state] if state else [])])
@@ -124,14 +108,14 @@ class Prover:
         stories: list[Story] = []
         why = None
         try:
-            share = cases / (1 + sum(_weight(rule) for rule in self.rules))
+            share = cases / (1 + sum(weight(rule) for rule in self.rules))
             for rule in self.rules:
                 if rule.after in {story.rule for story in stories}:
                     continue
-                drawn_cases = _cases(drawn, [rule], 1, len(self._groups))
-                stories += self._stories(drawn_cases, share * _weight(rule))
+                drawn_cases = cases_of(drawn, [rule], 1, len(self._groups))
+                stories += self._stories(drawn_cases, share * weight(rule))
             if not stories:
-                drawn_cases = _cases(drawn, self.rules, 3, len(self._groups))
+                drawn_cases = cases_of(drawn, self.rules, 3, len(self._groups))
                 stories += self._stories(drawn_cases, share)
             why = self._doubt()
         except _Undecided as undecided:
@@ -196,7 +180,7 @@ class Prover:
     # ── searching ──
 
     def _stories(self, drawn: SearchStrategy[Case], cases: float) -> list[Story]:
-        case = self._smallest(drawn, max(_LEAST_CASES, int(cases)))
+        case = self._smallest(drawn, max(LEAST_CASES, int(cases)))
         if case is None:
             return []
         stage, play, outcome = self._run(case)
@@ -343,59 +327,6 @@ class Prover:
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
-
-
-def _cases(
-    drawn: SearchStrategy[list[Example]], rules: Sequence[Rule], most: int, groups: int
-) -> SearchStrategy[Case]:
-    """Cases of some messages and up to ``most`` misfortunes by ``rules``."""
-
-    def planned(case: tuple[list[Example], list[tuple[Rule, int, int]]]) -> Case:
-        examples, plan = case
-        # With several groups there are also messages that handlers send.
-        targets = len(examples) * (1 if groups == 1 else 3)
-        return Case(
-            examples,
-            [
-                Misfortune(rule, target % targets, step % _STEPS.get(rule.name, _FEW))
-                for rule, target, step in plan
-            ],
-        )
-
-    # Bounds that depend on what was drawn would be made anew for each case, which takes longer
-    # than the case.
-    misfortune = st.tuples(st.sampled_from(rules), st.integers(0, 14), st.integers(0, 14))
-    plans = st.lists(misfortune, min_size=1, max_size=most)
-    return st.tuples(drawn, plans).map(planned)
-
-
-def _weight(rule: Rule) -> int:
-    """Which share of the cases a rule gets: one that has many places to strike gets more."""
-    return 4 if rule.name in _STEPS else 1
-
-
-def _group(bus: Bus, handler: Handler, processes: int) -> Group:
-    """What a worker would go by for ``handler``. Raises NotSupported for what it requires."""
-    channel = handler.channel
-    topology = bus._topology
-    spec = topology.spec(channel)
-    capabilities = topology.capabilities(spec)
-    group = handler.group or DEFAULT_GROUP
-    consumer = ConsumerSpec(channel=spec, group=group, member="proved", prefetch=1)
-    chosen = topology.settings(channel)
-    return Group(
-        handler=handler,
-        policy=consumer_policy(
-            bus.backend, consumer, chosen, capabilities, None, handler.call.value_type
-        ),
-        situation=Situation(
-            capabilities=capabilities,
-            semantics=spec.semantics,
-            concurrency=handler.concurrency,
-            processes=processes,
-        ),
-        dead_letter=chosen.dead_letter_name(channel),
-    )
 
 
 def _told(sent: Sent, case: Case) -> StoryMessage:
