@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from gearshift.misfortunes import Rule
-from gearshift.testing.prove.play import Misfortune
+from gearshift.testing.prove.case_run import Misfortune
 from gearshift.testing.prove.workload import Example
 
 __all__ = ["LEAST_CASES", "Case", "cases_of", "weight"]

@@ -7,7 +7,7 @@ from gearshift.bus.policies import consumer_policy
 from gearshift.driver import ConsumerSpec
 from gearshift.message import DEFAULT_GROUP
 from gearshift.misfortunes import Situation
-from gearshift.testing.prove.stage import Group
+from gearshift.testing.prove.simulated import Group
 from gearshift.worker.app import Handler
 
 __all__ = ["group_of"]

@@ -19,14 +19,14 @@ from gearshift.driver import BackendPlugin
 from gearshift.errors import GearshiftError
 from gearshift.message import Key, Message
 from gearshift.misfortunes import RULES, Rule, shares_memory
+from gearshift.testing.prove.buses import SimulatedBuses
+from gearshift.testing.prove.case_run import CaseRun, Misfortune
 from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
 from gearshift.testing.prove.groups import group_of
 from gearshift.testing.prove.memory import Memory
 from gearshift.testing.prove.outcome import Outcome, difference, outcome_of
-from gearshift.testing.prove.play import Misfortune, Play
 from gearshift.testing.prove.replay import PLAYABLE, Replay
-from gearshift.testing.prove.stage import Group, Sent, Stage
-from gearshift.testing.prove.staging import Staging
+from gearshift.testing.prove.simulated import Group, Sent, SimulatedBroker
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
 from gearshift.worker.app import App, Handler
@@ -50,7 +50,7 @@ class Prover:
     def __init__(
         self,
         app: App,
-        staging: Staging,
+        buses: SimulatedBuses,
         *,
         state: Callable[[], Any] | None,
         reset: Callable[[], object] | None,
@@ -58,11 +58,11 @@ class Prover:
         seed: int,
     ) -> None:
         self._app = app
-        self._staging = staging
+        self._simulated = buses
         self._state = state
         self._reset = reset
         self._seed = seed
-        self._bus = staging.bus(app.plugins)
+        self._bus = buses.bus(app.plugins)
         self._loop = EventLoop()
         self._provided = Provided(self._bus, self._loop)
         needs = [need for handler in app.handlers for need in handler.call.needs]
@@ -78,7 +78,7 @@ class Prover:
         self._moved = False
         self._begun: Any = None  # the state at the beginning of each case
         self._has_begun = False
-        #: Where found stories are played once more; None is nowhere.
+        #: Where found stories are run once more; None is nowhere.
         self.broker: tuple[Config, BackendPlugin] | None = None
         self.rules = [
             rule for rule in RULES if any(self._is_tried(rule, group) for group in self._groups)
@@ -183,25 +183,27 @@ class Prover:
         case = self._smallest(drawn, max(LEAST_CASES, int(cases)))
         if case is None:
             return []
-        stage, play, outcome = self._run(case)
+        broker, case_run, outcome = self._run(case)
         expected = self._run(Case(case.examples, ()))[2]
         different = difference(expected, outcome)
         if different is None:
             raise _Undecided(
                 "the same case ends now so, now otherwise: the handlers depend on chance"
             )
-        rule, entry = play.used[0][0].rule, play.used[0][1]
+        rule, entry = case_run.used[0][0].rule, case_run.used[0][1]
         return [
             Story(
                 rule=rule.name,
                 capability=rule.capability,
                 because=str(rule.why(entry.group.situation)),
-                messages=[_told(sent, case) for sent in stage.stored[: len(case.examples)]],
-                lines=[f"{'  !' if line.misfortune else '   '} {line.text}" for line in play.lines],
+                messages=[_told(sent, case) for sent in broker.stored[: len(case.examples)]],
+                lines=[
+                    f"{'  !' if line.misfortune else '   '} {line.text}" for line in case_run.lines
+                ],
                 expected=different[0],
                 found=different[1],
                 help=rule.help,
-                on_broker=self._on_broker(case, play.used[0][0], expected),
+                on_broker=self._on_broker(case, case_run.used[0][0], expected),
             )
         ]
 
@@ -210,10 +212,10 @@ class Prover:
         if self.broker is None:
             return None
         if len(self._groups) > 1 or misfortune.rule.name not in PLAYABLE:
-            return "not played: it takes several handlers, or several processes at one moment"
+            return "not tried: it takes several handlers, or several processes at one moment"
         self._begin()
         sends: list[tuple[str, Message]] = []
-        self._staging.store = lambda channel, message: sends.append((channel, message))
+        self._simulated.store = lambda channel, message: sends.append((channel, message))
         replay = Replay(
             *self.broker,
             self._groups[0].handler,
@@ -222,9 +224,9 @@ class Prover:
         )
         messages = [self._message(number, one)[1] for number, one in enumerate(case.examples, 1)]
         try:
-            server = replay.play(messages, misfortune.rule.name, misfortune.target, misfortune.step)
+            server = replay.run(messages, misfortune.rule.name, misfortune.target, misfortune.step)
         except (GearshiftError, TimeoutError) as error:
-            return f"not played: {error}"
+            return f"not tried: {error}"
         different = difference(expected, outcome_of(self._state, sends, ()))
         if different is None:
             return f"not seen on {server}: {expected.state!r}, as undisturbed"
@@ -263,8 +265,8 @@ class Prover:
 
     def _breaks(self, case: Case) -> bool:
         self._cases += 1
-        _, play, outcome = self._run(case)
-        if not play.used:
+        _, case_run, outcome = self._run(case)
+        if not case_run.used:
             return False
         undisturbed = Case(case.examples, ())
         expected = self._run(undisturbed)[2]
@@ -280,23 +282,23 @@ class Prover:
 
     # ── one case ──
 
-    def _run(self, case: Case) -> tuple[Stage, Play, Outcome]:
+    def _run(self, case: Case) -> tuple[SimulatedBroker, CaseRun, Outcome]:
         begun = self._begin()
-        stage = Stage(self._groups)
+        broker = SimulatedBroker(self._groups)
         messages = [self._message(number, one) for number, one in enumerate(case.examples, 1)]
         sends: list[tuple[str, Message]] = []
 
         def store(channel: str, message: Message) -> None:
             sends.append((channel, message))
-            stage.store(channel, message)
+            broker.store(channel, message)
 
-        self._staging.store = store
-        play = Play(stage, self._memory, self._state, self._bus.hooks, self._runner)
-        play.run(messages, case.plan)
-        outcome = outcome_of(self._state, sends, stage.dead)
-        self._acked = self._acked or len(stage.dead) < len(stage.entries)
+        self._simulated.store = store
+        case_run = CaseRun(broker, self._memory, self._state, self._bus.hooks, self._runner)
+        case_run.run(messages, case.plan)
+        outcome = outcome_of(self._state, sends, broker.dead)
+        self._acked = self._acked or len(broker.dead) < len(broker.entries)
         self._moved = self._moved or outcome.state != begun
-        return stage, play, outcome
+        return broker, case_run, outcome
 
     def _begin(self) -> Any:
         """Begin anew; returns the state, which must be that of the first time."""

@@ -61,7 +61,7 @@ class Replay:
         self._left: Counter[str | None] = Counter()
         self._deadline = 0.0
 
-    def play(self, messages: Sequence[Message], rule: str, target: int, step: int) -> str:
+    def run(self, messages: Sequence[Message], rule: str, target: int, step: int) -> str:
         """Bring it about; the server's product and version. Blocks, for a minute at most.
 
         Raises what a bus raises, and DeadlineExceeded if a message does not come.

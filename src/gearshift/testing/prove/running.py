@@ -15,8 +15,8 @@ from gearshift.config import Config, Unset, load
 from gearshift.driver import BackendPlugin
 from gearshift.errors import ConfigError, UsageError
 from gearshift.message import Key
+from gearshift.testing.prove.buses import SimulatedBuses
 from gearshift.testing.prove.proof import Prover
-from gearshift.testing.prove.staging import Staging
 from gearshift.testing.prove.story import Proof
 from gearshift.testing.prove.workload import read_examples
 from gearshift.worker.app import App
@@ -51,14 +51,14 @@ def prove(
     messages as they are sent, in order: values, or ``Example``; without them values of the
     handlers' types are made up. ``key`` gives a value's key where its example has none.
     ``processes`` is how many run the app at once, ``seed`` chooses the cases. With ``on_broker``
-    each story is played once more on ``profile``'s broker, on a channel of its own.
+    each story is run once more on ``profile``'s broker, on a channel of its own.
 
     While it runs, every ``gearshift.open`` of this process gives a bus that keeps what is sent; a
     producer that was opened before goes on sending to its broker. Blocks, for seconds; not inside
     an event loop. Raises UsageError, ConfigError, NotSupported.
     """
-    with _staging(config, profile) as staging:
-        prover = Prover(app, staging, state=state, reset=reset, processes=processes, seed=seed)
+    with _simulated(config, profile) as buses:
+        prover = Prover(app, buses, state=state, reset=reset, processes=processes, seed=seed)
         prover.broker = _broker(config, profile) if on_broker else None
         return prover.prove(examples, key, cases)
 
@@ -81,14 +81,14 @@ def prove_target(
     The functions ``state``, ``reset`` and ``examples`` are found beside it, by these names, or
     beside the ``state`` that is given as ``module:function``.
     """
-    with _staging(config, profile) as staging:
+    with _simulated(config, profile) as buses:
         app = load_app(target)
         module = (state or target).partition(":")[0]
         given = None if state is None else load_function(state)
         beside = sys.modules[module]
         prover = Prover(
             app,
-            staging,
+            buses,
             state=given or getattr(beside, "state", None),
             reset=getattr(beside, "reset", None),
             processes=processes,
@@ -99,15 +99,15 @@ def prove_target(
 
 
 @contextmanager
-def _staging(source: Source, profile: str | None) -> Iterator[Staging]:
-    """A stage with the channels of the configuration and what ``profile``'s backend declares."""
+def _simulated(source: Source, profile: str | None) -> Iterator[SimulatedBuses]:
+    """A simulated broker with the channels of the configuration and what ``profile``'s backend declares."""
     loaded, name = _loaded(source, profile)
-    staging = Staging(loaded, plugins.load(name))
-    with staging.opened():
+    buses = SimulatedBuses(loaded, plugins.load(name))
+    with buses.opened():
         try:
-            yield staging
+            yield buses
         finally:
-            staging.close()
+            buses.close()
 
 
 def _loaded(source: Source, profile: str | None) -> tuple[Config, str]:

@@ -42,7 +42,7 @@ class Story:
 
     ``rule`` names the misfortune, ``capability`` what lets it happen, and ``because`` says so.
     ``lines`` are what happened, in order; ``expected`` is the outcome without misfortunes.
-    ``on_broker`` is what was seen when it was played on the real one.
+    ``on_broker`` is what was seen when it was run on the real one.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""The stage: channels, and what of them each handler's group has still to be given."""
+"""The simulated broker: channels, and what of them each handler's group has still to be given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gearshift.message import Key, Message, Position, Semantics
 from gearshift.misfortunes import Situation
 from gearshift.worker.app import Handler
 
-__all__ = ["Group", "Sent", "Settling", "Stage", "Staged"]
+__all__ = ["Group", "GroupEntry", "Sent", "Settling", "SimulatedBroker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Group:
 
 
 @dataclass(eq=False, slots=True)
-class Staged:
+class GroupEntry:
     """A message that waits for a group. ``skips`` is how many others it lets pass."""
 
     sent: Sent
@@ -59,7 +59,7 @@ class Staged:
         """The message's key."""
         return self.sent.message.key
 
-    def follows(self, other: Staged) -> bool:
+    def follows(self, other: GroupEntry) -> bool:
         """True if it lies behind ``other`` in the same partition of a stream."""
         return (
             self.group is other.group
@@ -69,14 +69,14 @@ class Staged:
         )
 
 
-class Stage:
+class SimulatedBroker:
     """Everything that is stored and not yet handled. One thread at a time."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = groups
         self.stored: list[Sent] = []
-        self.entries: list[Staged] = []  # in the order in which they came to be
-        self.pending: list[Staged] = []
+        self.entries: list[GroupEntry] = []  # in the order in which they came to be
+        self.pending: list[GroupEntry] = []
         self.dead: list[tuple[str, str | None, str]] = []  # channel, id, reason
 
     def store(self, channel: str, message: Message) -> None:
@@ -87,18 +87,18 @@ class Stage:
             if group.handler.channel == channel:
                 self._add(sent, group, len(self.pending))
 
-    def store_copy(self, entry: Staged) -> None:
+    def store_copy(self, entry: GroupEntry) -> None:
         """Store ``entry``'s message for its group once more, right behind it."""
         self._add(entry.sent, entry.group, self.pending.index(entry) + 1)
 
     def _add(self, sent: Sent, group: Group, place: int) -> None:
-        entry = Staged(sent, group)
+        entry = GroupEntry(sent, group)
         if group.situation.capabilities.redelivered is Known.NONE:
             entry.redelivered = None
         self.entries.append(entry)
         self.pending.insert(place, entry)
 
-    def give_back(self, entry: Staged, *, skips: int = 0) -> None:
+    def give_back(self, entry: GroupEntry, *, skips: int = 0) -> None:
         """``entry`` waits again: before the others, but for ``skips`` of them."""
         entry.settled = False
         entry.skips = skips
@@ -107,19 +107,19 @@ class Stage:
             if entry.group.situation.semantics is Semantics.STREAM:
                 self.pending.sort(key=lambda one: one.sent.number)
 
-    def rewind(self, entry: Staged) -> None:
+    def rewind(self, entry: GroupEntry) -> None:
         """``entry`` and all of its partition that was handled after it waits again, in order."""
         for one in self.entries:
             if one.settled and one.follows(entry):
                 self.give_back(one)
 
-    def settle(self, entry: Staged) -> None:
+    def settle(self, entry: GroupEntry) -> None:
         """``entry`` is done with."""
         entry.settled = True
         if entry in self.pending:
             self.pending.remove(entry)
 
-    def bury(self, entry: Staged, reason: str) -> None:
+    def bury(self, entry: GroupEntry, reason: str) -> None:
         """``entry`` goes to the dead letters, where other handlers may wait for it."""
         self.settle(entry)
         message = entry.sent.message
@@ -129,18 +129,18 @@ class Stage:
 
 
 class Settling:
-    """The Subscription of a staged delivery: it settles on the stage."""
+    """The Subscription of a delivery in a proof: it settles on the simulated broker."""
 
     listeners = Listeners()
 
-    def __init__(self, stage: Stage, staged: Staged) -> None:
-        self.policy = staged.group.policy
-        self._stage = stage
-        self._staged = staged
+    def __init__(self, broker: SimulatedBroker, entry: GroupEntry) -> None:
+        self.policy = entry.group.policy
+        self._broker = broker
+        self._entry = entry
 
     def ack(self, entry: Entry) -> str:
         """See Delivery.ack."""
-        self._stage.settle(self._staged)
+        self._broker.settle(self._entry)
         return "ack"
 
     def retry(self, entry: Entry, delay_s: float | None, reason: str | None) -> str:
@@ -150,21 +150,21 @@ class Settling:
             why = f": {reason}" if reason else ""
             return self.reject(entry, f"gave up after {entry.attempts} attempts{why}")
         wait_s = retry.wait_s(entry.attempts, delay_s)
-        self._staged.attempt += 1
-        if self._staged.redelivered is not None:
-            self._staged.redelivered = True
-        self._stage.give_back(self._staged, skips=1_000_000 if wait_s > 0 else 0)
+        self._entry.attempt += 1
+        if self._entry.redelivered is not None:
+            self._entry.redelivered = True
+        self._broker.give_back(self._entry, skips=1_000_000 if wait_s > 0 else 0)
         return "retry"
 
     def reject(self, entry: Entry, reason: str) -> str:
         """See Delivery.reject."""
-        self._stage.bury(self._staged, reason)
+        self._broker.bury(self._entry, reason)
         return "reject"
 
     def entry(self) -> Any:
         """What core makes of the message."""
-        staged = self._staged
+        entry = self._entry
         position = None
-        if staged.group.situation.semantics is Semantics.STREAM:
-            position = Position(0, staged.sent.number)
-        return Entry(staged.sent.message, None, position, staged.attempt, staged.redelivered)
+        if entry.group.situation.semantics is Semantics.STREAM:
+            position = Position(0, entry.sent.number)
+        return Entry(entry.sent.message, None, position, entry.attempt, entry.redelivered)

@@ -18,10 +18,10 @@ from gearshift.message import Message, Semantics
 from gearshift.misfortunes import Rule, may_overtake, shares_memory
 from gearshift.testing.prove.interruption import Died, Paused, dying_at
 from gearshift.testing.prove.memory import Memory
-from gearshift.testing.prove.stage import Settling, Stage, Staged
+from gearshift.testing.prove.simulated import GroupEntry, Settling, SimulatedBroker
 from gearshift.worker import dispatch
 
-__all__ = ["Line", "Misfortune", "Play"]
+__all__ = ["CaseRun", "Line", "Misfortune"]
 
 #: Handlers that have run so often in one case send to themselves for ever.
 _MOST_RUNS = 500
@@ -44,18 +44,18 @@ class Line:
     misfortune: bool = False
 
 
-class Play:
-    """Runs the handlers on a stage until nothing waits. The thread that made it."""
+class CaseRun:
+    """Runs the handlers on a simulated broker until nothing waits. The thread that made it."""
 
     def __init__(
         self,
-        stage: Stage,
+        broker: SimulatedBroker,
         memory: Memory,
         state: Callable[[], Any] | None,
         hooks: Hooks,
         runner: asyncio.Runner,
     ) -> None:
-        self._stage = stage
+        self._broker = broker
         self._memory = memory
         self._state = state
         self._hooks = hooks
@@ -64,15 +64,15 @@ class Play:
         self._plan: list[Misfortune] = []
         self._seen = 0  # entries that were looked at
         self._runs = 0
-        self._rewinds: list[tuple[int, Staged, Misfortune]] = []
+        self._rewinds: list[tuple[int, GroupEntry, Misfortune]] = []
         self.lines: list[Line] = []
-        self.used: list[tuple[Misfortune, Staged]] = []
+        self.used: list[tuple[Misfortune, GroupEntry]] = []
 
     def run(self, messages: Sequence[tuple[str, Message]], plan: Sequence[Misfortune]) -> None:
         """Store ``messages``, and handle all that comes of them. Raises UsageError."""
         self._plan = list(plan)
         for channel, message in messages:
-            self._stage.store(channel, message)
+            self._broker.store(channel, message)
         while True:
             self._look_at_new()
             self._rewind_if_due()
@@ -85,18 +85,18 @@ class Play:
     # ── who is next ──
 
     def _look_at_new(self) -> None:
-        while self._seen < len(self._stage.entries):
-            entry = self._stage.entries[self._seen]
+        while self._seen < len(self._broker.entries):
+            entry = self._broker.entries[self._seen]
             self._seen += 1
             if (late := self._take("overtaken", entry)) is not None:
                 entry.skips = late.step + 1
             if (twice := self._take("stored twice", entry)) is not None:
                 self._say(f"{_named(entry)} is stored twice: {twice.rule.happens}")
-                self._stage.store_copy(entry)
+                self._broker.store_copy(entry)
 
-    def _next(self) -> Staged | None:
-        passed: list[Staged] = []
-        ready = [entry for entry in self._stage.pending if not self._is_blocked(entry)]
+    def _next(self) -> GroupEntry | None:
+        passed: list[GroupEntry] = []
+        ready = [entry for entry in self._broker.pending if not self._is_blocked(entry)]
         for entry in ready:
             if entry.skips <= 0:
                 for one in passed:
@@ -105,9 +105,9 @@ class Play:
             passed.append(entry)
         return min(ready, key=lambda one: one.skips, default=None)
 
-    def _is_blocked(self, entry: Staged) -> bool:
+    def _is_blocked(self, entry: GroupEntry) -> bool:
         """True if an earlier one of its group must go first."""
-        for other in self._stage.pending:
+        for other in self._broker.pending:
             if other.group is not entry.group or other.sent.number >= entry.sent.number:
                 continue
             keeps_order = entry.group.situation.capabilities.order is Order.KEY
@@ -120,9 +120,9 @@ class Play:
                 return True
         return False
 
-    def _partner(self, entry: Staged) -> Staged | None:
+    def _partner(self, entry: GroupEntry) -> GroupEntry | None:
         """The next message that may be handled at the same time as ``entry``."""
-        for other in self._stage.pending:
+        for other in self._broker.pending:
             if other is entry or other.follows(entry) or self._is_blocked(other):
                 continue
             situation = entry.group.situation
@@ -136,7 +136,7 @@ class Play:
 
     # ── one delivery ──
 
-    def _deliver(self, entry: Staged) -> None:
+    def _deliver(self, entry: GroupEntry) -> None:
         self._runs += 1
         if self._runs > _MOST_RUNS:
             raise UsageError(
@@ -157,7 +157,7 @@ class Play:
         if entry.settled:
             self._after(entry)
 
-    def _after(self, entry: Staged) -> None:
+    def _after(self, entry: GroupEntry) -> None:
         for name in ("ack unseen", "unflagged", "death after", "returns late"):
             if (misfortune := self._take(name, entry)) is None:
                 continue
@@ -168,22 +168,22 @@ class Play:
                 self._forget(misfortune)
                 _flag(entry, misfortune.rule.name)
                 late = misfortune.step + 1 if name == "returns late" else 0
-                self._stage.give_back(entry, skips=late)
+                self._broker.give_back(entry, skips=late)
             return
 
     def _rewind_if_due(self) -> None:
-        due = [one for one in self._rewinds if one[0] <= self._runs or not self._stage.pending]
+        due = [one for one in self._rewinds if one[0] <= self._runs or not self._broker.pending]
         for one in due:
             self._rewinds.remove(one)
             _, entry, misfortune = one
             self._say(f"{misfortune.rule.happens}: the partition goes on at {_named(entry)}")
             self._forget(misfortune)
-            for other in self._stage.entries:
+            for other in self._broker.entries:
                 if other.settled and other.follows(entry):
                     _flag(other, misfortune.rule.name)
-            self._stage.rewind(entry)
+            self._broker.rewind(entry)
 
-    def _die_inside(self, entry: Staged, misfortune: Misfortune) -> None:
+    def _die_inside(self, entry: GroupEntry, misfortune: Misfortune) -> None:
         with dying_at(misfortune.step):
             ending = self._handle(entry)
         if isinstance(ending.error, Died):
@@ -191,7 +191,7 @@ class Play:
             self._forget(misfortune)
             _flag(entry, misfortune.rule.name)
 
-    def _overlap(self, entry: Staged, misfortune: Misfortune) -> None:
+    def _overlap(self, entry: GroupEntry, misfortune: Misfortune) -> None:
         partner = self._partner(entry)
         one_process = partner is not None and (
             partner.group is not entry.group or shares_memory(entry.group.situation)
@@ -206,18 +206,22 @@ class Play:
         else:
             self._handle_both(entry, partner, misfortune.step, one_process=one_process)
 
-    def _take_twice(self, entry: Staged, misfortune: Misfortune) -> None:
-        twin = Staged(entry.sent, entry.group, attempt=entry.attempt, redelivered=entry.redelivered)
+    def _take_twice(self, entry: GroupEntry, misfortune: Misfortune) -> None:
+        twin = GroupEntry(
+            entry.sent, entry.group, attempt=entry.attempt, redelivered=entry.redelivered
+        )
         _flag(twin, misfortune.rule.name)
         self._say(f"{misfortune.rule.happens}: {_named(entry)}")
         self._handle_both(entry, twin, misfortune.step, one_process=False)
         was_settled = twin.settled
         entry.handed += twin.handed
-        self._stage.settle(twin)  # the message is the broker's once, whoever settled it
+        self._broker.settle(twin)  # the message is the broker's once, whoever settled it
         if was_settled:
-            self._stage.settle(entry)
+            self._broker.settle(entry)
 
-    def _handle_both(self, entry: Staged, other: Staged, step: int, *, one_process: bool) -> None:
+    def _handle_both(
+        self, entry: GroupEntry, other: GroupEntry, step: int, *, one_process: bool
+    ) -> None:
         """Run ``entry`` up to a line, then ``other``, then the rest of ``entry``."""
 
         def meanwhile() -> dispatch.Ending:
@@ -232,7 +236,7 @@ class Play:
 
         Paused(lambda: self._handle(entry), step).meanwhile(meanwhile)
 
-    def _handle_as_tasks(self, *entries: Staged) -> None:
+    def _handle_as_tasks(self, *entries: GroupEntry) -> None:
         begun = [self._begin(entry) for entry in entries]
 
         async def run() -> list[dispatch.Ending]:
@@ -242,7 +246,7 @@ class Play:
         for entry, (delivery, _), ending in zip(entries, begun, endings, strict=True):
             self._end(entry, delivery, ending)
 
-    def _handle(self, entry: Staged) -> dispatch.Ending:
+    def _handle(self, entry: GroupEntry) -> dispatch.Ending:
         """Run the handler as a worker does, and settle by how it ended."""
         delivery, body = self._begin(entry)
         around = None
@@ -252,16 +256,16 @@ class Play:
         self._end(entry, delivery, ending)
         return ending
 
-    def _begin(self, entry: Staged) -> tuple[Delivery[Any], Callable[[], Any]]:
-        settling = Settling(self._stage, entry)
+    def _begin(self, entry: GroupEntry) -> tuple[Delivery[Any], Callable[[], Any]]:
+        settling = Settling(self._broker, entry)
         delivery: Delivery[Any] = Delivery(cast(Subscription, settling), settling.entry())
         entry.handed += 1
         return delivery, partial(entry.group.handler.call, [delivery])
 
-    def _end(self, entry: Staged, delivery: Delivery[Any], ending: dispatch.Ending) -> None:
+    def _end(self, entry: GroupEntry, delivery: Delivery[Any], ending: dispatch.Ending) -> None:
         if isinstance(ending.error, Died):
             self._lines_of(entry, "dies")
-            self._stage.give_back(entry)
+            self._broker.give_back(entry)
             return
         if delivery.outcome is None:
             try:
@@ -281,9 +285,9 @@ class Play:
 
     # ── telling ──
 
-    def _take(self, name: str, entry: Staged) -> Misfortune | None:
+    def _take(self, name: str, entry: GroupEntry) -> Misfortune | None:
         """The misfortune of that name that befalls ``entry`` now, for the first time."""
-        number = self._stage.entries.index(entry)
+        number = self._broker.entries.index(entry)
         for misfortune in self._plan:
             rule = misfortune.rule
             if (
@@ -307,7 +311,7 @@ class Play:
     def _say(self, text: str) -> None:
         self.lines.append(Line(text, True))
 
-    def _lines_of(self, entry: Staged, how: str) -> None:
+    def _lines_of(self, entry: GroupEntry, how: str) -> None:
         again = ", again" if entry.handed > 1 else ""
         self.lines.append(Line(f"{entry.group.name} gets {_named(entry)}{again}: {how}"))
 
@@ -315,11 +319,11 @@ class Play:
 _PAST = {"ack": "acked", "retry": "fails, will be tried again", "reject": "dead letter"}
 
 
-def _named(entry: Staged) -> str:
+def _named(entry: GroupEntry) -> str:
     return str(entry.sent.message.id)
 
 
-def _flag(entry: Staged, rule: str) -> None:
+def _flag(entry: GroupEntry, rule: str) -> None:
     """What the next delivery says of earlier ones."""
     level = entry.group.situation.capabilities.redelivered
     if rule in ("ack unseen", "returns late") or level is Known.EXACT:

@@ -1,4 +1,4 @@
-"""What handlers send while they are proved: kept on the stage, whatever profile they open."""
+"""What handlers send while they are proved: kept in the simulation, whatever profile they open."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from gearshift.hooks.registry import load_hooks
 from gearshift.message import Message
 from gearshift.rehearsal import Untouched
 
-__all__ = ["Staging"]
+__all__ = ["SimulatedBuses"]
 
 
-class Staging:
+class SimulatedBuses:
     """Buses whose producers store on ``store``, which each case sets anew. Any thread."""
 
     def __init__(self, config: Config, plugin: BackendPlugin) -> None:
         self._config = config
         self._plugin = plugin
-        self._backend: Any = _Staged(self)
+        self._backend: Any = _SimulatedBackend(self)
         self._buses: list[Bus] = []
         self.store: Callable[[str, Message], object] = lambda channel, message: None
 
     def bus(self, plugins: Sequence[object] = ()) -> Bus:
-        """A bus on the stage; ``close`` closes it."""
+        """A bus on the simulated broker; ``close`` closes it."""
         bus = Bus(self._config, self._plugin, self._backend, load_hooks(plugins))
         self._buses.append(bus)
         return bus
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Inside the block every ``gearshift.open`` of this process gives a bus on the stage."""
+        """Inside the block every ``gearshift.open`` of this process gives such a bus."""
         with opening_by(lambda *_, plugins=(), **__: self.bus(plugins)):
             yield
 
@@ -55,17 +55,17 @@ class Staging:
             bus.close()
 
 
-class _Staged(Backend):
-    """A Backend whose messages go on the stage; what consumes is the stage itself."""
+class _SimulatedBackend(Backend):
+    """A Backend whose messages go to the simulated broker, which runs the handlers itself."""
 
-    def __init__(self, staging: Staging) -> None:
-        self._staging = staging
+    def __init__(self, buses: SimulatedBuses) -> None:
+        self._simulated = buses
 
     def admin(self) -> Untouched:
-        return Untouched("the stage of a proof")
+        return Untouched("the simulated broker of a proof")
 
     def producer(self, channel: ChannelSpec) -> ProducerDriver:
-        return _Producer(self._staging, channel.name)
+        return _Producer(self._simulated, channel.name)
 
     def queue_consumer(self, spec: ConsumerSpec) -> NoReturn:
         raise NotSupported("a proof opens no consumers: its handlers are given what is sent")
@@ -77,13 +77,13 @@ class _Staged(Backend):
 
 
 class _Producer(ProducerDriver):
-    def __init__(self, staging: Staging, channel: str) -> None:
-        self._staging = staging
+    def __init__(self, buses: SimulatedBuses, channel: str) -> None:
+        self._simulated = buses
         self._channel = channel
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
         for message in messages:
-            self._staging.store(self._channel, message)
+            self._simulated.store(self._channel, message)
         on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
 
     def close(self, timeout_s: float) -> None:
