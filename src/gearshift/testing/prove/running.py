@@ -100,7 +100,7 @@ def prove_target(
 
 @contextmanager
 def _simulated(source: Source, profile: str | None) -> Iterator[SimulatedBuses]:
-    """A simulated broker with the channels of the configuration and what ``profile``'s backend declares."""
+    """Buses with the channels of the configuration and what ``profile``'s backend declares."""
     loaded, name = _loaded(source, profile)
     buses = SimulatedBuses(loaded, plugins.load(name))
     with buses.opened():
