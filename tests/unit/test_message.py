@@ -223,7 +223,7 @@ class TestCopies:
         with pytest.raises(TypeError, match="colour"):
             message.replace(colour="red")  # type: ignore[call-arg]
 
-    @pytest.mark.parametrize("doubled", [copy.copy, copy.deepcopy, _pickled], ids=repr)
+    @pytest.mark.parametrize("doubled", [copy.copy, copy.deepcopy, _pickled])
     def test_a_copy_is_equal_and_a_hash_alike(self, doubled: Callable[[Message], Message]) -> None:
         """Copied, and pickled to another process; a message with another field is another."""
         message = Message(b"x", "k", Headers({"a": 1}), timestamp_ms=1)
