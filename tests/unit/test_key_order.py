@@ -199,6 +199,18 @@ def test_a_batch_may_have_several_messages_of_a_key() -> None:
     assert gathered(key_order) == [a5]
 
 
+def test_what_another_batch_left_comes_before_what_arrives_later() -> None:
+    """A batch still grows while another one, of other keys, asks for messages too."""
+    key_order = KeyOrder(serial_keys=True)
+    growing, other = Gathering(9), Gathering(9)
+    a1, a2, a3 = pushed(key_order, "a", "a", "a")
+    assert key_order.pop(0.0, growing) is a1
+    assert key_order.pop(0.0, other) is None
+    (a4,) = pushed(key_order, "a")
+    taken = list(iter(lambda: key_order.pop(0.0, growing), None))  # type: ignore[arg-type]
+    assert taken == [a2, a3, a4]
+
+
 def test_what_comes_again_is_a_batch_of_its_own() -> None:
     """In the order of its key, whichever of them is due first."""
     key_order = KeyOrder(serial_keys=True)

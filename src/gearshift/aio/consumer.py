@@ -150,7 +150,7 @@ class Consumer(Generic[T]):
         self, max_messages: int, deadline: float | None, batch: Gathering | None
     ) -> list[Entry]:
         """As UserSide.next. Entries are taken and returned without an await between."""
-        users, user = self._users, batch or id(asyncio.current_task())
+        users, user = self._users, batch or self._user()
         entries = users.first(max_messages, user)
         while not entries:
             with users.changed:
@@ -169,6 +169,10 @@ class Consumer(Generic[T]):
                 with users.changed:
                     users.window.isolation.asking -= 1
         return entries
+
+    def _user(self) -> int:
+        """Who asks: not the task, as each call may be in one of its own (``asyncio.wait_for``)."""
+        return id(self)
 
     def _on_change(self) -> None:
         """Wake the tasks that wait. Any thread, with the window's lock held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,9 +24,13 @@ Settle = Callable[[Sequence[Delivery[Any]], dispatch.Ending, float], None]
 
 
 class _HandlersConsumer(aio.Consumer[Any]):
-    """Its deliveries are those that plain handlers get."""
+    """Its deliveries are those that plain handlers get, each for a task of its own."""
 
     _delivery = Delivery
+    _numbers = itertools.count()
+
+    def _user(self) -> int:
+        return next(self._numbers)
 
 
 class TaskRunner:

@@ -168,21 +168,23 @@ class KeyOrder:
             if self._serial_keys:
                 self.busy[key] = _BusyKey([entry], batch)
             return True
-        if batch is not None and busy.batch is batch:
+        joins = batch is not None and busy.batch is batch
+        if joins and not busy.followers:
             busy.holders.append(entry)
             return True
         if entry in busy.holders:
-            self._join(busy, batch)
+            busy.batch = batch
+            if batch is not None:  # it gets the only holder, so the followers may join
+                self._release_followers(busy)
             return True
         busy.followers.append(entry)
+        if joins:  # behind those that another batch has had to leave
+            self._release_followers(busy)
         return False
 
-    def _join(self, busy: _BusyKey, batch: Gathering | None) -> None:
-        """``batch`` gets the only holder of this key, so its followers may join."""
-        busy.batch = batch
-        if batch is not None:
-            self._ready.extendleft(reversed(busy.followers))
-            busy.followers.clear()
+    def _release_followers(self, busy: _BusyKey) -> None:
+        self._ready.extendleft(reversed(busy.followers))
+        busy.followers.clear()
 
     def _advance(self, key: Key, busy: _BusyKey) -> None:
         """Nobody holds this key any more: let its followers go, one or all of them."""
@@ -192,4 +194,4 @@ class KeyOrder:
             self._ready.appendleft(busy.holders[0])
             return
         del self.busy[key]
-        self._ready.extendleft(reversed(busy.followers))
+        self._release_followers(busy)
