@@ -24,7 +24,7 @@ demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|r
 
 test: $(READY)  ## run every test but those of clusters, on brokers that it starts itself
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers missing
-	@echo "Running the tests: about a quarter of an hour on two cores."
+	@echo "Running the tests: about twenty-five minutes on two cores."
 	@$(BIN)/python -m pytest -m "not cluster" \
 		-n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
