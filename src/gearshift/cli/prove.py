@@ -42,7 +42,7 @@ _COLOURS = {"safe": "bold green", "cannot be said": "bold yellow", "not safe": "
 @click.option("--seed", default=0, show_default=True, help="Another one tries other cases.")
 @click.option(
     "--on-broker", is_flag=True,
-    help="CaseRun each story on the profile's broker too, on a channel of its own.",
+    help="Run each story on the profile's broker too, on a channel of its own.",
 )  # fmt: skip
 @click.option("--junit", type=NewFile(), metavar="FILE", help="Write the result as JUnit's XML.")
 @output_option
