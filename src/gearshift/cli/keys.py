@@ -22,11 +22,6 @@ class Keys:
     def __init__(self) -> None:
         self._before: list[Any] | None = None
 
-    @property
-    def are_there(self) -> bool:
-        """True if keys can be read."""
-        return self._before is not None
-
     def __enter__(self) -> Self:
         with contextlib.suppress(ImportError):
             import termios
