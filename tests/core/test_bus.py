@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from support.buses import OpenBus
-from support.waiting import PATIENCE_S, ack_all, drain, take
+from support.waiting import PATIENCE_S, drain, take
 
 import gearshift
 from gearshift import Capabilities, Start, errors
@@ -35,49 +35,6 @@ class Order(msgspec.Struct):
 @dataclass
 class Plain:
     n: int
-
-
-def test_every_group_gets_every_message_in_order(bus: gearshift.Bus) -> None:
-    """A queue fans out to its groups; what was sent before a consumer came waits for it."""
-    bus.producer("orders").send_many(range(50))
-    for group in ("billing", "audit"):
-        with bus.consumer("orders", group=group) as consumer:
-            assert drain(consumer, 50) == list(range(50))
-
-
-def test_members_of_a_group_share_its_messages(bus: gearshift.Bus) -> None:
-    """Two consumers of one group get each message once between them."""
-    first = bus.consumer("orders", group="audit", prefetch=5)
-    second = bus.consumer("orders", group="audit", prefetch=5)
-    bus.producer("orders").send_many(range(200))
-    got: list[int] = []
-
-    def work(consumer: gearshift.Consumer) -> None:
-        while len(got) < 200:
-            got.extend(ack_all(consumer.receive(timeout_s=0.2)))
-
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(work, [first, second]))
-    assert Counter(got) == Counter(range(200))
-
-
-@pytest.mark.parametrize("channel", ["orders", "events"])
-def test_a_retried_message_comes_again_with_a_higher_attempt(
-    bus: gearshift.Bus, channel: str
-) -> None:
-    """Body, key and headers are the same; attempt rises by one; redelivered is true."""
-    group = "audit"
-    producer = bus.producer(channel)
-    with bus.consumer(channel, group=group) as consumer:
-        consumer.ready()
-        producer.send(b"\xff\x00", key="k", headers={"a": "1", "b": b"\x80", "c": 7, "d": True})
-        first = consumer.receive(timeout_s=30)[0]
-        first.retry()
-        again = consumer.receive(timeout_s=30)[0]
-        assert again.message == first.message
-        assert (first.attempt, again.attempt) == (1, 2)
-        assert again.redelivered
-        again.ack()
 
 
 @pytest.mark.parametrize("channel", ["orders", "events"])
@@ -111,40 +68,6 @@ def test_attempts_are_bounded_and_end_in_the_dead_letters(bus: gearshift.Bus, ch
         assert "3 attempts" in str(letter.headers["dead-letter-reason"])
 
 
-def test_on_a_stream_a_retried_message_holds_its_key_and_no_other(bus: gearshift.Bus) -> None:
-    """While one message waits for its retry its key waits too, other keys go on."""
-    bus.producer("events").send_many(
-        [("a", 1), ("a", 2), ("b", 3), ("b", 4)], key_by=lambda value: value[0]
-    )
-    seen = []
-    with bus.consumer("events", group="g") as consumer:
-        for _ in range(5):
-            (delivery,) = take(consumer, 1)
-            seen.append(tuple(delivery.value))
-            if delivery.value == ["a", 1] and delivery.attempt == 1:
-                delivery.retry(0.2)
-            else:
-                delivery.ack()
-    assert [value for value in seen if value[0] == "b"] == [("b", 3), ("b", 4)]
-    assert [value for value in seen if value[0] == "a"] == [("a", 1), ("a", 1), ("a", 2)]
-    assert seen.index(("b", 4)) < seen.index(("a", 2))
-
-
-def test_a_position_never_passes_an_unsettled_message(bus: gearshift.Bus) -> None:
-    """What lies behind an unsettled message comes again, what is before it does not."""
-    bus.producer("events").send_many(range(10), key_by=lambda _: "k")
-    consumer = bus.consumer("events", group="g")
-    deliveries = []
-    while len(deliveries) < 10:
-        deliveries += consumer.receive(10, timeout_s=30)
-    for delivery in deliveries:
-        if delivery.value != 4:
-            delivery.ack()
-    assert consumer.close() == [deliveries[4].id]
-    with bus.consumer("events", group="g") as second:
-        assert drain(second, 6) == [4, 5, 6, 7, 8, 9]
-
-
 def test_a_stream_is_replayed_by_seek(bus: gearshift.Bus) -> None:
     """Seek to the start, to an offset and to a time; each group has its own position."""
     receipts = bus.producer("events").send_many(range(20), key_by=lambda _: "k")
@@ -174,30 +97,6 @@ def test_waiting_ends_though_what_comes_is_for_others(bus: gearshift.Bus) -> Non
             time.sleep(0.02)
         assert waiting.done()
         assert waiting.result() == []
-
-
-def test_prefetch_withholds(bus: gearshift.Bus) -> None:
-    """With prefetch 2 a third message is not delivered before one of two is settled."""
-    bus.producer("orders").send_many(range(5))
-    with bus.consumer("orders", group="audit", prefetch=2) as consumer:
-        held = []
-        while len(held) < 2:
-            held += consumer.receive(5, timeout_s=30)
-        assert consumer.receive(5, timeout_s=0.3) == []
-        held[0].ack()
-        assert [delivery.value for delivery in consumer.receive(5, timeout_s=30)] == [2]
-
-
-def test_unsettled_work_returns_when_its_consumer_closes(bus: gearshift.Bus) -> None:
-    """Close names what was in hand; another consumer gets it, and what was only buffered."""
-    sent = bus.producer("orders").send_many(range(3))
-    first = bus.consumer("orders", group="audit")
-    delivery = first.receive(timeout_s=30)[0]
-    assert first.close() == [sent[0].id]
-    with pytest.raises(errors.StaleDelivery):
-        delivery.ack()
-    with bus.consumer("orders", group="audit") as second:
-        assert sorted(drain(second, 3)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", [Order, Plain])
@@ -257,17 +156,6 @@ def test_type_checkers_know_the_keywords_of_consumer() -> None:
     assert keywords - {"self", "channel", "value_type"} == ConsumerOptions.__annotations__.keys()
 
 
-def test_tail_leaves_nothing_behind(bus: gearshift.Bus) -> None:
-    """An ephemeral consumer sees what is sent and takes nothing from the groups."""
-    producer = bus.producer("orders")
-    with bus.consumer("orders", ephemeral=True) as tail:
-        tail.ready()
-        producer.send_many(range(3))
-        assert drain(tail, 3) == [0, 1, 2]
-    assert [status.group for status in bus.groups("orders")] == ["billing", "audit"]
-    assert [status.ready for status in bus.groups("orders")] == [3, 3]
-
-
 def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus) -> None:
     """Eight threads on one consumer: no two deliveries of a key at once, first ones in order."""
     bus.producer("orders").send_many(range(400), key_by=lambda n: f"k{n % 5}")
@@ -291,20 +179,6 @@ def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus
         list(threads.map(work, range(8)))
     assert not overlaps
     assert order == {f"k{k}": list(range(k, 400, 5)) for k in range(5)}
-
-
-def test_channels_do_not_meet(bus: gearshift.Bus) -> None:
-    """Whatever the order in which they are made and sent to, each has its own messages only."""
-    names = [f"{kind}-{n}" for n in range(2) for kind in ("queue", "other")]
-    producers = {name: bus.producer(name, create=True) for name in names}
-    for name in reversed(names):
-        producers[name].send_many([name] * 3)
-    producers[names[0]].send("last")
-    for name in names:
-        with bus.consumer(name, create=True) as consumer:
-            assert drain(consumer, 3 + (name == names[0])) == [name] * 3 + ["last"] * (
-                name == names[0]
-            )
 
 
 def test_what_the_server_gives_is_what_counts_once_connected(

@@ -24,21 +24,6 @@ def order() -> str:
     return sys.stdin.readline().strip()
 
 
-def handle(config: str, channel: str) -> None:
-    """Receive one by one; settle each when told how."""
-    with gearshift.open(config) as bus, bus.consumer(channel, group="workers") as consumer:
-        for delivery in consumer.iterate():
-            say(got=delivery.value, attempt=delivery.attempt, redelivered=delivery.redelivered)
-            if order() == "ack":
-                try:
-                    delivery.ack()
-                except gearshift.errors.StaleDelivery:
-                    say(stale=delivery.value)
-                else:
-                    consumer.flush()
-                    say(acked=delivery.value)
-
-
 def consume(config: str, channel: str) -> None:
     """Ack whatever comes until told to stop."""
     with gearshift.open(config) as bus:

@@ -56,9 +56,6 @@ class Actor:
         self.process.stdin.write(f"{order}\n")
         self.process.stdin.flush()
 
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
     def kill(self) -> None:
         """SIGKILL, unless it has ended by itself."""
         self.process.kill()

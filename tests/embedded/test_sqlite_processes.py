@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.waiting import PATIENCE_S, ack_all, drain, take, until
+from support.waiting import PATIENCE_S, drain, take
 
 import gearshift
 from gearshift import errors
@@ -20,27 +19,6 @@ from .conftest import Actor
 StartActor = Callable[..., Actor]
 
 CHANNELS = ["work", "log"]
-
-
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_work_of_a_killed_process_returns(
-    bus: gearshift.Bus, config: Path, actor: StartActor, channel: str
-) -> None:
-    """SIGKILL in the handler: the message comes to another, on a queue as its second attempt."""
-    bus.producer(channel).send_many(range(3), key_by=lambda _: "k")
-    worker = actor("handle", config, channel)
-    assert worker.event()["got"] == 0
-    worker.tell("ack")
-    assert worker.event()["acked"] == 0
-    assert worker.event()["got"] == 1
-    worker.kill()
-    with bus.consumer(channel, group="workers") as consumer:
-        (delivery,) = take(consumer, 1)
-        assert delivery.value == 1
-        if channel == "work":
-            assert (delivery.attempt, delivery.redelivered) == (2, True)
-        delivery.ack()
-        assert drain(consumer, 1) == [2]
 
 
 @pytest.mark.parametrize("what", ["publish", "claim"])
@@ -63,39 +41,6 @@ def test_a_transaction_of_a_killed_process_never_was(
     bus.producer("work").send(-2)
     with bus.consumer("work", group="workers") as consumer:
         assert drain(consumer, 2) == [-1, -2]
-
-
-def test_a_process_that_slept_past_its_lease_settles_nothing_of_others(
-    bus: gearshift.Bus, config: Path, actor: StartActor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGSTOP past the lease, then SIGCONT: its ack is stale, the other one's counts."""
-    monkeypatch.setenv("GEARSHIFT_PROFILES__P__LEASE_S", "2.0")
-    bus.producer("work").send("once")
-    sleeper = actor("handle", config, "work")
-    assert sleeper.event()["got"] == "once"
-
-    def is_asleep() -> bool:
-        sleeper.signal(signal.SIGSTOP)
-        try:
-            bus.producer("log").send("the file is free", timeout_s=3)
-        except errors.GearshiftError:  # it stands still with the write lock
-            sleeper.signal(signal.SIGCONT)
-            return False
-        return True
-
-    assert until(is_asleep)
-    with bus.consumer("work", group="workers") as consumer:
-        (delivery,) = take(consumer, 1)
-        assert (delivery.attempt, delivery.redelivered) == (2, True)
-        sleeper.signal(signal.SIGCONT)
-        sleeper.tell("ack")
-        # It says 'acked' if it was quicker than its own driver in noticing; nothing follows of it.
-        assert set(sleeper.event()) <= {"stale", "acked"}
-        assert bus.groups("work")[0].in_flight == 1
-        delivery.ack()
-        consumer.flush()
-        assert [consumer._users.snapshot().stale, bus.groups("work")[0].in_flight] == [0, 0]
-        assert consumer.receive(timeout_s=0.5) == []
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -151,20 +96,3 @@ def test_several_processes_produce_and_consume_at_once(
     with bus.consumer(channel, group="workers") as left:
         got.update(drain(left, wanted.total() - got.total()))
     assert got == wanted
-
-
-def test_partitions_of_a_killed_process_are_taken_over(
-    bus: gearshift.Bus, config: Path, actor: StartActor
-) -> None:
-    """The survivor reads every partition to the end, from where the dead one had settled."""
-    worker = actor("handle", config, "log")
-    with bus.consumer("log", group="workers") as consumer:
-        consumer.ready()
-        bus.producer("log").send_many(range(40), key_by=lambda n: f"k{n}")
-        theirs = worker.event()["got"]
-        mine = take(consumer, 5)
-        worker.kill()
-        values = ack_all(mine)
-        rest = drain(consumer, 35)
-    assert theirs in rest
-    assert sorted(values + rest) == list(range(40))

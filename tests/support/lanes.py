@@ -36,7 +36,6 @@ SECONDS = {
     "conformance stream": 85.0,
     "tests/brokers/test_clusters.py": 160.0,
     "tests/cli/test_main.py": 80.0,
-    "tests/system/test_broker_restart.py": 80.0,
 }
 
 #: A longer lane is divided: several workers take a part each, with brokers of its own.

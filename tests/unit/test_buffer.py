@@ -191,19 +191,6 @@ def test_a_callback_runs_once_when_all_results_are_there(
     assert ended == [good]
 
 
-def test_an_outcome_after_the_deadline_changes_nothing(world: World, buffer: PublishBuffer) -> None:
-    """The driver may report late: its thread meets no error, the result stays as it was."""
-    sent = put(buffer, "a", deadline=10.0)
-    world.now = 10.0
-    (result,) = buffer.wait(sent)
-    world.driver.report(0)
-    assert isinstance(result, errors.OutcomeUnknown)
-    assert sent.results == [result]
-    again = put(buffer, "b")
-    world.driver.report(1)
-    assert isinstance(buffer.wait(again)[0], Receipt)
-
-
 def test_who_waits_works_for_the_driver(world: World, buffer: PublishBuffer) -> None:
     """A result that the waiting thread brings itself needs no other thread; one that is there,
     not even that."""
@@ -269,18 +256,6 @@ def test_what_is_unconfirmed_is_sent_again_in_order_under_the_same_ids(
     )
 
 
-def test_what_was_certainly_not_stored_is_not_called_resent(
-    world: World, buffer: PublishBuffer
-) -> None:
-    """A driver that says NO on a lost connection leaves no doubt about a duplicate."""
-    sent = put(buffer, "a")
-    world.driver.report(0, Stored.NO, Lost("refused before it was sent"))
-    renewed = world.reconnected()
-    assert until(lambda: renewed.taken)
-    renewed.report(0)
-    assert buffer.wait(sent)[0] == Receipt("id-a", "c", Position(0, 0), resent=False)
-
-
 def test_what_comes_during_the_outage_waits_and_follows(
     world: World, buffer: PublishBuffer
 ) -> None:
@@ -317,19 +292,6 @@ def test_the_deadline_of_what_a_driver_has_leaves_the_outcome_unknown(
     assert buffer.in_flight == 0
 
 
-def test_the_deadline_of_what_may_have_been_stored_stays_unknown_in_an_outage(
-    world: World, buffer: PublishBuffer
-) -> None:
-    """Handed over, connection lost: whether its driver has reported on it or not, who knows."""
-    sent = put(buffer, "a", "b", deadline=10.0)
-    world.refusing = Lost("down")
-    world.drivers[0].close = lambda timeout_s: None  # type: ignore[method-assign]
-    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
-    world.now = 10.0
-    kinds = {type(result) for result in buffer.wait(sent)}
-    assert kinds == {errors.OutcomeUnknown}
-
-
 def test_the_deadline_of_what_is_certainly_not_stored_says_so(
     world: World, buffer: PublishBuffer
 ) -> None:
@@ -343,28 +305,6 @@ def test_the_deadline_of_what_is_certainly_not_stored_says_so(
     assert "nothing is stored: fake/c: lost" in str(result)
     with pytest.raises(errors.ConnectionFailed, match="nothing is stored"):
         put(buffer, "b", deadline=10.0)
-
-
-def test_a_refusal_of_what_was_sent_before_is_no_proof(world: World, buffer: PublishBuffer) -> None:
-    """Sent once without answer, then refused: the first copy may be stored."""
-    sent = put(buffer, "a")
-    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
-    renewed = world.reconnected()
-    assert until(lambda: renewed.taken)
-    renewed.report(0, Stored.NO, Nacked())
-    assert isinstance(buffer.wait(sent)[0], errors.OutcomeUnknown)
-
-
-def test_a_doubt_outlives_the_driver_that_raised_it(world: World, buffer: PublishBuffer) -> None:
-    """Unknown to the first driver, certainly not stored by the second: still unknown."""
-    sent = put(buffer, "a", deadline=10.0)
-    world.driver.report(0, Stored.UNKNOWN, Lost("cut"))
-    renewed = world.reconnected()
-    assert until(lambda: renewed.taken)
-    world.refusing = Lost("down")
-    renewed.report(0, Stored.NO, Lost("no route"))
-    world.now = 10.0
-    assert isinstance(buffer.wait(sent)[0], errors.OutcomeUnknown)
 
 
 def test_a_driver_that_reports_nothing_for_long_is_replaced(
@@ -439,14 +379,6 @@ def test_a_full_window_blocks_and_raises_at_the_deadline(
     waiting.join(20)
     put(buffer, "e", deadline=0.0)
     assert world.driver.bodies() == [b"a", b"b", b"d", b"e"]
-    buffer.close(0.0)
-
-
-def test_a_batch_over_the_bound_fits_into_an_empty_window(world: World) -> None:
-    """A batch bigger than the whole window is not refused for ever."""
-    buffer = world.buffer(max_in_flight=2, max_in_flight_bytes=2)
-    put(buffer, "a", "b", "c", deadline=0.0)
-    assert world.driver.bodies() == [b"a", b"b", b"c"]
     buffer.close(0.0)
 
 

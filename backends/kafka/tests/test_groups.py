@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +25,7 @@ from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
 from gearshift.driver import ChannelSpec, ConsumerSpec, Place, Start, StartAt
-from gearshift.errors import ConfigError, StaleDelivery, UnknownChannel
+from gearshift.errors import ConfigError
 from gearshift.stats import ReceiveStats
 from gearshift_kafka import topics
 from gearshift_kafka.backend import Backend
@@ -117,25 +115,6 @@ def test_a_cluster_that_is_slow_to_tell_its_nodes_is_asked_until_the_deadline(
         bus.delete(name)
 
 
-def test_a_misspelt_channel_is_an_error_and_creates_no_topic(
-    open_bus: OpenBus, name: str, raw_admin: AdminClient
-) -> None:
-    """Neither a consumer nor a producer makes the topic it cannot find."""
-    bus = open_bus()
-    with pytest.raises(UnknownChannel, match=name):
-        bus.consumer(name, create=False)
-    with pytest.raises(UnknownChannel, match=name):
-        bus.producer(name, create=False)
-    assert name not in raw_admin.list_topics(timeout=10).topics
-
-
-def test_a_new_group_begins_with_the_oldest_message(open_bus: OpenBus, name: str) -> None:
-    """What was sent before anybody had joined is received."""
-    bus = open_bus(one_partition(name))
-    bus.producer(name).send_many(range(10))
-    assert drain(bus.consumer(name, group="late"), 10) == list(range(10))
-
-
 def test_a_handler_slower_than_the_poll_interval_keeps_its_partition(
     open_bus: OpenBus, name: str
 ) -> None:
@@ -172,72 +151,6 @@ def test_settings_of_members_reach_no_client_that_is_none(open_bus: OpenBus, nam
         (second,) = take(consumer, 1)
         assert second.attempt == 2
         second.ack()
-
-
-def test_a_second_member_takes_over_and_no_message_is_lost(open_bus: OpenBus, name: str) -> None:
-    """Acks from before a rebalance count or are stale; together both members get everything."""
-    bus = open_bus(f"[channels.{name}]\npartitions = 4")
-    with bus.producer(name) as producer:
-        producer.send_many(range(200), key_by=str)
-    first = bus.consumer(name, group="g", prefetch=20)
-    in_hand = take(first, 20)
-    second = bus.consumer(name, group="g", prefetch=20)
-    acked: set[int] = set()
-    stopped = threading.Event()
-
-    def work(consumer: gearshift.Consumer) -> None:
-        while not stopped.is_set():
-            for delivery in consumer.receive(20, timeout_s=0.2):
-                with contextlib.suppress(StaleDelivery):
-                    delivery.ack()
-                    acked.add(delivery.value)
-
-    workers = [threading.Thread(target=work, args=(c,)) for c in (first, second)]
-    workers[1].start()
-    second.ready()
-    for delivery in in_hand:
-        with contextlib.suppress(StaleDelivery):
-            delivery.ack()
-            acked.add(delivery.value)
-    workers[0].start()
-
-    def lag() -> int | None:
-        (status,) = [s for s in bus.groups(name) if s.group == "g"]
-        return status.lag
-
-    # What was acked as its partition went comes to the other one again.
-    assert until(lambda: len(acked) == 200 and lag() == 0)
-    stopped.set()
-    for worker in workers:
-        worker.join(PATIENCE_S)
-    assert acked == set(range(200))
-    first.flush()
-    second.flush()
-    first.close()
-    second.close()
-    assert lag() == 0
-
-
-@pytest.mark.parametrize("where", ["earliest", "offset", "time", "end"])
-def test_seek_continues_where_it_was_told(open_bus: OpenBus, name: str, where: str) -> None:
-    """The beginning, an offset, a moment and the end."""
-    bus = open_bus(one_partition(name))
-    producer = bus.producer(name)
-    began_ms = int(time.time() * 1000) - 60_000
-    for number in range(5):
-        producer.send(number, timestamp_ms=began_ms + number * 1000)
-    consumer = bus.consumer(name, group="g")
-    assert drain(consumer, 5) == [0, 1, 2, 3, 4]
-    start = {
-        "earliest": Start(),
-        "offset": Start(StartAt.OFFSET, {0: 3}),
-        "time": Start(StartAt.TIME, time_ms=began_ms + 1500),
-        "end": Start(StartAt.LATEST),
-    }[where]
-    consumer.seek(start)
-    producer.send(5)
-    first = {"earliest": 0, "offset": 3, "time": 2, "end": 5}[where]
-    assert drain(consumer, 6 - first) == list(range(first, 6))
 
 
 def test_partitions_that_are_added_are_read(

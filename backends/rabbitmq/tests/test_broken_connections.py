@@ -20,7 +20,7 @@ from support.waiting import take, until
 
 import gearshift
 from gearshift.conformance.proxy import Proxy
-from gearshift.errors import OutcomeUnknown, StaleDelivery, UnknownChannel
+from gearshift.errors import StaleDelivery, UnknownChannel
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.settings import Settings
 from native_brokers import RabbitMQ
@@ -41,23 +41,6 @@ def proxy(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
 def lost(caplog: pytest.LogCaptureFixture) -> set[str]:
     """The loggers that have told of a lost connection."""
     return {each.name for each in caplog.records if "connection lost" in each.getMessage()}
-
-
-def test_a_confirm_that_never_comes_is_an_unknown_outcome_with_the_id(
-    open_bus: OpenBus, proxy: Proxy, raw: BlockingChannel, name: str
-) -> None:
-    """Only answers are swallowed: the message is stored, and the error does not deny it."""
-    bus = open_bus(port=proxy.port)
-    producer = bus.producer(name)
-    producer.send({"n": 0})
-    proxy.hold(answers_only=True)
-    with pytest.raises(OutcomeUnknown) as caught:
-        producer.send({"n": 1}, id="the-id", timeout_s=1.0)
-    assert caught.value.message_id == "the-id"
-    assert caught.value.retryable
-    assert until(lambda: ready_in(raw, f"{name}.default") == 2)
-    proxy.release()
-    assert producer.send({"n": 2}).id != "the-id"
 
 
 def test_what_a_cut_left_unconfirmed_is_sent_again_under_its_id(
@@ -206,38 +189,6 @@ def test_an_adopted_queue_deleted_while_it_is_consumed_ends_the_consumer_aloud(
     assert take(consumer, 1)[0].body == b"{}"
     with pytest.raises(UnknownChannel, match=name):
         open_bus(f'[channels.c]\nnative.rabbitmq = {{ queue = "{name}-no" }}').consumer("c")
-
-
-def test_a_connection_cut_again_and_again_leaks_nothing(
-    open_bus: OpenBus, proxy: Proxy, name: str
-) -> None:
-    """After every cut both sides go on; no more threads and descriptors than after the first."""
-    bus = open_bus(port=proxy.port)
-    producer, consumer = bus.producer(name), bus.consumer(name)
-
-    def in_use() -> tuple[int, int]:
-        return threading.active_count(), len(os.listdir("/proc/self/fd"))
-
-    counts = []
-    for number in range(12):
-        producer.send({"n": number}, timeout_s=60)
-        numbers: list[int] = []
-        while number not in numbers:
-            for delivery in take(consumer, 1):
-                numbers.append(delivery.value["n"])
-                delivery.ack()
-        consumer.flush()
-        assert until(lambda: proxy.connections == 2)
-        counts.append(in_use())
-        proxy.cut()
-    assert proxy.cuts >= 24
-    most = counts[1]
-    assert until(
-        lambda: (
-            proxy.connections == 2
-            and all(now <= then for now, then in zip(in_use(), most, strict=True))
-        )
-    ), (counts, in_use())
 
 
 def test_everything_is_gone_after_close(open_bus: OpenBus, proxy: Proxy, name: str) -> None:

@@ -111,21 +111,6 @@ def test_a_position_that_somebody_looks_at_for_long_is_waited_for(
         assert ack_all(take(second, 1)) == [1]
 
 
-def test_a_position_never_passes_what_is_unsettled(
-    open_bus: OpenBus, raw: BlockingChannel, name: str
-) -> None:
-    """Acked out of order, the position stands before the first message still in hand."""
-    bus = open_bus(stream(name, "partitions = 1"))
-    bus.producer(name).send_many(range(6))
-    consumer = bus.consumer(name, group="g")
-    deliveries = take(consumer, 6)
-    ack_all(deliveries[:2] + deliveries[3:])
-    assert until(lambda: position_of(raw, f"{name}:0:g") == b"2")
-    consumer.close()
-    with bus.consumer(name, group="g") as again:
-        assert ack_all(take(again, 4)) == [2, 3, 4, 5]
-
-
 @pytest.mark.parametrize("position", [b"0", b"time:0"], ids=["offset", "time"])
 def test_a_position_keeps_the_note_of_a_death(
     open_bus: OpenBus, raw: BlockingChannel, name: str, position: bytes

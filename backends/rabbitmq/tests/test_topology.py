@@ -88,16 +88,6 @@ def test_an_exchange_of_another_type_is_a_conflict(
         open_bus().producer(name)
 
 
-def test_declaring_twice_changes_nothing(open_bus: OpenBus, name: str) -> None:
-    """Every bus that opens a channel declares it, and the same again is fine."""
-    bus = open_bus()
-    bus.producer(name).send({"n": 1})
-    bus.declare(name)
-    again = open_bus()
-    again.declare(name)
-    assert again.groups(name)[0].ready == 1
-
-
 def test_an_adopted_queue_is_used_as_it_is(
     rabbitmq: RabbitMQ, open_bus: OpenBus, raw: BlockingChannel, name: str
 ) -> None:

@@ -10,13 +10,11 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from support.waiting import take
 
-from gearshift.errors import InvalidMessage, NotSupported
+from gearshift.errors import InvalidMessage
 
 from .conftest import OpenBus, take_raw
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
-
-BINARY = bytes(range(256))
 
 
 def test_a_plain_client_finds_everything_under_its_standard_name(
@@ -51,38 +49,6 @@ def test_a_plain_client_finds_everything_under_its_standard_name(
         "bytes": b"\xff\x00",
         "timestamp_in_ms": 1_700_000_000_123,
     }
-
-
-@pytest.mark.parametrize("body", [b"", BINARY, b"x" * 1_000_000], ids=["empty", "binary", "1MB"])
-def test_bodies_come_back_byte_for_byte(open_bus: OpenBus, name: str, body: bytes) -> None:
-    """Empty, over 0x7f, and larger than a frame."""
-    bus = open_bus()
-    bus.producer(name).send(body)
-    (delivery,) = take(bus.consumer(name), 1)
-    assert delivery.body == body
-    assert delivery.key is None
-
-
-def test_a_message_comes_back_as_it_was_sent(open_bus: OpenBus, name: str) -> None:
-    """Repeated headers keep order and types, also when retried; RabbitMQ sorts them by name."""
-    bus = open_bus(f"[channels.{name}]\nretry_delay_s = 0.0")
-    producer, consumer = bus.producer(name), bus.consumer(name)
-    sent = producer.message(
-        BINARY,
-        key="schlüssel",
-        headers=[("a", "2"), ("a", "1"), ("b", b"\x80"), ("e", ""), ("n", -5), ("t", False)],
-        timestamp_ms=1_700_000_000_123,
-        correlation_id="c",
-        reply_to="r",
-        type="t",
-    )
-    producer.send(sent)
-    for delay_s in (0.0, 0.2, None):
-        (delivery,) = take(consumer, 1)
-        assert delivery.message == sent
-        if delay_s is not None:
-            delivery.retry(delay_s=delay_s)
-    assert delivery.attempt == 3
 
 
 def test_a_plain_message_is_received_as_far_as_it_goes(
@@ -150,9 +116,3 @@ def test_headers_that_steer_the_broker_are_refused(
     with pytest.raises(InvalidMessage, match=header):
         producer.send({}, headers={header: "x"})
     producer.send({})
-
-
-def test_none_is_refused(open_bus: OpenBus, name: str) -> None:
-    """RabbitMQ has no tombstones, and an empty body is something else."""
-    with pytest.raises(NotSupported, match="tombstone"):
-        open_bus().producer(name).send(None)

@@ -97,18 +97,6 @@ def test_a_plain_consumer_of_the_group_keeps_its_own(
     assert raw.xpending(stream, "g")["pending"] == 1
 
 
-def test_a_close_costs_no_attempt(open_bus: OpenBus, name: str) -> None:
-    """Consumers that close with a message in hand or in their buffer do not use it up."""
-    bus = open_bus("max_attempts = 2")
-    bus.producer(name).send("kept")
-    for earlier in range(11):
-        with bus.consumer(name, group="g") as consumer:
-            (delivery,) = take(consumer, 1)
-            assert (delivery.attempt, delivery.redelivered) == (1, earlier > 0)
-    with bus.consumer(name, group="g") as consumer:
-        assert ack_all(take(consumer, 1)) == ["kept"]
-
-
 def test_what_is_settled_leaves_nothing(open_bus: OpenBus, raw: Client, name: str) -> None:
     """Neither entries nor consumers nor tails stay on the server."""
     bus = open_bus()

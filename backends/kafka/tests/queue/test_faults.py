@@ -46,20 +46,6 @@ print("has", repr(consumer.receive(timeout_s=60)[0].value), flush=True)
 time.sleep(600)
 """
 
-WAKES_LATE = """
-import os, sys
-import gearshift
-consumer = gearshift.open(sys.argv[1]).consumer(sys.argv[2], group="g")
-(delivery,) = consumer.receive(timeout_s=60)
-print("has", delivery.value, flush=True)
-sys.stdin.readline()
-try:
-    delivery.ack()
-except gearshift.errors.StaleDelivery:
-    print("stale", flush=True)
-os._exit(0)
-"""
-
 
 def killed_worker(settings_file: Path, name: str) -> object:
     """Another process takes a message and is killed with it in hand; which one it was."""
@@ -171,19 +157,6 @@ def test_max_processing_s_sets_the_lock(settings: Settings, hasty_kafka: Kafka, 
             assert ack_all(take(consumer, 1)) == ["next"]
 
 
-def test_a_killed_worker_loses_nothing(settings: Settings, name: str) -> None:
-    """SIGKILL with a message in hand: another worker gets it, flagged."""
-    file = settings()
-    with gearshift.open(file) as bus:
-        bus.producer(name).send_many(range(3))
-        held = killed_worker(file, name)
-        with bus.consumer(name, group="g") as consumer:
-            deliveries = take(consumer, 3)
-            (again,) = (delivery for delivery in deliveries if delivery.value == held)
-            assert (again.attempt, again.redelivered) == (1, True)
-            assert sorted(ack_all(deliveries)) == [0, 1, 2]
-
-
 def test_a_close_costs_nothing_and_the_second_death_counts_both(
     settings: Settings, name: str
 ) -> None:
@@ -233,37 +206,6 @@ def test_a_suspect_is_not_kept_by_a_consumer_that_is_busy(
                 assert (again.value, again.attempt, again.redelivered) == ("second", 1, True)
                 again.ack()
             long.ack()
-
-
-def test_a_stopped_worker_never_settles_what_others_have(
-    settings: Settings, hasty_kafka: Kafka, name: str
-) -> None:
-    """SIGSTOP past the lock: others get the message, and the late ack changes nothing."""
-    file = settings("prefetch = 1", url=hasty_kafka.url)
-    command = [sys.executable, "-c", WAKES_LATE, str(file), name]
-    with (
-        gearshift.open(file) as bus,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as child,
-    ):
-        assert child.stdout is not None
-        bus.producer(name).send(7)
-        try:
-            assert child.stdout.readline() == "has 7\n"
-            child.send_signal(signal.SIGSTOP)
-            with bus.consumer(name, group="g") as consumer:
-                (delivery,) = take(consumer, 1)
-                child.send_signal(signal.SIGCONT)
-                output, _ = child.communicate("go on\n", timeout=PATIENCE_S)
-                assert output == "stale\n"
-                with contextlib.suppress(errors.StaleDelivery):  # the other one took its time
-                    delivery.retry(0)
-                (again,) = take(consumer, 1)
-                assert again.value == 7
-                again.ack()
-        finally:
-            child.kill()
 
 
 def test_a_broker_that_stops_answering_as_partitions_are_assigned_stops_no_retry(
