@@ -54,7 +54,8 @@ def _unit(version: str) -> str:
 
 
 def _unit_in(name: str, version: str) -> str:
-    suite = Suite(name, f"python-{version}", ("python3-venv", "make", "ca-certificates"))
+    packages = ("python3-venv", "make", "git", "ca-certificates")
+    suite = Suite(name, f"python-{version}", packages)
     try:
         suite.install()
     except BrokerUnavailable as error:
