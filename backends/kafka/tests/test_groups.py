@@ -71,6 +71,14 @@ def test_a_blank_group_is_refused_before_there_is_a_client() -> None:
         backend.log_consumer(spec, NoEvents())
 
 
+def _queue_on(kafka: Kafka, name: str) -> dict[str, Any]:
+    return {
+        "profile": "k",
+        "profiles": {"k": {"backend": "kafka", "bootstrap_servers": [kafka.url]}},
+        "channels": {name: {"semantics": "queue", "groups": ["g"]}},
+    }
+
+
 def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
     kafka: Kafka, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,12 +90,10 @@ def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
         return answers[-1] if answers.count(answers[-1]) > 1 else []  # the first time
 
     monkeypatch.setattr(topics, "topic_partitions", ask)
-    backend = Backend(Settings(bootstrap_servers=(kafka.url,)))
-    queue = gearshift.Semantics.QUEUE
-    channel = ChannelSpec(name=name, semantics=queue, groups=("g",), native=ChannelSettings())
-    backend.admin().declare(channel)
-    assert any(answers)
-    backend.admin().delete(channel)
+    with gearshift.open(settings=_queue_on(kafka, name)) as bus:
+        bus.declare(name, timeout_s=PATIENCE_S)
+        assert any(answers)
+        bus.delete(name)
 
 
 def test_a_cluster_that_is_slow_to_tell_its_nodes_is_asked_until_the_deadline(
@@ -104,12 +110,7 @@ def test_a_cluster_that_is_slow_to_tell_its_nodes_is_asked_until_the_deadline(
         return answers(*arguments, **options)
 
     monkeypatch.setattr(topics, "answers", ask)
-    settings = {
-        "profile": "k",
-        "profiles": {"k": {"backend": "kafka", "bootstrap_servers": [kafka.url]}},
-        "channels": {name: {"semantics": "queue", "groups": ["g"]}},
-    }
-    with gearshift.open(settings=settings) as bus:
+    with gearshift.open(settings=_queue_on(kafka, name)) as bus:
         bus.declare(name, timeout_s=PATIENCE_S)
         assert next(refusals, None) is None
         bus.delete(name)

@@ -17,13 +17,13 @@ from gearshift.driver import Condition
 from gearshift_kafka.asking import ask, number
 from gearshift_kafka.queue.limits import broker_number
 
-__all__ = ["Copies", "conditions", "copies_of", "create"]
+__all__ = ["COPIES", "Copies", "conditions", "copies_of", "create"]
 
 _TIMEOUT_S = 8.0
 _LEAST = "min.insync.replicas"
 
 #: Three copies of which two confirm: no message is lost with a node, and nothing stops.
-_COPIES = 3
+COPIES = 3
 _CONFIRM = 2
 
 _UNSET = -1
@@ -32,28 +32,29 @@ _UNSET = -1
 _INTERNAL = ("__consumer_offsets", "__share_group_state")
 
 
-def create(client: AdminClient, new: NewTopic) -> None:
-    """Create a topic, with three copies where nothing else is chosen, or one for each broker if
-    there are fewer; of three two have to confirm. Blocks; raises KafkaException."""
+def create(client: AdminClient, new: NewTopic, copies: int = COPIES) -> int:
+    """Create a topic, with ``copies`` where nothing else is chosen, or one for each broker if there
+    are fewer; of three two have to confirm. Returns how many copies it has. Blocks; raises
+    KafkaException."""
     if new.replication_factor != _UNSET:
-        _create(client, new, new.replication_factor)
-        return
+        return _create(client, new, new.replication_factor)
     try:  # also while one of three brokers is down
-        _create(client, new, _COPIES)
+        return _create(client, new, copies)
     except KafkaException as error:
         brokers = len(client.list_topics(timeout=_TIMEOUT_S).brokers)
         too_few = error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
-        if not too_few or brokers >= _COPIES:
+        if not too_few or brokers >= copies:
             raise
-        _create(client, new, brokers)
+        return _create(client, new, brokers)
 
 
-def _create(client: AdminClient, new: NewTopic, copies: int) -> None:
+def _create(client: AdminClient, new: NewTopic, copies: int) -> int:
     config = dict(new.config or {})
-    if copies >= _COPIES and _LEAST not in config and broker_number(client, _LEAST, 1) < _CONFIRM:
+    if copies >= COPIES and _LEAST not in config and broker_number(client, _LEAST, 1) < _CONFIRM:
         config[_LEAST] = str(_CONFIRM)
     wanted = NewTopic(new.topic, new.num_partitions, copies, config=config)
     ask(client.create_topics, wanted, new.topic)
+    return copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Copies:
     def is_weak(self) -> bool:
         """True if one node that is down stops it though the cluster is large enough."""
         if self.copies == 1:
-            return self.brokers >= _COPIES
+            return self.brokers >= COPIES
         return self.confirm is not None and self.confirm >= self.copies
 
     @property

@@ -21,7 +21,7 @@ from gearshift.message import Semantics
 from gearshift_kafka.asking import REQUEST_S, answers, ask, change, describe, number, suppressed
 from gearshift_kafka.errors import TRANSIENT, UNKNOWN_TOPIC
 from gearshift_kafka.names import topic_name, topic_partitions
-from gearshift_kafka.replication import copies_of, create
+from gearshift_kafka.replication import COPIES, copies_of, create
 
 __all__ = ["HEADROOM", "Topics"]
 
@@ -47,6 +47,7 @@ class Topics:
         uncommitted. ``warned`` are topics whose copies have been looked at."""
         self._client = client
         self._warned = warned
+        self._copies = COPIES  # for new topics; fewer once that is known to be too many
         self._isolation = (
             IsolationLevel.READ_UNCOMMITTED if sees_uncommitted else IsolationLevel.READ_COMMITTED
         )
@@ -137,37 +138,41 @@ class Topics:
             replication_factor=channel.native.replication_factor,
             config=config,
         )
-        if not self._create_topic(new):  # somebody else was quicker
+        is_new = self._create_topic(new)
+        self._wait_until(topic, is_there=True)
+        if not is_new:  # somebody else was quicker
             there = self.partitions(topic)
             self._compare(channel, topic, len(there))
 
-    def create_helper(self, new: NewTopic, source: str) -> None:
-        """Create a topic for copies of what ``source`` holds, with room for the largest of it."""
+    def create_helpers(self, wanted: Sequence[NewTopic], source: str) -> None:
+        """Create topics for copies of what ``source`` holds, with room for the largest of it."""
         limit = self.limit(source)
         room = None if limit is None or limit <= _USUAL_LIMIT else limit + HEADROOM
-        if self.partitions(new.topic):
-            if room is not None:
+        missing = [new for new in wanted if not self.partitions(new.topic)]
+        for new in wanted:
+            if new in missing:
+                if room is not None:
+                    new.config = {**(new.config or {}), _LIMIT: str(room)}
+                self._create_topic(new)
+            elif room is not None:
                 self._make_room(new.topic, room)
-            return
-        if room is not None:
-            new.config = {**(new.config or {}), _LIMIT: str(room)}
-        self._create_topic(new)
+        for new in missing:
+            self._wait_until(new.topic, is_there=True)
 
     def _create_topic(self, new: NewTopic) -> bool:
-        """Create a topic and wait until it can be used; False if it was there already."""
-        is_new = False
+        """Create a topic; False if it was there already. It is of use a moment later."""
         with suppressed({KafkaError.TOPIC_ALREADY_EXISTS}):
-            create(self._client, new)
-            is_new = True
-        self._wait_until(new.topic, is_there=True)
-        return is_new
+            self._copies = create(self._client, new, self._copies)
+            return True
+        return False
 
     def _wait_until(self, topic: str, *, is_there: bool) -> None:
         """Metadata spreads a moment after a change; a producer would meet 'unknown topic'."""
         deadline = time.monotonic() + _TIMEOUT_S
         while self._is_ready(topic) != is_there:
             if time.monotonic() > deadline:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                state = "has no leader yet" if is_there else "is still there"
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"topic {topic!r} {state}"))
             time.sleep(0.05)
 
     def _is_ready(self, topic: str) -> bool:

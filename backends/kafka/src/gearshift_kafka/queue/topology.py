@@ -81,9 +81,8 @@ class ShareGroups:
         ends = self._topics.next_offsets(topic_name(channel))
         name, helpers = group_id(channel, group), helper_topics(channel, group)
         is_declared = group_settings(self._client, name).is_declared
-        for topic in helpers:
-            helper = _helper(channel, topic, is_delay=topic == helpers.delay)
-            self._topics.create_helper(helper, topic_name(channel))
+        wanted = [_helper(channel, topic, is_delay=topic == helpers.delay) for topic in helpers]
+        self._topics.create_helpers(wanted, topic_name(channel))
         if not is_declared:
             self._begin_at(channel, group, ends)
         for target in self._share_groups(channel, group):
