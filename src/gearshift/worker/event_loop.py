@@ -49,6 +49,9 @@ class EventLoop:
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Have ``coroutine`` run; the future ends with it, or with the loop."""
         with self._lock:
+            if self._ended_by is not None:
+                coroutine.close()  # nobody will await it
+                raise self._ended_by
             future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
             self._waited_for.add(future)
         future.add_done_callback(self._waited_for.discard)
@@ -70,8 +73,6 @@ class EventLoop:
             self._loop.close()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        if self._ended_by is not None:
-            raise self._ended_by
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(
