@@ -1,8 +1,13 @@
-"""The kit's clients over ``gearshift.aio``, half of whose sends and receives are cancelled."""
+"""The kit's clients over ``gearshift.aio``, whose sends and receives are cancelled.
+
+A call of the kit is several of theirs at once, as one that waits for a broker which is away says
+little: 16 receives, or a send for each message of a batch.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
@@ -13,15 +18,19 @@ from conformance import async_face
 
 from gearshift.conformance.harness import Harness
 from gearshift.conformance.history import History
-from gearshift.errors import BackpressureError, GearshiftError, OutcomeUnknown, SendFailed
+from gearshift.errors import BackpressureError, GearshiftError, OutcomeUnknown
 from gearshift.message import Message, Receipt, SendResult
 
 __all__ = ["CancellingHarness", "Interrupter"]
 
 T = TypeVar("T")
 
-#: How long a call goes on that is cancelled, on average: about as long as one takes. Seconds.
-_MEAN_S = 0.004
+#: How long a call goes on that is cancelled, on average: half of them about as long as one takes,
+#: the others longer than any but one that waits for a broker which is away. Seconds.
+_SOON_S, _LATE_S = 0.004, 0.3
+
+#: Receives of a consumer that wait at once.
+_RECEIVES = 16
 
 
 class _Cancelled(Exception):
@@ -30,27 +39,26 @@ class _Cancelled(Exception):
 
 @dataclass
 class Interrupter:
-    """Calls coroutines, and cancels half of them at a random moment. Any thread."""
+    """Awaits coroutines, and cancels them at a random moment. On one event loop."""
 
     chance: random.Random
     counts: Counter[str] = field(default_factory=Counter)  #: calls, and cancelled ones
 
-    def call(self, what: str, call: Awaitable[T]) -> T:
-        """The result of ``call``; raises what it raises, or _Cancelled. Blocks."""
-        return async_face.started(self._call(what, call)).result()
-
-    async def _call(self, what: str, call: Awaitable[T]) -> T:
+    async def call(self, what: str, call: Awaitable[T]) -> T:
+        """The result of ``call``; raises what it raises, or _Cancelled."""
         self.counts[what] += 1
         task = asyncio.ensure_future(_told(call))
         await asyncio.sleep(0)  # it has begun
-        if self.chance.random() < 0.5:
-            delay_s = self.chance.expovariate(1 / _MEAN_S)
-            asyncio.get_running_loop().call_later(delay_s, task.cancel)
+        mean_s = self.chance.choice((_SOON_S, _LATE_S))
+        delay_s = self.chance.expovariate(1 / mean_s)
+        timer = asyncio.get_running_loop().call_later(delay_s, task.cancel)
         try:
             return await task
         except _Cancelled:
             self.counts[f"{what} cancelled"] += 1
             raise
+        finally:
+            timer.cancel()
 
 
 async def _told(call: Awaitable[T]) -> T:
@@ -64,20 +72,44 @@ class _Producer(async_face.Producer):
     def __init__(self, inner: Any, interrupter: Interrupter) -> None:
         super().__init__(inner)
         self._interrupter = interrupter
+        self._is_each = False
 
     def send(self, message: Message, **options: Any) -> Receipt:
         """A cancelled one is refused or unknown, as its note says."""
-        try:
-            return self._interrupter.call("send", self.inner.send(message, **options))
-        except _Cancelled as cancelled:
-            raise _outcome(str(cancelled)) from None
+        result = async_face.started(self._sent(message, options)).result()
+        if isinstance(result, GearshiftError):
+            raise result
+        return result
 
     def send_many(self, messages: Sequence[Message], **options: Any) -> list[SendResult]:
-        """Of a cancelled one nothing is known."""
+        """Every other time a ``send`` for each of them."""
+
+        self._is_each = not self._is_each
+        send = self._each_sent if self._is_each else self._many_sent
+        return async_face.started(send(messages, options)).result()
+
+    async def _sent(self, message: Message, options: Mapping[str, Any]) -> SendResult:
         try:
-            return self._interrupter.call("send_many", self.inner.send_many(messages, **options))
+            return await self._interrupter.call("send", self.inner.send(message, **options))
+        except _Cancelled as cancelled:
+            return _outcome(str(cancelled))
+        except GearshiftError as error:
+            return error
+
+    async def _each_sent(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> list[SendResult]:
+        return await asyncio.gather(*(self._sent(message, options) for message in messages))
+
+    async def _many_sent(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> list[SendResult]:
+        """Of a cancelled one nothing is known."""
+        sending = self.inner.send_many(messages, raise_on_error=False, **options)
+        try:
+            return await self._interrupter.call("send_many", sending)
         except _Cancelled:
-            raise SendFailed([OutcomeUnknown("cancelled")] * len(messages)) from None
+            return [OutcomeUnknown("cancelled")] * len(messages)
 
 
 class _Consumer(async_face.Consumer):
@@ -86,11 +118,23 @@ class _Consumer(async_face.Consumer):
         self._interrupter = interrupter
 
     def receive(self, *arguments: Any, **options: Any) -> list[Any]:
-        """A cancelled one brings nothing, so it must have taken nothing."""
-        try:
-            found = self._interrupter.call("receive", self.inner.receive(*arguments, **options))
-        except _Cancelled:
-            return []
+        """What several bring; a cancelled one brings nothing, so it must have taken nothing."""
+        found: list[Any] = []
+
+        async def receive() -> None:
+            call = self.inner.receive(*arguments, **options)
+            with contextlib.suppress(_Cancelled):
+                found.extend(await self._interrupter.call("receive", call))
+
+        async def receive_all() -> None:
+            ends = await asyncio.gather(
+                *(receive() for _ in range(_RECEIVES)), return_exceptions=True
+            )
+            errors = [end for end in ends if end is not None]
+            if errors and not found:
+                raise errors[0]
+
+        async_face.started(receive_all()).result()
         return [async_face.Awaited(one) for one in found]
 
 

@@ -4,8 +4,8 @@
 Each run is one server and semantics. First the whole conformance kit, ``--copies`` times at once.
 Then a steady load, a fault drawn every few seconds (SIGKILL and restart, SIGSTOP, reset
 connections, held-back answers, a killed member), and at the end a drain by fresh clients and every
-checker of the kit. With ``--cancel`` the clients are coroutines, and half of their calls are
-cancelled.
+checker of the kit. With ``--cancel`` the clients are coroutines, whose calls are
+cancelled at random moments.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--copies", type=int, default=10, help="0: only the soak")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cancel", action="store_true", help="cancel half of the clients' calls")
+    parser.add_argument("--cancel", action="store_true", help="cancel calls of the clients")
     arguments = parser.parse_args()
     clean = True
     for target in arguments.targets:
