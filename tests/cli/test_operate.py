@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from cli.conftest import Run, Script, command_path, lines, records
-from support.waiting import PATIENCE_S, take
+from cli.conftest import Run, lines, records
+from support.waiting import take
 
 import gearshift
 from gearshift import plugins
@@ -185,21 +184,6 @@ def test_a_broken_plugin_does_not_hide_the_others(
     assert "sqlite" in result.stdout
     assert "no_such_module" in result.stderr
     assert run("backends", "zeta").exit_code == 2
-
-
-def test_watch_goes_on_until_interrupted(script: Script, run: Run) -> None:
-    """--watch outside a terminal prints again and again; here until its reader goes."""
-    with subprocess.Popen(
-        [command_path(), "ls", "--watch", "0.1", "-o", "jsonl"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        channels = [json.loads(process.stdout.readline())["channel"] for _ in range(6)]
-        process.stdout.close()
-        process.wait(PATIENCE_S)
-    assert channels == ["orders", "events"] * 3
 
 
 @pytest.mark.parametrize(

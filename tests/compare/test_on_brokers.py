@@ -52,23 +52,3 @@ def test_a_handler_that_acks_first_loses_messages() -> None:
     found = compare.run(["rabbit:queue", "kafka:stream"], scenarios=["crash"], options=options)
     assert outcomes(found) == {"crash": ("lost", "lost")}
     assert [o.agrees for o in found.findings[0].observations] == ["no", "no"]
-
-
-def test_a_producer_without_keys_has_no_order() -> None:
-    """Where a stream keeps it with keys. (Kafka's client may put a whole batch into one partition,
-    which keeps order by luck.)"""
-    options = Options(messages=120, keys=0)
-    found = compare.run(["rabbit:stream"], scenarios=["ordering"], options=options)
-    assert outcomes(found) == {"ordering": ("none",)}
-
-
-def test_prefetch_decides_how_much_a_crash_brings_back() -> None:
-    """One message with prefetch 1; with 500 all that the killed worker had been given."""
-    flagged = []
-    for prefetch in (1, 500):
-        options = Options(messages=400, prefetch=prefetch)
-        found = compare.run(["rabbit:queue"], scenarios=["crash"], options=options)
-        numbers = {one.name: one for one in found.findings[0].observations[0].numbers}
-        flagged.append(numbers["marked as redelivered"].median or 0)
-    assert flagged[0] == 1
-    assert flagged[1] > 1

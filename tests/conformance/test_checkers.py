@@ -14,12 +14,11 @@ from gearshift.message import Semantics
 def view(*given: tuple[str, int]) -> View:
     """Five stored messages of one partition, given to these consumers by their offsets."""
     events = [
-        Event(kind=Kind.PUBLISH, actor="p", channel="c", id=str(n), position=(0, n))
-        for n in range(5)
+        Event(kind=Kind.PUBLISH, who="p", channel="c", id=str(n), position=(0, n)) for n in range(5)
     ]
     events += [
-        Event(kind=Kind.DELIVER, actor=actor, channel="c", group="g", id=str(n), position=(0, n))
-        for actor, n in given
+        Event(kind=Kind.DELIVER, who=who, channel="c", group="g", id=str(n), position=(0, n))
+        for who, n in given
     ]
     return View(
         history=History(events),

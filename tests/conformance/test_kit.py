@@ -12,7 +12,7 @@ from gearshift.capabilities import Capabilities
 from gearshift.conformance import Area, Harness, Status, execute
 from gearshift.conformance.behaviour import behaviour
 from gearshift.conformance.kit import Kit
-from gearshift.conformance.matrix import Column, manifest, manifest_of
+from gearshift.conformance.matrix import BackendResults, manifest, manifest_of
 from gearshift.conformance.suite import SUITE
 from gearshift.message import Semantics
 
@@ -82,7 +82,7 @@ def test_a_known_failure_is_strict(harness: Harness) -> None:
 
 def test_a_column_is_conformant_only_if_everything_was_run(harness: Harness) -> None:
     """Without faults it is functional at most; with something left out it is partial."""
-    column = Column("memory queue")
+    column = BackendResults("memory queue")
     for name in manifest():
         column.results[name] = dataclasses.replace(execute(passes, harness), behaviour=name)
     assert column.badge == "conformant"

@@ -77,7 +77,7 @@ def test_a_held_message_holds_its_key_until_it_is_settled(serial_keys: bool) -> 
 
 
 def test_followers_go_before_what_came_later() -> None:
-    """What waited in a lane is older than what is ready."""
+    """What waited behind its key is older than what is ready."""
     key_order = KeyOrder()
     (a1,) = pushed(key_order, "a")
     popped(key_order)

@@ -144,10 +144,7 @@ def command(
             )
     if out is not None:
         comparison.save(out)
-    if output == "table":
-        _show(comparison)
-    else:
-        emit(_records(comparison), output, lambda: "")
+    emit(_records(comparison), output, lambda: _show(comparison))
     if out is not None:
         note(f"written to {out}")
     if any(_is_broken(finding) for finding in comparison.findings):

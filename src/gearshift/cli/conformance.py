@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gearshift.config import Config
     from gearshift.conformance import Harness, Result
-    from gearshift.conformance.matrix import Column
+    from gearshift.conformance.matrix import BackendResults
 
 __all__ = ["command"]
 
@@ -128,11 +128,11 @@ def _results(harness: Harness, wanted: tuple[str, ...], copies: int) -> Iterator
             yield result
 
 
-def _record(column: Column, result: Result) -> dict[str, object]:
+def _record(column: BackendResults, result: Result) -> dict[str, object]:
     return {"column": column.label, **asdict(result)}
 
 
-def _table(columns: list[Column]) -> RenderableType:
+def _table(columns: list[BackendResults]) -> RenderableType:
     """A line per behaviour, a column per semantics, and what failed below."""
     table = new_table("area", "behaviour", *[column.label for column in columns])
     names = list(dict.fromkeys(name for column in columns for name in column.results))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,13 @@ import rich_click as click
 
 from gearshift.bus import Bus
 from gearshift.cli.context import (
-    Session,
     common_options,
     complete_channel,
     note,
     print_error,
     session_of,
 )
-from gearshift.cli.output import Record, cell, emit, new_table, output_option, terminal
+from gearshift.cli.output import Record, cell, emit, new_table, output_option
 from gearshift.errors import ConnectionFailed, GearshiftError
 from gearshift.exit_codes import exit_code
 
@@ -32,48 +30,27 @@ _HEADERS = ("READY", "IN FLIGHT", "LAG", "OLDEST", "CONSUMERS")
 
 @click.command("ls")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...", shell_complete=complete_channel)
-@click.option(
-    "--watch", type=click.FloatRange(min=0.1), metavar="S", help="Again every S seconds."
-)  # fmt: skip
 @output_option
 @common_options
 @click.pass_context
-def command(ctx: click.Context, channels: tuple[str, ...], watch: float | None, output: str) -> int:
+def command(ctx: click.Context, channels: tuple[str, ...], output: str) -> int:
     """List channels, their groups and what waits for them.
 
     Without CHANNEL these are the configured ones. On a queue READY waits and IN FLIGHT is being
     worked on; on a stream LAG is what a group has not read. n/a: the broker does not tell.
+    [bold]gearshift top[/bold] shows it again and again.
     """
     session = session_of(ctx)
     names = channels or tuple(session.config().channels)
     if not names:
         note("no channel is configured; name those to list: gearshift ls CHANNEL...")
     with session.bus() as bus:
-        if watch is not None and output == "table" and terminal().is_terminal:
-            _watch_live(bus, names, watch)
-        while True:
-            records = list(_records(bus, names))
-            emit(records, output, lambda: _table(records))  # noqa: B023 - called at once
-            if watch is None:
-                return _report(records, session)
-            time.sleep(watch)
-
-
-def _report(records: Sequence[Record], session: Session) -> int:
-    """Print the errors of channels; the exit code is that of the first."""
+        records = list(_records(bus, names))
+    emit(records, output, lambda: _table(records))
     errors = [error for record in records if isinstance(error := record["error"], GearshiftError)]
     for error in errors:
         print_error(error, session)
     return exit_code(errors[0]) if errors else 0
-
-
-def _watch_live(bus: Bus, names: Sequence[str], every_s: float) -> None:
-    from rich.live import Live
-
-    with Live(console=terminal(), auto_refresh=False) as live:
-        while True:
-            live.update(_table(list(_records(bus, names))), refresh=True)
-            time.sleep(every_s)
 
 
 def _records(bus: Bus, names: Sequence[str]) -> Iterator[dict[str, Any]]:

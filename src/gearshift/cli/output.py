@@ -65,8 +65,13 @@ class NewFile(click.Path):
         return path
 
 
-def emit(data: Sequence[Record] | Record, output: str, table: Callable[[], RenderableType]) -> None:
-    """Print ``data`` as JSON or as ``table``, whichever ``output`` says."""
+def emit(
+    data: Sequence[Record] | Record, output: str, table: Callable[[], RenderableType | None]
+) -> None:
+    """Print ``data`` as JSON or as ``table``, whichever ``output`` says.
+
+    ``table`` may print by itself, and then returns None.
+    """
     if output == "json":
         import msgspec
 
@@ -74,8 +79,8 @@ def emit(data: Sequence[Record] | Record, output: str, table: Callable[[], Rende
     elif output == "jsonl":
         for record in [data] if isinstance(data, Mapping) else data:
             click.echo(json_line(record))
-    else:
-        show(table())
+    elif (shown := table()) is not None:
+        show(shown)
 
 
 def json_line(record: Record) -> str:

@@ -69,10 +69,7 @@ def command(
     if junit is not None:
         junit.write_bytes(as_junit(proof, target))
         note(f"written to {junit}")
-    if output == "table":
-        _show(proof)
-    else:
-        emit({**asdict(proof), "sentence": proof.sentence}, output, lambda: "")
+    emit({**asdict(proof), "sentence": proof.sentence}, output, lambda: _show(proof))
     return _EXIT_CODES[proof.verdict]
 
 

@@ -91,10 +91,7 @@ def command(ctx: click.Context, /, out: Path | None, output: str, **request: Any
     if out is not None:
         out.write_bytes(encode(rehearsal))
     result = judge(rehearsal)
-    if output == "table":
-        _show(rehearsal, result)
-    else:
-        emit(_record(rehearsal, result), output, lambda: "")
+    emit(_record(rehearsal, result), output, lambda: _show(rehearsal, result))
     if out is not None:
         note(f"written to {out}")
     return _EXIT_CODES[result.verdict]

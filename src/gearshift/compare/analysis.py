@@ -9,10 +9,10 @@ from gearshift.compare.findings import (
     Agreement,
     Expectation,
     Finding,
+    FindingVerdict,
     Mark,
     Number,
     Observation,
-    Verdict,
 )
 from gearshift.compare.judges import JUDGES, Judge
 from gearshift.compare.judges.judge import Seen
@@ -127,7 +127,7 @@ def _agreement(judge: Judge, outcome: str, expected: str) -> Agreement:
 # ── Over the columns ─────────────────────────────────────────────────────────────────────────────
 
 
-def _verdict(observations: Sequence[Observation]) -> Verdict:
+def _verdict(observations: Sequence[Observation]) -> FindingVerdict:
     """A difference counts even if another column is unclear; likeness only if all are clear."""
     clear = {o.outcome for o in observations if o.mark != "unclear"}
     if len(clear) > 1:

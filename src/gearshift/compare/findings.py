@@ -36,13 +36,13 @@ __all__ = [
     "Expectation",
     "Field",
     "Finding",
+    "FindingVerdict",
     "Mark",
     "Number",
     "Observation",
-    "Verdict",
 ]
 
-Verdict = Literal["same", "differs", "unsupported", "inconclusive"]
+FindingVerdict = Literal["same", "differs", "unsupported", "inconclusive"]
 Agreement = Literal["yes", "no", "better", "unknown"]
 Mark = Literal["keeps", "loses", "cannot", "unclear"]
 ChartKind = Literal["order", "crash", "copies", "offsets", "poison", "backlog", "scaling"]
@@ -130,7 +130,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     subject: str
     question: str
-    verdict: Verdict
+    verdict: FindingVerdict
     summary: str
     handler: str
     observations: tuple[Observation, ...]

@@ -117,16 +117,16 @@ class Clients:
         self, channel: str, *, work_s: float, action: str = "ack", killer: str | None = None
     ) -> ConsumerProcess:
         """A consumer in a process of its own; ``adopt`` its events when it is over."""
-        actor = f"w{next(self._numbers)}"
+        who = f"w{next(self._numbers)}"
         config = self.harness.config
         job = Job(
             access=Access(config=str(config.file), profile=config.profile, channels=self._channels),
             channel=channel,
             group="g",
-            actor=actor,
+            who=who,
             work_s=work_s,
             action=action,
-            events=str(Path(self._folder.name, f"{actor}.jsonl")),
+            events=str(Path(self._folder.name, f"{who}.jsonl")),
             killer=killer,
         )
         # One that was started and is not known here would never be stopped.

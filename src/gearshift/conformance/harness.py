@@ -44,8 +44,9 @@ class Faults:
     has no server); without any Faults at all the fault tests are listed as not run.
 
     ``cable`` is the network between the profile's clients and the broker.
-    ``workers``: other processes can reach the broker through the same profile. ``heartbeat_s``: how
-    long the broker may stand still before its clients take it for dead, as the profile sets it.
+    ``workers``: other processes can reach the broker through the same profile, and what one of them
+    leaves unfinished comes again. ``heartbeat_s``: how long the broker may stand still before its
+    clients take it for dead, as the profile sets it.
     """
 
     broker: BrokerProcess | None

@@ -44,7 +44,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event. ``actor`` is the producer or consumer, of ``partitions`` the driver's member;
+    """One event. ``who`` is the producer or consumer, of ``partitions`` the driver's member;
     ``id`` is the message's, and ``key`` (see ``key_text``).
 
     ``action`` is "ack", "retry" or "reject". ``digest`` fingerprints body, key and headers.
@@ -53,7 +53,7 @@ class Event:
 
     kind: Kind
     phase: Phase = Phase.OK
-    actor: str = ""
+    who: str = ""
     channel: str = ""
     group: str = ""
     id: str | None = None
@@ -70,7 +70,7 @@ class Event:
     at_ns: int = field(default_factory=time.monotonic_ns)
 
     def __str__(self) -> str:
-        return f"message {self.sequence} of {self.actor} ({self.id})"
+        return f"message {self.sequence} of {self.who} ({self.id})"
 
 
 def key_text(key: Key | None) -> str | None:
@@ -131,9 +131,9 @@ class History:
             if (event.channel, event.group) != (channel, group) or event.id is None:
                 continue
             if event.phase is Phase.FAIL or event.action == "retry":
-                found.discard((event.actor, event.id))
+                found.discard((event.who, event.id))
             else:
-                found.add((event.actor, event.id))
+                found.add((event.who, event.id))
         return {id for _, id in found}
 
 

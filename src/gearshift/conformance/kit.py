@@ -91,7 +91,7 @@ class Kit(Clients):
         while len(taken) < count and time.monotonic() < deadline:
             taken += consumer.receive(count - len(taken), timeout_s=_LOOK_S)
         self.require(
-            len(taken) == count, "lost", f"{consumer.actor} got {len(taken)} of {count} messages"
+            len(taken) == count, "lost", f"{consumer.who} got {len(taken)} of {count} messages"
         )
         return taken
 

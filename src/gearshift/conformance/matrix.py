@@ -12,14 +12,14 @@ import msgspec
 from gearshift.conformance.behaviour import Behaviour
 from gearshift.conformance.execution import Result, Status
 
-__all__ = ["Column", "Matrix", "manifest", "manifest_of"]
+__all__ = ["BackendResults", "Matrix", "manifest", "manifest_of"]
 
 #: From best to worst, for a capability that several behaviours prove.
 _RANK = list(Status)
 
 
 @dataclass(slots=True)
-class Column:
+class BackendResults:
     """One backend and semantics: its results by behaviour, and what server answered."""
 
     label: str
@@ -55,13 +55,13 @@ class Column:
 class Matrix:
     """Columns by label, in the order in which they were run."""
 
-    columns: dict[str, Column] = field(default_factory=dict)
+    columns: dict[str, BackendResults] = field(default_factory=dict)
 
-    def column(self, label: str) -> Column:
+    def column(self, label: str) -> BackendResults:
         """The column called ``label``, made if need be."""
-        return self.columns.setdefault(label, Column(label))
+        return self.columns.setdefault(label, BackendResults(label))
 
-    def add(self, part: Column) -> None:
+    def add(self, part: BackendResults) -> None:
         """Take over the results of ``part``."""
         self.columns.setdefault(part.label, part).results |= part.results
 
@@ -75,7 +75,7 @@ class Matrix:
     @staticmethod
     def load(file: Path) -> Matrix:
         """Read what ``save`` wrote."""
-        document = msgspec.json.decode(file.read_bytes(), type=dict[str, list[Column]])
+        document = msgspec.json.decode(file.read_bytes(), type=dict[str, list[BackendResults]])
         return Matrix({column.label: column for column in document["columns"]})
 
     def markdown(self, suite: Sequence[Behaviour]) -> str:
@@ -115,7 +115,7 @@ def manifest_of(suite: Sequence[Behaviour]) -> str:
     return "# behaviour, area, capability that it proves\n" + "\n".join(lines) + "\n"
 
 
-def _claim(column: Column, capability: str) -> str:
+def _claim(column: BackendResults, capability: str) -> str:
     status = column.status_of(capability)
     return f"{column.capabilities.get(capability)}: {status or 'not proved'}"
 

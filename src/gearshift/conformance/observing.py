@@ -78,7 +78,7 @@ class _Events(Wrapper):
         self._history.add(
             Event(
                 kind=kind,
-                actor=self._spec.member,
+                who=self._spec.member,
                 channel=self._spec.channel.name,
                 group=self._spec.group,
                 partitions=tuple(partitions),

@@ -4,7 +4,7 @@
 
 ::
 
-    @pytest.fixture(scope="session", params=list(Semantics))
+    @pytest.fixture(scope="session", params=[Semantics.QUEUE])
     def gearshift_backend(request, tmp_path_factory) -> Harness:
         return Harness(config=load(...), semantics=request.param)
 
@@ -23,7 +23,7 @@ import pytest
 from gearshift.conformance.behaviour import Behaviour
 from gearshift.conformance.execution import Result, Status, execute
 from gearshift.conformance.harness import Harness
-from gearshift.conformance.matrix import Column, Matrix
+from gearshift.conformance.matrix import BackendResults, Matrix
 from gearshift.conformance.suite import SUITE
 from gearshift.operations.cleanup import sigterm_raises
 
@@ -78,7 +78,7 @@ def _test(behaviour: Behaviour) -> Callable[..., None]:
 
 
 def _record(harness: Harness, result: Result) -> dict[str, Any]:
-    column = Column(harness.label, harness.server, harness.capabilities.as_dict())
+    column = BackendResults(harness.label, harness.server, harness.capabilities.as_dict())
     column.results[result.behaviour] = result
     record: dict[str, Any] = msgspec.to_builtins(column)
     return record
@@ -93,7 +93,7 @@ class _Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, value in report.user_properties if report.when == "call" else ():
             if name == _PROPERTY:
-                self._matrix.add(msgspec.convert(value, Column))
+                self._matrix.add(msgspec.convert(value, BackendResults))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -29,17 +29,17 @@ __all__ = ["RecordingConsumer", "RecordingProducer", "payload"]
 _EVERY_BYTE = bytes(range(256))
 
 
-def payload(actor: str, sequence: int) -> bytes:
+def payload(who: str, sequence: int) -> bytes:
     """A body that tells who made it and holds every byte there is."""
-    return f"{actor}/{sequence}\n".encode() + _EVERY_BYTE
+    return f"{who}/{sequence}\n".encode() + _EVERY_BYTE
 
 
 class RecordingProducer:
-    """Sends numbered messages; ``actor`` names it in the history."""
+    """Sends numbered messages; ``who`` names it in the history."""
 
-    def __init__(self, producer: Producer, history: History, actor: str) -> None:
+    def __init__(self, producer: Producer, history: History, who: str) -> None:
         self.producer = producer
-        self.actor = actor
+        self.who = who
         self._history = history
         self._numbers = itertools.count()
         self._sent: dict[str | None, int] = {}  # numbers by id
@@ -47,7 +47,7 @@ class RecordingProducer:
     def message(self, value: Any = ..., *, key: Key | None = None, **fields: Any) -> Message:
         """The next message, unsent: ``value`` or a body that holds every byte."""
         number = next(self._numbers)
-        body = payload(self.actor, number) if value is ... else value
+        body = payload(self.who, number) if value is ... else value
         message = self.producer.message(body, key=key, **fields)
         self._sent[message.id] = number
         self._record(message, Phase.INVOKE)
@@ -95,7 +95,7 @@ class RecordingProducer:
             Event(
                 kind=Kind.PUBLISH,
                 phase=phase,
-                actor=self.actor,
+                who=self.who,
                 channel=self.producer.channel,
                 id=message.id,
                 key=key_text(message.key),
@@ -114,13 +114,13 @@ class RecordingConsumer:
     """One member of a group; settle through it, so that the history knows."""
 
     def __init__(
-        self, bus: Bus, channel: str, group: str, history: History, actor: str, **options: Any
+        self, bus: Bus, channel: str, group: str, history: History, who: str, **options: Any
     ) -> None:
-        self.actor = actor
+        self.who = who
         self._history = history
         self._lock = threading.Lock()
         self._untold: list[Event] = []
-        self._where = {"actor": actor, "channel": channel, "group": group}
+        self._where = {"who": who, "channel": channel, "group": group}
         self._record(Kind.OPEN, prefetch=options.get("prefetch"))
         self.consumer: Consumer[Any] = bus.consumer(channel, group=group, **options)
 

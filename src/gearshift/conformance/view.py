@@ -82,9 +82,9 @@ class View:
         found: set[tuple[str, str | None]] = set()
         for event in self.events:
             if event.kind is Kind.SETTLE and event.phase is Phase.FAIL:
-                found.discard((event.actor, event.id))
+                found.discard((event.who, event.id))
             elif event.kind is Kind.SETTLE and event.action != "retry":
-                found.add((event.actor, event.id))
+                found.add((event.who, event.id))
         return frozenset(found)
 
     @cached_property
@@ -98,8 +98,8 @@ class View:
         at_once = 0
         for event in self.events:
             if event.kind is Kind.OPEN:
-                opened.add(event.actor)
+                opened.add(event.who)
             elif event.kind is Kind.CLOSE and event.phase is Phase.OK:
-                opened.discard(event.actor)
+                opened.discard(event.who)
             at_once = max(at_once, len(opened))
-        return max(at_once, len({event.actor for event in self.deliveries})) > 1
+        return max(at_once, len({event.who for event in self.deliveries})) > 1

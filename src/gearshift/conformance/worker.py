@@ -33,7 +33,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     access: Access
     channel: str
     group: str
-    actor: str
+    who: str
     work_s: float
     action: str
     events: str
@@ -81,7 +81,7 @@ def main() -> None:
     with (
         job.access.open() as bus,
         RecordingConsumer(
-            bus, job.channel, job.group, history, job.actor, prefetch=_PREFETCH
+            bus, job.channel, job.group, history, job.who, prefetch=_PREFETCH
         ) as consumer,
     ):
         while not stop.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,6 +19,7 @@ from gearshift.bus import Bus, open_bus
 from gearshift.capabilities import Durability
 from gearshift.compare import measures
 from gearshift.compare.columns import Target, described, target_of
+from gearshift.compare.comparison import Progress
 from gearshift.compare.ledger import Column, Event
 from gearshift.compare.notebook import apart
 from gearshift.compare.rehearsal.document import Original, Rehearsal, Variant, VariantRun, digests
@@ -31,10 +32,7 @@ from gearshift.errors import NotSupported
 from gearshift.message import DEFAULT_GROUP
 from gearshift.rehearsal import digest, read_captured
 
-__all__ = ["Progress", "Request", "rehearse"]
-
-#: Told of each step: what, how many are done, how many there are.
-Progress = Callable[[str, int, int], None]
+__all__ = ["Request", "rehearse"]
 
 _STEPS: Sequence[tuple[Variant, str]] = (
     ("old", "{channel} on {old}"),

@@ -21,7 +21,7 @@ Spec = dict[str, Any]
 Row = dict[str, Any]
 
 WIDTH = 360
-_LANES = 12  # of keys: the chart of more is not read
+_MOST_KEYS = 12  # the chart of more is not read
 
 #: Kind → the shape, colour and meaning of each of its marks.
 LEGENDS: Mapping[ChartKind, tuple[tuple[str, str, str], ...]] = {
@@ -74,8 +74,8 @@ def specification(chart: Chart, together: Sequence[Chart]) -> Spec:
 
 
 def _order(rows: list[Row], every: list[Row]) -> Spec:
-    """A lane for each key, in which a line rises where the order is kept."""
-    keys = [key for key, _ in Counter(row["key"] for row in every).most_common(_LANES)]
+    """A row for each key, in which a line rises where the order is kept."""
+    keys = [key for key, _ in Counter(row["key"] for row in every).most_common(_MOST_KEYS)]
     keys.sort(key=lambda key: (len(key), key), reverse=True)
     places = {key: sorted({row["sent"] for row in every if row["key"] == key}) for key in keys}
     for row in rows:
@@ -105,7 +105,7 @@ def _order(rows: list[Row], every: list[Row]) -> Spec:
 
 
 def _crash(rows: list[Row], every: list[Row]) -> Spec:
-    """A lane for each worker, by seconds since the kill, with the gap until the work came again."""
+    """A row for each worker, by seconds since the kill, with the gap until the work came again."""
     workers = list(dict.fromkeys(["victim", *(row["worker"] for row in every)]))
     for row in rows:
         row["label"] = f"{measured(row['end_ms'], 'ms')} until it came again"
@@ -187,10 +187,10 @@ def _offsets(rows: list[Row], every: list[Row]) -> Spec:
 
 
 def _poison(rows: list[Row], every: list[Row]) -> Spec:
-    """A lane for each key: what happens to the others while one message keeps failing."""
+    """A row for each key: what happens to the others while one message keeps failing."""
     failing = next((row["key"] for row in every if row["attempt"]), None)
     counted = Counter(row["key"] for row in every)
-    keys = [failing, *(key for key, _ in counted.most_common(_LANES) if key != failing)]
+    keys = [failing, *(key for key, _ in counted.most_common(_MOST_KEYS) if key != failing)]
     span = [min(row["at_ms"] for row in every), max(row["at_ms"] for row in every)]
     x = _seconds("at_ms", span, "seconds since it failed first")
     y = {"field": "key", "type": "nominal", "sort": keys, "title": None}

@@ -56,7 +56,7 @@ def retried_not_redelivered(view: View) -> Iterator[str]:
         elif event.kind in (Kind.DELIVER, Kind.SETTLE):
             waiting.pop(event.id, None)
     for id, event in waiting.items():
-        yield f"{id} was retried by {event.actor} and never came again"
+        yield f"{id} was retried by {event.who} and never came again"
 
 
 def unsettled_lost(view: View) -> Iterator[str]:
@@ -76,9 +76,9 @@ def after_close(view: View) -> Iterator[str]:
     closed: set[str] = set()
     for event in view.events:
         if event.kind is Kind.CLOSE:
-            closed.add(event.actor)
-        elif event.kind is Kind.DELIVER and event.actor in closed:
-            yield f"{event.id} was delivered to {event.actor} after it was closed"
+            closed.add(event.who)
+        elif event.kind is Kind.DELIVER and event.who in closed:
+            yield f"{event.id} was delivered to {event.who} after it was closed"
 
 
 def _elsewhere(view: View, event: Event) -> str | None:
@@ -98,11 +98,11 @@ def _abandoned(view: View) -> Iterator[str]:
         if event.kind is Kind.DELIVER:
             held[event.id] = event
         elif event.kind is Kind.SETTLE and event.phase is Phase.FAIL:
-            if holder is None and (event.actor, event.id) in settled:
-                held[event.id] = settled[event.actor, event.id]
-        elif event.kind is Kind.SETTLE and holder and holder.actor == event.actor:
-            settled[event.actor, event.id] = held.pop(event.id)
+            if holder is None and (event.who, event.id) in settled:
+                held[event.id] = settled[event.who, event.id]
+        elif event.kind is Kind.SETTLE and holder and holder.who == event.who:
+            settled[event.who, event.id] = held.pop(event.id)
     done = {id for _, id in view.settled}
     for id, event in held.items():
         if id not in done:
-            yield f"{id} was held unsettled by {event.actor} and never came again"
+            yield f"{id} was held unsettled by {event.who} and never came again"

@@ -25,7 +25,7 @@ def first_delivery_order(view: View) -> Iterator[str]:
         if sent is None or sent.sequence is None or sent.id in seen:
             continue
         seen.add(sent.id or "")
-        source = (sent.actor, sent.key)
+        source = (sent.who, sent.key)
         if sent.key is None and view.semantics is Semantics.STREAM:
             continue  # without a key a log has no order to keep
         if sent.sequence < last.get(source, -1):
@@ -52,19 +52,19 @@ def poll_order(view: View) -> Iterator[str]:
         if event.kind is not Kind.DELIVER or event.position is None:
             continue
         partition, offset = event.position
-        before = reached.get((event.actor, partition))
-        reached[event.actor, partition] = offset
-        takers[partition, offset].add(event.actor)
+        before = reached.get((event.who, partition))
+        reached[event.who, partition] = offset
+        takers[partition, offset].add(event.who)
         again = event.id in seen
         seen.add(event.id)
         if before is None or (view.faulted and again):
             continue  # a lost connection rightly begins again at the committed position
         if offset <= before:
-            yield f"{event.actor} got offset {offset} of partition {partition} after {before}"
+            yield f"{event.who} got offset {offset} of partition {partition} after {before}"
         skipped = [
             other
             for other in stored[partition]
-            if before < other < offset and not takers[partition, other] - {event.actor}
+            if before < other < offset and not takers[partition, other] - {event.who}
         ]
         if skipped:
-            yield f"{event.actor} went from offset {before} to {offset} past {skipped[:5]}"
+            yield f"{event.who} went from offset {before} to {offset} past {skipped[:5]}"

@@ -19,13 +19,13 @@ def two_owners(view: View) -> Iterator[str]:
             case Kind.OPEN | Kind.CLOSE | Kind.FAULT | Kind.SEEK:
                 holder.clear()
             case Kind.SETTLE:
-                if holder.get(event.id) == event.actor:
+                if holder.get(event.id) == event.who:
                     del holder[event.id]
             case Kind.DELIVER:
-                other = holder.get(event.id, event.actor)
-                if other != event.actor and event.id not in view.copies:
-                    yield f"{event.id} was given to {event.actor} while {other} held it"
-                holder[event.id] = event.actor
+                other = holder.get(event.id, event.who)
+                if other != event.who and event.id not in view.copies:
+                    yield f"{event.id} was given to {event.who} while {other} held it"
+                holder[event.id] = event.who
 
 
 def partition_owners(view: View) -> Iterator[str]:
@@ -38,12 +38,12 @@ def partition_owners(view: View) -> Iterator[str]:
     owner: dict[int, str] = {}
     for event in view.events:
         for partition in event.partitions:
-            before = owner.get(partition, event.actor)
+            before = owner.get(partition, event.who)
             if event.kind is Kind.ASSIGN:
-                if before != event.actor:
-                    yield f"partition {partition} was given to {event.actor} while {before} had it"
-                owner[partition] = event.actor
-            elif before == event.actor:
+                if before != event.who:
+                    yield f"partition {partition} was given to {event.who} while {before} had it"
+                owner[partition] = event.who
+            elif before == event.who:
                 owner.pop(partition, None)
 
 
@@ -53,15 +53,15 @@ def over_prefetch(view: View) -> Iterator[str]:
     hand: Counter[str] = Counter()
     held: set[tuple[str, str | None]] = set()
     for event in view.events:
-        entry = (event.actor, event.id)
+        entry = (event.who, event.id)
         if event.kind is Kind.OPEN and event.prefetch is not None:
-            limit[event.actor] = event.prefetch
+            limit[event.who] = event.prefetch
         elif event.kind is Kind.SETTLE and entry in held:
             held.discard(entry)
-            hand[event.actor] -= 1
+            hand[event.who] -= 1
         elif event.kind is Kind.DELIVER and entry not in held:
             held.add(entry)
-            hand[event.actor] += 1
-            count, most = hand[event.actor], limit.get(event.actor)
+            hand[event.who] += 1
+            count, most = hand[event.who], limit.get(event.who)
             if most is not None and count > most:
-                yield f"{event.actor} held {count}, its prefetch is {most}"
+                yield f"{event.who} held {count}, its prefetch is {most}"

@@ -30,13 +30,13 @@ def redelivered_after_settled(view: View) -> Iterator[str]:
                 if event.phase is Phase.OK and event.action != "retry":
                     done.add(event.id)
             case Kind.CLOSE:
-                mine = [other for other in held.values() if other.actor == event.actor]
+                mine = [other for other in held.values() if other.who == event.who]
                 given_up += [other.position for other in mine if other.position is not None]
             case Kind.DELIVER:
                 held[event.id] = event
                 rightly = event.id in view.copies or _is_behind(event.position, given_up)
                 if event.id in done and not rightly:
-                    yield f"{event.id} was delivered to {event.actor} after it was settled"
+                    yield f"{event.id} was delivered to {event.who} after it was settled"
 
 
 def unflagged_duplicate(view: View) -> Iterator[str]:
@@ -49,7 +49,7 @@ def unflagged_duplicate(view: View) -> Iterator[str]:
         seen.add(event.id)
         if not again or event.redelivered or event.id in view.copies:
             continue
-        if view.faulted and (event.actor, event.id) not in view.settled:
+        if view.faulted and (event.who, event.id) not in view.settled:
             continue  # a member that was cut off hands out what it had, and its word is not taken
         if _must_be_flagged(view.capabilities.redelivered, event, faulted=view.faulted):
             yield f"{event.id} came again with redelivered={event.redelivered}"
@@ -78,7 +78,7 @@ def _attempt_problem(view: View, event: Event, before: Event | None, retried: bo
     if before is None:
         return f"{event.id} came first with attempt {now}" if exact and now != 1 else None
     then = before.attempt or 0
-    if retried and (exact or before.actor == event.actor) and now != then + 1:
+    if retried and (exact or before.who == event.who) and now != then + 1:
         return f"{event.id} was retried at attempt {then} and came with {now}"
     if exact and now not in (then, then + 1):
         return f"{event.id} went from attempt {then} to {now}"

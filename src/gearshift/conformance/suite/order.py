@@ -61,7 +61,7 @@ def a_group_shares_its_messages(kit: Kit, channel: str) -> None:
     kit.producer(channel).send_many(60, keys=[f"k{n}" for n in range(30)])
     wanted = 6 if kit.capabilities.members is Members.ANY else 2
     _ack_all(kit, channel, members, at_once=wanted)
-    busy = {event.actor for event in kit.history.delivered(channel, "g")}
+    busy = {event.who for event in kit.history.delivered(channel, "g")}
     if kit.capabilities.members is Members.ANY:
         kit.require(len(busy) == 6, "competing", f"only {len(busy)} of 6 members got work")
     else:
@@ -77,7 +77,7 @@ def _ack_all(kit: Kit, channel: str, members: list[RecordingConsumer], *, at_onc
     all_busy = threading.Event()
 
     def hold() -> None:
-        if len({event.actor for event in kit.history.delivered(channel, "g")}) >= at_once:
+        if len({event.who for event in kit.history.delivered(channel, "g")}) >= at_once:
             all_busy.set()
         elif not all_busy.wait(kit.patience_s / 2):
             all_busy.set()  # it will not be so

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any, cast
 
 from gearshift._core.consuming.subscription import Subscription
-from gearshift.capabilities import Known, Order
+from gearshift.capabilities import Known
 from gearshift.delivery import Delivery
 from gearshift.errors import AlreadySettled, UsageError
 from gearshift.hooks.registry import Hooks
 from gearshift.message import Message, Semantics
-from gearshift.misfortunes import Rule, may_overtake, shares_memory
+from gearshift.misfortunes import Rule, shares_memory
 from gearshift.testing.prove.interruption import Died, Paused, dying_at
 from gearshift.testing.prove.memory import Memory
 from gearshift.testing.prove.simulated import GroupEntry, Settling, SimulatedBroker
@@ -76,13 +76,11 @@ class CaseRun:
         while True:
             self._look_at_new()
             self._rewind_if_due()
-            entry = self._next()
+            entry = self._broker.next()
             if entry is not None:
                 self._deliver(entry)
             elif not self._rewinds:
                 return
-
-    # ── who is next ──
 
     def _look_at_new(self) -> None:
         while self._seen < len(self._broker.entries):
@@ -93,46 +91,6 @@ class CaseRun:
             if (twice := self._take("stored twice", entry)) is not None:
                 self._say(f"{_named(entry)} is stored twice: {twice.rule.happens}")
                 self._broker.store_copy(entry)
-
-    def _next(self) -> GroupEntry | None:
-        passed: list[GroupEntry] = []
-        ready = [entry for entry in self._broker.pending if not self._is_blocked(entry)]
-        for entry in ready:
-            if entry.skips <= 0:
-                for one in passed:
-                    one.skips -= 1
-                return entry
-            passed.append(entry)
-        return min(ready, key=lambda one: one.skips, default=None)
-
-    def _is_blocked(self, entry: GroupEntry) -> bool:
-        """True if an earlier one of its group must go first."""
-        for other in self._broker.pending:
-            if other.group is not entry.group or other.sent.number >= entry.sent.number:
-                continue
-            keeps_order = entry.group.situation.capabilities.order is Order.KEY
-            if keeps_order and entry.follows(other):
-                return True  # also while the other comes again
-            same_key = entry.key is not None and entry.key == other.key
-            if entry.handed == other.handed == 0 and not may_overtake(
-                entry.group.situation, same_key=same_key
-            ):
-                return True
-        return False
-
-    def _partner(self, entry: GroupEntry) -> GroupEntry | None:
-        """The next message that may be handled at the same time as ``entry``."""
-        for other in self._broker.pending:
-            if other is entry or other.follows(entry) or self._is_blocked(other):
-                continue
-            situation = entry.group.situation
-            if other.group is not entry.group:
-                return other
-            if entry.key is None or other.key != entry.key:
-                return other
-            if situation.processes > 1 and may_overtake(situation, same_key=True):
-                return other
-        return None
 
     # ── one delivery ──
 
@@ -192,7 +150,7 @@ class CaseRun:
             _flag(entry, misfortune.rule.name)
 
     def _overlap(self, entry: GroupEntry, misfortune: Misfortune) -> None:
-        partner = self._partner(entry)
+        partner = self._broker.partner(entry)
         one_process = partner is not None and (
             partner.group is not entry.group or shares_memory(entry.group.situation)
         )

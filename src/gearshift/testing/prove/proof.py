@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,17 @@ from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.config import Config
 from gearshift.driver import BackendPlugin
 from gearshift.errors import GearshiftError
-from gearshift.message import Key, Message
+from gearshift.message import Key
 from gearshift.misfortunes import RULES, Rule, shares_memory
 from gearshift.testing.prove.buses import SimulatedBuses
-from gearshift.testing.prove.case_run import CaseRun, Misfortune
+from gearshift.testing.prove.case_run import Misfortune
 from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
 from gearshift.testing.prove.groups import group_of
 from gearshift.testing.prove.memory import Memory
-from gearshift.testing.prove.outcome import Outcome, difference, outcome_of
-from gearshift.testing.prove.replay import PLAYABLE, Replay
-from gearshift.testing.prove.simulated import Group, Sent, SimulatedBroker
+from gearshift.testing.prove.outcome import Outcome, difference
+from gearshift.testing.prove.replay import PLAYABLE
+from gearshift.testing.prove.runner import CaseRunner, Undecided
+from gearshift.testing.prove.simulated import Group, Sent
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
 from gearshift.worker.app import App, Handler
@@ -35,13 +35,11 @@ from gearshift.worker.provided import Provided
 
 __all__ = ["Prover"]
 
+_BY_CHANCE = "the same case ends now so, now otherwise: the handlers depend on chance"
+
 
 class _Breaks(Exception):
     """A case has another outcome than it should."""
-
-
-class _Undecided(Exception):
-    """Why nothing can be said."""
 
 
 class Prover:
@@ -58,9 +56,7 @@ class Prover:
         seed: int,
     ) -> None:
         self._app = app
-        self._simulated = buses
         self._state = state
-        self._reset = reset
         self._seed = seed
         self._bus = buses.bus(app.plugins)
         self._loop = EventLoop()
@@ -72,12 +68,8 @@ class Prover:
         ]
         functions = [handler.call.function for handler in app.handlers]
         self._memory = Memory([*functions, *([state] if state else [])])
-        self._producers: dict[str, Any] = {}
+        self._runner = CaseRunner(self._bus, buses, self._groups, self._memory, state, reset)
         self._cases = 0
-        self._acked = False
-        self._moved = False
-        self._begun: Any = None  # the state at the beginning of each case
-        self._has_begun = False
         #: Where found stories are run once more; None is nowhere.
         self.broker: tuple[Config, BackendPlugin] | None = None
         self.rules = [
@@ -95,12 +87,10 @@ class Prover:
         log = logging.getLogger("gearshift")
         disabled, log.disabled = log.disabled, True  # handlers fail on purpose
         try:
-            with asyncio.Runner() as runner:
-                self._runner = runner
-                return self._proved(drawn, cases)
+            return self._proved(drawn, cases)
         finally:
             log.disabled = disabled
-            self._forget_all()
+            self._runner.close()
             self._provided.close()
             self._loop.close()
 
@@ -118,7 +108,7 @@ class Prover:
                 drawn_cases = cases_of(drawn, self.rules, 3, len(self._groups))
                 stories += self._stories(drawn_cases, share)
             why = self._doubt()
-        except _Undecided as undecided:
+        except Undecided as undecided:
             why = str(undecided)
         verdict = Verdict.SAFE
         if stories:
@@ -165,7 +155,7 @@ class Prover:
 
     def _doubt(self) -> str | None:
         """Why it must not be called safe although nothing broke."""
-        if not self._acked:
+        if not self._runner.has_acked:
             return "no handler got a message and ended well, even undisturbed"
         if any(handler.call.is_batch for handler in self._app.handlers):
             return "a handler takes batches, which were not made up: it got one message at a time"
@@ -173,7 +163,7 @@ class Prover:
             return "the app has a lifespan, which was not entered anew when a process died"
         if self._state is None:
             return "the handlers' state is not visible: write state() beside them, or give --state"
-        if not self._moved:
+        if not self._runner.has_moved:
             return "state() was the same before and after every message: it shows nothing of them"
         return None
 
@@ -183,13 +173,11 @@ class Prover:
         case = self._smallest(drawn, max(LEAST_CASES, int(cases)))
         if case is None:
             return []
-        broker, case_run, outcome = self._run(case)
-        expected = self._run(Case(case.examples, ()))[2]
+        broker, case_run, outcome = self._runner.run(case)
+        expected = self._runner.run(Case(case.examples, ()))[2]
         different = difference(expected, outcome)
         if different is None:
-            raise _Undecided(
-                "the same case ends now so, now otherwise: the handlers depend on chance"
-            )
+            raise Undecided(_BY_CHANCE)
         rule, entry = case_run.used[0][0].rule, case_run.used[0][1]
         return [
             Story(
@@ -213,21 +201,11 @@ class Prover:
             return None
         if len(self._groups) > 1 or misfortune.rule.name not in PLAYABLE:
             return "not tried: it takes several handlers, or several processes at one moment"
-        self._begin()
-        sends: list[tuple[str, Message]] = []
-        self._simulated.store = lambda channel, message: sends.append((channel, message))
-        replay = Replay(
-            *self.broker,
-            self._groups[0].handler,
-            wait=lambda awaitable: self._runner.run(_awaited(awaitable)),
-            forget=lambda: self._memory.forget(self._state),
-        )
-        messages = [self._message(number, one)[1] for number, one in enumerate(case.examples, 1)]
         try:
-            server = replay.run(messages, misfortune.rule.name, misfortune.target, misfortune.step)
+            server, outcome = self._runner.replay(case, misfortune, self.broker)
         except (GearshiftError, TimeoutError) as error:
             return f"not tried: {error}"
-        different = difference(expected, outcome_of(self._state, sends, ()))
+        different = difference(expected, outcome)
         if different is None:
             return f"not seen on {server}: {expected.state!r}, as undisturbed"
         return f"seen on {server}: {different[1]}"
@@ -258,77 +236,25 @@ class Prover:
         except _Breaks:
             return found
         except Flaky:
-            raise _Undecided(
-                "the same case ends now so, now otherwise: the handlers depend on chance"
-            ) from None
+            raise Undecided(_BY_CHANCE) from None
         return None
 
     def _breaks(self, case: Case) -> bool:
         self._cases += 1
-        _, case_run, outcome = self._run(case)
+        _, case_run, outcome = self._runner.run(case)
         if not case_run.used:
             return False
         undisturbed = Case(case.examples, ())
-        expected = self._run(undisturbed)[2]
+        expected = self._runner.run(undisturbed)[2]
         if difference(expected, outcome) is None:
             return False
-        again = difference(expected, self._run(undisturbed)[2])
+        again = difference(expected, self._runner.run(undisturbed)[2])
         if again is not None:
-            raise _Undecided(
+            raise Undecided(
                 f"two undisturbed runs differ: {again[0]}, then {again[1]} "
                 "(a clock or a random id in the state?)"
             )
         return True
-
-    # ── one case ──
-
-    def _run(self, case: Case) -> tuple[SimulatedBroker, CaseRun, Outcome]:
-        begun = self._begin()
-        broker = SimulatedBroker(self._groups)
-        messages = [self._message(number, one) for number, one in enumerate(case.examples, 1)]
-        sends: list[tuple[str, Message]] = []
-
-        def store(channel: str, message: Message) -> None:
-            sends.append((channel, message))
-            broker.store(channel, message)
-
-        self._simulated.store = store
-        case_run = CaseRun(broker, self._memory, self._state, self._bus.hooks, self._runner)
-        case_run.run(messages, case.plan)
-        outcome = outcome_of(self._state, sends, broker.dead)
-        self._acked = self._acked or len(broker.dead) < len(broker.entries)
-        self._moved = self._moved or outcome.state != begun
-        return broker, case_run, outcome
-
-    def _begin(self) -> Any:
-        """Begin anew; returns the state, which must be that of the first time."""
-        self._forget_all()
-        begun = outcome_of(self._state, (), ()).state
-        if self._has_begun and begun != self._begun:
-            raise _Undecided(
-                f"state() is {begun!r} at the beginning of a case and was {self._begun!r} before: "
-                "write reset() beside it, which begins anew"
-            )
-        self._begun, self._has_begun = begun, True
-        return begun
-
-    def _forget_all(self) -> None:
-        self._memory.begin()
-        if self._reset is not None:
-            self._reset()
-
-    def _message(self, number: int, one: Example) -> tuple[str, Message]:
-        channel = str(one.channel)
-        if channel not in self._producers:
-            self._producers[channel] = self._bus.producer(channel, create=True)
-        producer = self._producers[channel]
-        return channel, producer.message(
-            one.value, key=one.key, headers=one.headers, id=f"m{number}", timestamp_ms=number
-        )
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _told(sent: Sent, case: Case) -> StoryMessage:

@@ -10,9 +10,9 @@ from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.retry import RetryPolicy
 from gearshift._core.consuming.subscription import ConsumerPolicy
 from gearshift._core.listeners import Listeners
-from gearshift.capabilities import Known
+from gearshift.capabilities import Known, Order
 from gearshift.message import Key, Message, Position, Semantics
-from gearshift.misfortunes import Situation
+from gearshift.misfortunes import Situation, may_overtake
 from gearshift.worker.app import Handler
 
 __all__ = ["Group", "GroupEntry", "Sent", "Settling", "SimulatedBroker"]
@@ -97,6 +97,51 @@ class SimulatedBroker:
             entry.redelivered = None
         self.entries.append(entry)
         self.pending.insert(place, entry)
+
+    # ── who is next ──
+
+    def next(self) -> GroupEntry | None:
+        """The one to be handled now; the ones that it overtakes are let pass one less."""
+        passed: list[GroupEntry] = []
+        ready = [entry for entry in self.pending if not self._is_blocked(entry)]
+        for entry in ready:
+            if entry.skips <= 0:
+                for one in passed:
+                    one.skips -= 1
+                return entry
+            passed.append(entry)
+        return min(ready, key=lambda one: one.skips, default=None)
+
+    def partner(self, entry: GroupEntry) -> GroupEntry | None:
+        """The next message that may be handled at the same time as ``entry``."""
+        for other in self.pending:
+            if other is entry or other.follows(entry) or self._is_blocked(other):
+                continue
+            situation = entry.group.situation
+            if other.group is not entry.group:
+                return other
+            if entry.key is None or other.key != entry.key:
+                return other
+            if situation.processes > 1 and may_overtake(situation, same_key=True):
+                return other
+        return None
+
+    def _is_blocked(self, entry: GroupEntry) -> bool:
+        """True if an earlier one of its group must go first."""
+        for other in self.pending:
+            if other.group is not entry.group or other.sent.number >= entry.sent.number:
+                continue
+            keeps_order = entry.group.situation.capabilities.order is Order.KEY
+            if keeps_order and entry.follows(other):
+                return True  # also while the other comes again
+            same_key = entry.key is not None and entry.key == other.key
+            if entry.handed == other.handed == 0 and not may_overtake(
+                entry.group.situation, same_key=same_key
+            ):
+                return True
+        return False
+
+    # ── what becomes of them ──
 
     def give_back(self, entry: GroupEntry, *, skips: int = 0) -> None:
         """``entry`` waits again: before the others, but for ``skips`` of them."""
