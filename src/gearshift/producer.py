@@ -30,11 +30,10 @@ from gearshift.message import (
     Message,
     Receipt,
     SendResult,
-    as_headers,
     as_key,
     message_id,
-    validated_size,
 )
+from gearshift.validation import as_headers, validated_size
 
 __all__ = ["CHUNK", "DEFAULT_TIMEOUT_S", "Prepared", "Producer", "ProducerPolicy"]
 

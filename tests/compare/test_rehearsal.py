@@ -97,11 +97,6 @@ async def stuck_async(order):
     await asyncio.Event().wait()
 
 
-def exits(order):
-    if order["n"] == 3:
-        raise SystemExit("as if it were a script")
-
-
 def stuck(order):
     threading.Event().wait()
 '''
@@ -247,13 +242,6 @@ def test_async_handlers_have_one_loop_as_in_a_worker() -> None:
     assert not [e for one in found.runs for e in one.trial.events if e.kind == "failed"]
     assert [len(one.captured) for one in found.runs] == [MESSAGES] * 3
     assert all(sent.seq is not None for one in found.runs for sent in one.captured)
-
-
-def test_a_handler_that_exits_has_failed_as_in_a_worker() -> None:
-    """Its message is given up after its attempts; the rehearsal goes on."""
-    result = rehearsal.judge(rehearse("service:exits"))
-    ended = next(one for one in result.differences if one.aspect == "handler ended")
-    assert ended.old == ended.new == f"{MESSAGES - 1} done, 1 given up"
 
 
 @pytest.mark.parametrize("handler", ["stuck", "stuck_async"])

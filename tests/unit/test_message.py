@@ -23,6 +23,8 @@ from gearshift.message import (
     as_key,
     key_bytes,
     message_id,
+)
+from gearshift.validation import (
     validate_headers,
     validate_key,
     validate_name,

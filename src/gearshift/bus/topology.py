@@ -15,7 +15,8 @@ from gearshift.capabilities import Capabilities, Requirement
 from gearshift.config import ChannelSettings, Config
 from gearshift.driver import AdminDriver, BackendPlugin, ChannelSpec
 from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
-from gearshift.message import DEFAULT_GROUP, Semantics, validate_name
+from gearshift.message import DEFAULT_GROUP, Semantics
+from gearshift.validation import validate_name
 
 __all__ = ["Topology"]
 

@@ -14,7 +14,8 @@ from typing import Any
 import rich_click as click
 
 from gearshift import __version__
-from gearshift.cli.context import Session, common_options, end_of_pipe, guarded
+from gearshift.cli.context import Session, common_options
+from gearshift.cli.errors import end_of_pipe, guarded
 from gearshift.cli.output import is_plain
 
 __all__ = ["COMMANDS", "cli", "load_command"]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, print_error, session_of
+from gearshift.cli.context import common_options, session_of
+from gearshift.cli.errors import print_error
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.plugins import PluginStatus
 

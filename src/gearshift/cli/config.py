@@ -6,7 +6,8 @@ from typing import Any
 
 import rich_click as click
 
-from gearshift.cli.context import CommandFailed, common_options, note, session_of
+from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.errors import CommandFailed
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.errors import PluginError
 

@@ -19,9 +19,9 @@ from gearshift.message import (
     Message,
     Native,
     message_id,
-    validate_headers,
 )
 from gearshift.producer import Producer
+from gearshift.validation import validate_headers
 
 __all__ = ["LineParser", "enveloped", "json_value", "raw_text"]
 

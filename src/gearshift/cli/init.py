@@ -6,7 +6,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from gearshift.cli.context import CommandFailed, common_options, note, session_of
+from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.errors import CommandFailed
 from gearshift.config.document import FILE_NAME
 
 __all__ = ["command"]

@@ -12,9 +12,9 @@ from gearshift.cli.context import (
     common_options,
     complete_channel,
     note,
-    print_error,
     session_of,
 )
+from gearshift.cli.errors import print_error
 from gearshift.cli.output import Record, cell, emit, new_table, output_option
 from gearshift.errors import ConnectionFailed, GearshiftError
 from gearshift.exit_codes import exit_code

@@ -12,13 +12,13 @@ import rich_click as click
 
 from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.cli.context import (
-    CommandFailed,
     common_options,
     complete_channel,
     note,
     session_of,
 )
 from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
+from gearshift.cli.errors import CommandFailed
 from gearshift.cli.lines import LineReader
 from gearshift.cli.output import json_line, terminal
 from gearshift.errors import GearshiftError

@@ -11,7 +11,8 @@ from msgspec.structs import force_setattr
 from gearshift._core.consuming.rate_limit import parse_rate
 from gearshift.capabilities import Requirement
 from gearshift.errors import ConfigError, InvalidMessage
-from gearshift.message import Semantics, validate_name
+from gearshift.message import Semantics
+from gearshift.validation import validate_name
 
 __all__ = ["ChannelSettings"]
 

@@ -20,7 +20,7 @@ from gearshift.config.expansion import Unset, expand
 from gearshift.config.masking import Redactor
 from gearshift.config.model import Config, Profile
 from gearshift.errors import ConfigError, UsageError
-from gearshift.message import validate_name
+from gearshift.validation import validate_name
 
 __all__ = ["DEFAULT_PROFILE", "load", "rehearsal_file", "with_channels", "with_profile"]
 

@@ -9,9 +9,11 @@ from typing import Any
 from msgspec.structs import force_setattr
 
 from gearshift.driver.values import Received, SettleRequest, Unstored
+from gearshift.errors import InvalidMessage
 from gearshift.message import Message
+from gearshift.validation import validate_header_name
 
-__all__ = ["OpenCount", "UnreadMessage", "attempt_after", "retried", "unstored"]
+__all__ = ["OpenCount", "UnreadMessage", "attempt_after", "is_plain_name", "retried", "unstored"]
 
 
 def attempt_after(failed: int, lost: int) -> int:
@@ -34,6 +36,15 @@ def unstored(request: SettleRequest, error: Exception) -> Received:
     message, failed = retried(request)
     refusal = Unstored(error, request.delay_s)
     return Received(message, request.token, None, failed + 1, True, unstored=refusal)
+
+
+def is_plain_name(name: str) -> bool:
+    """True if a sender may choose this header name."""
+    try:
+        validate_header_name(name)
+    except InvalidMessage:
+        return False
+    return True
 
 
 class OpenCount:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gearshift._core.consuming.rate_limit import parse_rate
 from gearshift.capabilities import Requirement
 from gearshift.errors import UsageError
-from gearshift.message import DEFAULT_GROUP, validate_name
+from gearshift.message import DEFAULT_GROUP
+from gearshift.validation import validate_name
 from gearshift.worker.around import around_handlers, around_sends
 from gearshift.worker.call import Call
 from gearshift.worker.provided import Lifespan

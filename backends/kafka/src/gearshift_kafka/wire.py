@@ -27,7 +27,7 @@ from typing import Any, Final, TypeAlias
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from confluent_kafka import Message as Record
 
-from gearshift.driver.helpers import UnreadMessage
+from gearshift.driver.helpers import UnreadMessage, is_plain_name
 from gearshift.errors import InvalidMessage
 from gearshift.message import (
     NO_HEADERS,
@@ -38,7 +38,6 @@ from gearshift.message import (
     Message,
     Native,
     as_key,
-    is_plain_name,
     key_bytes,
 )
 
