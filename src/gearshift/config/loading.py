@@ -304,9 +304,5 @@ def _check_dead_letters(
             raise document.problem(keys, via, hint="name another channel, or false for none")
         if route[-1] in route[:-1]:
             return  # a ring that this channel only leads into; its members report it
-    _check_dead_letter_name(document, keys, channels[name].dead_letter_name(name))
-
-
-def _check_dead_letter_name(document: Document, keys: Keys, target: str | None) -> None:
-    if target is not None:
+    if (target := channels[name].dead_letter_name(name)) is not None:
         _check_name(document, keys, target)

@@ -23,6 +23,7 @@ __all__ = [
     "Secret",
     "TlsSettings",
     "first_remote",
+    "host_port",
     "is_loopback",
     "move_credentials",
     "parse_host_port",
@@ -183,6 +184,11 @@ def parse_host_port(address: str, *, default_port: int | None, field: str) -> tu
         shown = f" {port_text}" if len(port_text) <= 6 else ""
         raise ValueError(f"{field}: port{shown} is not from 1 to 65535")
     return host, int(port_text)
+
+
+def host_port(host: str, port: int) -> str:
+    """The address that ``parse_host_port`` reads: brackets are around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

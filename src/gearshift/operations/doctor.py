@@ -20,6 +20,7 @@ from gearshift import plugins
 from gearshift.bus import Bus, open_bus
 from gearshift.config import Config
 from gearshift.driver import BackendPlugin, GroupStatus
+from gearshift.driver.settings import host_port
 from gearshift.errors import ConnectionFailed, DeadlineExceeded, GearshiftError, UnknownChannel
 from gearshift.hooks.registry import check_installed
 from gearshift.operations.cleanup import delete_channels, finish
@@ -191,7 +192,7 @@ class _Examination:
         problems = _unreachable(endpoints)
         some_answer = len(problems) < len(endpoints)
         for endpoint in endpoints:
-            subject = _address(endpoint)
+            subject = host_port(*endpoint)
             if endpoint not in problems:
                 detail = f"{subject} accepts connections"
                 yield Check(step="tcp", status=Status.OK, detail=detail, subject=subject)
@@ -348,8 +349,3 @@ def _problem(endpoint: tuple[str, int], silent: str) -> str | None:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return f"cannot connect: {reason}"
-
-
-def _address(endpoint: tuple[str, int]) -> str:
-    host, port = endpoint
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import TypeAlias
 
+from gearshift.driver.settings import host_port
 from gearshift.extras import importing
 from gearshift.telemetry.server import parse_address
 
@@ -28,8 +29,7 @@ def page_url(address: str) -> str:
     """``PORT``, ``HOST:PORT`` or an HTTP address to the address of a page. Raises ConfigError."""
     if address.startswith(("http://", "https://")):
         return address
-    host, port = parse_address(address)
-    return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+    return f"http://{host_port(*parse_address(address))}/metrics"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,13 @@ from typing import Any, Literal
 import msgspec
 
 from gearshift.driver import BaseChannelSettings
-from gearshift.driver.settings import Secret, TlsSettings, first_remote, parse_host_port
+from gearshift.driver.settings import (
+    Secret,
+    TlsSettings,
+    first_remote,
+    host_port,
+    parse_host_port,
+)
 from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
 __all__ = ["ChannelSettings", "NativeSettings", "Settings"]
@@ -183,7 +189,7 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             del conf[_NOT_FOR_SHARE]
         conf |= self.native.of(kind)
         conf |= {key: secret.reveal() for key, secret in self.secrets.items()}
-        conf["bootstrap.servers"] = ",".join(_written(*endpoint) for endpoint in self.endpoints())
+        conf["bootstrap.servers"] = ",".join(host_port(*endpoint) for endpoint in self.endpoints())
         conf["client.id"] = self.client_id
         return conf | self._security()
 
@@ -322,7 +328,3 @@ def _endpoint(address: str) -> tuple[str, int]:
 def _without_credentials(address: str) -> str:
     scheme, _, rest = address.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"[:60]
-
-
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,6 +12,7 @@ from gearshift.driver.settings import (
     Endpoint,
     Secret,
     TlsSettings,
+    host_port,
     move_credentials,
     parse_host_port,
     parse_url,
@@ -136,7 +137,7 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def only(self, host: str, port: int) -> Settings:
         """These settings with that node alone."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = host_port(host, port)
         url = f"{self._endpoint().scheme}://{address}/{quote(self.virtual_host, safe='')}"
         return msgspec.structs.replace(self, url=url, hosts=[])
 
