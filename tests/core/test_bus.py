@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -154,31 +152,6 @@ def test_type_checkers_know_the_keywords_of_consumer() -> None:
     """Those of its overloads, also of the async face, are those that it takes."""
     keywords = inspect.signature(gearshift.Bus.consumer).parameters.keys()
     assert keywords - {"self", "channel", "value_type"} == ConsumerOptions.__annotations__.keys()
-
-
-def test_serial_keys_keep_each_key_in_order_over_many_threads(bus: gearshift.Bus) -> None:
-    """Eight threads on one consumer: no two deliveries of a key at once, first ones in order."""
-    bus.producer("orders").send_many(range(400), key_by=lambda n: f"k{n % 5}")
-    consumer = bus.consumer("orders", group="audit", serial_keys=True)
-    lock, active, order = threading.Lock(), Counter(), {}
-    overlaps = []
-
-    def work(_: int) -> None:
-        while sum(map(len, order.values())) < 400:
-            for delivery in consumer.receive(timeout_s=0.2):
-                with lock:
-                    active[delivery.key] += 1
-                    if active[delivery.key] > 1:
-                        overlaps.append(delivery.key)
-                    order.setdefault(delivery.key, []).append(delivery.value)
-                with lock:
-                    active[delivery.key] -= 1
-                delivery.ack()
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(work, range(8)))
-    assert not overlaps
-    assert order == {f"k{k}": list(range(k, 400, 5)) for k in range(5)}
 
 
 def test_what_the_server_gives_is_what_counts_once_connected(

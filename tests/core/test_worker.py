@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import subprocess
 import sys
@@ -208,29 +207,6 @@ def test_a_handler_that_takes_too_long_has_failed(
     assert "the handler took longer than timeout_s = 0.2" in caplog.text
 
 
-def test_an_async_handler_retries_and_rejects(bus: gearshift.Bus) -> None:
-    """As plain ones do: by what it raises."""
-    app = gearshift.App()
-    attempts: list[int] = []
-
-    @app.handler("orders", group="audit")
-    async def handle(order: Order, delivery: gearshift.Delivery[Order]) -> None:
-        await asyncio.sleep(0)
-        if order.n == 0:
-            raise gearshift.Reject("never")
-        attempts.append(delivery.attempt)
-        if len(attempts) < 3:
-            raise gearshift.Retry(0)
-
-    worker = Worker(app, bus)
-    worker.start()
-    bus.producer("orders").send_many({"n": n} for n in range(2))
-    assert until(lambda: worker.report.acked == 1 and worker.report.rejected == 1)
-    report = worker.stop()
-    assert report.retried == 2
-    assert attempts == [1, 2, 3]
-
-
 def test_stop_drains_and_names_what_it_could_not_finish(bus: gearshift.Bus) -> None:
     """A handler that outlives the deadline keeps its message unsettled: it comes again."""
     app = gearshift.App()
@@ -286,50 +262,6 @@ def test_a_handler_that_exits_has_failed_and_the_worker_works_on(
     assert worker.error is None
     failures = [record for record in caplog.records if "failed on message" in record.message]
     assert len(failures) == 3
-
-
-def test_a_decorated_async_handler_has_run_when_its_message_is_acked(bus: gearshift.Bus) -> None:
-    """Nothing but its result tells that it is async; until it is done nothing is settled."""
-    app = gearshift.App()
-    release, begun = asyncio.Event(), threading.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def slow(order: Order) -> None:
-        loops.append(asyncio.get_running_loop())
-        begun.set()
-        await release.wait()
-
-    @app.handler("orders", group="audit")
-    @functools.wraps(slow)
-    def handle(*arguments: Any) -> Any:
-        return slow(*arguments)
-
-    worker = Worker(app, bus)
-    worker.start()
-    bus.producer("orders").send({"n": 1})
-    assert begun.wait(PATIENCE_S)
-    assert worker.report.acked == 0
-    loops[0].call_soon_threadsafe(release.set)
-    assert until(lambda: worker.report.acked == 1)
-    worker.stop()
-
-
-def test_a_tombstone_for_a_handler_of_orders_is_rejected(bus: gearshift.Bus) -> None:
-    """At once and with the reason: no number of attempts would give it a body."""
-    app = gearshift.App()
-
-    @app.handler("events", group="audit")
-    def handle(order: Order) -> None:
-        raise AssertionError("it must not be called")
-
-    worker = Worker(app, bus)
-    worker.start()
-    bus.producer("events").send(None, key="ada")
-    assert until(lambda: worker.report.rejected == 1)
-    assert worker.stop().retried == 0
-    with bus.consumer("events.dead") as dead:
-        (letter,) = take(dead, 1)
-        assert "tombstone" in str(letter.headers["dead-letter-reason"])
 
 
 def test_a_worker_whose_thread_ends_has_failed(

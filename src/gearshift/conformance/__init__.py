@@ -6,18 +6,17 @@ real backend through the public interface, everything that happens is recorded i
 pure ``checkers`` find the damage. A capability that is declared is shown to be there; one that is
 not is shown to be refused before any effect.
 
-One file, one job: ``behaviour`` (a claim), ``execution`` (how it is judged), ``kit`` and
+One file, one job: ``behaviour`` (a claim), ``execution`` (how it is run and judged), ``kit`` and
 ``clients`` (what it works with), ``recording`` and ``history`` (what happened), ``view`` and
 ``checkers`` (what was wrong with it), ``harness`` (what an author gives), ``suite`` (the claims),
-``load`` and ``worker`` (what goes on while something is broken), ``together`` (all claims many
-times at once), ``matrix`` (the results), ``plugin`` (pytest).
+``load`` and ``worker`` (what goes on while something is broken), ``matrix`` (the results),
+``plugin`` (pytest).
 """
 
 from gearshift.conformance.behaviour import Area, Behaviour, Needs
-from gearshift.conformance.execution import Result, Status, execute
+from gearshift.conformance.execution import Result, Status, execute, execute_together
 from gearshift.conformance.harness import BrokerProcess, Faults, Harness, shared
 from gearshift.conformance.matrix import Matrix
-from gearshift.conformance.together import execute_together
 
 __all__ = [
     "Area",

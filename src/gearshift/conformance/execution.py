@@ -1,9 +1,12 @@
-"""Runs a behaviour against a backend and decides whether it is proved."""
+"""Runs behaviours against a backend, one or many at once, and decides whether each is proved."""
 
 from __future__ import annotations
 
+import random
 import time
 import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,7 +19,7 @@ from gearshift.conformance.history import Kind
 from gearshift.conformance.kit import Broken, Kit
 from gearshift.errors import NotSupported
 
-__all__ = ["Result", "Status", "execute"]
+__all__ = ["Result", "Status", "execute", "execute_together"]
 
 
 class Status(StrEnum):
@@ -77,6 +80,30 @@ def execute(behaviour: Behaviour, harness: Harness) -> Result:
         faults=kit.broken,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def execute_together(
+    behaviours: Sequence[Behaviour], harness: Harness, copies: int
+) -> Iterator[Result]:
+    """Run those of ``behaviours`` that break nothing, each ``copies`` times, ``copies`` at once.
+
+    Each copy has a random order of its own, the same at every call. Yields a result whenever one
+    has ended. Work that is slow because the machine is busy must not look dead: give ``harness`` a
+    lease and a patience of half a minute or more.
+    """
+    harmless = [behaviour for behaviour in behaviours if behaviour.needs is None]
+    orders = [random.Random(copy).sample(harmless, len(harmless)) for copy in range(copies)]
+    pool = ThreadPoolExecutor(copies, "gearshift-conformance")
+    try:
+        running = [
+            pool.submit(execute, behaviour, harness)
+            for turn in zip(*orders, strict=True)
+            for behaviour in turn
+        ]
+        for ended in as_completed(running):
+            yield ended.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _claim(behaviour: Behaviour, harness: Harness) -> dict[str, Any]:

@@ -21,12 +21,11 @@ from gearshift.misfortunes import RULES, Rule, shares_memory
 from gearshift.testing.prove.buses import SimulatedBuses
 from gearshift.testing.prove.case_run import Misfortune
 from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
-from gearshift.testing.prove.groups import group_of
 from gearshift.testing.prove.memory import Memory
 from gearshift.testing.prove.outcome import Outcome, difference
 from gearshift.testing.prove.replay import PLAYABLE
 from gearshift.testing.prove.runner import CaseRunner, Undecided
-from gearshift.testing.prove.simulated import Group, Sent
+from gearshift.testing.prove.simulated import Group, Sent, group_of
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
 from gearshift.worker.app import App, Handler

@@ -10,12 +10,15 @@ from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.retry import RetryPolicy
 from gearshift._core.consuming.subscription import ConsumerPolicy
 from gearshift._core.listeners import Listeners
+from gearshift.bus import Bus
+from gearshift.bus.policies import consumer_policy
 from gearshift.capabilities import Known, Order
-from gearshift.message import Key, Message, Position, Semantics
+from gearshift.driver import ConsumerSpec
+from gearshift.message import DEFAULT_GROUP, Key, Message, Position, Semantics
 from gearshift.misfortunes import Situation, may_overtake
 from gearshift.worker.app import Handler
 
-__all__ = ["Group", "GroupEntry", "Sent", "Settling", "SimulatedBroker"]
+__all__ = ["Group", "GroupEntry", "Sent", "Settling", "SimulatedBroker", "group_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,30 @@ class Group:
     def name(self) -> str:
         """The handler's function, for the story."""
         return str(getattr(self.handler.call.function, "__name__", self.handler.call.function))
+
+
+def group_of(bus: Bus, handler: Handler, processes: int) -> Group:
+    """What a worker would go by for ``handler``. Raises NotSupported for what it requires."""
+    channel = handler.channel
+    topology = bus._topology
+    spec = topology.spec(channel)
+    capabilities = topology.capabilities(spec)
+    group = handler.group or DEFAULT_GROUP
+    consumer = ConsumerSpec(channel=spec, group=group, member="proved", prefetch=1)
+    chosen = topology.settings(channel)
+    return Group(
+        handler=handler,
+        policy=consumer_policy(
+            bus.backend, consumer, chosen, capabilities, None, handler.call.value_type
+        ),
+        situation=Situation(
+            capabilities=capabilities,
+            semantics=spec.semantics,
+            concurrency=handler.concurrency,
+            processes=processes,
+        ),
+        dead_letter=chosen.dead_letter_name(channel),
+    )
 
 
 @dataclass(eq=False, slots=True)
