@@ -10,11 +10,12 @@ WORKERS ?= 6
 TARGETS ?= demo test
 WORKS ?=
 ROUNDS ?= 5
+GROWTH ?=
 # Tests start hundreds of processes; without compiled modules each import costs them double.
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench brokers docs gallery changelog format help clean
+.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench performance brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html </dev/null
@@ -68,8 +69,14 @@ types: $(READY)  ## check types
 imports: $(READY)  ## check which package imports which
 	@$(BIN)/lint-imports --no-cache >.imports.log || { cat .imports.log; exit 1; }; rm -f .imports.log
 
-bench: $(PEERS)  ## compare with raw clients and peers, on brokers that it starts itself
-	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks $(WORKS) --rounds $(ROUNDS) --json bench.json
+bench: $(PEERS)  ## compare with raw clients and peers; GROWTH=1: backlogs, channels, sizes too
+	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks $(WORKS) --rounds $(ROUNDS) \
+		$(if $(GROWTH),--growth) --json bench.json
+
+performance: $(PEERS)  ## measure for docs/performance.md and write it: a quiet machine, 25 minutes
+	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks --growth --rounds 3 --scale 0.5 \
+		--json docs/performance.json
+	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks.page
 
 brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run

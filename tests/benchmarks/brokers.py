@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pika
+import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.clients import confluent, gearshift_, pika_
+from benchmarks.clients import gearshift_, raw
 from benchmarks.matrix import module_of
-from benchmarks.work import Place
-from native_brokers import Kafka, RabbitMQ43
+from benchmarks.work import Load, Place
+from native_brokers import Kafka, RabbitMQ43, Redis
 
 PARTITIONS = 4
 
@@ -25,17 +26,20 @@ PARTITIONS = 4
 class Ground(Protocol):
     """A running broker, for clients in turns, which are named as in the matrix."""
 
-    def place(self, client: str, size: int) -> Place:
+    url: str  # whose channels are Gearshift's
+
+    def place(self, client: str) -> Place:
         """Return a new, empty place."""
 
-    def fill(self, client: str, place: Place, total: int) -> None:
+    def fill(self, client: str, place: Place, load: Load) -> None:
         """Send messages for ``client`` to receive, as its users would."""
 
     def left(self, client: str, place: Place) -> int:
         """Return how many messages lie there that its group has not settled."""
 
 
-def _fresh() -> str:
+def fresh() -> str:
+    """A name that nothing has."""
     return f"bench-{uuid.uuid4().hex[:8]}"
 
 
@@ -47,10 +51,10 @@ class _OnRabbit:
     """A quorum queue for each round of each client; Gearshift makes its own."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
-    def place(self, client: str, size: int) -> Place:
-        place = Place(self._url, _fresh(), size)
+    def place(self, client: str) -> Place:
+        place = Place(self.url, fresh())
         if _is_ours(client):
             gearshift_.declare(place)
         else:
@@ -61,8 +65,8 @@ class _OnRabbit:
             )
         return place
 
-    def fill(self, client: str, place: Place, total: int) -> None:
-        (gearshift_ if _is_ours(client) else pika_).send_many(place, total)
+    def fill(self, client: str, place: Place, load: Load) -> None:
+        (gearshift_ if _is_ours(client) else raw).send_many(place, load)
 
     def left(self, client: str, place: Place) -> int:
         queue = f"{place.name}.default" if _is_ours(client) else place.name
@@ -70,7 +74,7 @@ class _OnRabbit:
         return int(declared.method.message_count)
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
-        with pika.BlockingConnection(pika.URLParameters(self._url)) as connection:
+        with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
             return question(connection.channel())
 
 
@@ -78,11 +82,12 @@ class _OnKafka:
     """A topic of four partitions for each round of each client."""
 
     def __init__(self, address: str) -> None:
+        self.url = f"kafka://{address}"
         self._address = address
 
-    def place(self, client: str, size: int) -> Place:
+    def place(self, client: str) -> Place:
         semantics = "queue" if client == "gearshift-queue" else ""
-        place = Place(f"{semantics}+kafka://{self._address}".lstrip("+"), _fresh(), size)
+        place = Place(f"{semantics}+kafka://{self._address}".lstrip("+"), fresh())
         if _is_ours(client):
             gearshift_.declare(place)
         else:
@@ -90,8 +95,8 @@ class _OnKafka:
             admin.create_topics([NewTopic(place.name, PARTITIONS, 1)])[place.name].result()
         return place
 
-    def fill(self, client: str, place: Place, total: int) -> None:
-        (gearshift_ if _is_ours(client) else confluent).send_many(place, total)
+    def fill(self, client: str, place: Place, load: Load) -> None:
+        (gearshift_ if _is_ours(client) else raw).send_many(place, load)
 
     def left(self, client: str, place: Place) -> int:
         group = f"{place.name}.default" if _is_ours(client) else place.name
@@ -120,20 +125,46 @@ class _OnSqlite:
     """A file for each round of each client, on one disk."""
 
     def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite://{folder}/growth.db"
         self._folder = folder
 
-    def place(self, client: str, size: int) -> Place:
-        place = Place(f"sqlite://{self._folder}/{_fresh()}.db", _fresh().replace("-", ""), size)
+    def place(self, client: str) -> Place:
+        place = Place(f"sqlite://{self._folder}/{fresh()}.db", fresh().replace("-", ""))
         if _is_ours(client):
             gearshift_.declare(place)
         return place
 
-    def fill(self, client: str, place: Place, total: int) -> None:
+    def fill(self, client: str, place: Place, load: Load) -> None:
         module = module_of(client)
-        (getattr(module, "send_many", None) or module.send)(place, total)
+        (getattr(module, "send_many", None) or module.send)(place, load)
 
     def left(self, client: str, place: Place) -> int:
         return int(module_of(client).left(place))
+
+
+class _OnRedis:
+    """A channel for each round of each client."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def place(self, client: str) -> Place:
+        place = Place(self.url, fresh())
+        gearshift_.declare(place)
+        return place
+
+    def fill(self, client: str, place: Place, load: Load) -> None:
+        module_of(client).send_many(place, load)
+
+    def left(self, client: str, place: Place) -> int:
+        with redis.Redis.from_url(self.url) as server:
+            return int(server.xlen(f"gearshift:{{{place.name}}}:stream:default"))
+
+
+class _InMemory:
+    """Each process has its own."""
+
+    url = "memory://"
 
 
 @contextmanager
@@ -145,6 +176,11 @@ def started(kind: str) -> Iterator[Ground]:
     elif kind == "kafka":
         with Kafka(fast_start=False) as broker:
             yield _OnKafka(broker.url)
+    elif kind == "redis":
+        with Redis() as broker:
+            yield _OnRedis(broker.url)
+    elif kind == "memory":
+        yield _InMemory()
     else:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             yield _OnSqlite(Path(folder))

@@ -1,32 +1,23 @@
 """One client's one round, in a process of its own, so that nothing of it is left for the next.
 
-python -m benchmarks.client CLIENT WORK URL NAME SIZE TOTAL
+python -m benchmarks.client CLIENT WORK URL NAME TOTAL SIZE THREADS
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from dataclasses import asdict
 
-from benchmarks.matrix import module_of
-from benchmarks.work import Place
+from benchmarks.matrix import PACE, module_of
+from benchmarks.work import Load, Place
 
 
 def main() -> None:
     """Print what the client did as a line of JSON."""
-    client, work, url, name, size, total = sys.argv[1:]
-    run = getattr(module_of(client), work)
-    before = _cpu_s()
-    sample = run(Place(url, name, int(size)), int(total))
-    cpu_us = (_cpu_s() - before) / max(1, sample.done) * 1e6
-    print(json.dumps(asdict(sample) | {"cpu_us": cpu_us}))
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    client, work, url, name, total, size, threads = sys.argv[1:]
+    load = Load(int(total), int(size), int(threads), PACE)
+    print(json.dumps(asdict(getattr(module_of(client), work)(Place(url, name), load))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run as JSON, as tables, and as the page of the documentation."""
+"""A run as JSON, and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
@@ -20,23 +21,30 @@ from benchmarks.matrix import END_TO_END_AT_MOST
 from benchmarks.rounds import Row
 
 _DISTRIBUTIONS = (
-    "gearshift", "pika", "confluent-kafka", "aio-pika", "kombu", "aiokafka", "faststream",
+    "gearshift", "pika", "confluent-kafka", "redis", "aio-pika", "kombu", "aiokafka", "faststream",
     "litequeue", "huey", "persist-queue",
 )  # fmt: skip
 
 
-def as_json(rows: Sequence[Row], rounds: int) -> str:
+def as_json(rows: Sequence[Row], grown: Sequence[dict[str, Any]], scale: float) -> str:
     """All samples, with versions and the machine."""
     document = {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "system": platform.platform(terse=True),
+            "load": round(os.getloadavg()[2], 1),  # of the last quarter of an hour
+        },
         "versions": dict(_versions()),
-        "rounds": rounds,
+        "scale": scale,
         "rows": [
             {
                 "kind": row.work.kind,
                 "work": row.work.name,
+                "threads": row.work.threads,
                 "ours": row.work.ours,
                 "messages": row.work.total,
                 "at_least": row.work.others,
@@ -45,8 +53,16 @@ def as_json(rows: Sequence[Row], rounds: int) -> str:
             }
             for row in rows
         ],
+        "growth": list(grown),
     }
-    return json.dumps(document, indent=1)
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -68,15 +84,6 @@ def show(rows: Sequence[Row]) -> None:
             table.add_row(*line)
         if table.row_count:
             console.print(table)
-
-
-def as_markdown(rows: Sequence[Row]) -> str:
-    """The same tables for a page."""
-    parts = []
-    for lines, columns in ((_rates(rows), _RATES), (_times(rows), _TIMES)):
-        head = [columns, ["---", "---", *["--:"] * (len(columns) - 2)]]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in [*head, *lines]))
-    return "\n\n".join(parts) + "\n"
 
 
 _RATES = ["work", "client", "messages/s", "Gearshift by it", "rounds", "aim", "CPU, µs", "lost"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from shutil import which
 
 from benchmarks.brokers import Ground
-from benchmarks.matrix import GO_CLIENTS, INSTEAD, Work
-from benchmarks.work import Sample
+from benchmarks.matrix import ALONE, GO_CLIENTS, INSTEAD, Work
+from benchmarks.work import Load, Sample
 
 HERE = Path(__file__).parent
 _LIMIT_S = 300.0
@@ -55,12 +55,12 @@ def _turned(clients: Sequence[str], number: int) -> Sequence[str]:
 
 def _round(work: Work, ground: Ground, client: str, total: int, size: int) -> tuple[Sample, int]:
     """One client once; ``lost`` is what plain clients miss on the far side."""
-    place = ground.place(client, size)
+    place = ground.place(client)
     name = INSTEAD.get((client, work.name), work.name)
     if work.name == "receive":
-        ground.fill(client, place, total)
-    argv = [*_program(client, name), place.url, place.name]
-    argv += [str(total), str(size)] if client in GO_CLIENTS else [str(size), str(total)]
+        ground.fill(client, place, Load(total, size))
+    threads = 1 if client in ALONE else work.threads
+    argv = [*_program(client, name), place.url, place.name, str(total), str(size), str(threads)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, timeout=_LIMIT_S, check=True)
     sample = Sample(**json.loads(done.stdout))
     expected = total if name.startswith("send") else 0

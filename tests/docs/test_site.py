@@ -31,6 +31,7 @@ PUBLIC = [
     "gearshift.driver.contract",
     "gearshift.driver.handover",
     "gearshift.driver.helpers",
+    "gearshift.driver.measuring",
     "gearshift.driver.settings",
     "gearshift.driver.values",
     "gearshift.errors",

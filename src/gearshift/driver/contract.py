@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gearshift.capabilities import Capabilities
 from gearshift.driver.values import (
@@ -56,6 +56,9 @@ from gearshift.driver.values import (
 )
 from gearshift.errors import GearshiftError, NotSupported
 from gearshift.message import Message, Semantics
+
+if TYPE_CHECKING:
+    from gearshift.driver.measuring import RawClient
 
 __all__ = [
     "DRIVER_API",
@@ -93,6 +96,10 @@ class BackendPlugin:
     name that its ``Native.properties`` can have, and what becomes of it on another broker.
     ``on_arrival`` are lines that say what becomes, here, of messages that came from another one.
 
+    ``raw_client`` makes what ``gearshift bench`` measures beside Gearshift, from the settings and a
+    channel that is declared and empty. It makes no connection. None from it, or in its place:
+    there is nothing to be measured beside.
+
     ``url_schemes`` are those of ``gearshift.open("amqp://...")``: each with a function from the URL
     to a profile's settings.
     """
@@ -108,6 +115,7 @@ class BackendPlugin:
     url_schemes: Mapping[str, Callable[[str], Mapping[str, Any]]] = field(default_factory=dict)
     only_here: Mapping[str, str] = field(default_factory=dict)
     on_arrival: Sequence[str] = ()
+    raw_client: Callable[[Any, ChannelSpec], RawClient | None] | None = None
 
 
 class Backend(Protocol):

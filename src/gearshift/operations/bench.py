@@ -1,4 +1,4 @@
-"""How fast a broker is through Gearshift: send, receive, and the way from one to the other.
+"""How fast a broker is through Gearshift, and through its own client beside it.
 
 Each measurement has a channel of its own, which is deleted again. Every message is confirmed and
 settled one by one, as a service does it; nothing is measured that would lose messages.
@@ -7,69 +7,154 @@ settled one by one, as a service does it; nothing is measured that would lose me
 from __future__ import annotations
 
 import statistics
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
+from gearshift import plugins
+from gearshift._core.failures import Failures
 from gearshift.bus import Bus, open_bus
+from gearshift.bus.topology import Topology
 from gearshift.config import Config, with_channels
-from gearshift.delivery import Delivery
+from gearshift.driver.measuring import (
+    HEADERS,
+    IDLE_S,
+    PREFETCH,
+    Load,
+    RawClient,
+    Received,
+    Sample,
+    Stopwatch,
+    in_threads,
+    timed,
+)
 from gearshift.errors import DeadlineExceeded
 from gearshift.message import message_id
 from gearshift.operations.cleanup import delete_channels, finish
 
-__all__ = ["WORKS", "Figure", "Plan", "measure"]
+__all__ = ["WORKS", "Figures", "Plan", "Progress", "measure"]
 
-#: What the receiving side holds at most.
-_PREFETCH = 500
-#: Longest wait for one message.
 _PATIENCE_S = 30.0
-#: End to end, messages a second: far below what brokers can do, so that nothing queues up.
-_PACE = 200
-_PACED_MOST = 2_000
-_HEADERS = {"tenant": "benchmark", "schema": "v1"}
-_STAMP = 20  # digits of a time at the beginning of a body
+_MEASURES = ("rate", "p50_ms", "p99_ms", "cpu_us")
+#: Told before each measurement what it is of: Gearshift, or the client's name.
+Progress = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One measurement: ``threads`` is how many send one at a time, ``size`` a body's bytes."""
+    """What to measure: one of WORKS with a load, in so many rounds."""
 
     work: str
-    messages: int
-    size: int
-    threads: int = 1
+    load: Load
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What was measured: messages a second, or milliseconds from before the send to arrival.
+class Figures:
+    """Samples of a plan, one for each round: Gearshift's, and the raw client's in turns with them.
 
-    ``cpu_us`` is the time of this process's processor for each message, None end to end.
+    ``raw`` is empty and ``client`` None where there is nothing to be measured beside; ``how`` says
+    how the raw client does it.
     """
 
-    work: str
-    size: int
-    threads: int
-    messages: int
-    rate: float | None = None
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    cpu_us: float | None = None
+    plan: Plan
+    ours: Sequence[Sample]
+    raw: Sequence[Sample] = ()
+    client: str | None = None
+    how: str = ""
+
+    def median(self, measure: str, *, raw: bool = False) -> float | None:
+        """The middle of the rounds of "rate", "p50_ms", "p99_ms" or "cpu_us"; None without."""
+        values = [getattr(sample, measure) for sample in (self.raw if raw else self.ours)]
+        return statistics.median(values) if any(values) else None
+
+    def ratios(self, measure: str) -> list[float]:
+        """Ours by theirs, round by round, from the least on; empty without a raw client."""
+        pairs = [
+            (getattr(ours, measure), getattr(theirs, measure))
+            for ours, theirs in zip(self.ours, self.raw, strict=False)
+        ]
+        return sorted(ours / theirs for ours, theirs in pairs if theirs)
+
+    def as_dict(self) -> dict[str, object]:
+        """Medians, and beside them the raw client's, and ratios as [least, median, greatest]."""
+        load, measures = self.plan.load, _MEASURES
+        row: dict[str, object] = {
+            "work": self.plan.work,
+            "size": load.size,
+            "threads": load.threads,
+            "messages": load.total,
+            "rounds": len(self.ours),
+            **{measure: self.median(measure) for measure in measures},
+            "raw": None,
+        }
+        if self.client is not None:
+            row["raw"] = {
+                "client": self.client,
+                "how": self.how,
+                **{measure: self.median(measure, raw=True) for measure in measures},
+                "ratios": {
+                    measure: [found[0], statistics.median(found), found[-1]]
+                    for measure in measures
+                    if (found := self.ratios(measure))
+                },
+            }
+        return row
 
 
-def measure(config: Config, semantics: str, plans: Sequence[Plan]) -> Iterator[Figure]:
-    """Do each of ``plans`` on the profile that ``config`` selects, in a channel of ``semantics``.
+def measure(
+    config: Config,
+    semantics: str,
+    plan: Plan,
+    *,
+    beside: bool = True,
+    progress: Progress = lambda _: None,
+) -> Figures:
+    """Do ``plan`` on the profile that ``config`` selects, in channels of ``semantics``.
 
-    ``semantics`` is "queue" or "stream", or "" for the backend's default. Blocks. The channels
-    are called ``bench_...``. Raises what opening, sending and receiving raise.
+    ``semantics`` is "queue" or "stream", or "" for the backend's default. With ``beside`` the
+    backend's raw client does the same in turns, if it has one. Blocks. The channels are called
+    ``bench_...``. Raises what opening, sending and receiving raise, and DeadlineExceeded for
+    messages that did not come.
     """
-    for plan in plans:
-        with _channel(config, semantics) as (bus, channel):
-            yield _MEASURES[plan.work](bus, channel, plan)
+    ours: list[Sample] = []
+    theirs: list[Sample] = []
+    client, how = None, ""
+    for number in range(plan.rounds):
+        for is_raw in (False, True) if number % 2 == 0 else (True, False):
+            if is_raw and not beside:
+                continue
+            with _channel(config, semantics) as (bus, channel):
+                if not is_raw:
+                    progress("Gearshift")
+                    ours.append(_ours(bus, channel, plan))
+                    continue
+                with _raw_client(bus.config, channel) as raw:
+                    if raw is not None and (work := raw.works.get(plan.work)):
+                        client, how = raw.name, (work.__doc__ or "").partition("\n")[0].rstrip(".")
+                        progress(client)
+                        theirs.append(_theirs(raw, plan))
+    return Figures(plan, ours, theirs, client, how)
+
+
+def _ours(bus: Bus, channel: str, plan: Plan) -> Sample:
+    if plan.work == "receive":
+        send_many(bus, channel, plan.load)
+    return _complete(WORKS[plan.work](bus, channel, plan.load), plan)
+
+
+def _theirs(raw: RawClient, plan: Plan) -> Sample:
+    if plan.work == "receive":
+        raw.works["send_many"](plan.load)
+    return _complete(raw.works[plan.work](plan.load), plan)
+
+
+def _complete(sample: Sample, plan: Plan) -> Sample:
+    if sample.done < plan.load.total:
+        missing = plan.load.total - sample.done
+        raise DeadlineExceeded(f"{plan.work}: {missing} of {plan.load.total} messages did not come")
+    return sample
 
 
 @contextmanager
@@ -86,114 +171,81 @@ def _channel(config: Config, semantics: str) -> Iterator[tuple[Bus, str]]:
             finish(lambda: delete_channels(bus, channel, patience_s=patience_s))
 
 
-def _send_many(bus: Bus, channel: str, plan: Plan) -> Figure:
+@contextmanager
+def _raw_client(config: Config, channel: str) -> Iterator[RawClient | None]:
+    """The backend's own, if it has one; a rehearsal has none, as it sends nothing."""
+    plugin = plugins.load(config.backend)
+    if plugin.raw_client is None or config.rehearsal is not None:
+        yield None
+        return
+    settings = config.settings_for(plugin)
+    failures = Failures(plugin.connect(settings), plugin.name, channel)
+    raw = plugin.raw_client(settings, Topology(config, plugin).spec(channel))
+    try:
+        with failures.raised():
+            yield raw
+    finally:
+        if raw is not None:
+            raw.close()
+
+
+# ── The works: each in a channel that is declared ────────────────────────────────────────────────
+
+
+def send(bus: Bus, channel: str, load: Load) -> Sample:
+    """One at a time, in each of the load's threads."""
     with bus.producer(channel) as producer:
-        messages = (producer.message(body, key=key, headers=_HEADERS) for key, body in _load(plan))
-        return _timed(plan, lambda: producer.send_many(messages, timeout_s=_PATIENCE_S))
+        one = partial(producer.send, headers=HEADERS, timeout_s=_PATIENCE_S)
+        return in_threads(lambda key, body: one(body, key=key), load)
 
 
-def _send(bus: Bus, channel: str, plan: Plan) -> Figure:
-    source, lock = _load(plan), threading.Lock()
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            while not errors:
-                with lock:
-                    one = next(source, None)
-                if one is None:
-                    return
-                producer.send(one[1], key=one[0], headers=_HEADERS, timeout_s=_PATIENCE_S)
-        except BaseException as error:
-            errors.append(error)
-
-    def run() -> None:
-        threads = [threading.Thread(target=work) for _ in range(plan.threads - 1)]
-        for thread in threads:
-            thread.start()
-        work()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-
+def send_many(bus: Bus, channel: str, load: Load) -> Sample:
+    """All at once."""
     with bus.producer(channel) as producer:
-        return _timed(plan, run)
+
+        def run() -> int:
+            messages = (producer.message(body, key=key, headers=HEADERS) for key, body in load)
+            return len(producer.send_many(messages, timeout_s=_PATIENCE_S))
+
+        return timed(run)
 
 
-def _receive(bus: Bus, channel: str, plan: Plan) -> Figure:
-    _send_many(bus, channel, plan)
-    with bus.consumer(channel, prefetch=_PREFETCH, start="earliest") as consumer:
-        left = plan.messages - _received(consumer.receive(1, timeout_s=_PATIENCE_S))
-
-        def run() -> None:
-            nonlocal left
-            while left > 0:
-                left -= _received(consumer.receive(_PREFETCH, timeout_s=_PATIENCE_S))
-            consumer.flush()
-
-        return _timed(plan, run, left)
-
-
-def _received(deliveries: Sequence[Delivery[Any]]) -> int:
-    if not deliveries:
-        raise DeadlineExceeded(f"nothing came for {_PATIENCE_S:g} s")
-    for delivery in deliveries:
-        delivery.ack()
-    return len(deliveries)
-
-
-def _end_to_end(bus: Bus, channel: str, plan: Plan) -> Figure:
-    total = min(plan.messages, _PACED_MOST)
-    took_ms: list[float] = []
-
-    def serve() -> None:
-        while len(took_ms) < total:
-            deliveries = consumer.receive(_PREFETCH, timeout_s=_PATIENCE_S)
+def receive(bus: Bus, channel: str, load: Load) -> Sample:
+    """What ``send_many`` has stored, each acknowledged."""
+    received = Received(load.total)
+    with bus.consumer(channel, prefetch=PREFETCH) as consumer:
+        while not received.complete:
+            deliveries = consumer.receive(received.wanted, timeout_s=IDLE_S)
             if not deliveries:
-                return
+                break
+            received.add(*(delivery.body for delivery in deliveries))
             for delivery in deliveries:
-                sent_ns = int((delivery.body or b"")[:_STAMP])
-                took_ms.append((time.perf_counter_ns() - sent_ns) / 1e6)
                 delivery.ack()
+        consumer.flush()
+        return received.sample()
 
-    with bus.producer(channel) as producer, bus.consumer(channel, prefetch=_PREFETCH) as consumer:
+
+def end_to_end(bus: Bus, channel: str, load: Load) -> Sample:
+    """Sent at the load's pace and received beside it."""
+    watch = Stopwatch(load)
+    with bus.producer(channel) as producer, bus.consumer(channel, prefetch=PREFETCH) as consumer:
         consumer.ready(_PATIENCE_S)
-        receiver = threading.Thread(target=serve)
-        receiver.start()
-        begin = time.perf_counter()
-        for number in range(total):
-            time.sleep(max(0.0, begin + number / _PACE - time.perf_counter()))
-            stamp = b"%020d" % time.perf_counter_ns()
-            producer.send(stamp.ljust(plan.size, b"x"), headers=_HEADERS, timeout_s=_PATIENCE_S)
-        receiver.join()
-    if len(took_ms) < total:
-        raise DeadlineExceeded(f"{total - len(took_ms)} of {total} messages did not come")
-    cuts = statistics.quantiles(took_ms, n=100)
-    return Figure(plan.work, plan.size, 1, total, p50_ms=cuts[49], p99_ms=cuts[98])
+
+        def serve() -> None:
+            watch.ready()
+            while not watch.ended:
+                for delivery in consumer.receive(PREFETCH, timeout_s=1.0):
+                    watch.arrived(delivery.body)
+                    delivery.ack()
+
+        one = partial(producer.send, headers=HEADERS, timeout_s=_PATIENCE_S)
+        return watch.run(one, serve)
 
 
-_MEASURES: dict[str, Callable[[Bus, str, Plan], Figure]] = {
-    "send": _send,
-    "send_many": _send_many,
-    "receive": _receive,
-    "end_to_end": _end_to_end,
-}
 #: What can be measured, in the order in which it is shown.
-WORKS = tuple(_MEASURES)
-
-
-def _load(plan: Plan) -> Iterator[tuple[str, bytes]]:
-    for number in range(plan.messages):
-        yield f"key-{number % 997}", (b"%012d" % number).ljust(plan.size, b"x")
-
-
-def _timed(plan: Plan, work: Callable[[], object], count: int | None = None) -> Figure:
-    """The figure of ``work``, which is about ``count`` messages; else all of the plan's."""
-    messages = plan.messages if count is None else count
-    cpu, started = time.process_time(), time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
-    cpu_us = (time.process_time() - cpu) / messages * 1e6
-    rate = messages / seconds
-    return Figure(plan.work, plan.size, plan.threads, plan.messages, rate, cpu_us=cpu_us)
+WORKS: dict[str, Callable[[Bus, str, Load], Sample]] = {
+    "send": send,
+    "send_many": send_many,
+    "receive": receive,
+    "end_to_end": end_to_end,
+}

@@ -9,7 +9,7 @@ from typing import Any
 
 import aio_pika
 
-from benchmarks.work import HEADERS, IDLE_S, Place, Received, Sample, gathered
+from benchmarks.work import HEADERS, IDLE_S, Load, Place, Received, Sample, gathered
 
 
 @asynccontextmanager
@@ -18,7 +18,7 @@ async def _channel(place: Place) -> AsyncIterator[Any]:
         yield await connection.channel(publisher_confirms=True)
 
 
-async def _send_many(place: Place, total: int) -> Sample:
+async def _send_many(place: Place, load: Load) -> Sample:
     async with _channel(place) as channel:
 
         def publish(key: str, body: bytes) -> Awaitable[Any]:
@@ -29,11 +29,11 @@ async def _send_many(place: Place, total: int) -> Sample:
             )
             return channel.default_exchange.publish(message, place.name)
 
-        return await gathered(place, total, publish)
+        return await gathered(load, publish)
 
 
-async def _receive(place: Place, total: int) -> Sample:
-    received = Received(total)
+async def _receive(place: Place, load: Load) -> Sample:
+    received = Received(load.total)
     async with _channel(place) as channel:
         await channel.set_qos(prefetch_count=500)
         queue = await channel.get_queue(place.name)
@@ -46,9 +46,9 @@ async def _receive(place: Place, total: int) -> Sample:
         return received.sample()
 
 
-def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(_send_many(place, total))
+def send_many(place: Place, load: Load) -> Sample:
+    return asyncio.run(_send_many(place, load))
 
 
-def receive(place: Place, total: int) -> Sample:
-    return asyncio.run(_receive(place, total))
+def receive(place: Place, load: Load) -> Sample:
+    return asyncio.run(_receive(place, load))

@@ -6,14 +6,14 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from benchmarks.work import HEADERS, IDLE_S, Place, Received, Sample, load, timed_async
+from benchmarks.work import HEADERS, IDLE_S, Load, Place, Received, Sample, timed_async
 
 
 def _address(place: Place) -> str:
     return place.url.removeprefix("kafka://")
 
 
-async def _send_many(place: Place, total: int) -> Sample:
+async def _send_many(place: Place, load: Load) -> Sample:
     headers = [(name, value.encode()) for name, value in HEADERS.items()]
     async with AIOKafkaProducer(
         bootstrap_servers=_address(place), acks="all", enable_idempotence=True
@@ -22,15 +22,15 @@ async def _send_many(place: Place, total: int) -> Sample:
         async def run() -> int:
             reports = [
                 await producer.send(place.name, body, key.encode(), headers=headers)
-                for key, body in load(place, total)
+                for key, body in load
             ]
             return len(await asyncio.gather(*reports))
 
         return await timed_async(run)
 
 
-async def _receive(place: Place, total: int) -> Sample:
-    received = Received(total)
+async def _receive(place: Place, load: Load) -> Sample:
+    received = Received(load.total)
     async with AIOKafkaConsumer(
         place.name,
         bootstrap_servers=_address(place),
@@ -39,7 +39,9 @@ async def _receive(place: Place, total: int) -> Sample:
         enable_auto_commit=False,
     ) as consumer:
         while not received.complete:
-            batches = await consumer.getmany(timeout_ms=int(IDLE_S * 1000), max_records=500)
+            batches = await consumer.getmany(
+                timeout_ms=int(IDLE_S * 1000), max_records=received.wanted
+            )
             if not batches:
                 break
             received.add(*(one.value for batch in batches.values() for one in batch))
@@ -47,9 +49,9 @@ async def _receive(place: Place, total: int) -> Sample:
         return received.sample()
 
 
-def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(_send_many(place, total))
+def send_many(place: Place, load: Load) -> Sample:
+    return asyncio.run(_send_many(place, load))
 
 
-def receive(place: Place, total: int) -> Sample:
-    return asyncio.run(_receive(place, total))
+def receive(place: Place, load: Load) -> Sample:
+    return asyncio.run(_receive(place, load))

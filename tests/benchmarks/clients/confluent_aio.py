@@ -6,10 +6,10 @@ import asyncio
 
 from confluent_kafka.aio import AIOProducer
 
-from benchmarks.work import Place, Sample, load, timed_async
+from benchmarks.work import Load, Place, Sample, timed_async
 
 
-async def _send_many(place: Place, total: int) -> Sample:
+async def _send_many(place: Place, load: Load) -> Sample:
     producer = AIOProducer(
         {
             "bootstrap.servers": place.url.removeprefix("kafka://"),
@@ -19,9 +19,7 @@ async def _send_many(place: Place, total: int) -> Sample:
     )
 
     async def run() -> int:
-        reports = [
-            await producer.produce(place.name, body, key) for key, body in load(place, total)
-        ]
+        reports = [await producer.produce(place.name, body, key) for key, body in load]
         await producer.flush()
         done = await asyncio.gather(*reports)
         return sum(message.error() is None for message in done)
@@ -32,5 +30,5 @@ async def _send_many(place: Place, total: int) -> Sample:
         await producer.close()
 
 
-def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(_send_many(place, total))
+def send_many(place: Place, load: Load) -> Sample:
+    return asyncio.run(_send_many(place, load))

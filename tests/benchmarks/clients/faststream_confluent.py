@@ -7,8 +7,8 @@ import asyncio
 from faststream.confluent import KafkaBroker
 
 from benchmarks.clients.faststream_kafka import send_over
-from benchmarks.work import Place, Sample
+from benchmarks.work import Load, Place, Sample
 
 
-def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(send_over(KafkaBroker, place, total))
+def send_many(place: Place, load: Load) -> Sample:
+    return asyncio.run(send_over(KafkaBroker, place, load))

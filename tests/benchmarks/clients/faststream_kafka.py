@@ -7,21 +7,20 @@ from typing import Any
 
 from faststream.kafka import KafkaBroker
 
-from benchmarks.work import HEADERS, Place, Sample, gathered
+from benchmarks.work import HEADERS, Load, Place, Sample, gathered
 
 
-async def send_over(kind: type[Any], place: Place, total: int) -> Sample:
+async def send_over(kind: type[Any], place: Place, load: Load) -> Sample:
     """Send through a broker of FastStream's of that ``kind``."""
     address = place.url.removeprefix("kafka://")
     async with kind(address, acks="all", enable_idempotence=True, log_level=50) as broker:
         return await gathered(
-            place,
-            total,
+            load,
             lambda key, body: broker.publish(
                 body, place.name, key=key.encode(), headers=dict(HEADERS)
             ),
         )
 
 
-def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(send_over(KafkaBroker, place, total))
+def send_many(place: Place, load: Load) -> Sample:
+    return asyncio.run(send_over(KafkaBroker, place, load))

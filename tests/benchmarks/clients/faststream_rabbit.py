@@ -6,19 +6,18 @@ import asyncio
 
 from faststream.rabbit import RabbitBroker
 
-from benchmarks.work import HEADERS, Place, Sample, gathered
+from benchmarks.work import HEADERS, Load, Place, Sample, gathered
 
 
-async def _send_many(place: Place, total: int) -> Sample:
+async def _send_many(place: Place, load: Load) -> Sample:
     async with RabbitBroker(place.url, log_level=50) as broker:
         return await gathered(
-            place,
-            total,
+            load,
             lambda key, body: broker.publish(
                 body, place.name, headers={"key": key, **HEADERS}, persist=True
             ),
         )
 
 
-def send_many(place: Place, total: int) -> Sample:
-    return asyncio.run(_send_many(place, total))
+def send_many(place: Place, load: Load) -> Sample:
+    return asyncio.run(_send_many(place, load))

@@ -1,27 +1,20 @@
-"""Gearshift's side: the same functions for every broker."""
+"""Gearshift's side: what ``gearshift bench`` does, on every broker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import gearshift
-from benchmarks.work import (
-    HEADERS,
-    IDLE_S,
-    Place,
-    Received,
-    Sample,
-    Stopwatch,
-    in_threads,
-    load,
-    timed,
-)
+from benchmarks.work import Load, Place, Sample
+from gearshift.operations.bench import WORKS
 
 
-def settings_of(place: Place) -> dict[str, Any]:
-    """What the address says: a semantics may stand before it, as in queue+kafka://."""
+def settings_of(place: Place, **channel: Any) -> dict[str, Any]:
+    """What the address says, a semantics may stand before it, as in queue+kafka://; and further
+    settings of the channel."""
     semantics, _, url = place.url.rpartition("+")
     backend, _, address = url.partition("://")
     profile: dict[str, Any] = {
@@ -31,7 +24,7 @@ def settings_of(place: Place) -> dict[str, Any]:
         "redis": {"backend": "redis", "url": url},
         "memory": {"backend": "memory"},
     }[backend]
-    channel = {"semantics": semantics} if semantics else {}
+    channel |= {"semantics": semantics} if semantics else {}
     return {"profile": "p", "profiles": {"p": profile}, "channels": {place.name: channel}}
 
 
@@ -48,72 +41,16 @@ def declare(place: Place) -> None:
         bus.declare(place.name)
 
 
-def send_many(place: Place, total: int) -> Sample:
-    with opened(place) as bus, bus.producer(place.name) as producer:
-
-        def run() -> int:
-            messages = (
-                producer.message(body, key=key, headers=HEADERS) for key, body in load(place, total)
-            )
-            results = producer.send_many(messages, raise_on_error=False)
-            return sum(isinstance(result, gearshift.Receipt) for result in results)
-
-        return timed(run)
+def _do(work: str, place: Place, load: Load) -> Sample:
+    with opened(place) as bus:
+        return WORKS[work](bus, place.name, load)
 
 
-def send(place: Place, total: int) -> Sample:
-    with opened(place) as bus, bus.producer(place.name) as producer:
-
-        def run() -> int:
-            for key, body in load(place, total):
-                producer.send(body, key=key, headers=HEADERS)
-            return total
-
-        return timed(run)
-
-
-def send_from_threads(place: Place, total: int) -> Sample:
-    with opened(place) as bus, bus.producer(place.name) as producer:
-
-        def one(key: str, body: bytes) -> bool:
-            return bool(producer.send(body, key=key, headers=HEADERS))
-
-        return in_threads(one, place, total)
-
-
-def receive(place: Place, total: int) -> Sample:
-    received = Received(total)
-    with opened(place) as bus, bus.consumer(place.name, prefetch=500) as consumer:
-        while not received.complete:
-            deliveries = consumer.receive(500, timeout_s=IDLE_S)
-            if not deliveries:
-                break
-            received.add(*(delivery.body for delivery in deliveries))
-            for delivery in deliveries:
-                delivery.ack()
-        consumer.flush()
-        return received.sample()
-
-
-def end_to_end(place: Place, total: int) -> Sample:
-    watch = Stopwatch(total)
-    with (
-        opened(place) as bus,
-        bus.producer(place.name) as producer,
-        bus.consumer(place.name) as consumer,
-    ):
-
-        def serve() -> None:
-            while not watch.ended:
-                for delivery in consumer.receive(100, timeout_s=IDLE_S):
-                    watch.arrived(delivery.body)
-                    delivery.ack()
-
-        return watch.run(lambda body: producer.send(body, headers=HEADERS), serve)
+send, send_many, receive, end_to_end = (partial(_do, work) for work in WORKS)
 
 
 def left(place: Place) -> int:
-    """How many wait, where the file can only be asked through Gearshift."""
+    """How many wait, where the broker can only be asked through Gearshift."""
     with opened(place) as bus:
         (status,) = bus.groups(place.name)
         return (status.ready or 0) + (status.in_flight or 0)

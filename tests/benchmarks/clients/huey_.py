@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from huey import SqliteHuey
 
-from benchmarks.work import Place, Sample, load, timed
+from benchmarks.work import Load, Place, Sample, timed
 
 
 def _storage(place: Place) -> SqliteHuey:
     return SqliteHuey(place.name, filename=place.url.removeprefix("sqlite://"), fsync=True).storage
 
 
-def send(place: Place, total: int) -> Sample:
+def send(place: Place, load: Load) -> Sample:
     storage = _storage(place)
 
     def run() -> int:
-        for _, body in load(place, total):
+        for _, body in load:
             storage.enqueue(body)
-        return total
+        return load.total
 
     return timed(run)
 

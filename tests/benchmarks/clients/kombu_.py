@@ -6,16 +6,16 @@ from typing import Any
 
 import kombu
 
-from benchmarks.work import HEADERS, IDLE_S, Place, Received, Sample, load, timed
+from benchmarks.work import HEADERS, IDLE_S, Load, Place, Received, Sample, timed
 
 
-def send_many(place: Place, total: int) -> Sample:
+def send_many(place: Place, load: Load) -> Sample:
     options = {"confirm_publish": True}
     with kombu.Connection(place.url, transport_options=options) as connection:
         producer = connection.Producer(serializer=None)
 
         def run() -> int:
-            for key, body in load(place, total):
+            for key, body in load:
                 producer.publish(
                     body,
                     routing_key=place.name,
@@ -24,13 +24,13 @@ def send_many(place: Place, total: int) -> Sample:
                     content_type="application/octet-stream",
                     content_encoding="binary",
                 )
-            return total
+            return load.total
 
         return timed(run)
 
 
-def receive(place: Place, total: int) -> Sample:
-    received = Received(total)
+def receive(place: Place, load: Load) -> Sample:
+    received = Received(load.total)
 
     def arrived(body: Any, message: Any) -> None:
         received.add(bytes(message.body))

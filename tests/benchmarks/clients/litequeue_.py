@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litequeue import LiteQueue
 
-from benchmarks.work import Place, Received, Sample, load, timed
+from benchmarks.work import Load, Place, Received, Sample, timed
 
 
 def _queue(place: Place) -> LiteQueue:
@@ -15,20 +15,20 @@ def _queue(place: Place) -> LiteQueue:
     return queue
 
 
-def send(place: Place, total: int) -> Sample:
+def send(place: Place, load: Load) -> Sample:
     queue = _queue(place)
 
     def run() -> int:
-        for _, body in load(place, total):
+        for _, body in load:
             queue.put(body.decode())
-        return total
+        return load.total
 
     return timed(run)
 
 
-def receive(place: Place, total: int) -> Sample:
+def receive(place: Place, load: Load) -> Sample:
     queue = _queue(place)
-    received = Received(total)
+    received = Received(load.total)
     while (message := queue.pop()) is not None:
         received.add(message.data.encode())
         queue.done(message.message_id)

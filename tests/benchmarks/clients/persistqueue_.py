@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from persistqueue import SQLiteAckQueue
 
-from benchmarks.work import Place, Received, Sample, load, timed
+from benchmarks.work import Load, Place, Received, Sample, timed
 
 
 def _queue(place: Place) -> SQLiteAckQueue:
     return SQLiteAckQueue(place.url.removeprefix("sqlite://") + ".persist", name=place.name)
 
 
-def send(place: Place, total: int) -> Sample:
+def send(place: Place, load: Load) -> Sample:
     queue = _queue(place)
 
     def run() -> int:
-        for _, body in load(place, total):
+        for _, body in load:
             queue.put(body)
-        return total
+        return load.total
 
     return timed(run)
 
 
-def receive(place: Place, total: int) -> Sample:
+def receive(place: Place, load: Load) -> Sample:
     queue = _queue(place)
-    received = Received(total)
+    received = Received(load.total)
     while not received.complete:
         body = queue.get(block=False)
         received.add(body)

@@ -7,6 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_kafka.backend import Backend
+from gearshift_kafka.raw import raw_client
 from gearshift_kafka.settings import ChannelSettings, Settings
 from gearshift_kafka.wire import ONLY_HERE
 
@@ -78,4 +79,5 @@ def gearshift_backend() -> BackendPlugin:
         url_schemes={"kafka": lambda url: {"bootstrap_servers": url[len("kafka://") :].split(",")}},
         only_here=ONLY_HERE,
         on_arrival=("headers: bytes to other programs, so numbers and true or false are text",),
+        raw_client=raw_client,
     )

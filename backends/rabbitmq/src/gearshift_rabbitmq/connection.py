@@ -26,7 +26,7 @@ from gearshift_rabbitmq.pika_connection import PikaConnection, PikaLoop
 from gearshift_rabbitmq.quiet import OURS, hush
 from gearshift_rabbitmq.settings import Settings
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "parameters"]
 
 logger = logging.getLogger("gearshift.rabbitmq.connection")
 
@@ -185,7 +185,7 @@ class Connection:
     ) -> None:
         self.error = None
         self.pika = PikaConnection(
-            _parameters(settings, address, purpose, timeout_s),
+            parameters(settings, address, purpose, timeout_s),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
@@ -252,9 +252,10 @@ class Connection:
         logger.info("the broker takes messages again")
 
 
-def _parameters(
+def parameters(
     settings: Settings, address: Address, purpose: str, timeout_s: float
 ) -> pika.ConnectionParameters:
+    """What pika is told of that address; ``purpose`` is seen in the broker's list."""
     context = settings.tls_context() if settings.tls else None
     assert settings.password is not None
     return pika.ConnectionParameters(

@@ -7,6 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_rabbitmq.backend import Backend
+from gearshift_rabbitmq.raw import raw_client
 from gearshift_rabbitmq.settings import SCHEMES, ChannelSettings, Settings
 from gearshift_rabbitmq.wire.decoding import ONLY_HERE
 
@@ -81,4 +82,5 @@ def gearshift_backend() -> BackendPlugin:
             "timestamp: whole seconds to other programs",
             "refused: header names CC, BCC and x-death; key and headers over 120,000 bytes",
         ),
+        raw_client=raw_client,
     )

@@ -7,6 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_redis.backend import Backend
+from gearshift_redis.raw import raw_client
 from gearshift_redis.settings import SCHEMES, ChannelSettings, Settings
 
 __all__ = ["QUEUE", "gearshift_backend"]
@@ -50,4 +51,5 @@ def gearshift_backend() -> BackendPlugin:
         connect=Backend,
         url_schemes=dict.fromkeys(SCHEMES, lambda url: {"url": url}),
         on_arrival=("headers: one field of MessagePack to other programs",),
+        raw_client=raw_client,
     )

@@ -15,7 +15,7 @@ from typing import Any
 from gearshift.compare.findings import Cell, Chart, ChartKind
 from gearshift.compare.words import measured
 
-__all__ = ["LEGENDS", "specification"]
+__all__ = ["CONFIG", "LEGENDS", "specification"]
 
 Spec = dict[str, Any]
 Row = dict[str, Any]
@@ -68,7 +68,7 @@ def specification(chart: Chart, together: Sequence[Chart]) -> Spec:
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": WIDTH,
         "autosize": {"type": "fit", "contains": "padding"},
-        "config": _CONFIG,
+        "config": CONFIG,
         **_KINDS[chart.kind](rows, every),
     }
 
@@ -262,7 +262,8 @@ _KINDS: Mapping[ChartKind, Callable[[list[Row], list[Row]], Spec]] = {
     "scaling": _scaling,
 }
 
-_CONFIG: Spec = {
+#: The look of every chart, that of the documentation too.
+CONFIG: Spec = {
     "aria": False,
     "background": None,
     "font": "sans-serif",

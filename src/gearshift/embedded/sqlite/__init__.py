@@ -7,6 +7,7 @@
 ``store``      what the drivers of one Backend share; waiting for a change by any process
 ``alive``      telling a dead process from a slow one
 ``members``    consumers as rows: joining, leases, putting out the dead, rebalancing
+``raw``        sqlite3 by hand, for ``gearshift bench``
 ``producer``   ``queue``  ``log``  ``admin``: the drivers;  ``faults``: ``classify``
 =============  ====================================================================================
 """
@@ -18,6 +19,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin, BaseChannelSettings
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.declared import declared
 from gearshift.embedded.sqlite.backend import Backend
+from gearshift.embedded.sqlite.raw import raw_client
 from gearshift.embedded.sqlite.settings import Settings
 from gearshift.message import Semantics
 
@@ -37,4 +39,5 @@ def gearshift_backend() -> BackendPlugin:
         default_semantics=Semantics.QUEUE,
         connect=Backend,
         url_schemes={"sqlite": lambda url: {"path": url[len("sqlite://") :]}},
+        raw_client=raw_client,
     )
