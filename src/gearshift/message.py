@@ -69,9 +69,11 @@ class Headers(Mapping[str, HeaderValue]):
         self.pairs: tuple[tuple[str, HeaderValue], ...]
         if type(source) is tuple:  # by type: asking an ABC costs more than all the rest
             self.pairs = source
+        elif type(source) is dict:
+            self.pairs = tuple(source.items())
         elif isinstance(source, Headers):
             self.pairs = source.pairs
-        elif type(source) is dict or isinstance(source, Mapping):
+        elif isinstance(source, Mapping):
             # pyright also thinks of an Iterable of pairs that is a Mapping of pairs as well.
             self.pairs = tuple(source.items())  # pyright: ignore[reportAttributeAccessIssue]
         else:

@@ -113,7 +113,7 @@ def validate_headers(headers: HeadersLike | None) -> Headers:
 
 def as_headers(headers: HeadersLike | None) -> Headers:
     """``headers`` as Headers, not yet checked one by one. Raises InvalidMessage."""
-    if isinstance(headers, Headers):
+    if type(headers) is not dict and isinstance(headers, Headers):
         return headers
     if not headers:
         return NO_HEADERS

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
@@ -16,6 +17,7 @@ from support.waiting import PATIENCE_S, until
 import gearshift
 from gearshift.driver import Outcome
 from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
+from gearshift_kafka.producer import Producer as Driver
 from gearshift_kafka.producer import _Batch
 from native_brokers import Kafka
 
@@ -44,11 +46,12 @@ sys.exit(code)
 """
 
 
-def test_a_message_that_is_sent_alone_does_not_linger(open_bus: OpenBus, name: str) -> None:
+def test_what_a_thread_waits_for_does_not_linger(open_bus: OpenBus, name: str) -> None:
     """Nobody comes whom it could travel with: its sender waits, and sends no other meanwhile."""
     producer = open_bus(f"[channels.{name}]", profile="linger_s = 10").producer(name)
     for number in range(5):
         producer.send(number, timeout_s=8)
+        producer.send_many(range(10), timeout_s=8)
 
 
 @contextlib.contextmanager
@@ -195,13 +198,13 @@ def test_a_lone_sender_brings_its_report_itself(
 ) -> None:
     """So its message changes no threads; what nobody waits for is reported all the same."""
     threads: list[str] = []
-    tell = _Batch.tell
+    tell = Driver._tell
 
-    def told(batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+    def told(driver: Driver, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
         threads.append(threading.current_thread().name)
-        tell(batch, outcomes)
+        tell(driver, batch, outcomes)
 
-    monkeypatch.setattr(_Batch, "tell", told)
+    monkeypatch.setattr(Driver, "_tell", told)
     producer = open_bus().producer(name)
     here = threading.current_thread().name
 
@@ -212,3 +215,26 @@ def test_a_lone_sender_brings_its_report_itself(
     assert until(sends)
     producer.submit({}).result(PATIENCE_S)
     assert threads[-1] != here
+
+
+def test_senders_that_wait_at_once_are_answered_in_one_go(
+    open_bus: OpenBus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the middle of the client's reports, where each answer would hold up the next."""
+    at_once: list[int] = []
+    tell = Driver._tell_reports
+
+    def told(driver: Driver) -> None:
+        at_once.append(len(driver._reported))
+        tell(driver)
+
+    monkeypatch.setattr(Driver, "_tell_reports", told)
+    producer = open_bus().producer(name)
+
+    def sends() -> bool:
+        with ThreadPoolExecutor(16) as pool:
+            receipts = list(pool.map(producer.send, range(64)))
+        assert len({receipt.id for receipt in receipts}) == 64
+        return max(at_once) > 1
+
+    assert until(sends)

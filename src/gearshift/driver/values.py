@@ -141,7 +141,7 @@ class Stored(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The end of one message of a batch.
 
     ``number`` is its index in the batch. NO and UNKNOWN come with an ``error`` for ``classify``.

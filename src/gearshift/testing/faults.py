@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from gearshift import driver
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.buffer import PublishBuffer
@@ -135,7 +137,7 @@ class _Producer(ProducerDriver):
             lost = DeadlineExceeded("the test has lost the broker's confirmation")
             return Outcome(number, Stored.UNKNOWN, None, lost)
         assert outcome is not None
-        return outcome._replace(number=number)
+        return replace(outcome, number=number)
 
     def _store(self, message: Message) -> Outcome:
         outcomes: list[Outcome] = []

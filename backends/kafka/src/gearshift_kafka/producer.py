@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import confluent_kafka
+import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Record
 
@@ -19,7 +19,7 @@ from gearshift.message import Message, Position
 from gearshift_kafka.errors import stored
 from gearshift_kafka.signals import Heard
 from gearshift_kafka.times import RecordTimes
-from gearshift_kafka.wire import encode_headers, encode_key
+from gearshift_kafka.wire import encode_headers
 
 __all__ = ["Producer"]
 
@@ -28,11 +28,14 @@ log = logging.getLogger("gearshift.kafka")
 _SERVE_S = 0.1
 
 #: Up to so many messages on their way, none waits for company: nobody else would come in time. Nor
-#: do more of them, if a thread waits for each.
+#: do more of them, if a thread waits for each, or once a thread waits for all that it has sent.
 _FEW = 4
 
-#: How long the client is kept from gathering before it is seen how many there are now.
-_HURRY_S = 0.01
+#: How long the client is kept from gathering at a time; reports that are in wait for the next.
+_HURRY_S = 0.001
+
+#: So often in a row with no report, and then one is waited for without hurry.
+_HURRIES = 20
 
 #: How long a purge may take to report. It answers from memory, in milliseconds.
 _PURGE_S = 2.0
@@ -41,48 +44,41 @@ _PURGE_S = 2.0
 class _Batch:
     """A submitted batch: what was reported and not yet told to core, and what is still open."""
 
-    __slots__ = ("_on_outcomes", "_report", "is_awaited", "left", "open", "reports")
+    __slots__ = ("is_awaited", "on_outcomes", "open", "reports")
 
-    def __init__(
-        self,
-        size: int,
-        on_outcomes: OnOutcomes,
-        report: Callable[[_Batch], None],
-        *,
-        is_awaited: bool,
-    ) -> None:
+    def __init__(self, size: int, on_outcomes: OnOutcomes, *, is_awaited: bool) -> None:
         self.open = bytearray(b"\1" * size)
-        self.left = size
         self.is_awaited = is_awaited  # its sender waits
         self.reports: list[Outcome] = []
-        self._on_outcomes = on_outcomes
-        self._report = report
+        self.on_outcomes = on_outcomes
 
-    def on_report(self, number: int, error: KafkaError | None, record: Record) -> None:
-        """One delivery report. Runs inside poll(): it must not call the client."""
+
+class _OnDelivery(msgspec.Struct, frozen=True, gc=False):
+    """What the client calls with the report of one message; thousands are on their way."""
+
+    batch: _Batch
+    number: int
+    reported: list[_Batch]  # the driver's
+
+    def __call__(self, error: KafkaError | None, record: Record) -> None:
+        """Runs inside poll(): it must not call the client."""
+        reports = self.batch.reports
+        if not reports:
+            self.reported.append(self.batch)
         if error is None:
             position = Position(record.partition(), record.offset())  # type: ignore[arg-type]
-            self.reports.append(Outcome(number, Stored.YES, position))
+            reports.append(Outcome(self.number, Stored.YES, position))
         else:
-            self.reports.append(Outcome(number, stored(error), None, KafkaException(error)))
-        self._report(self)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Give outcomes to core in one call."""
-        for outcome in outcomes:
-            self.open[outcome.number] = 0
-        try:
-            self._on_outcomes(outcomes)
-        except Exception:  # the thread that serves every batch must live
-            log.exception("a callback of core failed")
+            reports.append(Outcome(self.number, stored(error), None, KafkaException(error)))
 
 
 class Producer(ProducerDriver):
     """One producer for one topic; see ProducerDriver.
 
     Brokers that come and go are the client's business: a report comes when it has given up.
-    ``_lock`` guards the batches and how much of each is open. Reports are served by the thread that
-    drives (see ``gearshift.driver.handover``): this driver's own, or a sender that is alone.
+    Reports are served by the thread that drives (see ``gearshift.driver.handover``): this driver's
+    own, or a sender that is alone. Core is told of them once the client has returned: a
+    sender that is answered in between takes the interpreter from the reports that follow.
     """
 
     def __init__(
@@ -92,14 +88,15 @@ class Producer(ProducerDriver):
         self._topic = topic
         self._times = times
         self._heard = heard
-        self._lock = threading.Lock()
-        self._batches: dict[int, _Batch] = {}  # those with open messages, by identity
+        self._batches: dict[_Batch, None] = {}  # those with open messages
         self._open = OpenCount()
-        self._unawaited = 0  # open messages whose senders do not wait
+        self._unawaited = OpenCount()  # those whose senders do not wait
+        self._is_waited = False  # a sender waits, and sends no more meanwhile
+        self._hurried = 0  # in a row, with no report; the driving thread's
         #: A sender was interrupted, perhaps in a report: then ``_open`` never falls to 0, and as
         #: there is nothing to flush the own thread would spin.
         self._may_lack_reports = False
-        self._partly: list[_Batch] = []  # with reports to tell; only the driving thread uses it
+        self._reported: list[_Batch] = []  # there is something to tell; the driving thread's
         self._stop = threading.Event()
         self._handover = Handover(lambda: bool(self._open) or self._stop.is_set())
         self._closed = False
@@ -122,6 +119,7 @@ class Producer(ProducerDriver):
 
     def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
         drives = False
+        self._is_waited = True
         try:
             drives = self._handover.take()
             if drives:
@@ -141,21 +139,28 @@ class Producer(ProducerDriver):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return
-            self._producer.flush(min(left_s, _HURRY_S))
-            self._tell_parts()
+            self._hurry(min(left_s, _SERVE_S))
+
+    def _hurry(self, timeout_s: float) -> None:
+        """Have what is on its way sent without linger, and tell what is reported by then."""
+        is_silent = self._producer.flush(_HURRY_S) and not self._reported
+        self._hurried = self._hurried + 1 if is_silent else 0
+        if self._hurried > _HURRIES:
+            self._producer.poll(timeout_s)
+        self._tell_reports()
 
     def _produce(
         self, messages: Sequence[Message], on_outcomes: OnOutcomes, *, is_awaited: bool
     ) -> None:
         if not messages:
             return
-        batch = _Batch(len(messages), on_outcomes, self._collect, is_awaited=is_awaited)
-        with self._lock:
-            self._batches[id(batch)] = batch
-            self._unawaited += 0 if is_awaited else len(messages)
+        batch = _Batch(len(messages), on_outcomes, is_awaited=is_awaited)
+        self._batches[batch] = None
+        if not is_awaited:
+            self._unawaited.add(len(messages))
         self._open.add(len(messages))
         refused: list[Outcome] = []
-        produce, topic, report = self._producer.produce, self._topic, batch.on_report
+        produce, topic, reported = self._producer.produce, self._topic, self._reported
         earliest, latest = self._times.limits(time.time())
         for number, message in enumerate(messages):
             time_ms = message.timestamp_ms
@@ -164,8 +169,8 @@ class Producer(ProducerDriver):
                 produce(
                     topic,
                     message.body,
-                    encode_key(message.key),
-                    on_delivery=partial(report, number),
+                    message.key,
+                    on_delivery=_OnDelivery(batch, number, reported),
                     timestamp=(time_ms or 0) if is_own else 0,  # 0 is now
                     headers=encode_headers(message, with_time=not is_own),
                 )
@@ -188,52 +193,42 @@ class Producer(ProducerDriver):
         self._give_up()
 
     def _serve(self) -> None:
-        is_slow = False  # what was to be stored at once is not
         while not self._stop.is_set():
             if not self._open:
                 self._producer.poll(0)  # serves error_cb
                 self._handover.rest()
-            elif self._unawaited > _FEW or is_slow or self._may_lack_reports:
+            elif self._may_lack_reports or (int(self._unawaited) > _FEW and not self._is_waited):
                 self._producer.poll(_SERVE_S)
-                is_slow = False
+                self._tell_reports()
             else:
-                is_slow = self._producer.flush(_HURRY_S) > 0  # polls, and nothing lingers
-            self._tell_parts()
+                self._is_waited = False
+                self._hurry(_SERVE_S)
         self._producer.poll(0)
-        self._tell_parts()
+        self._tell_reports()
 
-    def _collect(self, batch: _Batch) -> None:
-        """A report of ``batch`` is in: tell core at once if it was the last, else with others."""
-        if len(batch.reports) == batch.left:
-            self._tell_reports(batch)
-        elif len(batch.reports) == 1:
-            self._partly.append(batch)
-
-    def _tell_parts(self) -> None:
-        partly = self._partly[:]
-        self._partly.clear()
-        for batch in partly:
-            self._tell_reports(batch)
-        if partly:
-            time.sleep(0)  # let the threads that were just answered run
-
-    def _tell_reports(self, batch: _Batch) -> None:
-        outcomes, batch.reports = batch.reports, []
-        if outcomes:
+    def _tell_reports(self) -> None:
+        while self._reported:
+            batch = self._reported.pop(0)
+            outcomes, batch.reports = batch.reports, []
             self._tell(batch, outcomes)
 
     def _tell(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
-        batch.tell(outcomes)
-        with self._lock:
-            batch.left -= len(outcomes)
-            self._unawaited -= 0 if batch.is_awaited else len(outcomes)
-            if not batch.left:
-                self._batches.pop(id(batch), None)
+        """Give outcomes to core in one call."""
+        for outcome in outcomes:
+            batch.open[outcome.number] = 0
+        try:
+            batch.on_outcomes(outcomes)
+        except Exception:  # the thread that serves every batch must live
+            log.exception("a callback of core failed")
+        if 1 not in batch.open:
+            self._batches.pop(batch, None)
+        if not batch.is_awaited:
+            self._unawaited.remove(len(outcomes))
         self._open.remove(len(outcomes))
 
     def _give_up(self) -> None:
         """The client has no more reports to give: what is open even so is not known."""
-        for batch in list(self._batches.values()):
+        for batch in list(self._batches):
             gone = KafkaException(KafkaError(KafkaError._PURGE_INFLIGHT))
             left = [number for number, is_open in enumerate(batch.open) if is_open]
             self._tell(batch, [Outcome(n, Stored.UNKNOWN, None, gone) for n in left])

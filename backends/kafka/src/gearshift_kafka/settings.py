@@ -131,9 +131,9 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Broker: ``compression.type``.
     """
 
-    linger_s: float = 0.001
-    """How long a message may wait for others to travel with; one that is sent alone waits for
-    nobody.
+    linger_s: float = 0.005
+    """How long a message may wait for others to travel with; nothing waits that a thread is
+    waiting for.
 
     Broker: ``linger.ms``.
     """

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from threading import Event
+from threading import Lock
 
 from gearshift._core.failures import Failures
 from gearshift.driver import Outcome, Stored
@@ -60,7 +60,7 @@ class Batch:
     size: int = field(init=False)
     begun_at: float = 0.0
     handed_at: float | None = None
-    waiter: Event | None = None  # set when every result is there, if somebody waits
+    waiter: Lock | None = None  # released when every result is there, if somebody waits
     sink: Callable[[Batch], object] | None = None  # called then; must not block
 
     def __post_init__(self) -> None:
@@ -98,17 +98,20 @@ class Batch:
         lost: GearshiftError | None = None
         messages, states, results = self.messages, self.states, self.results
         done, maybe = State.DONE, State.MAYBE_STORED
-        for number, stored, position, error in outcomes:
+        for outcome in outcomes:
+            number, stored = outcome.number, outcome.stored
             state = states[number]
             if state is done:
                 continue  # the outcome came after the deadline
             result: SendResult
             if stored is Stored.YES:
-                result = Receipt(messages[number].id or "", channel, position, state is maybe)
+                result = Receipt(
+                    messages[number].id or "", channel, outcome.position, state is maybe
+                )
                 if state is maybe:
                     self.resent += 1
             else:
-                failure = failures.translate(error or ConnectionFailed("no reason given"))
+                failure = failures.translate(outcome.error or ConnectionFailed("no reason given"))
                 if _ends_driver(failure):
                     lost = failure
                 if _heals(failure):

@@ -176,8 +176,9 @@ class PublishBuffer:
         with self._lock:
             if not batch.remaining:
                 return
-            batch.waiter = waiter = batch.waiter or threading.Event()
-        if not waiter.wait(max(0.0, batch.deadline - self._clock())):
+            batch.waiter = waiter = batch.waiter or threading.Lock()
+            waiter.acquire(blocking=False)
+        if not waiter.acquire(timeout=max(0.0, batch.deadline - self._clock())):
             self._expire(batch)
 
     def _on_outcomes(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
@@ -209,7 +210,7 @@ class PublishBuffer:
         del self._batches[batch]
         self._window.leave(batch)
         if batch.waiter is not None:
-            batch.waiter.set()
+            batch.waiter.release()
         if batch.sink is not None:
             batch.sink(batch)
         if batch.on_done is not None:

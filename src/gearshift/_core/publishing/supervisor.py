@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from msgspec.structs import replace
+
 from gearshift._core.failures import Failures
 from gearshift._core.listeners import OnConnection
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
@@ -141,8 +143,9 @@ class Supervisor:
         elif numbers:
 
             def renumbered(outcomes: Sequence[Outcome]) -> None:
-                whole = [one._replace(number=numbers[one.number]) for one in outcomes]
-                self.on_outcomes(batch, whole)
+                self.on_outcomes(
+                    batch, [replace(one, number=numbers[one.number]) for one in outcomes]
+                )
 
             driver.submit([batch.messages[number] for number in numbers], renumbered)
 
