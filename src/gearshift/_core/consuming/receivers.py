@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -70,6 +71,7 @@ class Receiver(ABC):
         with self._shared.changed:
             self._window.add(arrivals)
             self._shared.changed.notify_all()
+        time.sleep(0)  # the interpreter is for those who were woken, before the next report
 
     def keep_unstored(self, received: Received, obstacle: GearshiftError) -> None:
         """See DeliveryWindow.keep_unstored."""
