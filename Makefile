@@ -46,7 +46,7 @@ conformance: $(READY)  ## run the conformance kit everywhere and write docs/conf
 	@mkdir -p docs/conformance
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
 		tests/conformance/test_*.py tests/conformance/earlier_releases.py \
-		tests/conformance/async_brokers.py \
+		tests/conformance/async_brokers.py tests/conformance/chaos_brokers.py \
 		--conformance-report docs/conformance/results.json
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gearshift.capabilities import Capabilities, Known, Lease, Order
 from gearshift.message import Semantics
 
-__all__ = ["RULES", "Rule", "Situation", "allowed", "may_overtake", "shares_memory"]
+__all__ = ["RULES", "Rule", "Situation", "allowed", "may_overtake", "rule", "shares_memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +197,11 @@ RULES: Sequence[Rule] = (
         after="ack unseen",
     ),
 )
+
+
+def rule(name: str) -> Rule:
+    """The rule of that name."""
+    return next(one for one in RULES if one.name == name)
 
 
 def allowed(situation: Situation) -> list[Rule]:

@@ -132,7 +132,7 @@ def _checked(plugin: object, entry: PluginEntry) -> BackendPlugin:
         raise broken(entry, what, PluginIncompatible)
     if plugin.name != entry.name:
         raise broken(entry, f"it calls itself {plugin.name!r}")
-    if plugin.default_semantics not in plugin.capabilities:
+    if plugin.wrap is None and plugin.default_semantics not in plugin.capabilities:
         raise broken(
             entry,
             f"it declares no capabilities for its default semantics {plugin.default_semantics!r}",

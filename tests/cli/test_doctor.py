@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 import threading
@@ -117,6 +118,18 @@ def test_plugin_fails(project: Path, profile: str, words: str) -> None:
     assert (check.step, _code(check)) == ("plugin", 2)
     assert words in f"{check.detail} {check.hint}"
     assert [check.status for check in checks[2:]] == [Status.NOT_RUN] * 5
+
+
+def test_chaos_is_a_warning(run: Run, project: Path) -> None:
+    """It names the profile for production; the round trip works all the same."""
+    chaos = '[profiles.staging]\nbackend = "chaos"\nover = "dev"\nrate = 0\n'
+    with (project / "gearshift.toml").open("a") as file:
+        file.write(chaos)
+    result = run("doctor", "--profile", "staging")
+    assert result.exit_code == 0
+    assert re.search("plugin +warning +chaos over sqlite", result.stdout)
+    assert "select profile 'dev' itself" in result.stdout
+    assert "chaos is on, over profile 'dev'" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,13 @@ def test_one_backend_in_full(run: Run) -> None:
     assert (
         json.loads(run("backends", "memory", "-o", "json").stdout)["default_semantics"] == "queue"
     )
+
+
+def test_a_backend_over_others_has_their_capabilities(run: Run) -> None:
+    """It is listed, and says where its capabilities come from."""
+    assert re.search("chaos +over another", run("backends").stdout)
+    assert "the profile that it stands over" in run("backends", "chaos").stdout
+    assert json.loads(run("backends", "chaos", "-o", "json").stdout)["capabilities"] == {}
 
 
 def test_a_broken_plugin_does_not_hide_the_others(

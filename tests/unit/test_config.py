@@ -915,3 +915,69 @@ def test_a_redactor_knows_every_spelling_and_the_beginning_of_a_long_secret() ->
 
 def test_a_path_is_written_as_in_toml() -> None:
     assert dotted(("profiles", "x", "a.b", 0, "c")) == 'profiles.x."a.b"[0].c'
+
+
+# ── A profile over another ───────────────────────────────────────────────────────────────────────
+
+BELOW = """[profiles.below]
+backend = "memory"
+max_messages = 5
+[profiles.chaos]
+backend = "chaos"
+"""
+
+
+def test_a_profile_over_another_has_its_settings_and_capabilities(load: Load) -> None:
+    """The plugin is that of the profile below, under its name; both profiles' settings show."""
+    found = load(BELOW + 'over = "below"\nseed = 7', profile="chaos")
+    assert (found.profile, found.backend, found.stack) == ("chaos", "chaos", "chaos over memory")
+    made = found.load_plugin()
+    assert made.name == "memory"
+    assert made.capabilities == load(BELOW, profile="below").load_plugin().capabilities
+    assert found.settings_for(made).seed == 7
+    rows = {row.key: row.value for row in found.rows(made)}
+    assert (rows["profiles.chaos.rate"], rows["profiles.below.max_messages"]) == ("0.02", "5")
+
+
+def test_the_environment_reaches_both_profiles_and_no_secret_shows(load: Load) -> None:
+    """References in the profile below are replaced, and what comes in is masked."""
+    text = fake("url = 'fake://u:${PW}@h'\n[profiles.chaos]\nbackend = 'chaos'\nover = '${BELOW}'")
+    found = load(text, {"PW": "s3cr3t-pw", "BELOW": "x"}, profile="chaos")
+    assert found.over is not None
+    assert found.over.settings_for(plugin()).url == "fake://u:s3cr3t-pw@h"
+    assert found.masked("not s3cr3t-pw") == "not ***"
+    assert "s3cr3t-pw" not in str(found.rows())
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("", "profiles.chaos.over: is missing"),
+        ('over = "belov"', "unknown profile 'belov'"),
+        ('over = "chaos"', "is the profile itself"),
+        ('over = "other"', "stands over another profile itself"),
+        ("over = 5", "expected a profile's name"),
+        ('over = "below"\nrate = 1.5', "rate = 1.5: 1.5 is out of range, use 0 to 1"),
+        ('over = "below"\nrates.late = -1', "rates.late = -1: -1.0 is out of range"),
+        ('over = "below"\nquiet_s = -1', "quiet_s = -1: -1.0 is out of range"),
+    ],
+)
+def test_what_cannot_stand_over_another_is_one_error(load: Load, line: str, what: str) -> None:
+    """With the place in the file, and what to write instead."""
+    other = '\n[profiles.other]\nbackend = "chaos"\nover = "below"'
+
+    def opened() -> None:
+        found = load(f"{BELOW}{line}{other}", profile="chaos")
+        found.settings_for(found.load_plugin())
+
+    with pytest.raises(ConfigError) as caught:
+        opened()
+    assert what in caught.value.message
+    assert caught.value.message.startswith("gearshift.toml:")
+
+
+def test_other_backends_stand_over_nothing(load: Load) -> None:
+    """The setting is unknown there, like any that is misspelt."""
+    found = load(fake('over = "y"\n[profiles.y]\nbackend = "fake"'), profile="x")
+    with pytest.raises(ConfigError, match="unknown setting 'over'"):
+        found.settings_for(plugin())

@@ -63,7 +63,7 @@ def open_bus(
     loaded = configured(source, settings, config, profile)
     hooks = load_hooks(plugins, installed(GROUP))
     with loaded.masking():
-        plugin = backends.load(loaded.backend)
+        plugin = loaded.load_plugin()
         _check_codecs(loaded)
         backend = plugin.connect(loaded.settings_for(plugin))
     loaded.clear(backend.endpoints())

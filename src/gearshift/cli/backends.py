@@ -79,6 +79,10 @@ def _overview(found: list[PluginStatus]) -> RenderableType:
             blanks = [cell("")] * (len(_KEY) - 1)
             table.add_row(cell(status.name), cell("broken", "red"), *blanks, cell(""), cell(origin))
             continue
+        if status.plugin.wrap is not None:
+            blanks = [cell("")] * len(_KEY)
+            table.add_row(cell(status.name), cell("over another"), *blanks, cell(origin, "dim"))
+            continue
         first = True
         for kind, able in status.plugin.capabilities.items():
             values = able.as_dict()
@@ -97,6 +101,9 @@ def _details(status: PluginStatus) -> RenderableType:
 
     plugin = status.plugin
     assert plugin is not None  # or it would not have loaded
+    head = cell(f"{status.name} ({status.distribution} {status.version}): {plugin.summary}")
+    if plugin.wrap is not None:
+        return Group(head, cell("its capabilities are those of the profile that it stands over"))
     able = {
         kind.value: capabilities.as_dict() for kind, capabilities in plugin.capabilities.items()
     }
@@ -104,7 +111,7 @@ def _details(status: PluginStatus) -> RenderableType:
     for field in next(iter(able.values())):
         table.add_row(cell(field), *(_level(values[field]) for values in able.values()))
     return Group(
-        cell(f"{status.name} ({status.distribution} {status.version}): {plugin.summary}"),
+        head,
         cell(f"a channel that names no semantics is a {plugin.default_semantics}"),
         cell(""),
         table,

@@ -30,11 +30,9 @@ def show(ctx: click.Context, target: str | None, output: str) -> None:
     Only the selected profile is shown: choose another one with --profile. The hooks are followed by
     the plugins that they call, in their order: around a handler the first is the outermost.
     """
-    from gearshift import plugins
-
     settings = session_of(ctx).config()
     try:
-        plugin = plugins.load(settings.backend)
+        plugin = settings.load_plugin()
     except PluginError as error:
         plugin = None
         note(f"note: defaults of the backend are missing here: {error}")

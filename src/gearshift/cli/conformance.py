@@ -91,11 +91,10 @@ def command(
 
 
 def _harnesses(config: Config, semantics: str | None, patience_s: float) -> Iterator[Harness]:
-    from gearshift import plugins
     from gearshift.conformance import Harness, shared
     from gearshift.conformance.harness import lives_in_process
 
-    plugin = plugins.load(config.backend)
+    plugin = config.load_plugin()
     for offered in plugin.capabilities:
         if semantics in (None, str(offered)):
             yield Harness(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gearshift import config as configuration
-from gearshift import plugins
 from gearshift._observe.access import Access
 from gearshift.compare.ledger import Column, Setting
 from gearshift.errors import ConfigError
@@ -69,7 +68,7 @@ def target_of(column: str, config: Path | None, channel: str = "") -> Target:
     """
     profile, separator, name = column.partition(":")
     loaded = configuration.load(config, profile=profile)
-    plugin = plugins.load(loaded.backend)
+    plugin = loaded.load_plugin()
     if not separator:
         semantics = loaded.channel(channel).semantics or plugin.default_semantics
         return Target(config=loaded.file, profile=profile, semantics=semantics)
@@ -85,7 +84,7 @@ def target_of(column: str, config: Path | None, channel: str = "") -> Target:
 def described(target: Target) -> Column:
     """A column as the report describes it. Connects, so that a broker that is down is noticed."""
     config = configuration.load(target.config, profile=target.profile)
-    plugin = plugins.load(config.backend)
+    plugin = config.load_plugin()
     channel = "described"  # it need not be there
     with target.access({channel: {"semantics": target.semantics.value}}).open() as bus:
         return Column(

@@ -47,10 +47,10 @@ def described(backend: str | None) -> list[tuple[str, list[Description]]]:
     if backend is None:
         return [("channels.NAME", describe(ChannelSettings))]
     plugin = plugins.load(backend)
-    return [
-        ("profiles.NAME", describe(plugin.settings)),
-        (f"channels.NAME.native.{backend}", describe(plugin.channel_settings)),
-    ]
+    profile = ("profiles.NAME", describe(plugin.settings))
+    if plugin.wrap is not None:  # the native table is that of the backend below
+        return [profile]
+    return [profile, (f"channels.NAME.native.{backend}", describe(plugin.channel_settings))]
 
 
 def describe(settings: type) -> list[Description]:

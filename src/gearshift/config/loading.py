@@ -67,9 +67,14 @@ def _loaded(document: Document, profile: str | None, environ: Mapping[str, str])
     profiles = _profiles(document)
     channels = _channels(document, profiles)
     name, origin = _select(document, profile, environ, in_file)
-    table, secrets = _selected(document, profiles[name], environ)
+    secrets = Redactor()
+    table = _selected(document, profiles[name], environ, secrets)
     profiles[name] = Profile(name, table.pop("backend"))
-    return Config(
+    below = _below(document, name, table, profiles)
+    if below is not None:
+        table_below = _selected(document, profiles[below], environ, secrets)
+        profiles[below] = Profile(below, table_below.pop("backend"))
+    config = Config(
         profile=name,
         profiles=MappingProxyType(profiles),
         channels=MappingProxyType(channels),
@@ -81,6 +86,10 @@ def _loaded(document: Document, profile: str | None, environ: Mapping[str, str])
         _table=MappingProxyType(table),
         _secrets=secrets,
     )
+    if below is None:
+        return config
+    over = replace(config, profile=below, _table=MappingProxyType(table_below))
+    return replace(config, over=over)
 
 
 def with_channels(config: Config, channels: Mapping[str, Mapping[str, Any]]) -> Config:
@@ -103,6 +112,7 @@ def with_profile(config: Config, name: str, backend: str) -> Config:
         profile=name,
         profiles=MappingProxyType({**config.profiles, name: Profile(name, backend)}),
         profile_origin="argument",
+        over=None,
         _document=replace(config._document, tree={**tree, "profiles": profiles}),
         _table=MappingProxyType({}),
     )
@@ -236,12 +246,11 @@ def _only(document: Document, in_file: list[str]) -> tuple[str, str]:
 
 
 def _selected(
-    document: Document, profile: Profile, environ: Mapping[str, str]
-) -> tuple[dict[str, Any], Redactor]:
-    """The selected profile's table with references replaced, and the secrets in it."""
+    document: Document, profile: Profile, environ: Mapping[str, str], secrets: Redactor
+) -> dict[str, Any]:
+    """A profile's table with references replaced; ``secrets`` learns those in it."""
     keys: Keys = ("profiles", profile.name)
     written = {key: value for key, value in document.get(keys).items() if key != "backend"}
-    secrets = Redactor()
     table: dict[str, Any] = expand(written, keys, document, environ, secrets)
     secrets.learn_from(table)
     # Apart, because a backend's name is not a secret: else it would be cut out of every error.
@@ -252,7 +261,30 @@ def _selected(
         if table["backend"] not in installed:
             what = "the variable does not name an installed backend"
             raise document.problem(keys, what, hint=f"installed: {', '.join(sorted(installed))}")
-    return table, secrets
+    return table
+
+
+def _below(
+    document: Document, name: str, table: Mapping[str, Any], profiles: Mapping[str, Profile]
+) -> str | None:
+    """The profile that ``name``, which has this table, stands over; None if it does not."""
+    over = table.get("over", MISSING)
+    if over is MISSING:
+        return None
+    keys: Keys = ("profiles", name, "over")
+    if not isinstance(over, str) or not over:
+        raise document.problem(keys, "expected a profile's name in quotes")
+    others = [other for other in profiles if other != name]
+    if over == name:
+        what, hint = "is the profile itself", f"name another one: {', '.join(others)}"
+        raise document.problem(keys, what, hint=hint)
+    if over not in profiles:
+        what, hint = unknown(over, others, "profile")
+        raise document.problem(keys, what, hint=hint)
+    if document.get(("profiles", over, "over")) is not MISSING:
+        what = "stands over another profile itself"
+        raise document.problem(keys, what, hint="name that other profile")
+    return over
 
 
 # ── Channels ─────────────────────────────────────────────────────────────────────────────────────

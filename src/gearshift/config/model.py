@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.inspect import Field
 
+from gearshift import plugins
 from gearshift.capabilities import Requirement
 from gearshift.config.channels import ChannelSettings
 from gearshift.config.complaints import field_types, is_secret
@@ -45,8 +46,9 @@ class Config:
     """The selected profile and every declared channel. Immutable.
 
     ``file`` is None where there is no file; ``rehearsal`` is set in a rehearsal only; ``unset`` are
-    variables that it was loaded without, with ``Unset``. Safe to print: neither ``str`` nor
-    ``rows`` shows a secret. Any thread.
+    variables that it was loaded without, with ``Unset``. ``over`` is this configuration with the
+    profile selected that the selected one stands over, if it does. Safe to print: neither ``str``
+    nor ``rows`` shows a secret. Any thread.
     """
 
     profile: str
@@ -59,6 +61,7 @@ class Config:
     _document: Document
     _table: Mapping[str, Any]  # the selected profile, ${VAR} replaced: never shown
     _secrets: Redactor
+    over: Config | None = None
 
     @staticmethod
     def from_mapping(settings: Mapping[str, Any], *, profile: str | None = None) -> Config:
@@ -81,13 +84,35 @@ class Config:
         """Name of the selected profile's backend."""
         return self.profiles[self.profile].backend
 
+    @property
+    def stack(self) -> str:
+        """The backend for people, with the one that it stands over: ``chaos over kafka``."""
+        return self.backend if self.over is None else f"{self.backend} over {self.over.backend}"
+
     def channel(self, name: str) -> ChannelSettings:
         """The settings of channel ``name``; the defaults if it is not declared."""
         return self.channels.get(name) or ChannelSettings()
 
+    def load_plugin(self) -> BackendPlugin:
+        """Import the selected profile's backend, and the one that it stands over.
+
+        Raises PluginError, and ConfigError if a backend that stands over others is not told which.
+        """
+        plugin = plugins.load(self.backend)
+        if plugin.wrap is None:
+            return plugin
+        over = self.over
+        if over is None:
+            keys: Keys = ("profiles", self.profile, "over")
+            others = ", ".join(name for name in self.profiles if name != self.profile)
+            hint = f"name the profile that it stands over: {others}"
+            raise self._document.problem(keys, "is missing", hint=hint)
+        below = over.load_plugin()
+        return plugin.wrap(below, lambda: below.connect(over.settings_for(below)))
+
     def settings_for(self, plugin: BackendPlugin) -> Any:
         """The selected profile as an instance of ``plugin.settings``. Raises ConfigError."""
-        if plugin.name != self.backend:
+        if plugin.name not in (self.backend, self.over and self.over.backend):
             raise UsageError(f"profile {self.profile!r} is for backend {self.backend!r}")
         return convert(
             self._table,
@@ -133,6 +158,8 @@ class Config:
         """
         rows = [Row("profile", shown(self.profile), self.profile_origin)]
         rows += self._profile_rows(plugin)
+        if self.over is not None:
+            rows += self.over._profile_rows(plugin and self.over.load_plugin())
         for name, settings in self.channels.items():
             rows += self._channel_rows(name, settings)
         secrets = self._document.redactor()

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from gearshift import config as configuration
-from gearshift import plugins
 from gearshift._observe.wrapper import Wrapper
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities, Durability
@@ -80,7 +79,7 @@ class Harness:
 
     def __post_init__(self) -> None:
         if self.plugin is None:
-            object.__setattr__(self, "plugin", plugins.load(self.config.backend))
+            object.__setattr__(self, "plugin", self.config.load_plugin())
 
     @property
     def label(self) -> str:

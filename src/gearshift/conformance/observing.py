@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gearshift._observe.wrapper import Wrapper
+from gearshift.chaos import ChaosBackend
 from gearshift.conformance.history import Event, History, Kind
 from gearshift.driver import Backend, ConsumerSpec, LogDriver, LogEvents, Place
 
@@ -13,7 +14,12 @@ __all__ = ["observed"]
 
 
 def observed(backend: Backend, history: History) -> Backend:
-    """``backend``, which records in ``history`` what happens to the partitions of its consumers."""
+    """``backend``, which records in ``history`` what happens to the partitions of its consumers.
+
+    Connections that chaos takes away are faults.
+    """
+    if isinstance(backend, ChaosBackend):
+        backend.on_loss = lambda text: history.add(Event(kind=Kind.FAULT, note=text))
     wrapped: Any = _Backend(backend, history)
     return wrapped  # type: ignore[no-any-return]
 

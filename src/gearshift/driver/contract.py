@@ -102,6 +102,10 @@ class BackendPlugin:
 
     ``url_schemes`` are those of ``gearshift.open("amqp://...")``: each with a function from the URL
     to a profile's settings.
+
+    ``wrap`` is for a backend that stands over another: the setting ``over`` of its profile names
+    that one's profile. It is given that plugin, and what connects it, and returns the plugin that
+    is used, under that one's name and with its capabilities. Itself it declares none.
     """
 
     name: str
@@ -116,6 +120,7 @@ class BackendPlugin:
     only_here: Mapping[str, str] = field(default_factory=dict)
     on_arrival: Sequence[str] = ()
     raw_client: Callable[[Any, ChannelSpec], RawClient | None] | None = None
+    wrap: Callable[[BackendPlugin, Callable[[], Backend]], BackendPlugin] | None = None
 
 
 class Backend(Protocol):

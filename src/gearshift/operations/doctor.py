@@ -169,7 +169,7 @@ class _Examination:
         yield Check(step="config", status=Status.OK, detail=detail)
 
     def plugin(self) -> Iterator[Check]:
-        self._plugin = plugin = plugins.load(self.settings.backend)
+        self._plugin = plugin = self.settings.load_plugin()
         checked = check_installed()
         for hooks, error in checked:
             if error is not None:
@@ -180,6 +180,15 @@ class _Examination:
         if any(error is not None for _, error in checked):
             return  # no bus can be opened
         self._bus = open_bus(config=self.settings)
+        if self.settings.over is not None:
+            yield Check(
+                step="plugin",
+                status=Status.WARNING,
+                detail=f"{self.settings.stack}: {plugin.summary}",
+                subject=self.settings.backend,
+                hint=f"for production select profile {self.settings.over.profile!r} itself",
+            )
+            return
         entry = next(entry for entry in plugins.available() if entry.name == plugin.name)
         detail = f"{plugin.name} from {entry}: {plugin.summary}"
         yield Check(step="plugin", status=Status.OK, detail=detail, subject=plugin.name)

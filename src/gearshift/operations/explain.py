@@ -14,7 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from gearshift import config as configuration
-from gearshift import plugins
 from gearshift.bus.topology import Topology
 from gearshift.capabilities import Capabilities, Requirement
 from gearshift.config import Config, Unset
@@ -120,7 +119,7 @@ def explain(config: Config, app: App | None = None) -> list[Explanation]:
     Does not block. Raises ConfigError and PluginError where the profile itself cannot be used.
     """
     with config.masking():
-        plugin = plugins.load(config.backend)
+        plugin = config.load_plugin()
     backend = None
     try:
         backend = plugin.connect(config.settings_for(plugin))

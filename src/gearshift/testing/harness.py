@@ -245,7 +245,7 @@ class Harness:
 
         hooks = load_hooks((*plugins, self._recorder)) if plugins else self._hooks
         here = configuration.with_profile(config, PROFILE, "memory")
-        bus = Bus(here, _plugin(config.backend), self._backend, hooks, connections)
+        bus = Bus(here, _plugin((config.over or config).backend), self._backend, hooks, connections)
         self._stack.callback(bus.close)
         return bus
 

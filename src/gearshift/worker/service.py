@@ -59,7 +59,7 @@ def serve(
         config = configuration.load(service.config_path, profile=service.profile)
         logs.to_stderr(config.masked)
         bus = stack.enter_context(open_bus(config=config, plugins=app.plugins))
-        log.info("started: profile %s on %s", bus.profile, bus.backend)
+        log.info("started: profile %s on %s", bus.profile, config.stack)
         if service.metrics is not None:
             host, port = service.metrics
             server = stack.enter_context(TelemetryServer(bus, host, port))

@@ -121,14 +121,14 @@ def _loaded(source: Source, profile: str | None) -> tuple[Config, str]:
             raise
         loaded = load(path, settings=settings, environ=environ)
         return replace(loaded, profile=profile), profile
-    return loaded, loaded.backend
+    return loaded, (loaded.over or loaded).backend
 
 
 def _broker(source: Source, profile: str | None) -> tuple[Config, BackendPlugin]:
     """The profile with its secrets, which must be set."""
     path, settings = (None, source) if isinstance(source, Mapping) else (source, None)
     loaded = load(path, profile=profile, settings=settings)
-    return loaded, plugins.load(loaded.backend)
+    return loaded, loaded.load_plugin()
 
 
 def _examples(target: str, messages: Path | None) -> Iterable[Any] | None:

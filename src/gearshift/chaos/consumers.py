@@ -1,0 +1,172 @@
+"""Consumers' drivers whose connections are lost, and whose messages come late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import structs
+
+from gearshift.capabilities import Known
+from gearshift.chaos.fate import Fate
+from gearshift.chaos.late import LateMessages
+from gearshift.chaos.settings import Kind
+from gearshift.driver import (
+    LogDriver,
+    LogEvents,
+    Place,
+    QueueDriver,
+    Received,
+    SettleFailure,
+    Settlement,
+    SettleRequest,
+    Start,
+)
+
+__all__ = ["ChaosLogConsumer", "ChaosQueueConsumer"]
+
+
+class _Session:
+    """Receives for a consumer until its session is lost, while messages are in hand."""
+
+    def __init__(self, fate: Fate) -> None:
+        self.late = LateMessages(fate)
+        self._fate = fate
+        self._ends_at: float | None = None
+
+    def require(self) -> None:
+        """Raise ConnectionDropped once the session has ended."""
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self._ends_at = None
+            raise self._fate.drop(Kind.SESSION_LOST, "while messages are worked on")
+
+    def receive(
+        self, below: QueueDriver | LogDriver, max_messages: int, timeout_s: float
+    ) -> Sequence[Received]:
+        """As ``receive`` of a driver, from ``below``."""
+        self.require()
+        taken = self.late.take(max_messages)
+        room = max(0, max_messages - len(taken) - len(self.late))
+        wait_s = 0.0 if taken else self.late.wait_s(timeout_s)
+        for received in below.receive(room, wait_s):
+            if received.unstored is not None:
+                self.late.put_back(taken)
+                return [received]  # not a delivery: it comes without others
+            self.late.add(self._as_told(received))
+        taken += self.late.take(max_messages - len(taken))
+        for _ in taken:
+            if self._ends_at is None and self._fate.strikes(Kind.SESSION_LOST):
+                self._ends_at = time.monotonic() + self._fate.seconds(Kind.SESSION_LOST)
+        return taken
+
+    def _as_told(self, received: Received) -> Received:
+        fate = self._fate
+        if not (received.redelivered and fate.side.has_lost and fate.strikes(Kind.UNFLAGGED)):
+            return received
+        fate.tell(Kind.UNFLAGGED, f"message {received.message.id!r} comes as if for the first time")
+        is_exact = fate.situation.capabilities.attempt is Known.EXACT
+        attempt = received.attempt if is_exact or received.attempt is None else 1
+        return structs.replace(received, redelivered=False, attempt=attempt)
+
+
+class ChaosQueueConsumer(QueueDriver):
+    """See QueueDriver. What was to be settled when the connection was lost is not."""
+
+    def __init__(self, below: QueueDriver, fate: Fate) -> None:
+        self._below = below
+        self._fate = fate
+        self._session = _Session(fate)
+        self.cumulative_ack = below.cumulative_ack
+
+    @property
+    def heard_at(self) -> float | None:
+        return self._below.heard_at
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
+        return self._session.receive(self._below, max_messages, timeout_s)
+
+    def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
+        self._session.require()
+        for number, request in enumerate(requests):
+            tells = request.settlement is not Settlement.RELEASE
+            if tells and self._fate.strikes(Kind.ACK_UNSEEN):
+                if number:
+                    self._below.settle(requests[:number])
+                lost = len(requests) - number
+                raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {lost}")
+        return self._below.settle(requests)
+
+    def isolate(self, wanted: bool) -> None:
+        self._below.isolate(wanted)
+
+    def wake(self) -> None:
+        self._below.wake()
+
+    def close(self, timeout_s: float) -> None:
+        self._below.close(timeout_s)
+
+
+class ChaosLogConsumer(LogDriver):
+    """See LogDriver. What was to be committed when the connection was lost is not."""
+
+    def __init__(
+        self, connect: Callable[[LogEvents], LogDriver], events: LogEvents, fate: Fate
+    ) -> None:
+        self._fate = fate
+        self._session = _Session(fate)
+        self._told: dict[int, int] = {}  # the broker's positions, where they are known
+        self._below = connect(_Events(events, self._session.late, self._told))
+
+    @property
+    def heard_at(self) -> float | None:
+        return self._below.heard_at
+
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
+        return self._session.receive(self._below, max_messages, timeout_s)
+
+    def commit(self, positions: Mapping[int, Place]) -> None:
+        self._session.require()
+        steps = sum(max(0, at - self._told.get(number, at)) for number, at in positions.items())
+        if steps and self._fate.strikes(Kind.ACK_UNSEEN):
+            raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {steps}")
+        self._below.commit(positions)
+        self._told.update({number: int(at) for number, at in positions.items()})
+
+    def flush(self, timeout_s: float) -> bool:
+        return self._below.flush(timeout_s)
+
+    def seek(self, start: Start) -> None:
+        self._session.late.drop()
+        self._below.seek(start)
+
+    def wake(self) -> None:
+        self._below.wake()
+
+    def close(self, timeout_s: float) -> None:
+        self._below.close(timeout_s)
+
+
+class _Events(LogEvents):
+    """LogEvents on their way to core: what is held back of a partition goes with it."""
+
+    def __init__(self, events: LogEvents, late: LateMessages, told: dict[int, int]) -> None:
+        self._events = events
+        self._late = late
+        self._told = told
+
+    def assigned(
+        self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
+    ) -> None:
+        self._told.update({number: int(at) for number, at in (places or {}).items()})
+        self._events.assigned(partitions, places)
+
+    def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
+        self._late.drop(partitions)
+        return self._events.revoked(partitions)
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        self._late.drop(partitions)
+        self._events.lost(partitions)
+
+    def skipped(self, partition: int, count: int) -> None:
+        self._events.skipped(partition, count)

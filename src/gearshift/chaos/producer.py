@@ -1,0 +1,102 @@
+"""A ProducerDriver whose connection is lost before a confirmation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from gearshift.chaos.fate import ConnectionDropped, Fate
+from gearshift.chaos.settings import Kind
+from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.message import Message
+
+__all__ = ["ChaosProducer"]
+
+
+class ChaosProducer(ProducerDriver):
+    """See ProducerDriver.
+
+    One batch is the last: some of it is confirmed, more of it is stored, the rest is not. What
+    comes after it is not stored either, as nothing may be stored before the rest is sent again.
+    """
+
+    def __init__(self, below: ProducerDriver, fate: Fate) -> None:
+        self._below = below
+        self._fate = fate
+        self._is_cut = False  # nothing more goes to the broker
+        self._ended: ConnectionDropped | None = None
+
+    @property
+    def heard_at(self) -> float | None:
+        return self._below.heard_at
+
+    @property
+    def ended(self) -> Exception | None:
+        return self._ended or self._below.ended
+
+    def blocked(self) -> str | None:
+        return self._below.blocked()
+
+    def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self._submit(self._below.submit, messages, on_outcomes)
+
+    def submit_served(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self._submit(self._below.submit_served, messages, on_outcomes)
+
+    def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
+        self._below.serve(lambda: self._ended is not None or done(), timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        self._below.close(timeout_s)
+
+    def _submit(
+        self,
+        submit: Callable[[Sequence[Message], OnOutcomes], None],
+        messages: Sequence[Message],
+        on_outcomes: OnOutcomes,
+    ) -> None:
+        count = len(messages)
+        if self._is_cut:
+            error = self._ended or ConnectionDropped("chaos: connection lost")
+            on_outcomes([Outcome(number, Stored.NO, None, error) for number in range(count)])
+            return
+        cut = next((n for n in range(count) if self._fate.strikes(Kind.SEND_UNCONFIRMED)), None)
+        if cut is None:
+            submit(messages, on_outcomes)
+            return
+        self._is_cut = True
+        stored = self._fate.number(Kind.SEND_UNCONFIRMED, cut, count)
+
+        def drop() -> None:
+            text = f"before {count - cut} of {count} confirmations, stored are {stored} of {count}"
+            self._ended = self._fate.drop(Kind.SEND_UNCONFIRMED, text)
+            open_ones = range(cut, count)
+            on_outcomes([Outcome(n, Stored.UNKNOWN, None, self._ended) for n in open_ones])
+
+        if stored:
+            submit(messages[:stored], _Confirmed(cut, stored, on_outcomes, drop))
+        else:
+            drop()
+
+
+class _Confirmed:
+    """Takes the outcomes of the stored ones; passes on the confirmed, and then calls ``drop``."""
+
+    def __init__(
+        self, confirmed: int, stored: int, on_outcomes: OnOutcomes, drop: Callable[[], None]
+    ) -> None:
+        self._confirmed = confirmed
+        self._left = stored
+        self._on_outcomes = on_outcomes
+        self._drop = drop
+        self._lock = threading.Lock()
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> None:
+        known = [one for one in outcomes if one.number < self._confirmed]
+        if known:
+            self._on_outcomes(known)
+        with self._lock:
+            self._left -= len(outcomes)
+            is_last = not self._left
+        if is_last:
+            self._drop()

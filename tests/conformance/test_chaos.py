@@ -1,0 +1,94 @@
+"""The kit on embedded backends under chaos; real brokers: ``chaos_brokers.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from conformance import misfortunes
+from conformance.conftest import embedded, unbroken
+from conformance.misfortunes import MISFORTUNES, under_chaos
+
+from gearshift.chaos.consumers import ChaosLogConsumer
+from gearshift.chaos.fate import Fate
+from gearshift.chaos.late import LateMessages
+from gearshift.chaos.producer import ChaosProducer
+from gearshift.chaos.settings import Kind, Rates, Settings
+from gearshift.conformance import Harness, Status, execute
+from gearshift.conformance.behaviour import Behaviour
+from gearshift.driver import Outcome, Place, Received, Stored
+from gearshift.message import Semantics
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of an embedded backend."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=list(Semantics))
+def gearshift_backend(
+    request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
+) -> Harness:
+    """Both semantics."""
+    return under_chaos(unbroken(backend, request.param, tmp_path_factory.mktemp("kit")))
+
+
+@pytest.mark.parametrize("behaviour", MISFORTUNES, ids=lambda one: one.name)
+def test_what_chaos_does_is_declared(gearshift_backend: Harness, behaviour: Behaviour) -> None:
+    """Under load the kit finds nothing that the capabilities do not allow."""
+    result = execute(behaviour, gearshift_backend)
+    assert not result.status.is_failure, result.text
+
+
+# ── Chaos that does what it must not ─────────────────────────────────────────────────────────────
+
+
+def _passes_all(self: LateMessages, received: Received, earlier: Received) -> bool:
+    return True
+
+
+def _says_why(self: Fate, kind: Kind) -> str:
+    return "because"
+
+
+def _confirms_all(self: ChaosProducer, submit: Any, messages: Any, on_outcomes: Any) -> None:
+    lost = any(self._fate.strikes(Kind.SEND_UNCONFIRMED) for _ in messages)
+    submit(messages[: len(messages) // 2] if lost else messages, lambda outcomes: None)
+    on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
+
+
+def _commits_ahead(self: ChaosLogConsumer, positions: Mapping[int, Place]) -> None:
+    self._below.commit({number: Place(at + 5, at.note) for number, at in positions.items()})
+    if self._fate.strikes(Kind.ACK_UNSEEN):
+        raise self._fate.drop(Kind.ACK_UNSEEN, "")
+
+
+@pytest.mark.parametrize(
+    ("semantics", "mutant", "checker"),
+    [
+        (Semantics.QUEUE, (LateMessages, "_may_pass", _passes_all), "first-delivery-order"),
+        (Semantics.STREAM, (LateMessages, "_may_pass", _passes_all), "first-delivery-order"),
+        (Semantics.QUEUE, (Fate, "why", _says_why), "unflagged-duplicate"),
+        (Semantics.QUEUE, (ChaosProducer, "_submit", _confirms_all), "lost"),
+        (Semantics.STREAM, (ChaosLogConsumer, "commit", _commits_ahead), "position-past-unsettled"),
+    ],
+    ids=["key-reordered", "key-of-a-log-reordered", "flag-lost", "false-receipt", "commits-ahead"],
+)
+def test_chaos_beyond_what_is_declared_is_found(
+    semantics: Semantics, mutant: tuple[type, str, Any], checker: str, tmp_path: Path
+) -> None:
+    """By the checker of what it breaks."""
+    harness = embedded("memory", semantics, tmp_path, patience_s=6.0)
+    often = Rates(late=0.3, unflagged=0.5, ack_unseen=0.1)
+    with patch.object(*mutant), patch.object(misfortunes, "_EVERYTHING", _everything(often)):
+        result = execute(MISFORTUNES[0], harness)
+    assert result.status is Status.FAILED, f"survived: {result}"
+    assert checker in result.checkers, result.text
+
+
+def _everything(rates: Rates) -> Settings:
+    return Settings(over="p", seed=7, rate=0.02, rates=rates, quiet_s=0.0, late_s=0.05)

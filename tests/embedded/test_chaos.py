@@ -1,0 +1,137 @@
+"""A service under chaos: what does not stand its broker goes wrong, and the same each time."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from support.waiting import until
+
+import gearshift
+from gearshift.capabilities import Durability
+from gearshift.chaos import Settings
+from gearshift.chaos.fate import Fate, Side
+from gearshift.chaos.producer import ChaosProducer
+from gearshift.chaos.settings import Kind, Rates
+from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.embedded.declared import declared
+from gearshift.message import Message, Semantics
+from gearshift.misfortunes import Situation
+from gearshift.worker.worker import Worker
+
+PAYMENTS = 60
+
+
+def settings_of(path: Path, semantics: Semantics) -> dict[str, object]:
+    """A profile with chaos over SQLite, and its channel."""
+    rate = 0.1 if semantics is Semantics.QUEUE else 0.5  # of messages, or of commits
+    chaos = {"backend": "chaos", "over": "dev", "seed": 7, "rate": 0.05, "quiet_s": 0.0}
+    return {
+        "profile": "staging",
+        "profiles": {
+            "dev": {"backend": "sqlite", "path": str(path)},
+            "staging": {**chaos, "late_s": 0.05, "rates": {"ack_unseen": rate}},
+        },
+        "channels": {"payments": {"semantics": str(semantics), "groups": ["default"]}},
+    }
+
+
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_a_handler_that_adds_goes_wrong_and_one_that_knows_ids_does_not(
+    semantics: Semantics, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Read, add and write, without the id; beside it a row for each id."""
+    caplog.set_level(logging.INFO, "gearshift.chaos")
+    app = gearshift.App()
+    balance = 0
+    rows: dict[str | None, int] = {}
+
+    @app.handler("payments")
+    def pay(cents: int, delivery: gearshift.Delivery) -> None:
+        nonlocal balance
+        balance += cents
+        rows[delivery.id] = cents
+
+    settings = settings_of(tmp_path / "chaos.db", semantics)
+    with gearshift.open(settings=settings) as bus:
+        with bus.producer("payments") as payments:
+            for number in range(PAYMENTS):
+                payments.send(1, key=f"account {number % 3}")
+        worker = Worker(app, bus)
+        worker.start()
+        assert until(lambda: len(rows) == PAYMENTS and bus.groups("payments")[0].waiting == 0)
+        worker.stop()
+    assert sum(rows.values()) == PAYMENTS
+    assert balance > PAYMENTS
+    told = [record.getMessage() for record in caplog.records]
+    assert "chaos is on, over profile 'dev' with seed 7" in told[0]
+    assert any("connection lost" in line and "redelivery: " in line for line in told)
+
+
+def test_what_happens_follows_from_the_seed() -> None:
+    """Driver by driver; another seed, and another driver, have another fate."""
+
+    def drawn(seed: int) -> list[list[bool]]:
+        side = Side("orders", Settings(over="x", seed=seed, rate=0.3), lambda text: None)
+        situation = Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE)
+        fates = [Fate(side, situation) for _ in range(2)]
+        return [[fate.strikes(Kind.LATE) for _ in range(50)] for fate in fates]
+
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != drawn(8)
+    assert drawn(7)[0] != drawn(7)[1]
+
+
+def test_what_no_rule_allows_does_not_happen() -> None:
+    """Flags of an embedded queue are exact: none is taken away, whatever the rate."""
+    side = Side("orders", Settings(over="x", rate=1.0), lambda text: None)
+    fate = Fate(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
+    assert fate.strikes(Kind.ACK_UNSEEN)
+    assert not fate.strikes(Kind.UNFLAGGED)
+    assert not fate.strikes(Kind.SESSION_LOST)  # a connection was lost just now
+
+
+class Stores(ProducerDriver):
+    """Confirms what it is given when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[Message], OnOutcomes]] = []
+
+    def submit(self, messages: object, on_outcomes: OnOutcomes) -> None:
+        self.batches.append((list(messages), on_outcomes))  # type: ignore[call-overload]
+
+    def close(self, timeout_s: float) -> None:
+        self.confirm()
+
+    def confirm(self) -> None:
+        for messages, on_outcomes in self.batches:
+            on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
+        self.batches.clear()
+
+
+def test_nothing_is_stored_behind_what_a_lost_connection_left_open() -> None:
+    """Else a message that is sent again would come after later ones of its key."""
+    settings = Settings(over="x", seed=1, rate=0.0, rates=Rates(send_unconfirmed=1.0))
+    side = Side("orders", settings, lambda text: None)
+    fate = Fate(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
+    below = Stores()
+    producer = ChaosProducer(below, fate)
+    first: list[Outcome] = []
+    second: list[Outcome] = []
+    with patch.object(fate, "number", lambda kind, least, most: 2):
+        producer.submit([Message(b"")] * 3, first.extend)
+    producer.submit([Message(b"")], second.extend)
+    assert [len(messages) for messages, _ in below.batches] == [2]
+    assert producer.ended is None
+    below.confirm()
+    assert Counter(one.stored for one in first) == {Stored.UNKNOWN: 3}
+    assert [one.stored for one in second] == [Stored.NO]
+    assert producer.ended is not None
+
+
+def declared_queue() -> gearshift.Capabilities:
+    """Those of an embedded queue."""
+    return declared(Durability.PROCESS)[Semantics.QUEUE]
