@@ -23,13 +23,9 @@ from gearshift.conformance.load import BEFORE, Load
 
 __all__ = ["MISFORTUNES", "under_chaos"]
 
+#: Connections are lost a few times in a load: each loss in a row makes the next wait longer.
 _EVERYTHING = Settings(
-    over="p",
-    seed=7,
-    rate=0.02,
-    rates=Rates(ack_unseen=0.05, session_lost=0.01),
-    quiet_s=0.0,
-    late_s=0.05,
+    over="p", seed=7, rate=0.01, rates=Rates(late=0.05), quiet_s=0.0, late_s=0.05
 )
 _LATE = 'backend = "chaos"\nover = "p"\nrate = 0.0\nrates.late = 0.2\nlate_s = 0.05'
 
