@@ -58,6 +58,8 @@ def _says_why(self: Fate, kind: Kind) -> str:
 def _confirms_all(self: ChaosProducer, submit: Any, messages: Any, on_outcomes: Any) -> None:
     lost = any(self._fate.strikes(Kind.SEND_UNCONFIRMED) for _ in messages)
     submit(messages[: len(messages) // 2] if lost else messages, lambda outcomes: None)
+    if lost:
+        self._fate.drop(Kind.SEND_UNCONFIRMED, "")
     on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
 
 
