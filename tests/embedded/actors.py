@@ -50,12 +50,12 @@ def die_in_transaction(config: str, channel: str, what: str) -> None:
     writers: list[Writer] = []
     begin = Writer._attempt
 
-    def attempt(self: Writer, jobs: Any) -> Any:
+    def attempt(self: Writer, jobs: Any, **how: Any) -> Any:
         writers.append(self)
         kinds = [type(job).__name__ for job in jobs]
         if armed.is_set() and ("_Publish" in kinds or what == "claim"):
             jobs = [*jobs, Call(stay)]
-        return begin(self, jobs)
+        return begin(self, jobs, **how)
 
     def stay(tx: Tx) -> None:
         if tx.db.total_changes > unchanged[0]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.waiting import drain
@@ -355,6 +356,86 @@ def test_one_job_that_fails_takes_no_other_with_it(store: Store) -> None:
         bad.result()
     names = store.write(lambda tx: tx.db.execute("SELECT name FROM channel").fetchall())
     assert sorted(names) == [("c0",), ("c1",), ("c2",), ("c3",)]
+
+
+# ── a lone sender commits itself ──
+
+
+def test_a_lone_job_is_committed_by_who_serves(store: Store) -> None:
+    """No other thread has to be woken for it."""
+    call = Call(lambda tx: threading.get_ident())
+    store.writer().submit(call, served=True)
+    store.writer().serve()
+    assert call.result() == threading.get_ident()
+
+
+def test_who_finds_the_file_locked_leaves_its_job_to_the_thread(
+    store: Store, database: Path
+) -> None:
+    """It returns at once, as its deadline may be before that of the lock."""
+    call = Call(lambda tx: threading.get_ident())
+    writer = store.writer()
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writer.submit(call, served=True)
+        writer.serve()
+        other.execute("ROLLBACK")
+    assert call.result() == writer._thread.ident
+
+
+def test_who_comes_while_another_commits_leaves_its_job_to_the_thread(store: Store) -> None:
+    """It does not wait for its turn, and those that come together share a commit."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def first(tx: Tx) -> None:
+        entered.set()
+        assert leave.wait(30)
+
+    writer = store.writer()
+    blocker, call = Call(first), Call(lambda tx: threading.get_ident())
+    writer.submit(blocker)
+    assert entered.wait(30)
+    writer.submit(call, served=True)
+    writer.serve()
+    leave.set()
+    assert call.result() == writer._thread.ident
+
+
+class _Interrupting:
+    """A connection on which a thread is interrupted once, behind ``statement``."""
+
+    def __init__(self, db: sqlite3.Connection, statement: str) -> None:
+        self._db = db
+        self._statement = statement
+
+    def execute(self, text: str, *arguments: Any) -> Any:
+        done = self._db.execute(text, *arguments)
+        if text == self._statement:
+            self._statement = ""
+            raise KeyboardInterrupt
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
+def test_what_an_interrupted_sender_has_begun_is_stored_once(
+    bus: gearshift.Bus, statement: str
+) -> None:
+    """By the writer's thread if it was not committed yet; what is sent next comes behind it."""
+    producer = bus.producer("work")
+    producer.send("first")
+    store: Store = bus._backend._store  # type: ignore[attr-defined]
+    writer = store.writer()
+    assert writer._db is not None
+    writer._db = _Interrupting(writer._db, statement)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        producer.send("second")
+    producer.send("third")
+    assert store.write(lambda tx: tx.db.execute("SELECT count(*) FROM message").fetchone()) == (3,)
+    with bus.consumer("work", group="workers") as consumer:
+        assert drain(consumer, 3) == ["first", "second", "third"]
 
 
 def test_closing_under_load_leaves_nothing_behind(config: Path, database: Path) -> None:

@@ -3,7 +3,7 @@
 =============  ====================================================================================
 ``schema``     the tables, and opening the file
 ``rows``       a Message as columns and back
-``writer``     the one thread that writes: many submissions, one transaction, one fsync
+``writer``     the one that writes: many submissions, one transaction, one fsync
 ``store``      what the drivers of one Backend share; waiting for a change by any process
 ``alive``      telling a dead process from a slow one
 ``members``    consumers as rows: joining, leases, putting out the dead, rebalancing

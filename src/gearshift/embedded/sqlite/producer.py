@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gearshift.driver import ChannelSpec, OnOutcomes, Outcome, ProducerDriver, Stored
 from gearshift.driver.helpers import OpenCount
+from gearshift.embedded.declared import missing, require_same
 from gearshift.embedded.partitions import partition_of
 from gearshift.embedded.sqlite.rows import encode
 from gearshift.embedded.sqlite.schema import base_of
-from gearshift.embedded.sqlite.store import Store, logs_of, require_channel
+from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Tx
 from gearshift.errors import Unroutable
 from gearshift.message import Message, Position, Semantics
@@ -29,13 +31,24 @@ class Producer(ProducerDriver):
         self._store = store
         self.spec = spec
         self._writer = store.writer()
-        store.write(lambda tx: require_channel(tx.db, spec))
+        store.write(lambda tx: _find(tx.db, spec))
         self.open = OpenCount()
         self.turn = 0
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self._submit(messages, on_outcomes, served=False)
+
+    def submit_served(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
+        self._submit(messages, on_outcomes, served=True)
+
+    def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
+        self._writer.serve()
+
+    def _submit(
+        self, messages: Sequence[Message], on_outcomes: OnOutcomes, *, served: bool
+    ) -> None:
         self.open.add(len(messages))
-        self._writer.submit(_Publish(self, messages, on_outcomes))
+        self._writer.submit(_Publish(self, messages, on_outcomes), served=served)
 
     def blocked(self) -> str | None:
         if self._writer.waiting_s() < _BLOCKED_AFTER_S:
@@ -61,26 +74,21 @@ class _Publish:
         self.weight = len(messages)
 
     def run(self, tx: Tx) -> None:
-        spec = self._producer.spec
-        channel = require_channel(tx.db, spec)
-        logs = logs_of(tx.db, channel)
-        if channel.semantics is Semantics.STREAM:
+        channel, logs = _find(tx.db, self._producer.spec)
+        if self._producer.spec.semantics is Semantics.STREAM:
             self._positions = [self._append(tx, logs, message) for message in self._messages]
             return
-        groups = tx.db.execute(
-            "SELECT id FROM consumer_group WHERE channel = ?", (channel.id,)
-        ).fetchall()
-        if not groups:
-            raise Unroutable("the queue has no group that would receive it")
         first, at_ms = tx.reserve(logs[0], len(self._messages))
         for id_, message in enumerate(self._messages, first):
             tx.append((id_, at_ms, *encode(message)))
         tx.flush()
-        tx.db.executemany(
-            "INSERT INTO work (grp, id, key) "
-            "SELECT ?, id, key FROM message WHERE id >= ? AND id < ?",
-            [(group, first, first + len(self._messages)) for (group,) in groups],
+        stored = tx.db.execute(
+            "INSERT INTO work (grp, id, key) SELECT g.id, m.id, m.key FROM consumer_group g "
+            "CROSS JOIN message m WHERE g.channel = ? AND m.id >= ? AND m.id < ?",
+            (channel, first, first + len(self._messages)),
         )
+        if not stored.rowcount:
+            raise Unroutable("the queue has no group that would receive it")
         self._positions = [None] * len(self._messages)
 
     def _append(self, tx: Tx, logs: dict[int, int], message: Message) -> Position:
@@ -101,3 +109,16 @@ class _Publish:
             outcomes = [Outcome(n, stored, None, error) for n in range(len(self._messages))]
         self._on_outcomes(outcomes)
         self._producer.open.remove(len(self._messages))
+
+
+def _find(db: sqlite3.Connection, spec: ChannelSpec) -> tuple[int, dict[int, int]]:
+    """The channel's id and its logs by partition. Raises UnknownChannel and TopologyConflict."""
+    rows = db.execute(
+        "SELECT channel.id, semantics, partition, log.id "
+        "FROM channel JOIN log ON log.channel = channel.id WHERE name = ?",
+        (spec.name,),
+    ).fetchall()
+    if not rows:
+        raise missing(spec)
+    require_same(spec, Semantics(rows[0][1]))
+    return rows[0][0], {partition: log for _, _, partition, log in rows}

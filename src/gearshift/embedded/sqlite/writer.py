@@ -1,20 +1,21 @@
-"""The one thread of a Backend that writes: what waits is committed together.
+"""The one writer of a Backend: what waits is committed together, by its thread or a lone sender.
 
 A commit costs an fsync whether it holds one message or a thousand, so the thread takes all that is
 waiting (publishes, claims, settlements, of any driver) into one transaction, and tells each job how
-it ended after the commit. A lone job is committed at once: nothing waits for company. It also keeps
-the threads of a process from fighting over SQLite's write lock, which only other processes contend.
+it ended after the commit. A lone job is committed at once: nothing waits for company, and a sender
+whose job is the only one commits it itself (docs/design/0040). One at a time writes, so that only
+other processes contend for SQLite's write lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -117,7 +118,10 @@ class Call(Generic[T]):
 
 
 class Writer:
-    """A thread that commits jobs in order; ``_state`` guards whether it takes further ones."""
+    """Commits jobs in order. ``_state`` guards whether it takes further ones.
+
+    Whoever has ``_turn``, the thread or a sender, takes jobs and uses the connection.
+    """
 
     def __init__(
         self,
@@ -133,7 +137,9 @@ class Writer:
         self._clock = clock
         self._uptime = uptime
         self._announce = announce
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: deque[Job] = deque()
+        self._called = threading.Event()  # the thread has jobs to take, or has to end
+        self._turn = threading.Lock()
         self._state = threading.Lock()
         self._stopping = False
         self._db: sqlite3.Connection | None = None
@@ -143,13 +149,26 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="gearshift-sqlite", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Take a job and return at once. Any thread."""
+    def submit(self, job: Job, *, served: bool = False) -> None:
+        """Take a job and return at once. If it is ``served``, call ``serve`` next. Any thread."""
         with self._state:
             if not self._stopping:
-                self._jobs.put(job)
+                self._jobs.append(job)
+                if not served:
+                    self._called.set()
                 return
         job.done(Closed("the database was closed"), Stored.NO)
+
+    def serve(self) -> None:
+        """Commit the only job on this thread, if nobody is in the way, or call the own thread."""
+        try:
+            if self._crowded_until < time.monotonic() and not self._turn.locked():
+                with self._turn:
+                    if len(self._jobs) == 1:
+                        self._jobs.extendleft(self._attempt([self._jobs.popleft()], waits=False))
+        finally:
+            if self._jobs:
+                self._called.set()
 
     def waiting_s(self) -> float:
         """Seconds for which other processes have kept the lock that this one wants. Any thread."""
@@ -159,9 +178,8 @@ class Writer:
     def stop(self) -> None:
         """Finish what was submitted, and end the thread."""
         with self._state:
-            if not self._stopping:
-                self._stopping = True
-                self._jobs.put(None)
+            self._stopping = True
+        self._called.set()
         self._thread.join()
 
     # ── the thread ──
@@ -169,34 +187,38 @@ class Writer:
     def _work(self) -> None:
         more = True
         while more:
-            jobs, more = self._collect()
-            while jobs:
-                jobs = self._attempt(jobs)
-            if self._crowded_until > time.monotonic() and more:
-                time.sleep(_COURTESY_S)
-        self._disconnect()
+            self._called.wait()
+            self._called.clear()
+            more = not self._stopping
+            with self._turn:
+                while self._jobs:
+                    jobs = self._collect()
+                    while jobs:
+                        jobs = self._attempt(jobs)
+                    if self._crowded_until > time.monotonic() and more:
+                        time.sleep(_COURTESY_S)
+        with self._turn:
+            self._disconnect()
 
-    def _collect(self) -> tuple[list[Job], bool]:
-        """Wait for a job, and take all that wait with it; False once it is time to stop."""
+    def _collect(self) -> list[Job]:
         jobs: list[Job] = []
         weight = 0
-        job = self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            weight += job.weight
-            if weight >= _MOST_WEIGHT:
-                return jobs, True
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return jobs, True
-        return jobs, False
+        while self._jobs and weight < _MOST_WEIGHT:
+            jobs.append(self._jobs.popleft())
+            weight += jobs[-1].weight
+        return jobs
 
-    def _attempt(self, jobs: list[Job]) -> list[Job]:
-        """Commit ``jobs`` in one transaction; returns those to try again, if one has failed."""
+    # ── in turn ──
+
+    def _attempt(self, jobs: list[Job], *, waits: bool = True) -> list[Job]:
+        """Commit ``jobs`` in one transaction; returns those to try again.
+
+        They are the others if one has failed, or all if another process has the lock and this one
+        does not wait (``waits``). A sender that is interrupted leaves its job to the thread.
+        """
         stored = Stored.NO
         try:
-            db = self._begin(jobs[0].submitted_at + self._busy_timeout_s)
+            db = self._begin(jobs[0].submitted_at + self._busy_timeout_s if waits else 0.0)
             tx = Tx(db, self._clock(), self._uptime())
             for job in jobs:
                 try:
@@ -211,6 +233,8 @@ class Writer:
             stored = Stored.UNKNOWN
             db.execute("COMMIT")
         except Exception as error:
+            if is_busy(error) and not waits:
+                return jobs
             if code_of(error) != sqlite3.SQLITE_IOERR:
                 stored = Stored.NO  # only a failed write or sync leaves doubt about a commit
             if not is_busy(error):
@@ -218,6 +242,13 @@ class Writer:
             for job in jobs:
                 job.done(error, stored)
             return []
+        except BaseException:  # a sender is interrupted, perhaps just behind its commit
+            if stored is Stored.UNKNOWN and not db.in_transaction:
+                jobs[0].done(None, Stored.YES)
+            else:
+                self._disconnect()
+                self._jobs.extendleft(jobs)
+            raise
         for job in jobs:
             job.done(None, Stored.YES)
         if tx.changed:
