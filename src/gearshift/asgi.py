@@ -7,7 +7,8 @@
     api = FastAPI(lifespan=messaging)
     api.mount("/messaging", messaging.telemetry)  # /messaging/healthz, /messaging/metrics
 
-``messaging.bus`` is a ``gearshift.aio.Bus`` for what requests send.
+``messaging.bus`` is a ``gearshift.aio.Bus`` for what requests send; ``messaging.state(Pool)`` is
+what a lifespan of the app has yielded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gearshift import aio
 from gearshift.config import Config
@@ -31,6 +32,8 @@ from gearshift.worker.worker import DRAIN_TIMEOUT_S, Worker
 
 __all__ = ["Lifespan"]
 
+T = TypeVar("T")
+
 log = logging.getLogger("gearshift.worker")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,6 +42,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 class Lifespan:
     """The ``lifespan`` of an ASGI service that runs ``app``'s handlers beside its requests.
+
+    Async handlers and the app's async lifespans run on the event loop of the service, so they and
+    its requests can share pools and clients that belong to it. Plain ones run on threads.
 
     Arguments are those of ``gearshift.open``; the plugins are the app's. At startup the bus is
     opened and the handlers begin. A broker that is not there yet is waited for in the background,
@@ -78,11 +84,17 @@ class Lifespan:
             raise UsageError("the service has not started", hint="use it in its lifespan")
         return self._bus
 
+    def state(self, kind: type[T]) -> T:
+        """What a lifespan of the app has yielded, by its type. Raises UsageError."""
+        if self._worker is None:
+            raise UsageError("the service has not started", hint="use it in its lifespan")
+        return self._worker.state(kind)
+
     @asynccontextmanager
     async def __call__(self, service: object = None) -> AsyncIterator[None]:
         """Run the handlers for as long as the block. This is what the framework calls."""
         async with self._open() as bus:
-            worker = Worker(self._app, bus.sync)
+            worker = Worker(self._app, bus.sync, loop=asyncio.get_running_loop())
             self._bus, self._worker = bus, worker
             stop = threading.Event()
             starting: asyncio.Task[bool] | None = None

@@ -19,6 +19,7 @@ from support.waiting import PATIENCE_S
 
 import gearshift
 from gearshift import aio, errors
+from gearshift.aio.loops import opened_in_thread
 from gearshift.driver import Start
 
 
@@ -318,6 +319,31 @@ async def test_cancelling_an_opening_leaves_nothing_open(settings: dict[str, Any
                 await opening.result().close()
         while any(thread.name == "gearshift-publish-late" for thread in threading.enumerate()):
             await asyncio.sleep(0.01)
+
+
+def test_what_opens_after_its_loop_has_ended_is_closed() -> None:
+    """By the thread that has opened it."""
+    may_open, closed = threading.Event(), threading.Event()
+
+    class Late:
+        def close(self) -> None:
+            closed.set()
+
+    def opened() -> Late:
+        assert may_open.wait(PATIENCE_S)
+        return Late()
+
+    async def cancelled() -> None:
+        opening = asyncio.ensure_future(opened_in_thread(opened))  # type: ignore[type-var]
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(cancelled())
+    loop.close()
+    may_open.set()
+    assert closed.wait(PATIENCE_S)
 
 
 async def _opened(bus: aio.Bus) -> aio.Producer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import anyio
@@ -12,6 +13,7 @@ from support.waiting import until
 
 import gearshift
 from gearshift import App, Worker, aio, errors
+from gearshift.asgi import Lifespan
 
 SETTINGS = {"profile": "m", "profiles": {"m": {"backend": "memory"}}}
 
@@ -68,3 +70,72 @@ def test_async_handlers_on_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
         worker.stop()
         assert [state.ready for state in bus.groups("bills")] == [100]
     assert loops == {uvloop.Loop}
+
+
+class Pool:
+    """A client that belongs to the loop on which it was made."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+
+def test_handlers_of_an_asgi_service_share_its_loop_and_what_lives_there() -> None:
+    """What the app's lifespan yields serves requests; what the service made serves handlers."""
+    app = App()
+    messaging = Lifespan(app, SETTINGS)
+    pools: list[Pool] = []
+    of_service: list[Pool] = []
+
+    @app.lifespan
+    async def pool() -> AsyncIterator[Pool]:
+        yield Pool()
+
+    @app.handler("orders")
+    async def handle(order: int, pool: Pool) -> None:
+        assert asyncio.get_running_loop() is pool.loop is of_service[0].loop
+        pools.append(pool)
+
+    async def service() -> None:
+        of_service.append(Pool())
+        with pytest.raises(errors.UsageError, match="has not started"):
+            messaging.state(Pool)
+        async with messaging():
+            await messaging.bus.send("orders", 1)
+            assert await asyncio.to_thread(until, lambda: pools)
+            assert messaging.state(Pool) is pools[0]
+            with pytest.raises(errors.UsageError, match="no lifespan that was entered yields App"):
+                messaging.state(App)
+
+    asyncio.run(service())
+    assert len(pools) == 1
+
+
+def test_a_loop_that_is_somebody_elses_loses_its_handlers_and_nothing_else() -> None:
+    """What does not end in time is cancelled, its message comes again, and the loop runs on."""
+    app = App()
+    notes: list[str] = []
+
+    @app.handler("orders")
+    async def handle(order: int) -> None:
+        notes.append("in")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            notes.append("out")
+
+    async def service() -> None:
+        others = asyncio.create_task(asyncio.Event().wait())
+        with gearshift.open(settings=SETTINGS) as bus:
+            worker = Worker(app, bus, loop=asyncio.get_running_loop())
+            with pytest.raises(errors.BlockingInEventLoop):
+                worker.start()
+            await asyncio.to_thread(worker.start)
+            await asyncio.to_thread(bus.send, "orders", 1)
+            assert await asyncio.to_thread(until, lambda: notes)
+            report = await asyncio.to_thread(worker.stop, 0.0)
+            assert len(report.unfinished) == 1
+            assert notes == ["in", "out"]
+            assert not others.done()
+            others.cancel()
+
+    asyncio.run(service())

@@ -13,12 +13,13 @@ from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
 from gearshift import App, Worker, aio, errors
+from gearshift.bus.connections import Connections
 from gearshift.hooks import Outgoing
 
 SETTINGS = {
     "profile": "m",
     "profiles": {"m": {"backend": "memory"}},
-    "channels": {"orders": {"retry_delay_s": 0.01}, "bills": {}},
+    "channels": {"orders": {"retry_delay_s": 0.01}, "bills": {}, "mails": {}},
 }
 
 
@@ -181,6 +182,36 @@ def test_what_a_handler_sends_is_stored_before_its_message_is_acked(kind: str) -
     assert len(set(map(id, seen))) == 1
 
 
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_handler_sends_by_the_bus_to_what_its_message_names(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One producer for each channel, connected with the first message to it."""
+    app = App()
+
+    def relay(to: str, bus: gearshift.Bus) -> None:
+        bus.send(to, {"to": to}, key="ada")
+
+    async def relay_async(to: str, bus: aio.Bus) -> None:
+        await bus.send(to, {"to": to}, key="ada")
+
+    producers: list[str] = []
+    real = Connections.buffer
+
+    def buffer(self: Connections, spec: Any, *arguments: Any) -> Any:
+        producers.append(spec.name)
+        return real(self, spec, *arguments)
+
+    monkeypatch.setattr(Connections, "buffer", buffer)
+    app.handler("orders")(relay if kind == "plain" else relay_async)
+    with running(app) as (worker, bus):
+        bus.producer("orders").send_many(["bills", "mails"] * 10)
+        assert until(lambda: worker.report.acked == 20)
+        sent = [one for channel in ("bills", "mails") for one in take(bus.consumer(channel), 10)]
+        assert {(one.value["to"], one.key) for one in sent} == {("bills", "ada"), ("mails", "ada")}
+    assert sorted(producers) == ["bills", "mails", "orders"]
+
+
 def nothing_provides(order: int, delivery: gearshift.Delivery, pool: Pool) -> None: ...
 
 
@@ -199,6 +230,9 @@ async def wrong_kind(order: int, bills: Annotated[gearshift.Producer, "bills"]) 
 def wrong_kind_too(order: int, bills: Annotated[aio.Producer, "bills"]) -> None: ...
 
 
+async def wrong_bus(order: int, bus: gearshift.Bus) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "why", "hint"),
     [
@@ -208,6 +242,7 @@ def wrong_kind_too(order: int, bills: Annotated[aio.Producer, "bills"]) -> None:
         (no_channel, "does not say for which channel", 'Annotated[gearshift.Producer, "CHANNEL"]'),
         (wrong_kind, "is an async function", 'Annotated[gearshift.aio.Producer, "bills"]'),
         (wrong_kind_too, "is a plain function", 'Annotated[gearshift.Producer, "bills"]'),
+        (wrong_bus, "is an async function", "write bus: gearshift.aio.Bus"),
     ],
 )
 def test_a_parameter_that_nothing_provides_is_refused_at_registration(
@@ -362,14 +397,89 @@ def test_an_apps_own_functions_see_what_is_sent_and_its_result() -> None:
     assert results == ["1", receipt]
 
 
-async def coroutine() -> None: ...
+@pytest.mark.parametrize("is_many", [False, True])
+def test_an_apps_coroutines_are_around_what_coroutines_send(is_many: bool) -> None:
+    """Awaited in the sender's task, before plain ones; what one raises is logged, and nothing else.
+
+    Threads that send do not call them.
+    """
+    app = App()
+    notes: list[object] = []
+
+    @app.around_send
+    def plain(outgoing: Outgoing) -> None:
+        notes.append(outgoing.message.headers.get("stamp"))
+
+    @app.around_send
+    async def stamped(out: Outgoing) -> None:
+        await asyncio.sleep(0)
+        out.set_header("stamp", "1")
+        out.on_result(lambda result: notes.append(result))
+
+    @app.around_send
+    async def watched(outgoing: Outgoing) -> AsyncIterator[None]:
+        notes.append(asyncio.current_task())
+        notes.append((yield))
+
+    @app.around_send
+    async def broken(outgoing: Outgoing) -> None:
+        outgoing.set_header("stamp", "2")
+        raise OSError("the key server is away")
+
+    async def service(bus: gearshift.Bus) -> None:
+        async with aio.Bus(bus).producer("orders") as orders:
+            receipt = (await orders.send_many([7]))[0] if is_many else await orders.send(7)
+        assert notes == [asyncio.current_task(), "1", receipt, receipt]
+
+    with gearshift.open(settings=SETTINGS, plugins=app.plugins) as bus:
+        asyncio.run(service(bus))
+        del notes[:]
+        bus.send("orders", 8)
+        assert notes == [None]
+
+
+@pytest.mark.parametrize("is_many", [False, True])
+def test_a_coroutine_around_a_send_that_hangs_ends_it_in_time(is_many: bool) -> None:
+    """Nothing is sent, and nothing that comes after overtakes it."""
+    app = App()
+    ended: list[int] = []
+
+    @app.around_send
+    async def stuck(outgoing: Outgoing) -> AsyncIterator[None]:
+        try:
+            if outgoing.message.body == b"1":
+                await asyncio.Event().wait()
+            yield
+        finally:
+            ended.append(1)
+
+    async def service(bus: gearshift.Bus) -> list[Any]:
+        async with aio.Bus(bus).producer("orders") as orders:
+            if is_many:
+                return await orders.send_many([0, 1, 2], timeout_s=0.2, raise_on_error=False)
+            await orders.send(0)
+            with pytest.raises(errors.DeadlineExceeded, match="nothing was sent"):
+                await orders.send(1, timeout_s=0.05)
+            sending = asyncio.create_task(orders.send(1))
+            await asyncio.sleep(0)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await sending
+            assert "was not handed over" in cancelled.value.__notes__[0]
+            return []
+
+    with gearshift.open(settings=SETTINGS, plugins=app.plugins) as bus:
+        results = asyncio.run(service(bus))
+        assert [type(one).__name__ for one in results[1:]] == ["DeadlineExceeded"] * (2 * is_many)
+        assert ack_all(take(bus.consumer("orders"), 1)) == [0]
+        assert [state.ready for state in bus.groups("orders")] == [0]
+    assert ended
 
 
 @pytest.mark.parametrize(
     ("register", "function", "why"),
     [
         ("around", lambda: None, "does not yield"),
-        ("around_send", coroutine, "is async"),
     ],
 )
 def test_middleware_that_cannot_be_called_is_refused(

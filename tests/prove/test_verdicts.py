@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import gearshift
-from gearshift import Delivery
+from gearshift import Delivery, aio
 from gearshift.capabilities import Lease, Order
 from gearshift.errors import UsageError
 from gearshift.misfortunes import Situation, allowed
@@ -121,12 +121,25 @@ def test_what_handlers_send_goes_nowhere() -> None:
     assert proof(handle, state=lambda: table).verdict is Verdict.SAFE
 
 
-def test_a_handler_is_given_its_producer() -> None:
+def by_producer(value: int, mails: Annotated[gearshift.Producer, "mails"]) -> None:
+    mails.send(value)
+
+
+async def by_async_producer(value: int, mails: Annotated[aio.Producer, "mails"]) -> None:
+    await mails.send(value)
+
+
+def by_bus(value: int, bus: gearshift.Bus) -> None:
+    bus.send("mails", value)
+
+
+async def by_async_bus(value: int, bus: aio.Bus) -> None:
+    await bus.send("mails", value)
+
+
+@pytest.mark.parametrize("handle", [by_producer, by_async_producer, by_bus, by_async_bus])
+def test_a_handler_is_given_what_it_sends_by(handle: Callable[..., Any]) -> None:
     """What it asks for besides the message is there, and what it sends is compared."""
-
-    def handle(value: int, mails: Annotated[gearshift.Producer, "mails"]) -> None:
-        mails.send(value)
-
     found = proof(handle)
     assert found.stories[0].found == "sent 1 to mails, 2 times under different ids"
 

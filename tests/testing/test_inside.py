@@ -89,14 +89,21 @@ def test_lifespans_and_producers_are_provided(harness: testing.Harness, is_async
 
     @app.handler("orders")
     async def bill(
-        order: int, services: Services, invoices: Annotated[aio.Producer, "invoices"]
+        order: int,
+        services: Services,
+        invoices: Annotated[aio.Producer, "invoices"],
+        bus: aio.Bus,
     ) -> None:
         told.append(services.loop is asyncio.get_running_loop())
         await invoices.send(order)
+        await bus.send("mails", order)
 
     @app.handler("invoices")
-    def book(total: int, entries: Annotated[gearshift.Producer, "book"]) -> None:
+    def book(
+        total: int, entries: Annotated[gearshift.Producer, "book"], bus: gearshift.Bus
+    ) -> None:
         entries.send(total)
+        bus.send("mails", total + 1)
 
     harness.send("orders", 1)
     if is_async:
@@ -106,6 +113,7 @@ def test_lifespans_and_producers_are_provided(harness: testing.Harness, is_async
     harness.close()
     assert told == [True, "left"]
     assert harness.sent("book") == [1]
+    assert harness.sent("mails") == [1, 2]
 
 
 def test_async_handlers_run_without_a_loop_too(harness: testing.Harness) -> None:

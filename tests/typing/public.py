@@ -29,6 +29,7 @@ from gearshift import (
     SendFailed,
     Start,
     Worker,
+    aio,
     testing,
 )
 from gearshift.errors import GearshiftError, OutcomeUnknown
@@ -139,10 +140,22 @@ def archive(orders: list[Order], pool: Pool, bills: Annotated[Producer, "bills"]
     raise BatchFailed({0: Reject("never"), 1: ValueError()})
 
 
+@app.handler("relayed")
+async def relay(order: Order, bus: aio.Bus) -> None:
+    assert_type(await bus.send("orders", order, key="ada", timeout_s=5.0), Receipt)
+
+
+@app.around_send
+async def signed(outgoing: Outgoing) -> None:
+    outgoing.set_header("signature", b"")
+
+
 def running(bus: Bus) -> None:
+    assert_type(bus.send("orders", Order(1), id="1"), Receipt)
     worker = Worker(app, bus)
     worker.start(timeout_s=5.0)
     worker.ready()
+    assert_type(worker.state(Pool), Pool)
     assert_type(worker.stop(drain_timeout_s=5.0), WorkerReport)
     assert_type(app.run("gearshift.toml", profile="rabbit", metrics="9102"), WorkerReport)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,3 +26,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """A bus of its own. Raises ConfigError and PluginError."""
         config = configuration.load(self.config, profile=self.profile)
         return open_bus(config=configuration.with_channels(config, self.channels))
+
+    def rehearsal(self, file: Path, plugins: Sequence[object]) -> Bus:
+        """A bus with the channels of the settings file: what it sends goes to ``file`` alone."""
+        config = configuration.load(self.config, profile=self.profile)
+        return open_bus(config=replace(config, rehearsal=file), plugins=plugins)

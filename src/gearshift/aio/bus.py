@@ -16,6 +16,8 @@ from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.config import Config
 from gearshift.consumer import ConsumerOptions
 from gearshift.driver import GroupStatus
+from gearshift.message import Fields, Receipt
+from gearshift.producer import DEFAULT_TIMEOUT_S
 from gearshift.stats import Stats
 
 __all__ = ["Bus", "open_bus"]
@@ -50,6 +52,7 @@ class Bus:
 
     def __init__(self, bus: sync.Bus) -> None:
         self.sync = bus
+        self._kept: dict[str, asyncio.Future[Producer]] = {}  # of ``send``, by channel
 
     def producer(
         self,
@@ -68,9 +71,33 @@ class Bus:
         )
 
         async def opening() -> Producer:
-            return Producer(await opened_in_thread(call))
+            return Producer(await opened_in_thread(call), self.sync.hooks.send_async)
 
         return Opening(opening)
+
+    async def send(
+        self,
+        channel: str,
+        value: object,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        **fields: Unpack[Fields],
+    ) -> Receipt:
+        """Send one message to ``channel`` by a producer that the bus keeps for it.
+
+        Arguments and errors are those of ``gearshift.Bus.send``.
+        """
+        opening = self._kept.get(channel)
+        if opening is None:
+            producer = self.producer(channel, timeout_s=min(timeout_s, OPEN_TIMEOUT_S))
+            opening = self._kept[channel] = asyncio.ensure_future(producer)
+            opening.add_done_callback(partial(self._keep, channel))
+        # Others wait for it too, so it goes on when one of them is cancelled.
+        return await (await asyncio.shield(opening)).send(value, timeout_s=timeout_s, **fields)
+
+    def _keep(self, channel: str, opening: asyncio.Future[Producer]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            del self._kept[channel]  # the next one tries again
 
     @overload
     def consumer(

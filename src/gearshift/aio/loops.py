@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
@@ -103,14 +104,26 @@ class Opening(Generic[OpenedT]):
 async def opened_in_thread(call: Callable[[], ClosingT]) -> ClosingT:
     """Await ``call`` in a thread; what it opens after this was cancelled is closed at once."""
     loop = asyncio.get_running_loop()
-    opening = loop.run_in_executor(None, call)
+    lock = threading.Lock()
+    opened: ClosingT | None = None
+    is_cancelled = False
+
+    def opening() -> ClosingT:
+        nonlocal opened
+        made = call()
+        with lock:
+            opened = made
+            is_late = is_cancelled
+        if is_late:  # closed here, as the loop may have ended by now
+            made.close()
+        return made
+
     try:
-        return await asyncio.shield(opening)
+        return await asyncio.shield(loop.run_in_executor(None, opening))
     except asyncio.CancelledError:
-        opening.add_done_callback(_close_late)
+        with lock:
+            is_cancelled = True
+            early = opened
+        if early is not None:
+            loop.run_in_executor(None, early.close)
         raise
-
-
-def _close_late(opening: asyncio.Future[ClosingT]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.get_loop().run_in_executor(None, opening.result().close)

@@ -16,6 +16,7 @@ from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.window import TICK_S
 from gearshift.aio.loops import Waker, running_loop, weakly
 from gearshift.errors import BackpressureError, GearshiftError, SendFailed
+from gearshift.hooks.awaited import AroundSends, AwaitedHooks
 from gearshift.message import Fields, Key, Message, Receipt, SendResult
 from gearshift.producer import CHUNK, DEFAULT_TIMEOUT_S, Prepared
 
@@ -88,8 +89,9 @@ class Producer:
     over: then it may be stored or not.
     """
 
-    def __init__(self, producer: sync.Producer) -> None:
+    def __init__(self, producer: sync.Producer, around: AwaitedHooks | None) -> None:
         self._producer = producer
+        self._awaited = around  # what plugins await around a send
         self._buffer = producer._buffer
         self._loop = running_loop()
         self._waker = Waker(self._loop)
@@ -124,18 +126,42 @@ class Producer:
         """
         self._producer._check_open()
         message = self._producer._prepare(value, **fields)
+        if self._awaited is None:
+            result = await self._result(message, timeout_s)
+        else:
+            result = await self._result_within(message, timeout_s, self._awaited)
+        if isinstance(result, GearshiftError):
+            raise result
+        return result
+
+    async def _result_within(
+        self, message: Message, timeout_s: float, awaited: AwaitedHooks
+    ) -> SendResult:
+        """As ``_result``, with plugins around it. Raises DeadlineExceeded if they take too long."""
+        async with self._around(awaited, timeout_s) as around:
+            try:
+                message = await around.begin(message)
+            except asyncio.CancelledError as cancelled:
+                cancelled.add_note(_known(message, False))
+                raise
+            result = await self._result(message, around.deadline - self._loop.time())
+            await around.end([result])
+        return result
+
+    def _around(self, awaited: AwaitedHooks, timeout_s: float) -> AroundSends:
+        deadline = self._loop.time() + timeout_s
+        return AroundSends(awaited, self.backend, self.channel, self._producer._checked, deadline)
+
+    async def _result(self, message: Message, timeout_s: float) -> SendResult:
         parcel = self._gathering(timeout_s)
         waiting: asyncio.Future[SendResult] = self._loop.create_future()
         parcel.messages.append(message)
         parcel.waiting.append(waiting)
         try:
-            result = await waiting
+            return await waiting
         except asyncio.CancelledError as cancelled:
             cancelled.add_note(_known(message, parcel.has_left(waiting)))
             raise
-        if isinstance(result, GearshiftError):
-            raise result
-        return result
 
     async def send_many(
         self,
@@ -151,16 +177,34 @@ class Producer:
         ``gearshift.Producer.send_many``.
         """
         self._producer._check_open()
+        if self._awaited is None:
+            results = await self._results(values, key_by, timeout_s, None)
+        else:
+            async with self._around(self._awaited, timeout_s) as around:
+                results = await self._results(values, key_by, timeout_s, around)
+                await around.end(results)
+        if raise_on_error and any(isinstance(result, GearshiftError) for result in results):
+            raise SendFailed(results)
+        return results
+
+    async def _results(
+        self,
+        values: Iterable[object] | AsyncIterable[object],
+        key_by: Callable[[Any], Key | None] | None,
+        timeout_s: float,
+        around: AroundSends | None,
+    ) -> list[SendResult]:
         sent: list[tuple[list[Prepared], _Parcel]] = []
         refused: GearshiftError | None = None
         async for part in _parts(values):
             prepared = [refused or self._producer._try_prepare(value, key_by) for value in part]
+            deadline = time.monotonic() + timeout_s
+            if around is not None and refused is None:
+                prepared, refused = await around.begin_all(prepared, self._loop.time() + timeout_s)
             messages = [one for one in prepared if isinstance(one, Message)]
-            parcel = self._enqueue(
-                _Parcel(time.monotonic() + timeout_s, messages, *self._futures())
-            )
+            parcel = self._enqueue(_Parcel(deadline, messages, *self._futures()))
             sent.append((prepared, parcel))
-            if messages:
+            if messages and refused is None:
                 refused = await parcel.gone  # nothing that comes after may overtake what is refused
         results: list[SendResult] = []
         for prepared, parcel in sent:
@@ -168,8 +212,6 @@ class Producer:
             results += [
                 one if isinstance(one, GearshiftError) else next(outcomes) for one in prepared
             ]
-        if raise_on_error and any(isinstance(result, GearshiftError) for result in results):
-            raise SendFailed(results)
         return results
 
     async def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:

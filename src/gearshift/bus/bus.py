@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, overload
 
+from gearshift._core.clients import refuse_in_event_loop
 from gearshift._core.consuming.rate_limit import RateLimit, parse_rate
 from gearshift._core.consuming.retry import RetryPolicy
 from gearshift._core.consuming.subscription import ConsumerPolicy
@@ -29,8 +30,8 @@ from gearshift.driver import (
 )
 from gearshift.errors import NotSupported
 from gearshift.hooks.registry import Hooks
-from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift.producer import Producer, ProducerPolicy
+from gearshift.message import DEFAULT_GROUP, Fields, Receipt, Semantics
+from gearshift.producer import DEFAULT_TIMEOUT_S, Producer, ProducerPolicy
 from gearshift.stats import ReceiveStats
 
 __all__ = ["Bus"]
@@ -55,6 +56,7 @@ class Bus(OperatedBus):
         connections: Callable[..., Connections] = Connections,
     ) -> None:
         super().__init__(config, plugin, backend, hooks, connections)
+        self._kept: dict[str, Producer] = {}  # of ``send``, by channel
         # A bus that is dropped or still open at exit sends what was submitted before it goes.
         self._finalizer = weakref.finalize(self, close_abandoned, self._connections)
 
@@ -74,6 +76,40 @@ class Bus(OperatedBus):
         lists, or any if it lists none. Blocks for about ``timeout_s`` seconds at most. Raises
         ConnectionFailed, UnknownChannel, TopologyConflict, NotSupported, ConfigError.
         """
+        return self._producer(channel, requires, create, timeout_s, owner=self)
+
+    def send(
+        self,
+        channel: str,
+        value: object,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        **fields: Unpack[Fields],
+    ) -> Receipt:
+        """Send one message to ``channel`` and wait until the broker has stored it.
+
+        By a producer that the bus connects with the first message to that channel and keeps until
+        it is closed; where a channel is known beforehand, ``producer`` tells sooner what is wrong
+        with it. Arguments, blocking and errors are those of ``producer`` and ``Producer.send``.
+        """
+        refuse_in_event_loop("send", instead="gearshift.aio")
+        producer = self._kept.get(channel)
+        if producer is None:
+            # Its owner would be a circle, and a bus that is dropped could not be told from others.
+            opened = self._producer(channel, (), None, min(timeout_s, OPEN_TIMEOUT_S), owner=None)
+            producer = self._kept.setdefault(channel, opened)
+            if producer is not opened:  # another thread was quicker
+                opened.close()
+        return producer.send(value, timeout_s=timeout_s, **fields)
+
+    def _producer(
+        self,
+        channel: str,
+        requires: Sequence[str],
+        create: bool | None,
+        timeout_s: float,
+        owner: object,
+    ) -> Producer:
         spec, _ = self._checked(channel, requires)
         capabilities = self._connections.ensure(self._topology.published(spec), create, timeout_s)
         settings = self._topology.settings(channel)
@@ -86,7 +122,7 @@ class Bus(OperatedBus):
         )
         buffer = self._connections.buffer(spec, create, timeout_s)
         self._connections.remember(buffer)
-        return Producer(buffer, policy, owner=self, on_send=self.hooks.send)
+        return Producer(buffer, policy, owner=owner, on_send=self.hooks.send)
 
     @overload
     def consumer(self, channel: str, **options: Unpack[ConsumerOptions]) -> Consumer[Any]: ...

@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
+from gearshift._observe.access import Access
 from gearshift._observe.wrapper import Wrapper
+from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.delivery import Delivery
-from gearshift.errors import StaleDelivery, UsageError
+from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
 from gearshift.worker.batches import endings
 from gearshift.worker.dispatch import Ending
+from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.loading import load_function
+from gearshift.worker.provided import Provided
 
-__all__ = ["ObservedDelivery", "call", "ending_for", "handler_of"]
+__all__ = ["ObservedDelivery", "call", "ending_for", "handler_of", "running"]
 
 
-def handler_of(target: str) -> Handler:
+def handler_of(target: str) -> tuple[App, Handler]:
     """The function ``module:function`` as an app of its module has it, or as ``App.handler`` would.
 
-    A handler of batches gets batches of one.
+    A handler of batches gets batches of one. Raises UsageError.
     """
     function = load_function(target)
     module = sys.modules[target.partition(":")[0]]
     for app in [one for one in vars(module).values() if isinstance(one, App)]:
         for handler in app.handlers:
             if handler.call.function == function:
-                return _without_needs(handler, target)
+                return app, handler
     app = App()
     app.handler("compare")(function)
-    return app.handlers[0]
+    return app, app.handlers[0]
 
 
-def _without_needs(handler: Handler, target: str) -> Handler:
-    if needs := [need.name for need in handler.call.needs]:
-        raise UsageError(
-            f"{target} is given {', '.join(needs)}, which is only there in a worker",
-            hint="name a function that takes a message alone",
-        )
-    return handler
+@contextmanager
+def running(target: str, access: Access, captured: Path, loop: EventLoop) -> Iterator[Handler]:
+    """The handler ``target`` with all that a worker gives it: its app's lifespans are entered.
+
+    Async ones on ``loop``, which is the one for its coroutines too. What the bus and the producers
+    that it is given send is written to ``captured`` and goes nowhere. Raises as ``Worker.start``.
+    """
+    app, handler = handler_of(target)
+    with ExitStack() as stack:
+        bus = stack.enter_context(access.rehearsal(captured, app.plugins))
+        provided = Provided(bus, loop)
+        stack.callback(provided.close)
+        provided.enter(app.lifespans, handler.call.needs, OPEN_TIMEOUT_S)
+        yield replace(handler, call=handler.call.given_by(provided))
 
 
 def call(handler: Handler, delivery: ObservedDelivery) -> Any:

@@ -143,7 +143,7 @@ class Trial:
 
     def thread(self, name: str, **more: Any) -> None:
         """Start a worker on a thread of this process. ``more`` are duties of its own."""
-        worker = Worker(self.bus, self._duties_of(name, more), self.recorder)
+        worker = Worker(self.bus, self._duties_of(name, more), self.recorder, self.site.access)
         self._crew.thread(name, worker.run)
 
     def threads(self, members: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from gearshift._observe.access import Access
 from gearshift._observe.process import read_job
 from gearshift.bus import Bus
 from gearshift.compare.event_log import Recorder
-from gearshift.compare.handlers import ObservedDelivery, call, ending_for, handler_of
+from gearshift.compare.handlers import ObservedDelivery, call, ending_for, running
 from gearshift.compare.sampling import watch_memory
 from gearshift.compare.workload import Order
 from gearshift.consumer import Consumer
@@ -25,6 +26,7 @@ from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import NotSupported
 from gearshift.worker import dispatch
+from gearshift.worker.app import Handler
 from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["GROUP", "Duties", "Job", "ObservedWorker", "Site", "Worker", "main"]
@@ -83,7 +85,7 @@ class ObservedWorker:
         self._recorder = recorder
         self._name = name
         self._group = group
-        self._loop = EventLoop()
+        self.loop = EventLoop()
 
     def handle(self, delivery: Delivery[Any], consumer: Consumer[Any]) -> None:
         """Work on one delivery and settle it."""
@@ -128,11 +130,12 @@ class ObservedWorker:
 class Worker(ObservedWorker):
     """A worker of a scenario."""
 
-    def __init__(self, bus: Bus, duties: Duties, recorder: Recorder) -> None:
+    def __init__(self, bus: Bus, duties: Duties, recorder: Recorder, access: Access) -> None:
         super().__init__(recorder, duties.name, duties.group)
         self._bus = bus
         self._duties = duties
-        self._handler = handler_of(duties.handler) if duties.handler else None
+        self._access = access
+        self._handler: Handler | None = None
         self._deliveries = 0
         self._done = 0
         self._stop = threading.Event()
@@ -141,18 +144,20 @@ class Worker(ObservedWorker):
         """Work until ``stop`` is set, then drain and leave."""
         duties, self._stop = self._duties, stop
         self.note("start")
-        with (
-            contextlib.closing(self._loop),
-            self._bus.consumer(
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.loop.close)
+            if duties.handler:
+                given = running(duties.handler, self._access, Path(os.devnull), self.loop)
+                self._handler = stack.enter_context(given)
+            consumer = self._bus.consumer(
                 duties.channel,
                 group=duties.group,
                 prefetch=duties.prefetch,
                 create=duties.create_group or None,
                 value_type=self._handler.call.value_type if self._handler else Any,
                 serial_keys=True,
-            ) as consumer,
-        ):
-            self.work(consumer, stop.is_set)
+            )
+            self.work(stack.enter_context(consumer), stop.is_set)
         self.note("stop")
 
     def step(self, consumer: Consumer[Any]) -> None:
@@ -175,7 +180,7 @@ class Worker(ObservedWorker):
         observed = ObservedDelivery(delivery, note, hang)
         if self._duties.settle == "first":
             observed.ack()
-        ending = dispatch.run(partial(self._work, observed, order), self._loop.wait)
+        ending = dispatch.run(partial(self._work, observed, order), self.loop.wait)
         ending = ending_for(observed, ending)
         if ending.failed:
             note("failed", what=type(ending.error).__name__)
@@ -225,4 +230,4 @@ def main() -> None:
     name = job.duties.name
     threading.Thread(target=watch_memory, args=(name, recorder, stop), daemon=True).start()
     with job.site.access.open() as bus:
-        Worker(bus, job.duties, recorder).run(stop)
+        Worker(bus, job.duties, recorder, job.site.access).run(stop)

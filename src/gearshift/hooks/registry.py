@@ -23,6 +23,7 @@ from gearshift.delivery import Delivery
 from gearshift.driver import plugin as backend_hooks
 from gearshift.errors import GearshiftError, PluginError, UsageError
 from gearshift.hooks import specs
+from gearshift.hooks.awaited import AwaitedHooks
 from gearshift.hooks.failure_log import FailureLog
 from gearshift.hooks.specs import ConnectionEvent, Outgoing
 from gearshift.message import Message, SendResult
@@ -87,8 +88,11 @@ def _register(manager: pluggy.PluginManager, plugin: object, label: str | None =
     for caller in callers:
         is_around = caller.name == "gearshift_handle"
         for one in [impl for impl in caller.get_hookimpls() if impl.plugin is plugin]:
-            if inspect.iscoroutinefunction(one.function):
-                raise UsageError(f"plugin {name}: {caller.name} must not be an async function")
+            kind = one.function
+            is_async = inspect.iscoroutinefunction(kind) or inspect.isasyncgenfunction(kind)
+            if is_async is not (caller.name == "gearshift_send_async"):
+                needs = "must not be" if is_async else "needs"
+                raise UsageError(f"plugin {name}: {caller.name} {needs} an async function")
             if one.wrapper is not is_around or one.hookwrapper:
                 marker = "hookimpl(wrapper=True)" if is_around else "hookimpl without wrapper"
                 raise UsageError(f"plugin {name}: {caller.name} needs {marker}")
@@ -112,6 +116,8 @@ class Hooks:
         self._wrappers = self._implementations("gearshift_handle")
         self._contexts = self._implementations("gearshift_handle_async")
         self.send = self._send if self._senders else None
+        awaited = self._implementations("gearshift_send_async")
+        self.send_async = AwaitedHooks(awaited, self._failed) if awaited else None
         self.handle = self._handle if self._wrappers else None
         self.around = self._around if self._wrappers else None
         self.within = self._within if self._contexts else None

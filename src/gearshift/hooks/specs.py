@@ -86,6 +86,17 @@ def gearshift_send(outgoing: Outgoing) -> None:
 
 
 @hookspec
+async def gearshift_send_async(outgoing: Outgoing) -> None:
+    """Awaited for each message that a coroutine sends: implement it as an async function.
+
+    In the sender's task, one message after the other, before ``gearshift_send``; within the
+    ``timeout_s`` of the send. An async generator is awaited up to its ``yield``, which gives the
+    Receipt or the error; if the sender is cancelled it is closed there. Changes are as for
+    ``gearshift_send``. Not called for what threads send.
+    """
+
+
+@hookspec
 def gearshift_received(delivery: BaseDelivery[Any]) -> None:
     """Called for each delivery that a consumer hands out, on the thread that receives it."""
 

@@ -171,7 +171,8 @@ class App:
     def around_send(self, function: F) -> F:
         """Register a function of each message that is sent, an ``hooks.Outgoing``.
 
-        If it yields, it is given the Receipt or the error there. Raises UsageError.
+        If it yields, it is given the Receipt or the error there. One that is async is awaited by
+        coroutines that send, before the message is handed over; threads do not call it.
         """
         self.plugins = (*self.plugins, around_sends(function))
         return function

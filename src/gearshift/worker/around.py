@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 from gearshift.driver.plugin import hookimpl
@@ -42,12 +42,9 @@ def around_handlers(function: Callable[..., Any]) -> AppPlugin:
 
 
 def around_sends(function: Callable[..., Any]) -> AppPlugin:
-    """A plugin of a function of an Outgoing, which may yield for the result. Raises UsageError."""
+    """A plugin of a function of an Outgoing, plain or async, which may yield for the result."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise UsageError(
-            f"{function_name(function)} is async, and a send is begun on the thread that sends",
-            hint="write a plain function; what it yields for is told later",
-        )
+        return AppPlugin(function, gearshift_send_async=hookimpl(_of_awaited(function)))
     if not inspect.isgeneratorfunction(function):
         return AppPlugin(function, gearshift_send=hookimpl(_of_outgoing(function)))
 
@@ -64,6 +61,23 @@ def _of_outgoing(function: Callable[..., Any]) -> Callable[[Outgoing], None]:
         function(outgoing)
 
     return gearshift_send
+
+
+def _of_awaited(function: Callable[..., Any]) -> Callable[[Outgoing], Any]:
+    if inspect.isasyncgenfunction(function):
+
+        async def generator(outgoing: Outgoing) -> AsyncGenerator[None, SendResult]:
+            async with contextlib.aclosing(function(outgoing)) as running:
+                with contextlib.suppress(StopAsyncIteration):
+                    await anext(running)
+                    await running.asend((yield))
+
+        return generator
+
+    async def gearshift_send_async(outgoing: Outgoing) -> None:
+        await function(outgoing)
+
+    return gearshift_send_async
 
 
 def _told(running: Generator[None, SendResult, None], result: SendResult) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
 
 from gearshift.delivery import Delivery
 from gearshift.errors import DecodeError, UsageError
-from gearshift.worker.provided import Lifespan, Need, ProducerFor, source_of
+from gearshift.worker.provided import Lifespan, Need, ProducerFor, Provided, StateOf, source_of
 from gearshift.worker.signature import (
     annotation_of,
     element_of,
@@ -57,7 +57,7 @@ class Call:
         It takes ``(value)``, ``(value, delivery)`` in any order, or ``(delivery)``; for batches
         lists of these. The delivery is the parameter annotated ``Delivery``, or the one of two that
         has the bare name ``delivery``. A parameter with a default need not get an argument. Others
-        may ask for producers and for what ``lifespans`` provide.
+        may ask for producers, for the bus, and for what ``lifespans`` provide.
         """
         if not callable(function) or isinstance(function, type):
             raise _refusal(function, "is not a function")
@@ -100,17 +100,29 @@ class Call:
             is_batch=is_batch,
         )
 
+    def given_by(self, provided: Provided) -> Call:
+        """The same call, with what ``provided`` has for its needs."""
+        return replace(self, given=provided.given(self.needs)) if self.needs else self
+
     def __call__(self, deliveries: Sequence[Delivery[Any]]) -> Any:
         """Call the function with the one delivery, or with the batch. Raises DecodeError.
 
         Returns what it returns, also an awaitable.
         """
+        if self.is_async and self.given is not None:
+            return self._call_on_loop(list(deliveries), self.given)
         if self.is_batch or self.given is not None:
             return self._call_with(list(deliveries), self.given or {})
         (delivery,) = deliveries
         arguments = [self.value(delivery) if one == "value" else delivery
                      for one in self.parameters]  # fmt: skip
         return self.function(*arguments)
+
+    async def _call_on_loop(
+        self, deliveries: list[Delivery[Any]], given: Mapping[Need, Callable[[], Any]]
+    ) -> Any:
+        """Whoever calls may be on another thread, and what is given belongs to a loop."""
+        return await self._call_with(deliveries, given)
 
     def _call_with(
         self, deliveries: list[Delivery[Any]], given: Mapping[Need, Callable[[], Any]]
@@ -152,12 +164,15 @@ def _needs(
         source = source_of(one.name, annotation_of(one, plain, extras=True), lifespans)
         if source is None:
             continue
-        if isinstance(source, ProducerFor) and source.is_async is not is_async(function):
+        if not isinstance(source, StateOf) and source.is_async is not is_async(function):
             kind, fits = ("an async", "aio.") if is_async(function) else ("a plain", "")
+            fitting = f"gearshift.{fits}Bus"
+            if isinstance(source, ProducerFor):
+                fitting = f'Annotated[gearshift.{fits}Producer, "{source.channel}"]'
             raise UsageError(
-                f"handler {function_name(function)} is {kind} function, whose producer "
-                f"{one.name!r} is for the other kind",
-                hint=f'write {one.name}: Annotated[gearshift.{fits}Producer, "{source.channel}"]',
+                f"handler {function_name(function)} is {kind} function, and its {one.name!r} is "
+                "for the other kind",
+                hint=f"write {one.name}: {fitting}",
             )
         needs[one.name] = Need(one.name, source, one.kind is one.KEYWORD_ONLY)
     return needs

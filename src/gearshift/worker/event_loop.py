@@ -1,4 +1,4 @@
-"""One event loop for all async handlers of a worker, on a thread of its own.
+"""One event loop for all async handlers of a worker, on a thread of its own or its service's.
 
 Clients that are bound to a loop (database pools, HTTP sessions) live as long as it does.
 """
@@ -11,7 +11,9 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from gearshift._core.clients import refuse_in_event_loop
 
 __all__ = ["EventLoop"]
 
@@ -24,17 +26,24 @@ _CANCEL_TIMEOUT_S = 1.0
 
 
 class EventLoop:
-    """Starts with the first awaitable that is waited for. Any thread but its own.
+    """Starts with the first awaitable that is waited for. Any thread but the loop's.
 
-    If the loop ends before ``close``, every ``wait`` raises why, and ``on_end`` is called with it
-    on the loop's thread. ``_lock`` guards the loop, its thread and ``_ended_by``.
+    ``running`` is a loop that runs already and is somebody else's: of that only what was begun here
+    is ended. If a loop of its own ends before ``close``, every ``wait`` raises why, and ``on_end``
+    is called with it on the loop's thread. ``_lock`` guards the loop, its thread and ``_ended_by``;
+    ``_tasks`` are touched on the loop.
     """
 
-    def __init__(self, on_end: Callable[[BaseException], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[BaseException], None] = lambda _: None,
+        running: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self._on_end = on_end
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = running
         self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._waited_for: set[Future[Any]] = set()
         self._ended_by: Exception | None = None
         self._closing = False
@@ -52,25 +61,50 @@ class EventLoop:
             if self._ended_by is not None:
                 coroutine.close()  # nobody will await it
                 raise self._ended_by
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+            begun = self._begun(coroutine)
+            future = asyncio.run_coroutine_threadsafe(begun, self._started())
             self._waited_for.add(future)
         future.add_done_callback(self._waited_for.discard)
         return future
 
+    def refuse(self, call: str) -> None:
+        """Raise BlockingInEventLoop if this thread runs the loop, for which ``call`` waits."""
+        if self._loop is not None and asyncio._get_running_loop() is self._loop:
+            refuse_in_event_loop(call, instead="a thread")
+
     def close(self) -> None:
         """Cancel what still runs, and stop the loop. Blocks for some 5 s if that blocks it."""
-        if self._loop is None or self._thread is None:
+        if self._loop is None:
             return
-        if self._thread.is_alive():
-            cancelling = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
+        if self._thread is None or self._thread.is_alive():
+            cancelling = asyncio.run_coroutine_threadsafe(self._cancel(), self._loop)
             with contextlib.suppress(TimeoutError):
                 cancelling.result(_CLOSE_TIMEOUT_S)
+        if self._thread is None:
+            return
         self._closing = True
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CLOSE_TIMEOUT_S)
         if not self._thread.is_alive():
             self._loop.close()
+
+    async def _begun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        task = cast("asyncio.Task[T]", asyncio.current_task())
+        self._tasks.add(task)
+        try:
+            return await coroutine
+        finally:
+            self._tasks.discard(task)
+
+    async def _cancel(self) -> None:
+        """Cancel what runs here, and give it a moment to end; on a loop of its own that is all."""
+        tasks = self._tasks if self._thread is None else asyncio.all_tasks()
+        others = tasks - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=_CANCEL_TIMEOUT_S)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -101,15 +135,6 @@ class EventLoop:
         for future in waited_for:
             if not future.done():
                 future.set_exception(error)
-
-
-async def _cancel_all() -> None:
-    """Cancel all other tasks of this loop, and give them a moment to end."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    if others:
-        await asyncio.wait(others, timeout=_CANCEL_TIMEOUT_S)
 
 
 async def _ended(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:

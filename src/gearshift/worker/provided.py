@@ -1,4 +1,4 @@
-"""What handlers are given besides messages: states of the service, and producers."""
+"""What handlers are given besides messages: states of the service, producers, and the bus."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from concurrent import futures
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 from gearshift.bus import Bus
 from gearshift.errors import GearshiftError, UsageError
+from gearshift.hooks.awaited import AwaitedHooks
 from gearshift.producer import Producer
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.signature import function_name, signature_of
 
-__all__ = ["Lifespan", "Need", "ProducerFor", "Provided", "source_of"]
+__all__ = ["Lifespan", "Need", "ProducerFor", "Provided", "StateOf", "source_of"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("gearshift.worker")
 
@@ -95,7 +98,14 @@ class ProducerFor:
     is_async: bool
 
 
-Source: TypeAlias = StateOf | ProducerFor
+@dataclass(frozen=True, slots=True)
+class WorkersBus:
+    """The bus on which the handlers run, for threads or for coroutines."""
+
+    is_async: bool
+
+
+Source: TypeAlias = StateOf | ProducerFor | WorkersBus
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,9 @@ class Need:
 def source_of(name: str, annotation: Any, lifespans: Iterable[Lifespan]) -> Source | None:
     """What a parameter is given, if it asks for something that is provided."""
     base, *notes = typing.get_args(annotation) if _is_annotated(annotation) else (annotation,)
-    aio = sys.modules.get("gearshift.aio")  # who has no such producer has not imported it
+    aio = sys.modules.get("gearshift.aio")  # who has no such object has not imported it
+    if base is Bus or (aio is not None and base is aio.Bus):
+        return WorkersBus(base is not Bus)
     if base is Producer or (aio is not None and base is aio.Producer):
         if len(notes) != 1 or not isinstance(notes[0], str):
             raise UsageError(
@@ -127,7 +139,10 @@ def source_of(name: str, annotation: Any, lifespans: Iterable[Lifespan]) -> Sour
 
 
 class Provided:
-    """The states and producers of one worker. ``enter`` and ``close`` from one thread at a time."""
+    """The states and producers of one worker, and its bus.
+
+    ``enter`` and ``close`` from one thread at a time.
+    """
 
     def __init__(self, bus: Bus, loop: EventLoop) -> None:
         self._bus = bus
@@ -155,6 +170,16 @@ class Provided:
         """What gives the argument for each need when a handler is called."""
         return {need: self._giver(need.source) for need in needs}
 
+    def state(self, kind: type[T]) -> T:
+        """What a lifespan that was entered has yielded, by its type. Raises UsageError."""
+        for lifespan, state in self._states.items():
+            if lifespan.type is not None and _is_kind(lifespan.type, kind):
+                return cast(T, state)
+        raise UsageError(
+            f"no lifespan that was entered yields {function_name(kind)}",
+            hint="ask for an object's class, while the service runs",
+        )
+
     def close(self) -> None:
         """Leave what was entered, last first. What a lifespan raises is logged. Blocks."""
         try:
@@ -180,15 +205,18 @@ class Provided:
             state = self._states[source.lifespan]
             value = state if source.name is None else state[source.name]
             return lambda: value
-        producer = self._producers[source.channel]
-        return _OfLoop(producer).get if source.is_async else lambda: producer
+        shared = self._bus if isinstance(source, WorkersBus) else self._producers[source.channel]
+        if source.is_async:
+            return _OfLoop(shared, self._bus.hooks.send_async).get
+        return lambda: shared
 
 
 class _OfLoop:
-    """A producer for the coroutines of each event loop that asks, on that loop."""
+    """A bus or producer for the coroutines of each event loop that asks, on that loop."""
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
+    def __init__(self, shared: Bus | Producer, around: AwaitedHooks | None) -> None:
+        self._shared = shared
+        self._around = around
         self._made: dict[asyncio.AbstractEventLoop, Any] = {}
 
     def get(self) -> Any:
@@ -196,7 +224,11 @@ class _OfLoop:
 
         loop = asyncio.get_running_loop()
         if loop not in self._made:
-            self._made[loop] = aio.Producer(self._producer)
+            shared = self._shared
+            if isinstance(shared, Bus):
+                self._made[loop] = aio.Bus(shared)
+            else:
+                self._made[loop] = aio.Producer(shared, self._around)
         return self._made[loop]
 
 

@@ -67,6 +67,12 @@ class TaskRunner:
         except Closed:
             if self._running:
                 await asyncio.wait(self._running)
+        except asyncio.CancelledError:  # the drain has taken too long
+            for task in self._running:
+                task.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
+            raise
 
     async def _received(
         self, receiving: _HandlersConsumer, most: int

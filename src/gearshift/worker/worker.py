@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gearshift._core import logs
 from gearshift.bus import Bus
@@ -30,6 +31,8 @@ from gearshift.worker.provided import Provided
 from gearshift.worker.tasks import Settle, TaskRunner
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("gearshift.worker")
 
@@ -53,12 +56,15 @@ class WorkerReport:
 class Worker:
     """Runs an App's handlers in this process: plain ones on threads, async ones on an event loop.
 
-    This is ``gearshift.Worker``. ``start`` connects and returns; ``stop`` drains. Any thread may
-    call them, once each. ``failed`` is set if a thread that handlers need has ended; ``error`` is
-    what ended it. ``_lock`` guards the numbers of ``report``.
+    This is ``gearshift.Worker``. ``loop`` is the running loop on which these and async lifespans
+    run; None is one of their own, on a thread. ``start`` connects and returns; ``stop`` drains. Any
+    thread but the loop's may call them, once each. ``failed`` is set if a thread that handlers need
+    has ended; ``error`` is what ended it. ``_lock`` guards the numbers of ``report``.
     """
 
-    def __init__(self, app: App, bus: Bus) -> None:
+    def __init__(
+        self, app: App, bus: Bus, *, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         missing = [plugin for plugin in app.plugins if not bus.hooks.has(plugin)]
         if missing:
             raise UsageError(
@@ -75,7 +81,7 @@ class Worker:
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
         self._serving: list[Future[None]] = []  # async handlers, on the loop
-        self._loop = EventLoop(on_end=self._fail)
+        self._loop = EventLoop(on_end=self._fail, running=loop)
         self._provided = Provided(bus, self._loop)
         self._overdue = Overdue()
         self._log = logs.LimitedLog(log)
@@ -90,9 +96,11 @@ class Worker:
 
         Raises what that raises. If it is retryable, call it again: it goes on where it failed.
         """
+        self._loop.refuse("Worker.start")
         needs = [need for handler in self._app.handlers for need in handler.call.needs]
         self._provided.enter(self._app.lifespans, needs, timeout_s)
-        for handler in map(self._with_arguments, self._app.handlers[len(self._consumers) :]):
+        for registered in self._app.handlers[len(self._consumers) :]:
+            handler = replace(registered, call=registered.call.given_by(self._provided))
             consumer = self._bus.consumer(
                 handler.channel,
                 group=handler.group,
@@ -109,6 +117,10 @@ class Worker:
             begin(handler, consumer, partial(self._settle, handler, consumer))
             log.info("handling %s, concurrency %d", handler.name, handler.concurrency)
 
+    def state(self, kind: type[T]) -> T:
+        """What a lifespan of the app has yielded, by its type. Raises UsageError."""
+        return self._provided.state(kind)
+
     def ready(self, timeout_s: float = 30.0) -> None:
         """Wait until every consumer is assigned and positioned. Raises DeadlineExceeded."""
         for consumer in self._consumers:
@@ -124,6 +136,7 @@ class Worker:
 
     def stop(self, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> WorkerReport:
         """Receive nothing more, wait for running handlers, settle, close. Returns the report."""
+        self._loop.refuse("Worker.stop")
         deadline = time.monotonic() + drain_timeout_s
         for consumer in self._consumers:
             consumer.stop_receiving()
@@ -136,12 +149,6 @@ class Worker:
         self._loop.close()
         self._overdue.close()
         return self.report
-
-    def _with_arguments(self, handler: Handler) -> Handler:
-        call = handler.call
-        if not call.needs:
-            return handler
-        return replace(handler, call=replace(call, given=self._provided.given(call.needs)))
 
     def _prefetch(self, handler: Handler) -> int | None:
         """Return the handler's own, or None for the channel's: what is handled at once at least.

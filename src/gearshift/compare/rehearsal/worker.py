@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gearshift._observe.process import read_job
-from gearshift.compare.handlers import ObservedDelivery, call, ending_for, handler_of
+from gearshift.compare.handlers import ObservedDelivery, call, ending_for, running
 from gearshift.compare.rehearsal.document import digests
 from gearshift.compare.worker import ObservedWorker, Site
 from gearshift.config import PROFILE, REHEARSAL
@@ -74,7 +74,7 @@ class RehearsalWorker(ObservedWorker):
         copy = _Copy(delivery, note, self._job.live)
         with handling(seq):
             self._is_handling = True
-            ending = dispatch.run(partial(call, self._handler, copy), self._loop.wait)
+            ending = dispatch.run(partial(call, self._handler, copy), self.loop.wait)
             ending = ending_for(copy, ending)
             self._is_handling = False
         if ending.action == "ack":
@@ -110,8 +110,8 @@ def main() -> None:
     with job.site.access.open() as bus:
         # From here on, whatever bus the handler opens is a rehearsal's.
         os.environ |= {REHEARSAL: job.captured, PROFILE: job.site.access.profile}
-        handler = handler_of(job.handler)
         with (
+            running(job.handler, job.site.access, Path(job.captured), worker.loop) as handler,
             bus.consumer(
                 job.channel, value_type=handler.call.value_type, serial_keys=True
             ) as consumer,

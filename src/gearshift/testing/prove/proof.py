@@ -28,7 +28,7 @@ from gearshift.testing.prove.runner import CaseRunner, Undecided
 from gearshift.testing.prove.simulated import Group, Sent, group_of
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
-from gearshift.worker.app import App, Handler
+from gearshift.worker.app import App
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.provided import Provided
 
@@ -63,7 +63,10 @@ class Prover:
         needs = [need for handler in app.handlers for need in handler.call.needs]
         self._provided.enter(app.lifespans, needs, OPEN_TIMEOUT_S)
         self._groups = [
-            group_of(self._bus, self._given(handler), processes) for handler in app.handlers
+            group_of(
+                self._bus, replace(handler, call=handler.call.given_by(self._provided)), processes
+            )
+            for handler in app.handlers
         ]
         functions = [handler.call.function for handler in app.handlers]
         self._memory = Memory([*functions, *([state] if state else [])])
@@ -124,11 +127,6 @@ class Prover:
             why=why,
             note=self._not_tried(),
         )
-
-    def _given(self, handler: Handler) -> Handler:
-        """``handler`` with what it asks for besides messages."""
-        given = self._provided.given(handler.call.needs)
-        return replace(handler, call=replace(handler.call, given=given)) if given else handler
 
     def _is_tried(self, rule: Rule, group: Group) -> bool:
         if rule.why(group.situation) is None:
