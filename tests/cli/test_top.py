@@ -196,12 +196,13 @@ def test_live_it_obeys_keys() -> None:
 
 
 def test_what_needs_attention_is_coloured(capsys: pytest.CaptureFixture[str]) -> None:
-    """Handlers that are all busy, dead letters, and what could not be asked."""
+    """Handlers that are all busy, dead letters, what nobody takes, and what could not be asked."""
     from rich.console import Console
 
     row = Row(
         channel="orders", semantics="queue", group="g", waiting=1240, oldest_age_s=74.0,
         change_per_s=18.4, sent_per_s=1240.0, busy=8, handler_limit=8, dead_letters=14,
+        consumers=0,
     )  # fmt: skip
     console = Console(force_terminal=True, width=120, color_system="standard")
     with gearshift.open() as bus:
@@ -211,8 +212,47 @@ def test_what_needs_attention_is_coloured(capsys: pytest.CaptureFixture[str]) ->
         "1,240",
         "+18.4",
         "1m14s",
+        "\x1b[31m   0",
         "\x1b[33m 8/8",
         "\x1b[31m  14",
         "\x1b[31mbroker: down",
     ):
         assert shown in text
+
+
+def test_a_group_that_is_sorted_away_from_its_channel_names_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And numbers are whole in a narrow terminal: names give way."""
+    from rich.console import Console
+
+    waiting = {
+        ("orders", "billing"): 1284,
+        ("clicks-of-a-long-name", "stats"): 900,
+        ("orders", "shipping"): 7,
+    }
+    rows = [
+        Row(
+            channel=channel,
+            semantics="queue",
+            group=group,
+            waiting=count,
+            busy=200,
+            handler_limit=200,
+            change_per_s=1290.0,
+            sent_per_s=1900.0,
+            acked_per_s=610.0,
+            retried_per_s=120.0,
+            oldest_age_s=3720.0,
+        )
+        for (channel, group), count in waiting.items()
+    ]
+    with gearshift.open() as bus:
+        Console(width=80).print(screen(bus, Look(rows, None, []), 2.0, "backlog", False))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (header,) = [number for number, line in enumerate(lines) if "BACKLOG" in line]
+    shown = [line for line in lines[header + 1 :] if "200/200" in line]
+    assert [(line[0], line[1], line[4]) for line in (shown[0], shown[2])] == [
+        ("orders", "billing", "1,284"),
+        ("orders", "shipping", "7"),
+    ]

@@ -94,13 +94,15 @@ def json_line(record: Record) -> str:
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """A table without lines; the columns named in ``right`` hold numbers."""
+    """A table without lines; the columns named in ``right`` hold numbers, which are not broken."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        justify = "right" if column in right else "left"
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        is_number = column in right
+        table.add_column(
+            column, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
+        )
     return table
 
 

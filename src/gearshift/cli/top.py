@@ -35,6 +35,7 @@ _NUMBERS = (
     "IN/S", "OUT/S", "BACKLOG", "+/S", "OLDEST", "CONS", "BUSY", "RETRY", "DEAD"
 )  # fmt: skip
 _POLL_S = 0.1  # for a key
+_NARROW = 100  # a terminal whose columns names need
 
 #: What ``s`` sorts by, one after the other.
 _ORDERS: dict[str, Callable[[Row], Any]] = {
@@ -160,10 +161,12 @@ def screen(
 
 def _table(rows: Sequence[Row]) -> RenderableType:
     table = new_table("CHANNEL", "GROUP", *_NUMBERS, right=_NUMBERS)
-    shown: set[str] = set()
+    if terminal().width < _NARROW:
+        table.padding = (0, 1, 0, 0)
+    above: str | None = None
     for row in rows:
-        of_channel = row.channel not in shown  # what is of the channel stands in its first row
-        shown.add(row.channel)
+        of_channel = row.channel != above  # what is of the channel stands in the first of its rows
+        above = row.channel
         full = row.busy is not None and row.handler_limit and row.busy >= row.handler_limit
         table.add_row(
             cell(row.channel if of_channel else ""),
@@ -173,7 +176,7 @@ def _table(rows: Sequence[Row]) -> RenderableType:
             _known(row.waiting),
             _rate(row.change_per_s, sign="+"),
             _known(None if row.oldest_age_s is None else age(row.oldest_age_s)),
-            _known(row.consumers),
+            _known(row.consumers, "red" if row.waiting and row.consumers == 0 else ""),
             _known(_busy(row), "yellow" if full else ""),
             _rate(row.retried_per_s, "yellow" if row.retried_per_s else ""),
             _known(row.dead_letters, "red" if row.dead_letters else "") if of_channel else cell(""),
