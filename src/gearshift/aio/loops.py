@@ -101,6 +101,12 @@ class Opening(Generic[OpenedT]):
         await self._opened.close()
 
 
+def _forget(future: asyncio.Future[Any]) -> None:
+    """Whoever waited was cancelled; its error, if it has one, is nobody's."""
+    if not future.cancelled():
+        future.exception()
+
+
 async def opened_in_thread(call: Callable[[], ClosingT]) -> ClosingT:
     """Await ``call`` in a thread; what it opens after this was cancelled is closed at once."""
     loop = asyncio.get_running_loop()
@@ -118,9 +124,11 @@ async def opened_in_thread(call: Callable[[], ClosingT]) -> ClosingT:
             made.close()
         return made
 
+    future = loop.run_in_executor(None, opening)
     try:
-        return await asyncio.shield(loop.run_in_executor(None, opening))
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
+        future.add_done_callback(_forget)
         with lock:
             is_cancelled = True
             early = opened
