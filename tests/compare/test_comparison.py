@@ -13,6 +13,7 @@ from support.waiting import PATIENCE_S, until
 
 import gearshift
 from gearshift import compare, plugins
+from gearshift._observe.access import Access
 from gearshift.compare import Comparison, Options, workload
 from gearshift.compare.columns import targets_of
 from gearshift.compare.event_log import EventLog, Recorder
@@ -239,7 +240,9 @@ def test_a_handler_ends_in_a_comparison_as_it_does_in_a_worker(
     stop = threading.Event()
     with EventLog(tmp_path / "log") as log, gearshift.open(tmp_path / "gearshift.toml") as bus:
         recorder = Recorder(tmp_path / "log", 0)
-        worker = threading.Thread(target=Worker(bus, duties, recorder).run, args=(stop,))
+        access = Access(config=str(tmp_path / "gearshift.toml"), profile="p", channels={})
+        work = Worker(bus, duties, recorder, access).run
+        worker = threading.Thread(target=work, args=(stop,))
         worker.start()
         bus.producer("tasks").send_many(workload.make(1, 4, 4))
         assert until(lambda: len(_settled(log.events())) == 5)
