@@ -136,6 +136,32 @@ def test_a_state_that_fails_at_the_start_ends_it_and_leaves_the_others(fails: st
     assert left == ["pool"]
 
 
+@pytest.mark.parametrize("error", [OSError("late"), SystemExit(3), asyncio.CancelledError()])
+def test_a_state_that_fails_at_the_end_holds_up_nothing(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged; the report comes, and the states that were entered before are left."""
+    app, left = App(), []
+
+    @app.lifespan
+    def pool() -> Iterator[Pool]:
+        try:
+            yield Pool()
+        finally:
+            left.append("pool")
+
+    @app.lifespan
+    async def failing() -> AsyncIterator[None]:
+        yield
+        raise error
+
+    app.handler("orders")(lambda order: None)
+    with running(app):
+        pass
+    assert "a lifespan has failed at the end" in caplog.text
+    assert left == ["pool"]
+
+
 def test_a_start_that_is_tried_again_enters_states_once(monkeypatch: Any) -> None:
     """The broker came late; the state did not."""
     app = App()

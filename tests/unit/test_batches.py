@@ -202,7 +202,7 @@ def test_a_partial_failure_that_names_a_stranger_fails_all(key: Any) -> None:
     assert "which is not in the batch" in found[0][1]
 
 
-@pytest.mark.parametrize("failed", [{}, {0: "no error"}])
+@pytest.mark.parametrize("failed", [{}, {0: "no error"}, [ValueError()], ValueError()])
 def test_a_partial_failure_names_errors(failed: Any) -> None:
     """One that names nothing, or what cannot be raised, is refused where it is made."""
     with pytest.raises(errors.UsageError, match="BatchFailed is given"):

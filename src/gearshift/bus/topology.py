@@ -130,7 +130,8 @@ class Topology:
         close = difflib.get_close_matches(name, channels, n=1)
         if close:
             return f"did you mean {close[0]!r}?"
-        return f"list it as [channels.{name}], or create it on purpose: create=True, or --create"
+        on_purpose = "create it on purpose: create=True, or gearshift send --create"
+        return f"list it as [channels.{name}], or {on_purpose}"
 
     def _may_create(self, name: str) -> bool:
         channels = self._config.channels

@@ -64,12 +64,14 @@ class BatchFailed(Exception):
     """
 
     def __init__(self, errors: Mapping[int | BaseDelivery[Any], BaseException]) -> None:
+        hint = 'raise BatchFailed({3: ValueError("why")})'
+        if not isinstance(errors, Mapping):
+            what = f"{errors!r}, which does not say of which message"
+            raise UsageError(f"BatchFailed is given {what}", hint=hint)
         wrong = [one for one in errors.values() if not isinstance(one, BaseException)]
         if wrong or not errors:
             what = f"{wrong[0]!r}, which is not an error" if wrong else "no message"
-            raise UsageError(
-                f"BatchFailed is given {what}", hint='raise BatchFailed({3: ValueError("why")})'
-            )
+            raise UsageError(f"BatchFailed is given {what}", hint=hint)
         first = next(iter(errors.values()))
         super().__init__(f"{len(errors)} failed, the first with {type(first).__name__}: {first}")
         self.errors = dict(errors)

@@ -184,7 +184,7 @@ class Provided:
         """Leave what was entered, last first. What a lifespan raises is logged. Blocks."""
         try:
             self._stack.close()
-        except Exception:
+        except (Exception, SystemExit, asyncio.CancelledError):  # the rest is to be closed as well
             log.exception("a lifespan has failed at the end")
 
     def _entered(self, lifespan: Lifespan) -> Any:
@@ -195,7 +195,7 @@ class Provided:
             return self._stack.enter_context(context)
         except GearshiftError:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             raise GearshiftError(
                 f"lifespan {lifespan.name} failed: {type(error).__name__}: {error}"
             ) from error
