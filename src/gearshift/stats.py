@@ -85,7 +85,8 @@ class ReceiveStats(_ChannelStats):
     the broker lets us know. ``handled`` times an App's handlers, by outcome. ``silent_s`` and
     ``disconnected`` are as in SendStats. ``in_hand`` are handed out and not settled; an App's
     handlers take ``handler_limit`` at once (0 without handlers). ``stalled_s`` is for how long one
-    has had all that prefetch allows in hand without anything being settled. ``error`` has ended one
+    has had all in hand that prefetch allows, or its handlers take, without anything being settled.
+    ``longest_s`` is for how long one delivery has been in hand. ``error`` has ended one
     for good. ``unstored`` messages are kept by their consumers because their retry or dead letter
     cannot be stored; ``obstacle`` is why.
     """
@@ -101,6 +102,7 @@ class ReceiveStats(_ChannelStats):
     unsettled: int = 0
     in_hand: int = 0
     handler_limit: int = 0
+    longest_s: float = 0.0
     stalled_s: float = 0.0
     error: str | None = None
     unstored: int = 0

@@ -144,6 +144,21 @@ def test_a_consumer_that_settles_nothing_has_stalled(
     assert health.problems(bus) == []
 
 
+def test_a_delivery_that_stays_in_hand_is_told_while_others_get_on(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no reason to restart the process, and not healthy."""
+    bus.producer("orders").send_many(range(3))
+    consumer = bus.consumer("orders", group="billing", prefetch=8)
+    (held,) = take(consumer, 1)
+    monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
+    assert health.problems(bus) == []
+    (told,) = health.degraded(bus)
+    assert "'orders', group 'billing': a delivery has been in hand for" in told
+    held.ack()
+    assert health.degraded(bus) == []
+
+
 def test_a_consumer_whose_broker_says_nothing_is_unhealthy(
     bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -20,7 +20,7 @@ from gearshift._core.consuming.receivers import (
 from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
-from gearshift.driver import Received, SettleFailure, Settlement, SettleRequest
+from gearshift.driver import Place, Received, SettleFailure, Settlement, SettleRequest
 from gearshift.message import Message, Position
 from gearshift.stats import ReceiveStats
 
@@ -30,8 +30,10 @@ class Driver:
 
     cumulative_ack = False
     heard_at = None
+    drained = None
 
     def __init__(self) -> None:
+        self.places: dict[int, Place] = {}
         self.woken = 0
         self.patience_s = 0.0
         self.failures: list[SettleFailure] = []
@@ -43,6 +45,12 @@ class Driver:
     def receive(self, max_messages: int, timeout_s: float) -> list[Received]:
         self.patience_s = timeout_s
         return []
+
+    def commit(self, places: Mapping[int, Place]) -> None:
+        self.places |= places
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
 
     def settle(self, requests: Sequence[SettleRequest]) -> list[SettleFailure]:
         self.on_settle()
@@ -313,3 +321,65 @@ def test_a_lost_partition_commits_nothing() -> None:
     assert world.shared.window.take(0.0).places == {}
     with pytest.raises(errors.StaleDelivery):
         world.users.settle(second, Settlement.ACK)
+
+
+# ── handlers that hang ──
+
+
+def test_what_is_in_hand_for_too_long_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By its id, also while others get on, and on a log with what that means there."""
+    world = World(prefetch=8, log=True, longest_s=30.0)
+    world.read(1, 2)
+    hung, other = world.take()
+    told = []
+    for world.now in (29.0, 60.0, 90.0):
+        world.receiver.receive()
+        told.append([record.getMessage() for record in caplog.records])
+        caplog.clear()
+    assert [len(lines) for lines in told] == [0, 2, 0]
+    assert f"message {hung.message.id!r} has been in hand for 60 s" in told[1][0]
+    assert "its partition does not get past it" in told[1][0]
+    world.users.settle(other, Settlement.ACK)
+    assert world.users.snapshot().longest_s == 90.0
+    world.users.settle(hung, Settlement.ACK)
+    assert world.users.snapshot().longest_s == 0.0
+
+
+def test_a_handler_that_hangs_is_known_when_its_message_is_gone() -> None:
+    """The broker has taken it back; the thread is still there, until it comes to settle in vain."""
+    world = World()
+    world.arrive(1)
+    (hung,) = world.take()
+    world.shared.disconnected()
+    world.now = 40.0
+    assert world.users.snapshot().longest_s == 40.0
+    with pytest.raises(errors.StaleDelivery):
+        world.users.settle(hung, Settlement.ACK)
+    assert world.users.snapshot().longest_s == 0.0
+
+
+def test_all_handlers_in_use_and_nothing_settled_is_a_stall() -> None:
+    """Though the window has more: one handler hangs, and that is the only one."""
+    world = World(prefetch=8)
+    world.users.handler_limit = 1
+    world.arrive(1, 2, 3)
+    (hung,) = world.take(1)
+    world.now = 40.0
+    assert world.users.snapshot().stalled_s == 40.0
+    world.users.settle(hung, Settlement.ACK)
+    assert world.users.snapshot().stalled_s == 0.0
+
+
+@pytest.mark.parametrize(("still_s", "lost"), [(10.0, 0), (60.0, 1)])
+def test_a_consumer_that_stood_still_does_not_forgive_itself(still_s: float, lost: int) -> None:
+    """What it had in hand may have kept its process still: to the next driver it is a suspect."""
+    world = World(log=True)
+    world.log.assigned([0], {0: Place(0)})
+    world.receiver.report()
+    world.now += still_s
+    world.shared.disconnected()
+    again = LogReceiver(world.shared, lambda events: world.driver)
+    again.assigned([0], world.driver.places)
+    again.add([Received(Message(b"m"), 0, Position(0, 0))])
+    (entry,) = world.window.entries()
+    assert entry.lost == lost

@@ -187,6 +187,7 @@ class Bus(OperatedBus):
             prefetch_bytes=settings.prefetch_bytes,
             serial_keys=serial_keys,
             rate_limit=None if rate is None else RateLimit(parse_rate(rate)),
+            longest_s=settings.max_processing_s,
             stats=ReceiveStats(channel=channel, group=None if ephemeral else name),
         )
         policy = consumer_policy(

@@ -238,6 +238,15 @@ class _ConsumerDriver(Protocol):
         """As ``ProducerDriver.heard_at``. None where ``receive`` only returns after an answer."""
         return None
 
+    @property
+    def drained(self) -> bool | None:
+        """True if the broker has said since the last message that it has none for this consumer;
+        what others have in hand is theirs. On the thread that calls ``receive``.
+
+        None where ``AdminDriver.groups`` tells what waits, and if the driver does not know.
+        """
+        return None
+
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         """Up to ``max_messages`` as soon as there is one, or nothing after ``timeout_s``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gearshift._core.consuming.in_hand import LIMIT_S
 from gearshift.bus import Bus
 from gearshift.stats import ReceiveStats, SendStats
 
@@ -14,7 +15,7 @@ __all__ = ["degraded", "problems"]
 SILENT_AFTER_S = 18.0
 
 #: A handler may take so long where the channel sets no ``max_processing_s``.
-STALLED_AFTER_S = 300.0
+STALLED_AFTER_S = LIMIT_S
 
 
 def problems(bus: Bus) -> list[str]:
@@ -22,14 +23,13 @@ def problems(bus: Bus) -> list[str]:
 
     A consumer or producer has a problem if its broker has said nothing for 18 s, not even by a
     heartbeat. A consumer has one too if it has ended, or if nothing was settled for longer than
-    ``max_processing_s`` (or 300 s) while all that prefetch allows is in hand; a producer, if the
-    broker takes nothing. Any thread; does not block and asks no broker.
+    ``max_processing_s`` (or 300 s) while all is in hand that prefetch allows, or its handlers take;
+    a producer, if the broker takes nothing. Any thread; does not block and asks no broker.
     """
     stats = bus.stats()
     found = [problem for sending in stats.sending for problem in _of_sending(sending)]
     for receiving in stats.receiving:
-        limit_s = bus.config.channel(receiving.channel).max_processing_s or STALLED_AFTER_S
-        found += _of_receiving(receiving, limit_s)
+        found += _of_receiving(receiving, _limit_s(bus, receiving))
     return [bus.config.masked(problem) for problem in found]
 
 
@@ -37,16 +37,25 @@ def degraded(bus: Bus) -> list[str]:
     """Return what ``bus`` cannot do at present although it works, as ``problems`` does.
 
     A consumer keeps messages whose retry or dead letter the broker does not store: a missing
-    permission, a quota, a full dead-letter queue. A restart would not mend that.
+    permission, a quota, a full dead-letter queue. A restart would not mend that. One delivery has
+    been in hand for longer than ``max_processing_s`` (or 300 s) while others get on: its handler
+    hangs, or it was not settled.
     """
-    return [
-        bus.config.masked(
-            f"channel {one.channel!r}, group {one.group!r}: {one.unstored} messages wait in this "
-            f"process, because their retry or dead letter cannot be stored: {one.obstacle}"
-        )
-        for one in bus.stats().receiving
-        if one.unstored
-    ]
+    found: list[str] = []
+    for one in bus.stats().receiving:
+        where = f"channel {one.channel!r}, group {one.group!r}"
+        if one.unstored:
+            found.append(
+                f"{where}: {one.unstored} messages wait in this process, because their retry or "
+                f"dead letter cannot be stored: {one.obstacle}"
+            )
+        if one.longest_s > _limit_s(bus, one):
+            found.append(f"{where}: a delivery has been in hand for {one.longest_s:.0f} s")
+    return [bus.config.masked(text) for text in found]
+
+
+def _limit_s(bus: Bus, stats: ReceiveStats) -> float:
+    return bus.config.channel(stats.channel).max_processing_s or STALLED_AFTER_S
 
 
 def _of_sending(stats: SendStats) -> Iterator[str]:
@@ -64,8 +73,8 @@ def _of_receiving(stats: ReceiveStats, limit_s: float) -> Iterator[str]:
         yield from _of_silence(where, stats)
     if stats.stalled_s > limit_s:
         yield (
-            f"{where}: all {stats.unsettled} deliveries that prefetch allows are in hand and none "
-            f"was settled for {stats.stalled_s:.0f} s"
+            f"{where}: all {stats.in_hand} deliveries that prefetch allows, or handlers take, are "
+            f"in hand and none was settled for {stats.stalled_s:.0f} s"
         )
 
 

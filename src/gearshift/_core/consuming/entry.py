@@ -29,7 +29,7 @@ class Fate(Enum):
 IN_HAND, SETTLED, STALE = Fate.IN_HAND, Fate.SETTLED, Fate.STALE
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, eq=False, weakref=True):
     """One received message. The first fields are those of ``Received``, in its order.
 
     ``retries`` counts how often it was handed out again from here. ``obstacle`` is why it is still
@@ -48,6 +48,7 @@ class Entry(msgspec.Struct, eq=False):
     unstored: Unstored | None = None
     return_at: float | None = None
     fate: Fate = Fate.BUFFERED
+    given_at: float = 0.0  # to a user, the last time
     retries: int = 0
     obstacle: GearshiftError | None = None
     dead: str | None = None

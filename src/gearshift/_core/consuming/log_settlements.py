@@ -49,7 +49,7 @@ class LogSettlements(Settlements):
 
     def __init__(self, holder: str = "0", window: int = 1) -> None:
         super().__init__()
-        self._holder = holder
+        self.holder = holder
         self._window = window
         self._partitions: dict[int, _Partition] = {}
         self.news: set[int] = set()  # partitions in which something has changed
@@ -160,7 +160,7 @@ class LogSettlements(Settlements):
     def assign(self, places: Mapping[int, Place]) -> None:
         """Stand in these partitions, and have that noted."""
         for number, place in places.items():
-            mark = Mark(place, self._holder, self._window)
+            mark = Mark(place, self.holder, self._window)
             self._partitions[number] = _Partition(position=mark.position, mark=mark)
             self._renew_note(number)
 

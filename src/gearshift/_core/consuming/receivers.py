@@ -60,11 +60,29 @@ class Receiver(ABC):
         self._isolate(not together)
         arrivals = self.driver.receive(room, patience_s)
         self._shared.heard(self.driver.heard_at)
+        self._shared.drained = self.driver.drained
+        self._tell_overdue()
         if arrivals and arrivals[0].unstored is not None:
             return arrivals
         if arrivals:
             self.add(arrivals)
         return ()
+
+    def _tell_overdue(self) -> None:
+        """Log what users have had in hand for too long, once each."""
+        shared, window = self._shared, self._window
+        now = shared.clock()
+        if not window.in_hand.is_due(now):
+            return
+        with shared.lock:
+            late = window.in_hand.overdue(window.entries(), now)
+        for entry in late:
+            log.warning(
+                "channel %r, group %r: message %r has been in hand for %.0f s: its handler hangs, "
+                "or it was not settled%s",
+                window.stats.channel, window.stats.group, entry.message.id, now - entry.given_at,
+                "" if entry.position is None else "; its partition does not get past it",
+            )  # fmt: skip
 
     def add(self, arrivals: Sequence[Received]) -> None:
         """Take on what the driver has received."""
@@ -161,7 +179,9 @@ class LogReceiver(Receiver, LogEvents):
         self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
     ) -> None:
         log.debug("assigned partitions %s", list(partitions))
+        self._shared.turn_taken()
         with self._shared.changed:
+            self._settlements.holder = self._shared.name
             self._settlements.assign(places or {})
             self._shared.ready = True
             self._window.owned |= frozenset(partitions)
@@ -202,6 +222,8 @@ class LogReceiver(Receiver, LogEvents):
     def _revoke(self, partitions: Sequence[int]) -> None:
         self._window.settle_acked()
         self._withdraw(partitions)
+        gone = [entry for entry in self._settlements.entries() if entry.lies_in(partitions)]
+        self._window.in_hand.abandon(gone)
         self._settlements.revoke(partitions)
         self._window.owned -= frozenset(partitions)
         self._shared.changed.notify_all()

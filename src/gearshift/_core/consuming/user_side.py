@@ -180,6 +180,11 @@ class UserSide:
         with self._shared.lock:
             return self.window.unsettled
 
+    @property
+    def drained(self) -> bool | None:
+        """See the driver's ``drained``; False without a connection."""
+        return self._shared.drained
+
     def snapshot(self) -> ReceiveStats:
         """Counters of what was received and settled, and the present state."""
         shared, window = self._shared, self.window
@@ -189,13 +194,16 @@ class UserSide:
             blank = ReceiveStats(channel=window.stats.channel, group=window.stats.group)
             found = replace(blank + window.stats, unsettled=window.unsettled)
             entries = window.entries()
-            found.in_hand = sum(entry.fate is IN_HAND for entry in entries)
+            in_hand = window.in_hand.among(entries)
+            found.in_hand = len(in_hand)
+            found.longest_s = max((now - entry.given_at for entry in in_hand), default=0.0)
             if not window.closed:
                 found.handler_limit = self.handler_limit
                 found.consumers = 1
                 found.silent_s = max(0.0, now - shared.heard_at)
                 found.disconnected = None if shared.cut_off is None else str(shared.cut_off)
-                found.stalled_s = now - window.moved_at if window.is_stalled else 0.0
+                is_full = self.handler_limit and len(in_hand) >= self.handler_limit
+                found.stalled_s = now - window.moved_at if is_full or window.is_stalled else 0.0
                 found.error = None if shared.error is None else str(shared.error)
                 obstacles = [e.obstacle for e in entries if e.obstacle is not None]
                 found.unstored = len(obstacles)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gearshift._core.consuming.entry import IN_HAND, SETTLED, STALE, Entry
 from gearshift._core.consuming.gathering import Gathering
+from gearshift._core.consuming.in_hand import InHand
 from gearshift._core.consuming.key_order import KeyOrder
 from gearshift._core.consuming.rate_limit import RateLimit
 from gearshift._core.consuming.settlements import QueueSettlements, Report, Settlements
@@ -42,9 +43,11 @@ class DeliveryWindow:
         prefetch_bytes: int | None = None,
         serial_keys: bool = False,
         rate_limit: RateLimit | None = None,
+        longest_s: float | None = None,
         stats: ReceiveStats | None = None,
     ) -> None:
         self.prefetch = prefetch
+        self.in_hand = InHand(longest_s)
         self.stats = ReceiveStats(channel="", group=None) if stats is None else stats
         self.isolation = Isolation()
         self.key_order = KeyOrder(serial_keys=serial_keys)  # what may be handed out
@@ -113,7 +116,7 @@ class DeliveryWindow:
         self._seen.clear()
 
     def _abandon(self) -> None:
-        self.settle_acked()
+        self.in_hand.abandon(self.entries())
         self.key_order.clear()
         self._news = 0
         self._is_reporting = False
@@ -184,7 +187,7 @@ class DeliveryWindow:
         else:
             entries = self._take(max_messages, now)
         if entries:
-            self._hand_out(entries)
+            self._hand_out(entries, now)
             self.moved_at = now
             self.isolation.answered(user, now)
             if self._rate_limit is not None:
@@ -232,11 +235,12 @@ class DeliveryWindow:
             return now + self._rate_limit.wait_s()  # nothing may go before, due or not
         return self.key_order.next_due()
 
-    def _hand_out(self, entries: Sequence[Entry]) -> None:
+    def _hand_out(self, entries: Sequence[Entry], now: float) -> None:
         """Count them. On a log, remember how far they go: what comes again is redelivered."""
         seen, dead, redelivered = self._seen, 0, 0
         for entry in entries:
             entry.fate = IN_HAND
+            entry.given_at = now
             position = entry.position
             if position is not None:
                 if position.offset > seen.get(position.partition, -1):
@@ -323,6 +327,7 @@ class DeliveryWindow:
             self._expire_if_over(entry, now)
         if entry.fate is not STALE:
             return
+        self.in_hand.returned(entry)
         self.stats.stale += 1
         raise StaleDelivery(
             f"message {entry.message.id!r} can no longer be settled: its connection, "
@@ -335,6 +340,7 @@ class DeliveryWindow:
         if entry.locked_until is None or now < entry.locked_until:
             return False
         if entry.fate is not STALE:
+            self.in_hand.abandon((entry,))
             self._settlements.end(entry, STALE)
             self.key_order.settled(entry)
         return True
