@@ -188,6 +188,10 @@ class Consumer(Client, Generic[T]):
                 received(delivery=delivery)
         return deliveries
 
+    def _drained(self) -> bool | None:
+        """As the driver's ``drained``, since a moment."""
+        return self._users.drained
+
     def _record_handler_limit(self, messages: int) -> None:
         """A worker's handlers take so many messages at once."""
         self._users.handler_limit = messages

@@ -160,6 +160,13 @@ def redrive_(
             f"{done.left:,} were left: of another channel or group, of a group that the queue does "
             "not have any more, or newer than this command"
         )
+    if done.elsewhere is None and most is None:
+        note(f"this broker does not tell what other consumers of {source!r} have in hand")
+    elif done.elsewhere:
+        note(
+            f"{done.elsewhere:,} did not come: another consumer of {source!r} has them in hand, or "
+            "has settled them; run it again once it has ended"
+        )
 
 
 @command.command("purge")

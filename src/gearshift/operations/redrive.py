@@ -25,10 +25,15 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """The number of dead letters that went back, and of those that were looked at and left."""
+    """The number of dead letters that went back, and of those that were looked at and left.
+
+    ``elsewhere`` were there and did not come: another consumer of the dead letters has them in
+    hand, or has settled them. None if the broker does not tell.
+    """
 
     moved: int
     left: int
+    elsewhere: int | None = None
 
 
 def dead_letter_channel(bus: Bus, channel: str) -> str:
@@ -70,11 +75,12 @@ def redrive(
     Killed halfway and called again, it goes on: a letter is settled once its copy is stored, so
     none is lost, and one that is stored twice has the same id twice.
 
-    Ends when none came for ``idle_timeout_s`` seconds and it has looked at as many as the broker
-    had when it began, as far as the broker tells. Blocks. Raises what sending raises: what was not
-    stored stays where it is; GearshiftError where so many are left that it could not look behind
-    them, and where more were there and none came for ``patience_s`` seconds; NotSupported where a
-    stream would have to be redriven in part, which its one position cannot express.
+    Ends when all that the broker had when it began have come, or it says that none waits any more,
+    and none came for ``idle_timeout_s`` seconds; what another consumer has in hand is not waited
+    for. Blocks. Raises what sending raises: what was not stored stays where it is; GearshiftError
+    where so many are left that it could not look behind them, and where more wait and none came for
+    ``patience_s`` seconds; NotSupported where a stream would have to be redriven in part, which its
+    one position cannot express.
     """
     source = dead_letter_channel(bus, channel)
     if not bus.exists(source):
@@ -86,7 +92,7 @@ def redrive(
     began_ms = time.time_ns() // 1_000_000
     pending = _Pending(bus, source)
     pending.begin()
-    moved = 0
+    moved, is_full = 0, False
     with target.producer(channel) as producer, bus.inspect(source, prefetch=_WINDOW) as letters:
         wanted = _Wanted(channel, group, _groups(target, channel, group), began_ms)
         letters.ready()
@@ -104,27 +110,26 @@ def redrive(
                 if failure is not None:
                     raise failure
                 silent_since = time.monotonic()
-            elif pending.held >= _WINDOW or pending.count(letters) == 0:
+            elif pending.have_come(letters) or (is_full := pending.held >= _WINDOW):
                 break
             elif time.monotonic() - silent_since >= patience_s:
                 raise GearshiftError(
-                    f"{moved} were redriven, and {pending.count(letters)} of "
-                    f"{pending.expected} that were there did not come in {patience_s:g} s",
-                    hint="another consumer may have them in hand; run it again",
+                    f"{moved} were redriven, and more wait, of which none came in {patience_s:g} s",
+                    hint="they may stand behind some that are in hand; run it again",
                     retryable=True,
                     backend=bus.backend,
                     channel=source,
                 )
         letters.flush()
         left = len(letters.close())
-    if left >= _WINDOW:
+    if is_full:
         raise GearshiftError(
             f"{moved} were redriven, and {left} others stand before what may still be there",
             hint="redrive those, or purge them, then run it again",
             backend=bus.backend,
             channel=source,
         )
-    return Redriven(moved, left)
+    return Redriven(moved, left, pending.elsewhere)
 
 
 def _send(
@@ -165,32 +170,44 @@ class _Pending:
     received: int = 0
     held: int = 0  # received and not settled
     expected: int | None = None
+    elsewhere: int | None = None
+    _has_none: bool = False  # ready, when the broker was asked last
 
     def begin(self) -> None:
         """Ask the broker how many there are, unless that is known."""
         if self.expected is None and (state := self._state()):
-            self.expected = _depth(state)
+            count = _waiting(state)
+            self.expected = None if count is None else count + (state.in_flight or 0)
 
-    def count(self, letters: Consumer[Any]) -> int:
-        """How many; 0 if the broker does not tell. Those that others settled do not count."""
-        missing = (self.expected or 0) - self.received
-        if missing <= 0:
-            return 0
+    def have_come(self, letters: Consumer[Any]) -> bool:
+        """True if no more will come. Asked after a while in which none came."""
         letters.flush()
         state = self._state()
-        depth = None if state is None else _depth(state)
-        if state is None or depth is None or (state.lag is None and state.in_flight is None):
-            return missing  # what is on its way to us is not told
-        return max(0, min(missing, depth - self.held))
+        all_came = self.expected is not None and self.received >= self.expected
+        if letters.unsettled > self.held:
+            return all_came
+        if state is None or (count := _waiting(state)) is None:
+            return letters._drained() is not False
+        has_others = (state.consumers or 0) > 1
+        if state.ready is None:
+            self.elsewhere = 0 if all_came else max(0, count - self.held)
+            return self.elsewhere == 0 or has_others  # whose partitions these are
+        if state.in_flight is not None:
+            self.elsewhere = max(0, state.in_flight - self.held)
+        else:
+            self.elsewhere = None if has_others else max(0, (self.expected or 0) - self.received)
+        # Asked twice where it matters: some may be on their way to us, and a busy broker may say 0.
+        had_none, self._has_none = self._has_none, not count
+        return all_came or (not count and (had_none or self.elsewhere == 0))
 
     def _state(self) -> GroupStatus | None:
         states = self.bus.groups(self.source)
         return next((state for state in states if state.group == DEFAULT_GROUP), None)
 
 
-def _depth(state: GroupStatus) -> int | None:
-    """The number that waits for a group or is in hand there; None if the broker does not tell."""
-    return None if state.waiting is None else state.waiting + (state.in_flight or 0)
+def _waiting(state: GroupStatus) -> int | None:
+    """The number that waits for a group, also for one that is yet to begin; None if not told."""
+    return state.retained if state.waiting is None else state.waiting
 
 
 @dataclass(frozen=True, slots=True)

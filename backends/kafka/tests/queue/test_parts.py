@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,3 +78,18 @@ def test_what_has_lost_its_lock_is_not_given_back(monkeypatch: pytest.MonkeyPatc
     now = 130.0
     assert not lane.holds(token)
     assert lane.recall(token) is None
+
+
+def test_a_member_is_drained_once_each_broker_has_answered_in_vain() -> None:
+    """The first fetch that is counted may be the one that brought the last records."""
+    member = Membership()
+
+    def tell(*fetches: int) -> bool:
+        brokers = {str(node): {"req": {"ShareFetch": n}} for node, n in enumerate(fetches)}
+        member.on_statistics(json.dumps({"cgrp": {"assignment_size": 1}, "brokers": brokers}))
+        return member.is_drained
+
+    assert not tell(0, 0)  # no broker has been asked
+    assert [tell(2, 5), tell(5, 6), tell(5, 8)] == [False, False, True]
+    member.came_some()
+    assert [tell(6, 8), tell(8, 11), tell(9, 11)] == [False, False, True]

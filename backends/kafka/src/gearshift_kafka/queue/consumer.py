@@ -287,6 +287,11 @@ class QueueConsumer(QueueDriver):
         # Not by the lanes: those are not polled while handlers are at work.
         return self._mover.heard.at
 
+    @property
+    def drained(self) -> bool:
+        is_waiting = bool(self._ready or self._returned or self._suspects.are_expected)
+        return not is_waiting and all(lane.is_drained for lane in self._all_lanes())
+
     def wake(self) -> None:
         self._woken.set()
 

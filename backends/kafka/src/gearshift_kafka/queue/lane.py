@@ -20,6 +20,10 @@ __all__ = ["Lane", "LaneFactory", "Membership", "Source", "Token"]
 #: How long the broker may take to answer a batch of acknowledgements.
 _COMMIT_S = 4.0
 
+#: A fetch is sent when the one before it was answered; the first of these may have been under way,
+#: and the count of them is a moment old.
+_FETCHES_IN_VAIN = 3
+
 #: What nobody has taken goes back after this part of its lock, and whoever takes it has the rest.
 _WAITS = 0.5
 
@@ -41,15 +45,31 @@ class Token(NamedTuple):
 
 
 class Membership:
-    """Notices that a share consumer was given partitions, which only its statistics say."""
+    """Notices that a share consumer was given partitions, and fetches in vain, which only its
+    statistics say."""
 
     def __init__(self) -> None:
         self.is_assigned = False
+        self.is_drained = False
+        self._fetches: dict[str, int] = {}  # at first, per broker
 
     def on_statistics(self, text: str) -> None:
         """The client's callback, inside a poll."""
-        if not self.is_assigned:
-            self.is_assigned = json.loads(text).get("cgrp", {}).get("assignment_size", 0) > 0
+        if self.is_assigned and self.is_drained:
+            return
+        now = json.loads(text)
+        self.is_assigned = now.get("cgrp", {}).get("assignment_size", 0) > 0
+        counts = {name: one["req"].get("ShareFetch", 0) for name, one in now["brokers"].items()}
+        fetches = {name: count for name, count in counts.items() if count}
+        self._fetches = fetches | self._fetches
+        self.is_drained = bool(fetches) and all(
+            count - self._fetches[name] >= _FETCHES_IN_VAIN for name, count in fetches.items()
+        )
+
+    def came_some(self) -> None:
+        """Records came, so that there may be more."""
+        self.is_drained = False
+        self._fetches.clear()
 
 
 class Lane:
@@ -80,6 +100,7 @@ class Lane:
         self._beginnings = beginnings
         self._held: dict[Token, tuple[Message, Past] | None] = {}
         self._untold: set[Token] = set()  # acknowledged, and the broker does not know
+        self._was_filled = False  # by the last poll
         self._asked: float | None = None  # when the last poll began, if it brought nothing
         self.locked_until = 0.0  #: when the lock on what was polled last is over
         self.return_at = 0.0  #: and when it goes back if nobody has taken it
@@ -94,6 +115,12 @@ class Lane:
     def has_asked(self) -> bool:
         """True after a poll in vain: what comes later is locked by this lane, polled or not."""
         return self._asked is not None
+
+    @property
+    def is_drained(self) -> bool:
+        """True if there is nothing for it besides what it holds, as far as it could look: one that
+        is full has not seen what lies behind."""
+        return self.membership.is_drained if self.is_idle else not self._was_filled
 
     def token(self, record: Record) -> Token:
         """The token of ``record``, which this lane has polled."""
@@ -134,6 +161,9 @@ class Lane:
         self.locked_until = since + self._lock_s
         self.return_at = since + self._lock_s * _WAITS
         self._asked = None if records else started
+        if records:
+            self.membership.came_some()
+            self._was_filled = len(records) >= self.size
         return [record for record in records if record.error() or self._take(record)]
 
     def acknowledge(self, token: Token, how: AcknowledgeType) -> None:
