@@ -82,6 +82,10 @@ class ChaosQueueConsumer(QueueDriver):
     def heard_at(self) -> float | None:
         return self._below.heard_at
 
+    @property
+    def drained(self) -> bool | None:
+        return self._below.drained
+
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         return self._session.receive(self._below, max_messages, timeout_s)
 
