@@ -47,6 +47,20 @@ def handle(number: int) -> None:
     (here / f"done-{number}").touch()
 """
 
+#: Its first message ends the process, before that has told anybody that it is ready.
+DEADLY = """
+import os, pathlib
+import gearshift
+
+app = gearshift.App()
+
+@app.handler("orders")
+def handle(number: int, delivery: gearshift.Delivery) -> None:
+    if delivery.attempt == 1:
+        os._exit(1)
+    pathlib.Path(f"done-{number}").touch()
+"""
+
 #: An app that runs itself, with a plugin.
 ITSELF = """
 import gearshift
@@ -192,6 +206,15 @@ def test_workers_drain_when_their_supervisor_is_killed(folder: Path) -> None:
         (folder / "release").touch()
         running.end()
     assert begun(folder) == done(folder)
+
+
+def test_a_handler_that_ends_its_process_at_once_does_not_end_the_service(folder: Path) -> None:
+    """Only an error that another process would meet too does, and only a process tells that."""
+    with gearshift.open() as bus:
+        bus.producer("orders").send(1)
+    with service(folder, DEADLY, "--processes", "2") as running:
+        assert until(lambda: running.said("starting another")), running.lines
+        assert until(lambda: (folder / "done-1").exists()), running.lines
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

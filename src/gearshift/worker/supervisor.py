@@ -60,19 +60,22 @@ def run_target(
     return _Supervisor(target, service, processes).run()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Child:
-    """A worker process. It sends through ``pipe`` once it is ready, and drains when that closes."""
+    """A worker process. It sends through ``pipe`` that it is ready, and the exit code of an error
+    that ends it; it drains when that closes. One that a handler has ended sends nothing."""
 
     process: SpawnProcess
     pipe: Connection
+    was_ready: bool = False
+    error_code: int | None = None
 
-    def has_been_ready(self) -> bool:
-        """True once, after the child has sent that it is ready."""
-        try:
-            return self.pipe.poll() and bool(self.pipe.recv())
-        except (EOFError, OSError):
-            return False
+    def listen(self) -> None:
+        """Take in what it has sent. Does not block."""
+        with contextlib.suppress(EOFError, OSError):
+            while self.pipe.poll():
+                self.error_code = self.pipe.recv()
+                self.was_ready = self.was_ready or self.error_code is None
 
 
 @dataclass(slots=True)
@@ -93,18 +96,22 @@ class _Supervisor:
         """Returns the exit code."""
         with StopRequest(at_once=self._kill) as stop:
             self.children = [self._start(place) for place in range(self.processes)]
-            while not stop.wait(POLL_S) and not self._is_hopeless():
-                for place, child in enumerate(self.children):
-                    self.was_ready = child.has_been_ready() or self.was_ready
-                    if child.process.exitcode is not None:
-                        self._replace(place, child, stop)
+            while not stop.wait(POLL_S):
+                gone = [child for child in self.children if child.process.exitcode is not None]
+                for child in self.children:
+                    child.listen()
+                if self._is_hopeless():
+                    break
+                for child in gone:
+                    self._replace(child, stop)
             return self._drain()
 
     def _is_hopeless(self) -> bool:
         """True if a child has met an error that another one would meet too: a wrong setting, a
         missing capability; from the start, refused credentials or whatever ends one process."""
+        self.was_ready = self.was_ready or any(child.was_ready for child in self.children)
         lasting = _LASTING if self.was_ready else _LASTING | {UNREACHABLE, FAILED}
-        return any(child.process.exitcode in lasting for child in self.children)
+        return any(child.error_code in lasting for child in self.children)
 
     def _start(self, place: int) -> _Child:
         # Spawned, not forked: no connection or lock of this process may reach a child.
@@ -126,13 +133,14 @@ class _Supervisor:
         its.close()
         return _Child(process, ours)
 
-    def _replace(self, place: int, child: _Child, stop: StopRequest) -> None:
+    def _replace(self, child: _Child, stop: StopRequest) -> None:
         process = child.process
         log.error(
             "worker process %s ended with %s, starting another", process.pid, process.exitcode
         )
         child.pipe.close()
         if not stop.wait(RETRY_AFTER_S):
+            place = self.children.index(child)
             self.children[place] = self._start(place)
 
     def _drain(self) -> int:
@@ -154,9 +162,9 @@ class _Supervisor:
 
 
 def _child(target: str, service: Service, pipe: Connection, log_level: int) -> None:
-    def tell_ready() -> None:
+    def tell(error_code: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone, which ``stop`` notices
-            pipe.send(True)
+            pipe.send(error_code)
 
     code = 0
     with StopRequest(pipe) as stop:
@@ -164,9 +172,12 @@ def _child(target: str, service: Service, pipe: Connection, log_level: int) -> N
         if log_level:
             logging.getLogger("gearshift").setLevel(log_level)
         try:
-            serve(load_app(target), service, stop, on_ready=tell_ready)
-        except GearshiftError as error:
+            serve(load_app(target), service, stop, on_ready=tell)
+        except Exception as error:
+            code = exit_code(error)
+            tell(code)
+            if not isinstance(error, GearshiftError):
+                raise
             logs.to_stderr()  # it may have failed before
             log.error("%s", error)
-            code = exit_code(error)
     raise SystemExit(code)
