@@ -219,7 +219,7 @@ def recorded(kit: Kit, channel: str, reader: str, found: list[Found]) -> View:
     """``found`` as deliveries to a group of its own, for the kit's checkers."""
     for one in found:
         kit.history.add(
-            Event(kind=Kind.DELIVER, actor=reader, channel=channel, group=reader, id=one.id)
+            Event(kind=Kind.DELIVER, who=reader, channel=channel, group=reader, id=one.id)
         )
     return View(
         history=kit.history,

@@ -35,7 +35,7 @@ COMMANDS = {
         "prove": "Do to an app's handlers what a profile may do to them, and show what they do not "
         "stand.",
         "explain": "Say in plain words what each channel guarantees on a profile.",
-        "bench": "Measure sending and receiving on a profile's broker.",
+        "bench": "Measure sending and receiving on a profile's broker, beside its own client.",
         "backends": "List the installed backends, or all that one of them can do.",
     },
     "Messages": {
