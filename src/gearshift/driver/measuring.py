@@ -148,8 +148,8 @@ class Received:
 
     @property
     def wanted(self) -> int:
-        """How many to ask for."""
-        return PREFETCH if self.seen else 1
+        """How many to ask for: no more than are left, as some clients wait for all of them."""
+        return min(PREFETCH, max(1, self.total - len(self.seen))) if self.seen else 1
 
     @property
     def complete(self) -> bool:

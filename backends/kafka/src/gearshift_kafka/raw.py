@@ -147,7 +147,9 @@ class _ByHand:
         report.wait()
 
     def _producer(self, **settings: Any) -> Producer:
-        return Producer(self._conf | self._sending | settings)
+        producer = Producer(self._conf | self._sending | settings)
+        producer.list_topics(self._topic, IDLE_S)  # connects, which is not to be measured
+        return producer
 
     def _consumer(self, **callbacks: Any) -> Consumer:
         ours = {
