@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from gearshift.driver.settings import require_range
+
 __all__ = ["Kind", "Rates", "Settings"]
 
 
@@ -83,10 +85,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             if not 0 <= self.rate_of(kind) <= 1:
                 name = "rate" if getattr(self.rates, kind) is None else f"rates.{kind}"
                 raise ValueError(f"{name}: {self.rate_of(kind)} is out of range, use 0 to 1")
-        for field, least, most in (("late_s", 0, 5), ("quiet_s", 0, 3600), ("processes", 1, 10000)):
-            value = getattr(self, field)
-            if not least <= value <= most:
-                raise ValueError(f"{field}: {value} is out of range, use {least} to {most}")
+        require_range(self, "late_s", 0, 5)
+        require_range(self, "quiet_s", 0, 3600)
+        require_range(self, "processes", 1, 10000)
 
     def rate_of(self, kind: Kind) -> float:
         """How often ``kind`` happens, 0 to 1."""

@@ -9,20 +9,24 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 __all__ = [
     "HEADERS",
     "IDLE_S",
     "PREFETCH",
+    "ByHand",
     "Load",
     "RawClient",
     "Received",
     "Sample",
     "Stopwatch",
     "Timer",
+    "by_connection",
     "in_threads",
     "timed",
 ]
@@ -63,18 +67,31 @@ class Sample:
     cpu_us: float = field(default=0.0, kw_only=True)
 
 
+class ByHand(Protocol):
+    """A client's works; the first line of each docstring tells people how it goes."""
+
+    def send(self, load: Load) -> Sample:
+        """One at a time, by ``Load.threads``."""
+
+    def send_many(self, load: Load) -> Sample:
+        """All at once."""
+
+    def receive(self, load: Load) -> Sample:
+        """What ``send_many`` has stored."""
+
+    def end_to_end(self, load: Load) -> Sample:
+        """At the load's pace."""
+
+
 @dataclass(frozen=True)
 class RawClient:
     """A broker's own client, used by hand in the quickest safe way that its documentation shows.
 
-    ``works`` are "send" (one at a time, by ``Load.threads``), "send_many", "receive" (of what
-    "send_many" has stored) and "end_to_end", as far as it has them. The first line of a function's
-    docstring tells people how it works. Each raises the client's errors. ``close`` removes what
-    deleting the channel leaves.
+    Its ``works`` raise the client's errors. ``close`` removes what deleting the channel leaves.
     """
 
     name: str
-    works: Mapping[str, Callable[[Load], Sample]]
+    works: ByHand
     close: Callable[[], None] = lambda: None
 
 
@@ -129,6 +146,23 @@ def in_threads(send: Callable[[str, bytes], object], load: Load) -> Sample:
         return load.total
 
     return timed(run)
+
+
+def by_connection(
+    connect: Callable[[], AbstractContextManager[Any]],
+    send: Callable[[Any, str, bytes], object],
+    load: Load,
+) -> Sample:
+    """As ``in_threads``, with a connection for each thread, made before the time begins."""
+    with ExitStack() as stack:
+        idle = deque(stack.enter_context(connect()) for _ in range(load.threads))
+
+        def one(key: str, body: bytes) -> None:
+            connection = idle.pop()
+            send(connection, key, body)
+            idle.append(connection)
+
+        return in_threads(one, load)
 
 
 class Received:

@@ -28,6 +28,7 @@ __all__ = [
     "move_credentials",
     "parse_host_port",
     "parse_url",
+    "require_range",
 ]
 
 _NOT_IN_HOSTS = frozenset(" /\\?#[]%\"'<>")
@@ -236,3 +237,10 @@ def _unquoted(text: str, field: str) -> str:
     except UnicodeDecodeError:  # it holds the bytes, so it must not become the context
         pass
     raise ValueError(f"{field}: what is percent-encoded in it is not UTF-8")
+
+
+def require_range(settings: msgspec.Struct, field: str, least: float, most: float) -> None:
+    """Raise ValueError, as a ``__post_init__`` does, unless ``field`` is ``least`` to ``most``."""
+    value = getattr(settings, field)
+    if not least <= value <= most:
+        raise ValueError(f"{field}: {value} is out of range, use {least:g} to {most:g}")

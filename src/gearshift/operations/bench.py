@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from gearshift import plugins
 from gearshift._core.failures import Failures
 from gearshift.bus import Bus, open_bus
 from gearshift.bus.topology import Topology
@@ -131,7 +130,8 @@ def measure(
                     ours.append(_ours(bus, channel, plan))
                     continue
                 with _raw_client(bus.config, channel) as raw:
-                    if raw is not None and (work := raw.works.get(plan.work)):
+                    if raw is not None:
+                        work = getattr(raw.works, plan.work)
                         client, how = raw.name, (work.__doc__ or "").partition("\n")[0].rstrip(".")
                         progress(client)
                         theirs.append(_theirs(raw, plan))
@@ -146,8 +146,8 @@ def _ours(bus: Bus, channel: str, plan: Plan) -> Sample:
 
 def _theirs(raw: RawClient, plan: Plan) -> Sample:
     if plan.work == "receive":
-        raw.works["send_many"](plan.load)
-    return _complete(raw.works[plan.work](plan.load), plan)
+        raw.works.send_many(plan.load)
+    return _complete(getattr(raw.works, plan.work)(plan.load), plan)
 
 
 def _complete(sample: Sample, plan: Plan) -> Sample:
@@ -174,15 +174,17 @@ def _channel(config: Config, semantics: str) -> Iterator[tuple[Bus, str]]:
 @contextmanager
 def _raw_client(config: Config, channel: str) -> Iterator[RawClient | None]:
     """The backend's own, if it has one; a rehearsal has none, as it sends nothing."""
-    plugin = plugins.load(config.backend)
+    plugin = config.load_plugin()
     if plugin.raw_client is None or config.rehearsal is not None:
         yield None
         return
     settings = config.settings_for(plugin)
-    failures = Failures(plugin.connect(settings), plugin.name, channel)
     raw = plugin.raw_client(settings, Topology(config, plugin).spec(channel))
     try:
-        with failures.raised():
+        with (
+            closing(plugin.connect(settings)) as backend,
+            Failures(backend, plugin.name, channel).raised(),
+        ):
             yield raw
     finally:
         if raw is not None:

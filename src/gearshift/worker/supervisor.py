@@ -60,22 +60,23 @@ def run_target(
     return _Supervisor(target, service, processes).run()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Child:
     """A worker process. It sends through ``pipe`` that it is ready, and the exit code of an error
     that ends it; it drains when that closes. One that a handler has ended sends nothing."""
 
     process: SpawnProcess
     pipe: Connection
-    was_ready: bool = False
     error_code: int | None = None
 
-    def listen(self) -> None:
-        """Take in what it has sent. Does not block."""
+    def listen(self) -> bool:
+        """Take in what it has sent; True if that it is ready. Does not block."""
+        is_ready = False
         with contextlib.suppress(EOFError, OSError):
             while self.pipe.poll():
                 self.error_code = self.pipe.recv()
-                self.was_ready = self.was_ready or self.error_code is None
+                is_ready = is_ready or self.error_code is None
+        return is_ready
 
 
 @dataclass(slots=True)
@@ -97,19 +98,19 @@ class _Supervisor:
         with StopRequest(at_once=self._kill) as stop:
             self.children = [self._start(place) for place in range(self.processes)]
             while not stop.wait(POLL_S):
-                gone = [child for child in self.children if child.process.exitcode is not None]
+                codes = [child.process.exitcode for child in self.children]
                 for child in self.children:
-                    child.listen()
+                    self.was_ready = child.listen() or self.was_ready
                 if self._is_hopeless():
                     break
-                for child in gone:
-                    self._replace(child, stop)
+                for place, code in enumerate(codes):
+                    if code is not None:
+                        self._replace(place, stop)
             return self._drain()
 
     def _is_hopeless(self) -> bool:
         """True if a child has met an error that another one would meet too: a wrong setting, a
         missing capability; from the start, refused credentials or whatever ends one process."""
-        self.was_ready = self.was_ready or any(child.was_ready for child in self.children)
         lasting = _LASTING if self.was_ready else _LASTING | {UNREACHABLE, FAILED}
         return any(child.error_code in lasting for child in self.children)
 
@@ -133,14 +134,14 @@ class _Supervisor:
         its.close()
         return _Child(process, ours)
 
-    def _replace(self, child: _Child, stop: StopRequest) -> None:
+    def _replace(self, place: int, stop: StopRequest) -> None:
+        child = self.children[place]
         process = child.process
         log.error(
             "worker process %s ended with %s, starting another", process.pid, process.exitcode
         )
         child.pipe.close()
         if not stop.wait(RETRY_AFTER_S):
-            place = self.children.index(child)
             self.children[place] = self._start(place)
 
     def _drain(self) -> int:

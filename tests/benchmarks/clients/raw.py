@@ -27,7 +27,8 @@ def _client(place: Place) -> RawClient:
 
 
 def _do(work: str, place: Place, load: Load) -> Sample:
-    return _client(place).works[work](load)
+    found: Sample = getattr(_client(place).works, work)(load)
+    return found
 
 
 send, send_many, receive, end_to_end = (

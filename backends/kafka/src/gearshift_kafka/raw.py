@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import confluent_kafka
@@ -35,13 +34,7 @@ def raw_client(settings: Settings, channel: ChannelSpec) -> RawClient | None:
     if channel.semantics is not Semantics.STREAM:
         return None
     by_hand = _ByHand(settings, topic_name(channel), group_id(channel, DEFAULT_GROUP))
-    works: dict[str, Callable[[Load], Sample]] = {
-        "send": by_hand.send,
-        "send_many": by_hand.send_many,
-        "receive": by_hand.receive,
-        "end_to_end": by_hand.end_to_end,
-    }
-    return RawClient(f"confluent-kafka {confluent_kafka.__version__}", works)
+    return RawClient(f"confluent-kafka {confluent_kafka.__version__}", by_hand)
 
 
 class _ByHand:

@@ -32,7 +32,7 @@ _UNSET = -1
 _INTERNAL = ("__consumer_offsets", "__share_group_state")
 
 
-def create(client: AdminClient, new: NewTopic, copies: int = COPIES) -> int:
+def create(client: AdminClient, new: NewTopic, copies: int) -> int:
     """Create a topic, with ``copies`` where nothing else is chosen, or one for each broker if there
     are fewer; of three two have to confirm. Returns how many copies it has. Blocks; raises
     KafkaException."""

@@ -148,16 +148,17 @@ class Topics:
         """Create topics for copies of what ``source`` holds, with room for the largest of it."""
         limit = self.limit(source)
         room = None if limit is None or limit <= _USUAL_LIMIT else limit + HEADROOM
-        missing = [new for new in wanted if not self.partitions(new.topic)]
+        created = []
         for new in wanted:
-            if new in missing:
+            if not self.partitions(new.topic):
                 if room is not None:
                     new.config = {**(new.config or {}), _LIMIT: str(room)}
                 self._create_topic(new)
+                created.append(new.topic)
             elif room is not None:
                 self._make_room(new.topic, room)
-        for new in missing:
-            self._wait_until(new.topic, is_there=True)
+        for topic in created:
+            self._wait_until(topic, is_there=True)
 
     def _create_topic(self, new: NewTopic) -> bool:
         """Create a topic; False if it was there already. It is of use a moment later."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
@@ -23,7 +22,7 @@ from gearshift.driver.measuring import (
     Sample,
     Stopwatch,
     Timer,
-    in_threads,
+    by_connection,
 )
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_rabbitmq.connection import parameters
@@ -45,13 +44,7 @@ def raw_client(settings: Settings, channel: ChannelSpec) -> RawClient | None:
         parameters(settings, Address(host, host, port), "raw", settings.connect_timeout_s),
         QueueNames.of(channel).queue(DEFAULT_GROUP),
     )
-    works: dict[str, Callable[[Load], Sample]] = {
-        "send": by_hand.send,
-        "send_many": by_hand.send_many,
-        "receive": by_hand.receive,
-        "end_to_end": by_hand.end_to_end,
-    }
-    return RawClient(f"pika {pika.__version__}", works)
+    return RawClient(f"pika {pika.__version__}", by_hand)
 
 
 class _ByHand:
@@ -63,20 +56,11 @@ class _ByHand:
 
     def send(self, load: Load) -> Sample:
         """BlockingConnection with confirms, one for each thread."""
-        own, connections = threading.local(), list[pika.BlockingConnection]()
 
-        def publish(key: str, body: bytes) -> None:
-            if not hasattr(own, "channel"):
-                connections.append(pika.BlockingConnection(self._where))
-                own.channel = connections[-1].channel()
-                own.channel.confirm_delivery()
-            own.channel.basic_publish("", self._queue, body, _properties(key), mandatory=True)
+        def publish(channel: Any, key: str, body: bytes) -> None:
+            channel.basic_publish("", self._queue, body, _properties(key), mandatory=True)
 
-        try:
-            return in_threads(publish, load)
-        finally:
-            for connection in connections:
-                connection.close()
+        return by_connection(self._confirming, publish, load)
 
     def send_many(self, load: Load) -> Sample:
         """SelectConnection, persistent, mandatory, at most 2,000 unconfirmed."""
@@ -103,10 +87,15 @@ class _ByHand:
                         break
                 channel.cancel()
 
-        with self._channel() as out:
-            out.confirm_delivery()
+        with self._confirming() as out:
             publish = partial(out.basic_publish, "", self._queue, mandatory=True)
             return watch.run(lambda body: publish(body, _properties("")), serve)
+
+    @contextmanager
+    def _confirming(self) -> Iterator[Any]:
+        with self._channel() as channel:
+            channel.confirm_delivery()
+            yield channel
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

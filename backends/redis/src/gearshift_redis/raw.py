@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,7 +18,7 @@ from gearshift.driver.measuring import (
     Received,
     Sample,
     Stopwatch,
-    in_threads,
+    by_connection,
     timed,
 )
 from gearshift.message import DEFAULT_GROUP
@@ -33,13 +32,7 @@ __all__ = ["raw_client"]
 def raw_client(settings: Settings, channel: ChannelSpec) -> RawClient:
     """redis-py on the default group's stream."""
     by_hand = _ByHand(settings, Layout.of(channel).stream(DEFAULT_GROUP))
-    works: dict[str, Callable[[Load], Sample]] = {
-        "send": by_hand.send,
-        "send_many": by_hand.send_many,
-        "receive": by_hand.receive,
-        "end_to_end": by_hand.end_to_end,
-    }
-    return RawClient(f"redis-py {redis.__version__}", works)
+    return RawClient(f"redis-py {redis.__version__}", by_hand)
 
 
 class _ByHand:
@@ -51,19 +44,11 @@ class _ByHand:
 
     def send(self, load: Load) -> Sample:
         """XADD, a connection for each thread."""
-        own, connections = threading.local(), list[redis.Redis]()
 
-        def add(key: str, body: bytes) -> None:
-            if not hasattr(own, "client"):
-                connections.append(connect(self._settings))
-                own.client = connections[-1]
-            own.client.xadd(self._stream, _fields(key, body))
+        def add(client: redis.Redis, key: str, body: bytes) -> None:
+            client.xadd(self._stream, _fields(key, body))
 
-        try:
-            return in_threads(add, load)
-        finally:
-            for connection in connections:
-                connection.close()
+        return by_connection(lambda: connect(self._settings), add, load)
 
     def send_many(self, load: Load) -> Sample:
         """Pipelines of 500 XADD."""

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from gearshift.driver import BaseChannelSettings
-from gearshift.driver.settings import Endpoint, Secret, TlsSettings, move_credentials, parse_url
+from gearshift.driver.settings import (
+    Endpoint,
+    Secret,
+    TlsSettings,
+    move_credentials,
+    parse_url,
+    require_range,
+)
 
 __all__ = ["SCHEMES", "ChannelSettings", "Settings"]
 
@@ -54,10 +61,8 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         path = self._endpoint().path or "0"
         if not (path.isascii() and path.isdigit()):
             raise ValueError("url: what follows the '/' is not the number of a database")
-        for field, least, most in (("timeout_s", 0.5, 10.0), ("lease_s", 2.0, 3600.0)):
-            value = getattr(self, field)
-            if not least <= value <= most:
-                raise ValueError(f"{field}: {value} is out of range, use {least:g} to {most:g}")
+        require_range(self, "timeout_s", 0.5, 10.0)
+        require_range(self, "lease_s", 2.0, 3600.0)
         self.check_tls(self.tls, use="write the url as rediss://")
         if self.tls:
             self.check_tls_context()

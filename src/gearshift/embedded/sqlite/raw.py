@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -50,13 +50,7 @@ def raw_client(settings: Settings, channel: ChannelSpec) -> RawClient | None:
         return None
     file = settings.path.with_name(f"{settings.path.name}.{channel.name}")
     by_hand = _ByHand(file, settings.busy_timeout_s)
-    works: dict[str, Callable[[Load], Sample]] = {
-        "send": by_hand.send,
-        "send_many": by_hand.send_many,
-        "receive": by_hand.receive,
-        "end_to_end": by_hand.end_to_end,
-    }
-    return RawClient(f"sqlite3 {sqlite3.sqlite_version}", works, by_hand.remove)
+    return RawClient(f"sqlite3 {sqlite3.sqlite_version}", by_hand, by_hand.remove)
 
 
 class _ByHand:
