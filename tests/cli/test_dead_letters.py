@@ -13,7 +13,7 @@ from support.waiting import PATIENCE_S, ack_all, drain, take
 
 import gearshift
 from gearshift.embedded.sqlite.backend import Backend
-from gearshift.errors import PublishRefused, UnknownChannel
+from gearshift.errors import MessageTooLarge, PublishRefused, UnknownChannel
 from gearshift.operations.redrive import redrive
 
 pytestmark = pytest.mark.usefixtures("end_after")
@@ -72,6 +72,20 @@ def test_dead_letters_are_listed_and_shown(run: Run, channel: str) -> None:
     (record,) = records(run(*show, "-o", "jsonl").stdout)
     assert record["value"] == {"order": 1}
     assert record["headers"]["dead-letter-reason"] == "no such customer"
+
+
+def test_letters_of_a_group_are_shown_though_others_lie_before_them(
+    run: Run, end_after: EndAfter
+) -> None:
+    """``--max`` counts those that are shown; a binary key is readable."""
+    with gearshift.open() as bus, bus.producer("orders") as orders:
+        orders.send(1, key=b"\xffk")
+    for group in ("default", "audit"):
+        with gearshift.open() as bus, bus.consumer("orders", group=group) as inbox:
+            take(inbox, 1)[0].reject()
+    end_after(0.2)
+    shown = run("dlq", "show", "orders", "--group", "audit", "--max", "1").stdout
+    assert shown.splitlines()[1].split()[1:3] == ["\\xffk", "audit"]
 
 
 def test_the_list_counts(run: Run) -> None:
@@ -139,19 +153,43 @@ def test_redrive_of_one_group(run: Run) -> None:
     assert _waiting("orders.dead") == 1
 
 
-def test_letters_that_hide_behind_others_are_not_forgotten(
+def test_letters_that_hide_behind_others_are_reached(
     run: Run, monkeypatch: pytest.MonkeyPatch, end_after: EndAfter
 ) -> None:
-    """As many as are looked at once are of another group: exit code 1 says what is in the way."""
+    """More than are looked at once are of another group: they stay, once each, and as they were."""
     monkeypatch.setattr("gearshift.operations.redrive._WINDOW", 2)
-    _kill("orders", 1, 2)
+    ids = _kill("orders", 1, 2, 3, 4, 5, key=None)
     with gearshift.open() as bus, bus.consumer("orders", group="audit") as inbox:
-        (delivery,) = take(inbox, 1)
-        delivery.reject()
-    end_after(5.0)  # by then both are in hand
+        for delivery in take(inbox, 2):
+            delivery.reject("wrong sum")
+    before = records(run("dlq", "show", "orders", "--max", "7", "-o", "jsonl").stdout)
+    end_after(0.2)
     result = run("dlq", "redrive", "orders", "--group", "audit", "--yes")
-    assert result.exit_code == 1
-    assert "2 others stand before" in result.stderr
+    assert (result.exit_code, result.stdout[:10]) == (0, "redrove 2 ")
+    assert "5 were left" in result.stderr
+    after = records(run("dlq", "show", "orders", "--max", "5", "-o", "jsonl").stdout)
+    assert sorted(record["id"] for record in after) == sorted(ids)
+    assert all(record["headers"] in [one["headers"] for one in before] for record in after)
+
+
+def test_a_letter_that_can_never_be_sent_holds_up_no_other(
+    run: Run, monkeypatch: pytest.MonkeyPatch, end_after: EndAfter
+) -> None:
+    """It stays, the others go, and its error is told at the end."""
+    monkeypatch.setattr("gearshift.operations.redrive._BATCH", 1)
+    _kill("orders", 1, 2, 3)
+    refusal = MessageTooLarge("too large by now")
+    monkeypatch.setattr(
+        gearshift.Producer,
+        "refusal",
+        lambda self, message: refusal if message.body == b"1" else None,
+    )
+    end_after(0.2)
+    result = run("dlq", "redrive", "orders", "--yes")
+    assert result.stdout.startswith("redrove 2 ")
+    assert "too large by now" in result.stderr
+    assert result.exit_code != 0
+    assert _waiting("orders.dead") == 1
 
 
 def test_a_letter_of_a_group_that_is_gone_is_left(run: Run) -> None:

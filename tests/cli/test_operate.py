@@ -78,6 +78,21 @@ def test_ages_are_shown_in_two_units(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("ls", "ordrs"), ("top", "ordrs", "--once"), ("replay", "ordrs"), ("peek", "ordrs"),
+     ("tail", "ordrs"), ("purge", "ordrs", "--yes"), ("dlq", "show", "ordrs"),
+     ("dlq", "redrive", "ordrs", "--yes"), ("dlq", "purge", "ordrs", "--yes")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_misspelt_channel_is_an_error(run: Run, command: tuple[str, ...]) -> None:
+    """Neither the settings nor the broker know it; the hint says which may be meant."""
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "there is no such channel" in result.stderr
+    assert "did you mean 'orders'?" in result.stderr
+
+
 # ── purge ────────────────────────────────────────────────────────────────────────────────────────
 
 

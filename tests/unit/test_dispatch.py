@@ -282,6 +282,11 @@ class Mute(Exception):
         raise RuntimeError("no text")
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 class Never(Reject):
     def __init__(self) -> None:
         """As a subclass may, without its base's."""
@@ -296,6 +301,7 @@ class Never(Reject):
         (asyncio.CancelledError(), ("retry", None, "CancelledError: ")),
         (GeneratorExit(), ("retry", None, "GeneratorExit: ")),
         (Mute(), ("retry", None, "Mute: a Mute without text")),
+        (Leaving(), ("retry", None, "Leaving: a Leaving without text")),
         (Retry(2.5), ("retry", 2.5, "")),
         (Retry, ("retry", None, "")),
         (Retry(-1), ("retry", None, "UsageError: delay_s -1 is out of range")),
@@ -370,6 +376,7 @@ def without_its_parentheses(times: int) -> Callable[[Any], Any]:
     [
         (lambda order: map(print, [order]), "map"),
         (lambda order: filter(print, [order]), "filter"),
+        (lambda order: [Future[None]()], "of what nobody awaits"),
         (without_its_parentheses(Order), "a decorator may lack its parentheses"),  # type: ignore[arg-type]
         (lambda order: functools.partial(print, order), "a function"),
         (lambda order: Reject("unknown customer"), "the error Reject('unknown customer')"),

@@ -15,6 +15,7 @@ import pytest
 from gearshift import errors
 from gearshift._core.publishing.batch import Batch
 from gearshift.hooks import ConnectionEvent, Outgoing, hookimpl
+from gearshift.hooks.failure_log import FailureLog
 from gearshift.hooks.registry import Hooks, load_hooks
 from gearshift.message import Message, Receipt
 
@@ -22,6 +23,17 @@ DELIVERY: Any = object()
 
 
 def handler() -> None: ...
+
+
+def test_what_a_message_made_a_handler_say_is_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An error's text may be an attacker's, and of any length."""
+    reason = "a\n2026-01-01 ERROR forged \x1b[31m" + 2000 * "x"
+    FailureLog().gearshift_dead_letter("c", "g", Message(b"", id="1"), reason, None, 0.0)
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert len(line) < 1200
 
 
 class Around:

@@ -123,6 +123,18 @@ class OperatedBus(Closing):
         spec = self._topology.spec(channel)
         return self._connections.ask(channel, lambda admin: admin.exists(spec))
 
+    def check_known(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
+        """Raise UnknownChannel if neither the settings nor the broker know ``channel``.
+
+        One that is configured may be yet to come. Waits for an answer for about ``timeout_s``
+        seconds. Raises ConnectionFailed.
+        """
+        if self._topology.is_configured(channel):
+            return
+        spec = self._topology.spec(channel)
+        if not self._connections.ask(channel, lambda admin: admin.exists(spec), timeout_s):
+            raise self._topology.missing(channel)
+
     def declare(
         self, channel: str, *, create: bool | None = None, timeout_s: float = OPEN_TIMEOUT_S
     ) -> None:

@@ -91,12 +91,23 @@ class Topology:
         if create or (create is None and self._may_create(spec.name)):
             admin.declare(spec)
         elif not admin.exists(spec):
-            raise UnknownChannel(
-                "there is no such channel",
-                hint=self._missing_hint(spec.name),
-                backend=self._plugin.name,
-                channel=spec.name,
-            )
+            raise self.missing(spec.name)
+
+    def missing(self, name: str) -> UnknownChannel:
+        """The error of a channel that is not there: it says which may be meant."""
+        return UnknownChannel(
+            "there is no such channel",
+            hint=self._missing_hint(name),
+            backend=self._plugin.name,
+            channel=name,
+        )
+
+    def is_configured(self, name: str) -> bool:
+        """True if the settings list it, or it is for dead letters of one that they list."""
+        channels = self._config.channels
+        return name in channels or any(
+            settings.dead_letter_name(source) == name for source, settings in channels.items()
+        )
 
     def group(self, spec: ChannelSpec, group: str | None, *, create: bool | None) -> str:
         """The group to join. Raises UnknownGroup for one that a queue channel does not list."""

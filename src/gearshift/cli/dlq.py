@@ -28,7 +28,7 @@ from gearshift.delivery import Delivery
 from gearshift.errors import UnknownChannel
 from gearshift.message import Semantics
 from gearshift.operations.crossing import Crossing
-from gearshift.operations.redrive import dead_letter_channel, redrive
+from gearshift.operations.redrive import channels_of, dead_letter_channel, redrive
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +38,7 @@ __all__ = ["command"]
 #: Longest wait for one more letter, in seconds.
 _IDLE_S = 2.0
 
-#: How many letters a dry run looks at for what another broker does not take.
+#: How many letters are looked at, for what another broker does not take or for some of many.
 _LOOKED_AT = 1000
 
 _group_option = click.option(
@@ -93,23 +93,28 @@ def show(ctx: click.Context, channel: str, group: str | None, most: int, output:
     """
     with session_of(ctx).bus() as bus:
         source = _existing(bus, channel)
+        is_mixed = group is not None or len(channels_of(bus, source)) > 1
+        limit = max(most, _LOOKED_AT) if is_mixed else most
         letters = []
-        for letter in _letters(bus, source, most):
+        for number, letter in enumerate(_letters(bus, source, limit), 1):
             death = Death.of(letter.message)
             if death.channel in (None, channel) and group in (None, death.group):
-                letters.append((record_of(letter), death))
+                letters.append((record_of(letter), letter.key, death))
+                if len(letters) == most:
+                    break
+            if is_mixed and number == limit:
+                note(f"only the first {limit:,} were looked at")
 
     def table() -> Table:
         made = new_table("ID", "KEY", "GROUP", "ATTEMPTS", "AGE", "REASON", right=["ATTEMPTS"])
-        for record, death in letters:
+        for record, key, death in letters:
             since = None if death.time_ms is None else age(time.time() - death.time_ms / 1000)
             made.add_row(
-                *(cell(record[field]) for field in ("id", "key")),
-                *(cell(value) for value in (death.group, death.attempts, since, death.reason)),
+                *map(cell, (record["id"], key, death.group, death.attempts, since, death.reason))
             )
         return made
 
-    emit([record for record, _ in letters], output, table)
+    emit([record for record, _, _ in letters], output, table)
 
 
 @command.command("redrive")
@@ -158,7 +163,7 @@ def redrive_(
     if done.left:
         note(
             f"{done.left:,} were left: of another channel or group, of a group that the queue does "
-            "not have any more, or newer than this command"
+            "not have any more, newer than this command, or refused"
         )
     if done.elsewhere is None and most is None:
         note(f"this broker does not tell what other consumers of {source!r} have in hand")
@@ -167,6 +172,8 @@ def redrive_(
             f"{done.elsewhere:,} did not come: another consumer of {source!r} has them in hand, or "
             "has settled them; run it again once it has ended"
         )
+    if done.refusal is not None:
+        raise done.refusal
 
 
 @command.command("purge")
@@ -191,6 +198,7 @@ def _state(bus: Bus, channel: str) -> dict[str, Any]:
 
 
 def _existing(bus: Bus, channel: str) -> str:
+    bus.check_known(channel)
     source = dead_letter_channel(bus, channel)
     if not bus.exists(source):
         raise UnknownChannel(

@@ -61,6 +61,7 @@ def _records(bus: Bus, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         try:
             record |= {"semantics": bus.semantics(name).value}
             bus.capabilities(name)
+            bus.check_known(name)
             record |= {"exists": bus.exists(name)}
             states = bus.groups(name) if record["exists"] else ()
         except ConnectionFailed:

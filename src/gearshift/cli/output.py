@@ -107,11 +107,13 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
 
 
 def cell(value: object, style: str = "") -> Text:
-    """A table's cell: None is ``n/a``, and what a terminal might obey is escaped."""
+    """A table's cell: None is ``n/a``, and what a terminal might obey is escaped, as are bytes."""
     from rich.text import Text
 
     if value is None:
         return Text("n/a", style="dim")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     return Text(printable(text.replace("\n", "\\n")), style=style)
 

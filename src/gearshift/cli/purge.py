@@ -47,6 +47,7 @@ def purge_group(bus: Bus, channel: str, group: str | None, *, yes: bool) -> None
 
 def _waiting(bus: Bus, channel: str, group: str | None) -> int | None:
     """The number of messages that a purge would take; None if the broker does not tell."""
+    bus.check_known(channel)
     if not bus.capabilities(channel).purge:
         raise NotSupported("cannot be purged", backend=bus.backend, channel=channel)
     if not bus.exists(channel):

@@ -73,6 +73,7 @@ def command(ctx: click.Context, channel: str, start: Start, most: int | None, id
 
 
 def _require_stream(bus: Bus, channel: str) -> None:
+    bus.check_known(channel)
     if bus.semantics(channel) is not Semantics.STREAM:
         raise NotSupported(
             "a queue keeps no history to replay",

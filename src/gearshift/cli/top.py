@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ from gearshift.cli.context import (
 from gearshift.cli.keys import Keys
 from gearshift.cli.ls import age
 from gearshift.cli.output import cell, emit, new_table, output_option, terminal
-from gearshift.errors import UsageError
+from gearshift.errors import ConnectionFailed, UsageError
 from gearshift.exit_codes import exit_code
 from gearshift.operations.pages import MetricsPages, page_url
 from gearshift.operations.top import Look, Row, Top
+from gearshift.telemetry.depths import TIMEOUT_S
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,7 +76,8 @@ def command(
     comes IN and goes OUT, RETRY a second, and how many messages handlers are BUSY with, are told by
     services that run with --metrics: name them with --metrics too. A dash is what nobody tells.
     Keys: [bold]q[/bold] ends, [bold]s[/bold] sorts by channel, backlog or oldest, [bold]p[/bold]
-    pauses. A broker that is down is waited for.
+    pauses. A broker that is down is waited for, and so is a channel that is configured and does not
+    exist yet.
     """
     session = session_of(ctx)
     names = channels or tuple(session.config().channels)
@@ -82,6 +85,9 @@ def command(
         note("no channel is configured; name those to show: gearshift top CHANNEL...")
     pages = MetricsPages([page_url(address) for address in addresses])
     with session.bus() as bus:
+        for name in channels:
+            with suppress(ConnectionFailed):  # which is told with what services tell
+                bus.check_known(name, timeout_s=TIMEOUT_S)
         top = Top(bus, names, pages)
         if once:
             return _once(bus, top, interval, output)

@@ -11,6 +11,8 @@ from gearshift.message import Message
 
 __all__ = ["FailureLog"]
 
+_MOST = 1000  # characters of a reason
+
 
 class FailureLog:
     """Logs retries and dead letters, a few lines a minute of each channel's group. Any thread."""
@@ -36,7 +38,7 @@ class FailureLog:
         where = f"{channel}/{group}"
         if error is None:
             self._log.warning(
-                "%s: message %r moved to the dead letters: %s", where, message.id, reason
+                "%s: message %r moved to the dead letters: %s", where, message.id, _line(reason)
             )
         else:
             self._log.error(
@@ -44,3 +46,8 @@ class FailureLog:
                 "%s",
                 where, message.id, delay_s, error,
             )  # fmt: skip
+
+
+def _line(text: str) -> str:
+    """The beginning of ``text``, which may have come with a message, on one line of a log."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:_MOST])

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gearshift._core.consuming.dead_letters import Death, revived
 from gearshift.bus import Bus
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import GroupStatus
-from gearshift.errors import GearshiftError, NotSupported, UnknownChannel
+from gearshift.errors import GearshiftError, InvalidMessage, NotSupported, UnknownChannel
 from gearshift.message import DEFAULT_GROUP, Semantics
+from gearshift.operations.left_letters import LeftLetters
 from gearshift.producer import Producer
 
-__all__ = ["Redriven", "dead_letter_channel", "redrive"]
+__all__ = ["Redriven", "channels_of", "dead_letter_channel", "redrive"]
 
 #: How many are in hand at once, and how many of them are sent together.
 _WINDOW = 1000
@@ -28,12 +29,14 @@ class Redriven:
     """The number of dead letters that went back, and of those that were looked at and left.
 
     ``elsewhere`` were there and did not come: another consumer of the dead letters has them in
-    hand, or has settled them. None if the broker does not tell.
+    hand, or has settled them. None if the broker does not tell. ``refusal`` is why the first of
+    those left that can never be sent cannot.
     """
 
     moved: int
     left: int
     elsewhere: int | None = None
+    refusal: GearshiftError | None = None
 
 
 def dead_letter_channel(bus: Bus, channel: str) -> str:
@@ -47,6 +50,12 @@ def dead_letter_channel(bus: Bus, channel: str) -> str:
             channel=channel,
         )
     return name
+
+
+def channels_of(bus: Bus, dead: str) -> list[str]:
+    """The configured channels whose dead letters are in ``dead``."""
+    channels = bus.config.channels.items()
+    return [name for name, settings in channels if settings.dead_letter_name(name) == dead]
 
 
 def redrive(
@@ -70,7 +79,9 @@ def redrive(
     switch; what that broker does not take is left out (see ``crossing``). What its channel makes of
     a group that died there holds as above.
     With ``group`` only those that died in that group go, at most ``most``. Left are letters that
-    came after the call, of other channels, and of a group that the queue does not have any more.
+    came after the call, of other channels, of a group that the queue does not have any more, and
+    those that its channel can never take. In a queue, where they would hide what lies behind them,
+    they are put behind it.
 
     Killed halfway and called again, it goes on: a letter is settled once its copy is stored, so
     none is lost, and one that is stored twice has the same id twice.
@@ -78,9 +89,8 @@ def redrive(
     Ends when all that the broker had when it began have come, or it says that none waits any more,
     and none came for ``idle_timeout_s`` seconds; what another consumer has in hand is not waited
     for. Blocks. Raises what sending raises: what was not stored stays where it is; GearshiftError
-    where so many are left that it could not look behind them, and where more wait and none came for
-    ``patience_s`` seconds; NotSupported where a stream would have to be redriven in part, which its
-    one position cannot express.
+    where more wait, or may wait, and none came for ``patience_s`` seconds; NotSupported where a
+    stream would have to be redriven in part, which its one position cannot express.
     """
     source = dead_letter_channel(bus, channel)
     if not bus.exists(source):
@@ -90,9 +100,9 @@ def redrive(
         _require_whole(bus, source, group)
     target = into or bus
     began_ms = time.time_ns() // 1_000_000
-    pending = _Pending(bus, source)
+    pending = _Pending(bus, source, LeftLetters(bus, source))
     pending.begin()
-    moved, is_full = 0, False
+    moved, refusal = 0, None
     with target.producer(channel) as producer, bus.inspect(source, prefetch=_WINDOW) as letters:
         wanted = _Wanted(channel, group, _groups(target, channel, group), began_ms)
         letters.ready()
@@ -102,63 +112,79 @@ def redrive(
             size = _BATCH if most is None else min(_BATCH, most - moved)
             received = letters.receive(size, timeout_s=idle_timeout_s)
             if received:
-                pending.received += sum(map(wanted.is_old, received))
-                done, failure = _send(producer, received, wanted, in_order=in_order)
-                moved += done
-                pending.held += len(received) - done
+                done = _send(producer, received, wanted, in_order=in_order)
+                moved += done.moved
+                pending.note(filter(wanted.is_old, received), done)
                 on_moved(moved)
-                if failure is not None:
-                    raise failure
+                if done.failure is not None:
+                    raise done.failure
+                refusal = refusal or done.refusal
                 silent_since = time.monotonic()
-            elif pending.have_come(letters) or (is_full := pending.held >= _WINDOW):
+            elif pending.have_come(letters):
                 break
+            elif not in_order and pending.left.put_behind():
+                silent_since = time.monotonic()
             elif time.monotonic() - silent_since >= patience_s:
                 raise GearshiftError(
-                    f"{moved} were redriven, and more wait, of which none came in {patience_s:g} s",
+                    f"{moved} were redriven, and more may wait, of which none came in "
+                    f"{patience_s:g} s",
                     hint="they may stand behind some that are in hand; run it again",
                     retryable=True,
                     backend=bus.backend,
                     channel=source,
                 )
         letters.flush()
-        left = len(letters.close())
-    if is_full:
-        raise GearshiftError(
-            f"{moved} were redriven, and {left} others stand before what may still be there",
-            hint="redrive those, or purge them, then run it again",
-            backend=bus.backend,
-            channel=source,
-        )
-    return Redriven(moved, left, pending.elsewhere)
+    return Redriven(moved, pending.left.count, pending.elsewhere, refusal)
+
+
+class _Sent(NamedTuple):
+    """What became of some letters.
+
+    ``refusal`` is of the first that can never be sent, ``failure`` why no other is to be tried.
+    """
+
+    moved: int
+    left: Sequence[Delivery[Any]]
+    refusal: GearshiftError | None
+    failure: GearshiftError | None
 
 
 def _send(
     producer: Producer, letters: Sequence[Delivery[Any]], wanted: _Wanted, *, in_order: bool
-) -> tuple[int, GearshiftError | None]:
-    """Send what is wanted of ``letters`` and ack what is stored: how many, and the first error."""
-    chosen = [letter for letter in letters if wanted.includes(letter)]
-    messages = [
-        revived(letter.message, Death.of(letter.message).group if wanted.marks else None)
-        for letter in chosen
-    ]
-    failure = None
-    if in_order:
-        # Its position does not pass one that cannot be sent, so what lies behind would be sent
-        # again at every try: it must not go.
-        for index, message in enumerate(messages):
-            if failure := producer.refusal(message):
-                del messages[index:]
-                break
+) -> _Sent:
+    """Send what is wanted of ``letters``, and ack what is stored."""
+    left, chosen, messages = [], [], []
+    refusal = failure = None
+    for letter in letters:
+        if not wanted.includes(letter):
+            left.append(letter)
+            continue
+        message = revived(letter.message, wanted.mark(letter))
+        refused = producer.refusal(message)
+        if refused is None:
+            chosen.append(letter)
+            messages.append(message)
+            continue
+        refusal = refusal or refused
+        left.append(letter)
+        if in_order:
+            # Its position does not pass one that cannot be sent, so what lies behind would be sent
+            # again at every try: it must not go.
+            failure = refused
+            break
     moved = 0
-    for letter, result in zip(
-        chosen, producer.send_many(messages, raise_on_error=False), strict=False
-    ):
-        if isinstance(result, GearshiftError):
-            failure = failure or result
-        else:
+    results = producer.send_many(messages, raise_on_error=False)
+    for letter, result in zip(chosen, results, strict=True):
+        if not isinstance(result, GearshiftError):
             letter.ack()
             moved += 1
-    return moved, failure
+            continue
+        left.append(letter)
+        if isinstance(result, InvalidMessage) and not in_order:  # the broker knew of its limit
+            refusal = refusal or result
+        else:
+            failure = failure or result
+    return _Sent(moved, left, refusal, failure)
 
 
 @dataclass(slots=True)
@@ -167,8 +193,8 @@ class _Pending:
 
     bus: Bus
     source: str
+    left: LeftLetters
     received: int = 0
-    held: int = 0  # received and not settled
     expected: int | None = None
     elsewhere: int | None = None
     _has_none: bool = False  # ready, when the broker was asked last
@@ -179,26 +205,36 @@ class _Pending:
             count = _waiting(state)
             self.expected = None if count is None else count + (state.in_flight or 0)
 
+    def note(self, old: Iterable[Delivery[Any]], sent: _Sent) -> None:
+        """``old`` letters have come, and that became of them and of newer ones."""
+        self.received += sum(not self.left.has_seen(letter) for letter in old)
+        self.left.add(sent.left)
+        if sent.moved:
+            self.left.note_moved()
+
     def have_come(self, letters: Consumer[Any]) -> bool:
         """True if no more will come. Asked after a while in which none came."""
         letters.flush()
         state = self._state()
+        held = len(self.left.in_hand)
         all_came = self.expected is not None and self.received >= self.expected
-        if letters.unsettled > self.held:
+        if letters.unsettled > held:
             return all_came
         if state is None or (count := _waiting(state)) is None:
-            return letters._drained() is not False
+            return self.left.have_come_round or letters._drained() is not False
         has_others = (state.consumers or 0) > 1
         if state.ready is None:
-            self.elsewhere = 0 if all_came else max(0, count - self.held)
+            self.elsewhere = 0 if all_came else max(0, count - held)
             return self.elsewhere == 0 or has_others  # whose partitions these are
         if state.in_flight is not None:
-            self.elsewhere = max(0, state.in_flight - self.held)
+            self.elsewhere = max(0, state.in_flight - held)
         else:
             self.elsewhere = None if has_others else max(0, (self.expected or 0) - self.received)
         # Asked twice where it matters: some may be on their way to us, and a busy broker may say 0.
         had_none, self._has_none = self._has_none, not count
-        return all_came or (not count and (had_none or self.elsewhere == 0))
+        if all_came or self.left.have_come_round:
+            return True
+        return not count and (had_none or self.elsewhere == 0)
 
     def _state(self) -> GroupStatus | None:
         states = self.bus.groups(self.source)
@@ -217,10 +253,10 @@ class _Wanted:
     groups: frozenset[str] | None  # None: any may read, as on a stream
     before_ms: int
 
-    @property
-    def marks(self) -> bool:
-        """True if a copy says whom it is for; with a single group it need not."""
-        return self.groups is None or len(self.groups) > 1
+    def mark(self, letter: Delivery[Any]) -> str | None:
+        """The group that its copy is for; with a single group it need not say so."""
+        is_marked = self.groups is None or len(self.groups) > 1
+        return Death.of(letter.message).group if is_marked else None
 
     def is_old(self, letter: Delivery[Any]) -> bool:
         """True if it died before we began."""
@@ -246,8 +282,7 @@ def _groups(bus: Bus, channel: str, named: str | None) -> frozenset[str] | None:
 
 
 def _require_whole(bus: Bus, source: str, group: str | None) -> None:
-    channels = bus.config.channels.items()
-    sources = [name for name, settings in channels if settings.dead_letter_name(name) == source]
+    sources = channels_of(bus, source)
     if group is None and len(sources) <= 1:
         return
     what = "of one group" if group is not None else f"of one of {', '.join(sources)}"

@@ -179,7 +179,7 @@ async def run_async(
         returned = body()
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                while inspect.isawaitable(returned) or isinstance(returned, Future):
+                while _is_awaited(returned):
                     if isinstance(returned, Future):
                         returned = asyncio.wrap_future(returned)
                     returned = await (returned if within is None else within(returned))
@@ -203,9 +203,13 @@ def late(timeout_s: float | None) -> DeadlineExceeded:
 
 def _complete(body: Callable[[], Any], wait: Callable[[Awaitable[Any]], Any]) -> Any:
     returned = body()
-    while inspect.isawaitable(returned) or isinstance(returned, Future):
+    while _is_awaited(returned):
         returned = returned.result() if isinstance(returned, Future) else wait(returned)
     return _checked(returned)
+
+
+def _is_awaited(returned: object) -> bool:
+    return inspect.isawaitable(returned) or isinstance(returned, Future)
 
 
 def _checked(returned: object) -> object:
@@ -216,6 +220,11 @@ def _checked(returned: object) -> object:
         raise UsageError(
             f"the handler returned a {type(unfinished).__name__}, whose body has not run",
             hint="a handler must not yield, and must go through what it maps itself",
+        )
+    if isinstance(returned, list | tuple) and returned and _is_awaited(returned[0]):
+        raise UsageError(
+            f"the handler returned a {type(returned).__name__} of what nobody awaits",
+            hint="await asyncio.gather(*them), or ask each future for its result()",
         )
     if isinstance(returned, _FUNCTIONS):
         raise UsageError(
@@ -249,8 +258,8 @@ def ending_of(error: BaseException) -> Ending:
 
 
 def _text(value: object) -> str:
-    """Return ``str(value)``, also if the value's class fails at that."""
+    """Return ``str(value)``, also if the value's class fails at that, even with SystemExit."""
     try:
         return str(value)
-    except Exception:
+    except BaseException:
         return f"a {type(value).__name__} without text"

@@ -36,17 +36,25 @@ class _HandlersConsumer(aio.Consumer[Any]):
 class TaskRunner:
     """Receives for one handler and runs each message as a task, ``concurrency`` at once.
 
+    ``on_failure`` is told of what has ended a task, as only a fault of ours can.
+
     Everything is on the event loop, but for settling what is not acked, which may wait for room
     among the dead letters and is done in a thread.
     """
 
     def __init__(
-        self, handler: Handler, consumer: Consumer[Any], hooks: Hooks, settle: Settle
+        self,
+        handler: Handler,
+        consumer: Consumer[Any],
+        hooks: Hooks,
+        settle: Settle,
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         self._handler = handler
         self._consumer = consumer
         self._hooks = hooks
         self._settle = settle
+        self._on_failure = on_failure
         self._running: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
@@ -63,7 +71,7 @@ class TaskRunner:
                 for deliveries in await self._received(consumer, most - len(self._running)):
                     task = asyncio.create_task(self.handle(deliveries))
                     self._running.add(task)
-                    task.add_done_callback(self._running.discard)
+                    task.add_done_callback(self._ended)
         except Closed:
             if self._running:
                 await asyncio.wait(self._running)
@@ -73,6 +81,12 @@ class TaskRunner:
             if self._running:
                 await asyncio.wait(self._running)
             raise
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Closed):
+            self._on_failure(error)  # its message would be in hand for ever, and nobody be told
 
     async def _received(
         self, receiving: _HandlersConsumer, most: int

@@ -100,7 +100,6 @@ class Lane:
         self._beginnings = beginnings
         self._held: dict[Token, tuple[Message, Past] | None] = {}
         self._untold: set[Token] = set()  # acknowledged, and the broker does not know
-        self._was_filled = False  # by the last poll
         self._asked: float | None = None  # when the last poll began, if it brought nothing
         self.locked_until = 0.0  #: when the lock on what was polled last is over
         self.return_at = 0.0  #: and when it goes back if nobody has taken it
@@ -118,9 +117,8 @@ class Lane:
 
     @property
     def is_drained(self) -> bool:
-        """True if there is nothing for it besides what it holds, as far as it could look: one that
-        is full has not seen what lies behind."""
-        return self.membership.is_drained if self.is_idle else not self._was_filled
+        """True if there is nothing for it; one that holds something cannot look."""
+        return self.is_idle and self.membership.is_drained
 
     def token(self, record: Record) -> Token:
         """The token of ``record``, which this lane has polled."""
@@ -163,7 +161,6 @@ class Lane:
         self._asked = None if records else started
         if records:
             self.membership.came_some()
-            self._was_filled = len(records) >= self.size
         return [record for record in records if record.error() or self._take(record)]
 
     def acknowledge(self, token: Token, how: AcknowledgeType) -> None:

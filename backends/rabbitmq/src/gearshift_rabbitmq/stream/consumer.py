@@ -89,6 +89,10 @@ class StreamConsumer(LogDriver):
     def heard_at(self) -> float:
         return self._connection.heard_at
 
+    @property
+    def drained(self) -> bool:
+        return self._announced and all(reader.drained for reader in self._readers.values())
+
     def wake(self) -> None:
         self._woken = True
         self._connection.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,9 @@ __all__ = ["PartitionReader"]
 #: 3.10.8 and 4.3.6). So one that gets nothing asks anew, after these seconds and then less often.
 _ANEW_AFTER_S = 5.0
 _ANEW_AT_LEAST_EVERY_S = 60.0
+
+#: After a silence of so many seconds the broker is asked whether it has still more.
+_SILENT_S = 1.0
 
 
 class PartitionReader:
@@ -54,6 +58,9 @@ class PartitionReader:
         #: The offset behind what was taken, and that behind what has come; None if unknown.
         self.next = self._arrived = position
         self._skipped = skipped
+        #: True if the broker has said, since the last message, that it has no more.
+        self.drained = False
+        self._silences = 0
         self._begin(start, window)
 
     def _begin(self, start: Start, window: int) -> None:
@@ -68,6 +75,7 @@ class PartitionReader:
         self._channel.add_on_close_callback(self._on_close)
         self._channel.add_on_cancel_callback(self._on_cancel)
         self._expect(_ANEW_AFTER_S)
+        self._begin_silence()
         self._subscription = Subscription(
             rpc, self._queue, self._on_message, name="reader", window=window
         )
@@ -85,6 +93,8 @@ class PartitionReader:
                 start = self._at(self._arrived)
             self._begin(start, self._subscription.window)
         taken = [self._ready.popleft() for _ in range(min(max_messages, len(self._ready)))]
+        if not taken and max_messages and time.monotonic() > self._ask_at:
+            self._ask()
         if not taken and max_messages and time.monotonic() > self._anew_at:
             self._expect(min(2 * self._anew_after_s, _ANEW_AT_LEAST_EVERY_S))
             if self.next is not None and self._channel.is_open:
@@ -125,9 +135,29 @@ class PartitionReader:
         self._from_offset = self._arrived
         self._subscription.restart(arguments={OFFSET: self._arrived})
 
+    def _ask(self) -> None:
+        """Have the broker say something behind all that it has for this reader.
+
+        One of its processes serves an AMQP channel: it sends what a stream has as far as it is
+        acknowledged, and answers in turn.
+        """
+        self._ask_at = math.inf
+        asked = self._silences
+
+        def answered(_: Any) -> None:
+            self.drained = asked == self._silences
+
+        if self._channel.is_open:
+            self._channel.queue_declare(self._queue, passive=True, callback=answered)
+
     def _expect(self, within_s: float) -> None:
         self._anew_after_s = within_s
         self._anew_at = time.monotonic() + within_s
+
+    def _begin_silence(self) -> None:
+        self.drained = False
+        self._silences += 1
+        self._ask_at = time.monotonic() + _SILENT_S
 
     def _note_gap(self, expected: int, found: int) -> None:
         """The broker's own records have offsets as well, so a gap alone is no loss."""
@@ -146,6 +176,7 @@ class PartitionReader:
             self._channel.basic_ack(method.delivery_tag)
             return
         self._expect(_ANEW_AFTER_S)
+        self._begin_silence()
         message = received(method, properties, body, routed=False).message
         if self._from_ms is not None:
             if (message.timestamp_ms or 0) < self._from_ms:
