@@ -15,7 +15,7 @@ GROWTH ?=
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types imports bench performance brokers docs gallery changelog format help clean
+.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html </dev/null
@@ -61,9 +61,13 @@ soak-clusters: $(READY)  ## break clusters in each way for SECONDS (300) and cou
 lint: $(READY)  ## check style
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
-types: $(READY)  ## check types
+types: mypy pyright  ## check types
+
+mypy: $(READY)
 	@$(BIN)/mypy --no-error-summary -p gearshift -p gearshift_rabbitmq -p gearshift_kafka -p gearshift_redis -p native_brokers
 	@$(BIN)/mypy --no-error-summary tests/typing
+
+pyright: $(READY)
 	@$(BIN)/pyright --pythonpath $(BIN)/python >.pyright.log || { cat .pyright.log; exit 1; }; rm -f .pyright.log
 
 imports: $(READY)  ## check which package imports which
