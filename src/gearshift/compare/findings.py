@@ -100,7 +100,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
         return Chart(kind=kind, title=title, fields=fields, rows=tuple(rows))
 
 
-class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+class Expectation(msgspec.Struct, frozen=True):
     """The outcome that the declared capabilities promise. ``because`` names them."""
 
     outcome: str

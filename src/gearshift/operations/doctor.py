@@ -27,13 +27,10 @@ from gearshift.operations.cleanup import delete_channels, finish
 
 __all__ = ["STEPS", "Check", "Status", "examine"]
 
-#: What is checked, in order. Up to ``auth`` each needs the one before.
-STEPS = ("config", "plugin", "tcp", "auth", "topology", "copies", "round trip")
-
 _CONNECT_TIMEOUT_S = 3.0
 _ROUND_TRIP_TIMEOUT_S = 15.0
 
-#: What to do if an error brings no hint of its own.
+#: What is checked, in order, and what to do if an error brings no hint of its own.
 _FIXES = {
     "config": "correct the settings; gearshift config show lists them",
     "plugin": "correct the profile's settings, or uninstall the plugin",
@@ -43,6 +40,9 @@ _FIXES = {
     "copies": "see the servers' logs",
     "round trip": "see the server's log; --no-round-trip leaves this step out",
 }
+
+#: Up to ``auth`` each needs the one before.
+STEPS = tuple(_FIXES)
 
 
 class Status(StrEnum):
@@ -55,7 +55,7 @@ class Status(StrEnum):
     NOT_RUN = "not run"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One finding. ``hint`` is the fix, ``error`` what has failed.
 
@@ -82,66 +82,45 @@ def examine(
     ``path`` and ``profile`` are those of ``gearshift.open``; ``channels`` are looked at instead of
     the configured ones. Raises nothing: errors are findings.
     """
-    examination = _Examination(path, profile, channels)
-    steps: dict[str, Callable[[], Iterator[Check]]] = {
-        "config": examination.config,
-        "plugin": examination.plugin,
-        "tcp": examination.tcp,
-        "auth": examination.auth,
-        "topology": examination.topology,
-        "copies": examination.copies,
-        "round trip": examination.round_trip if round_trip else _not_wanted,
-    }
     broken: str | None = None
-    try:
-        for step, checks in steps.items():
+    with contextlib.ExitStack() as stack:
+        examination = _Examination(path, profile, channels, round_trip, stack)
+        for step in STEPS:
             if broken is not None:
-                yield Check(step=step, status=Status.NOT_RUN, detail=f"needs {broken}")
+                yield Check(step, Status.NOT_RUN, f"needs {broken}")
                 continue
-            for check in examination.guarded(step, checks):
+            for check in examination.guarded(step):
                 if step in STEPS[:4] and check.status is Status.FAILED:
                     broken = step
                 yield check
-    finally:
-        examination.close()
 
 
 class _Examination:
-    """The steps, and what earlier ones found for later ones."""
+    """The steps, each a method of its name, and what earlier ones found for later ones."""
+
+    settings: Config
+    backend: BackendPlugin
+    bus: Bus
 
     def __init__(
-        self, path: str | Path | None, profile: str | None, channels: Sequence[str]
+        self,
+        path: str | Path | None,
+        profile: str | None,
+        channels: Sequence[str],
+        round_trip: bool,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._path = path
         self._profile = profile
         self._channels = channels
-        self._config: Config | None = None
-        self._bus: Bus | None = None
-        self._plugin: BackendPlugin | None = None
+        self._with_round_trip = round_trip
+        self._stack = stack
+        self._masked: Callable[[str], str] = str
 
-    @property
-    def settings(self) -> Config:
-        assert self._config is not None  # steps run only after those that they need
-        return self._config
-
-    @property
-    def names(self) -> list[str]:
-        """The channels that are looked at."""
-        return list(self._channels) or list(self.settings.channels)
-
-    @property
-    def bus(self) -> Bus:
-        assert self._bus is not None
-        return self._bus
-
-    def close(self) -> None:
-        if self._bus is not None:
-            self._bus.close(5.0)
-
-    def guarded(self, step: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    def guarded(self, step: str) -> Iterator[Check]:
         """The step's findings; what it raises is one of them."""
         try:
-            yield from checks()
+            yield from getattr(self, step.replace(" ", "_"))()
         except Exception as error:
             yield self.failure(step, error)
 
@@ -149,119 +128,102 @@ class _Examination:
         """The finding that ``error`` is, without secrets."""
         ours = error if isinstance(error, GearshiftError) else None
         text = ours.message if ours else f"{type(error).__name__}: {error}"
-        hint = (ours.hint if ours else None) or _FIXES[step]
-        masked = self._config.masked if self._config is not None else str
-        return Check(
-            step=step,
-            status=Status.FAILED,
-            detail=masked(f"{subject}: {text}" if subject else text),
-            subject=subject,
-            hint=masked(hint),
-            error=error,
-        )
+        detail = self._masked(f"{subject}: {text}" if subject else text)
+        hint = self._masked((ours.hint if ours else None) or _FIXES[step])
+        return Check(step, Status.FAILED, detail, subject, hint, error)
 
     # ── steps ──
 
     def config(self) -> Iterator[Check]:
-        self._config = loaded = configuration.load(self._path, profile=self._profile)
+        self.settings = loaded = configuration.load(self._path, profile=self._profile)
+        self._masked = loaded.masked
         where = str(loaded.file) if loaded.file else "no gearshift.toml, defaults"
         detail = f"profile {loaded.profile!r} (from {loaded.profile_origin}), {where}"
-        yield Check(step="config", status=Status.OK, detail=detail)
+        yield Check("config", Status.OK, detail)
 
     def plugin(self) -> Iterator[Check]:
-        self._plugin = plugin = self.settings.load_plugin()
+        self.backend = plugin = self.settings.load_plugin()
         checked = check_installed()
         for hooks, error in checked:
             if error is not None:
                 yield self.failure("plugin", error, f"{hooks.name} of {hooks}")
             else:
                 found = f"{hooks.name} of {hooks} adds hooks"
-                yield Check(step="plugin", status=Status.OK, detail=found, subject=hooks.name)
+                yield Check("plugin", Status.OK, found, hooks.name)
         if any(error is not None for _, error in checked):
             return  # no bus can be opened
-        self._bus = open_bus(config=self.settings)
-        if self.settings.over is not None:
-            yield Check(
-                step="plugin",
-                status=Status.WARNING,
-                detail=f"{self.settings.stack}: {plugin.summary}",
-                subject=self.settings.backend,
-                hint=f"for production select profile {self.settings.over.profile!r} itself",
-            )
+        self.bus = open_bus(config=self.settings)
+        self._stack.callback(self.bus.close, 5.0)
+        if over := self.settings.over:
+            detail = f"{self.settings.stack}: {plugin.summary}"
+            hint = f"for production select profile {over.profile!r} itself"
+            yield Check("plugin", Status.WARNING, detail, self.settings.backend, hint)
             return
         entry = next(entry for entry in plugins.available() if entry.name == plugin.name)
         detail = f"{plugin.name} from {entry}: {plugin.summary}"
-        yield Check(step="plugin", status=Status.OK, detail=detail, subject=plugin.name)
+        yield Check("plugin", Status.OK, detail, plugin.name)
 
     def tcp(self) -> Iterator[Check]:
         endpoints = self.bus.endpoints()
         if not endpoints:
-            yield Check(step="tcp", status=Status.SKIPPED, detail="embedded, there is no server")
+            yield Check("tcp", Status.SKIPPED, "embedded, there is no server")
             return
         problems = _unreachable(endpoints)
         some_answer = len(problems) < len(endpoints)
         for endpoint in endpoints:
-            subject = host_port(*endpoint)
-            if endpoint not in problems:
-                detail = f"{subject} accepts connections"
-                yield Check(step="tcp", status=Status.OK, detail=detail, subject=subject)
+            subject, problem = host_port(*endpoint), problems.get(endpoint)
+            if problem is None:
+                yield Check("tcp", Status.OK, f"{subject} accepts connections", subject)
             elif some_answer:
-                yield Check(
-                    step="tcp",
-                    status=Status.WARNING,
-                    detail=f"{subject}: {problems[endpoint]}; others answer",
-                    subject=subject,
-                    hint=_FIXES["tcp"],
-                )
+                detail = f"{subject}: {problem}; others answer"
+                yield Check("tcp", Status.WARNING, detail, subject, _FIXES["tcp"])
             else:
-                yield self.failure("tcp", ConnectionFailed(problems[endpoint]), subject)
+                yield self.failure("tcp", ConnectionFailed(problem), subject)
 
     def auth(self) -> Iterator[Check]:
-        yield Check(step="auth", status=Status.OK, detail=self.settings.masked(self.bus.server()))
+        yield Check("auth", Status.OK, self._masked(self.bus.server()))
 
     def topology(self) -> Iterator[Check]:
-        if not self.names:
-            yield Check(step="topology", status=Status.SKIPPED, detail="no channel is configured")
-        for name in self.names:
+        if not self._names():
+            yield Check("topology", Status.SKIPPED, "no channel is configured")
+        for name in self._names():
             try:
-                yield self._channel(name)
+                yield Check("topology", Status.OK, self._channel(name), name)
             except Exception as error:
                 yield self.failure("topology", error, name)
 
     def copies(self) -> Iterator[Check]:
-        conditions = self.bus.replication(self.names) if self.bus.endpoints() else None
+        conditions = self.bus.replication(self._names()) if self.bus.endpoints() else None
         if conditions is None:
             detail = "not told by this backend" if self.bus.endpoints() else "embedded, one copy"
-            yield Check(step="copies", status=Status.SKIPPED, detail=detail)
+            yield Check("copies", Status.SKIPPED, detail)
         for condition in conditions or ():
-            yield Check(
-                step="copies",
-                status=Status.OK if condition.hint is None else Status.WARNING,
-                detail=self.settings.masked(condition.text),
-                subject=condition.subject,
-                hint=condition.hint and self.settings.masked(condition.hint),
-            )
+            status = Status.OK if condition.hint is None else Status.WARNING
+            hint = condition.hint and self._masked(condition.hint)
+            yield Check("copies", status, self._masked(condition.text), condition.subject, hint)
 
     def round_trip(self) -> Iterator[Check]:
+        if not self._with_round_trip:
+            yield Check("round trip", Status.SKIPPED, "--no-round-trip")
+            return
         name = f"gearshift-doctor-{uuid.uuid4().hex[:12]}"
         try:
             self._send_and_receive(name)
         finally:
             problems = finish(lambda: delete_channels(self.bus, name))
         detail = f"sent, received and settled one message on a {self.bus.semantics(name)}"
-        yield Check(step="round trip", status=Status.OK, detail=detail)
+        yield Check("round trip", Status.OK, detail)
         for problem in problems:
-            yield Check(
-                step="round trip",
-                status=Status.WARNING,
-                detail=self.settings.masked(problem),
-                subject=name,
-                hint="delete it with the broker's own tools",
-            )
+            hint = "delete it with the broker's own tools"
+            yield Check("round trip", Status.WARNING, self._masked(problem), name, hint)
 
     # ── inside ──
 
-    def _channel(self, name: str) -> Check:
+    def _names(self) -> list[str]:
+        """The channels that are looked at."""
+        return list(self._channels or self.settings.channels)
+
+    def _channel(self, name: str) -> str:
         """The state of one channel. Creates nothing; raises what opening it would."""
         # What it requires, what the backend checks, and what this server has.
         largest = self.bus.capabilities(name, live=True).max_message_bytes
@@ -272,8 +234,7 @@ class _Examination:
             self._require_adopted(name)
             groups = ", ".join(self.settings.channel(name).groups) or "the default one"
             more = f" with groups: {groups}" if semantics == "queue" else ""
-            detail = f"{name}: not there; a {semantics} would be created{more}"
-            return Check(step="topology", status=Status.OK, detail=detail, subject=name)
+            return f"{name}: not there; a {semantics} would be created{more}"
         states = self.bus.groups(name)
         missing = [state.group for state in states if _is_unknown(state)]
         if not missing:
@@ -283,16 +244,14 @@ class _Examination:
         parts.append(f"messages of up to {largest:,} bytes")
         if missing:
             parts.append(f"would be created: {', '.join(missing)}")
-        return Check(step="topology", status=Status.OK, detail="; ".join(parts), subject=name)
+        return "; ".join(parts)
 
     def _require_adopted(self, name: str) -> None:
         """Raise UnknownChannel if the channel, which is not there, is not ours to make."""
-        assert self._plugin is not None
-        native = self.settings.native_for(name, self._plugin)
-        if adopts := native.adopts:
+        if adopts := self.settings.native_for(name, self.backend).adopts:
             raise UnknownChannel(
                 f"{adopts} is missing; it is adopted, so Gearshift does not create it",
-                hint=f"create it on the broker, or take it out of native.{self._plugin.name}",
+                hint=f"create it on the broker, or take it out of native.{self.backend.name}",
             )
 
     def _send_and_receive(self, name: str) -> None:
@@ -310,10 +269,6 @@ class _Examination:
                 )
             received[0].ack()
             consumer.flush(_ROUND_TRIP_TIMEOUT_S)
-
-
-def _not_wanted() -> Iterator[Check]:
-    yield Check(step="round trip", status=Status.SKIPPED, detail="--no-round-trip")
 
 
 def _is_unknown(state: GroupStatus) -> bool:

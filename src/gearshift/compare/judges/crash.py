@@ -47,21 +47,15 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
 def expect(column: Column, _meta: Meta) -> Expectation:
     """Unfinished work returns, and may say so."""
     if not column.capabilities["redelivery"]:
-        return Expectation(
-            outcome="lost", sentence="Unfinished work is lost.", because="redelivery=false"
-        )
+        return Expectation("lost", "Unfinished work is lost.", "redelivery=false")
     known = column.capabilities["redelivered"]
     because = f"redelivery=true, redelivered={known}"
     if known == "none":
         return Expectation(
-            outcome="unflagged",
-            sentence="Unfinished work comes again, and nothing says that it does.",
-            because=because,
+            "unflagged", "Unfinished work comes again, and nothing says that it does.", because
         )
     return Expectation(
-        outcome="flagged",
-        sentence="Unfinished work comes again, and is marked as redelivered.",
-        because=because,
+        "flagged", "Unfinished work comes again, and is marked as redelivered.", because
     )
 
 

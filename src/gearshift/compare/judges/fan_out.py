@@ -45,19 +45,17 @@ def see(trials: Sequence[TrialRecord]) -> Seen:
 def expect(column: Column, _meta: Meta) -> Expectation:
     """A log keeps its history for whoever comes; a queue exists from its group's arrival on."""
     if not column.capabilities["fan_out"]:
-        return Expectation(
-            outcome="not_all", sentence="Only one group gets a message.", because="fan_out=false"
-        )
+        return Expectation("not_all", "Only one group gets a message.", "fan_out=false")
     if column.capabilities["replay"]:
         return Expectation(
-            outcome="history",
-            sentence="Every group gets everything; one that comes late also the past.",
-            because="fan_out=true, replay=true",
+            "history",
+            "Every group gets everything; one that comes late also the past.",
+            "fan_out=true, replay=true",
         )
     return Expectation(
-        outcome="from_now",
-        sentence="Every group gets everything that is sent once it exists, and nothing older.",
-        because="fan_out=true, replay=false",
+        "from_now",
+        "Every group gets everything that is sent once it exists, and nothing older.",
+        "fan_out=true, replay=false",
     )
 
 

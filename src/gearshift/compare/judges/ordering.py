@@ -41,20 +41,16 @@ def expect(column: Column, meta: Meta) -> Expectation:
     because = f"order={declared}"
     if not meta.keys:
         return Expectation(
-            outcome="none",
-            sentence="Without keys nothing says which messages belong together.",
-            because=f"{because}, sent without keys",
+            "none",
+            "Without keys nothing says which messages belong together.",
+            f"{because}, sent without keys",
         )
     if declared == "key":
         return Expectation(
-            outcome="key",
-            sentence="Messages of one key are handled as sent, with any number of workers.",
-            because=because,
+            "key", "Messages of one key are handled as sent, with any number of workers.", because
         )
     return Expectation(
-        outcome="none",
-        sentence="With several workers messages overtake each other, those of one key too.",
-        because=because,
+        "none", "With several workers messages overtake each other, those of one key too.", because
     )
 
 

@@ -46,9 +46,7 @@ def expect(column: Column, meta: Meta) -> Expectation:
     """A key waits for a retry if the consumer holds the message, not if the broker does."""
     capabilities = column.capabilities
     if not capabilities["dead_letter"]:
-        return Expectation(
-            outcome="dropped", sentence="It is dropped in the end.", because="dead_letter=false"
-        )
+        return Expectation("dropped", "It is dropped in the end.", "dead_letter=false")
     is_native = capabilities["native_retry"] and capabilities["native_delay"]
     because = (
         f"native_retry={str(capabilities['native_retry']).lower()}, "
@@ -56,14 +54,12 @@ def expect(column: Column, meta: Meta) -> Expectation:
     )
     if is_native or not meta.keys:
         return Expectation(
-            outcome="overtaken",
-            sentence="It waits in the broker; everything else goes on, also what has its key.",
-            because=because if meta.keys else f"{because}, sent without keys",
+            "overtaken",
+            "It waits in the broker; everything else goes on, also what has its key.",
+            because if meta.keys else f"{because}, sent without keys",
         )
     return Expectation(
-        outcome="key_waits",
-        sentence="It waits with its consumer; its key waits with it, other keys go on.",
-        because=because,
+        "key_waits", "It waits with its consumer; its key waits with it, other keys go on.", because
     )
 
 

@@ -42,15 +42,9 @@ def expect(column: Column, _meta: Meta) -> Expectation:
     """A seek works where it is declared, else it is refused."""
     if column.capabilities["seek"]:
         return Expectation(
-            outcome="replayed",
-            sentence="A consumer can go back and read everything again.",
-            because="seek=true",
+            "replayed", "A consumer can go back and read everything again.", "seek=true"
         )
-    return Expectation(
-        outcome="unsupported",
-        sentence="What is settled is gone; a seek is refused.",
-        because="seek=false",
-    )
+    return Expectation("unsupported", "What is settled is gone; a seek is refused.", "seek=false")
 
 
 def _path(events: Sequence[Event]) -> dict[int | None, list[int]]:

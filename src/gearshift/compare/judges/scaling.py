@@ -43,14 +43,12 @@ def expect(column: Column, _meta: Meta) -> Expectation:
     members = column.capabilities["members"]
     if members == "any":
         return Expectation(
-            outcome="any",
-            sentence="Every worker gets messages, however many there are.",
-            because="members=any",
+            "any", "Every worker gets messages, however many there are.", "members=any"
         )
     return Expectation(
-        outcome="partitions",
-        sentence=f"At most {PARTITIONS} workers are busy, one per partition.",
-        because=f"members=partitions, partitions={PARTITIONS}",
+        "partitions",
+        f"At most {PARTITIONS} workers are busy, one per partition.",
+        f"members=partitions, partitions={PARTITIONS}",
     )
 
 

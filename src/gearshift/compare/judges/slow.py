@@ -82,10 +82,10 @@ def expect(column: Column, _meta: Meta) -> Expectation:
     """A durable broker keeps what is not taken; prefetch bounds what is."""
     prefetch = column.capabilities["prefetch"]
     return Expectation(
-        outcome="broker",
-        sentence="The backlog grows in the broker; the consumer holds "
+        "broker",
+        "The backlog grows in the broker; the consumer holds "
         + ("at most its prefetch." if prefetch == "strict" else "about its prefetch."),
-        because=f"prefetch={prefetch}",
+        f"prefetch={prefetch}",
     )
 
 
