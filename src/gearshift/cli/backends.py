@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, session_of
+from gearshift.cli.context import Session, with_session
 from gearshift.cli.errors import print_error
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.plugins import PluginStatus
@@ -24,20 +24,19 @@ _KEY = ("order", "replay")
 @click.command("backends")
 @click.argument("name", required=False)
 @output_option
-@common_options
-@click.pass_context
-def command(ctx: click.Context, name: str | None, output: str) -> None:
+@with_session
+def command(session: Session, name: str | None, output: str) -> None:
     """List the installed backends, or all that one of them can do.
 
     With NAME: its full table of capabilities, for a queue and for a stream.
     """
     if name is None:
-        _list(ctx, output)
+        _list(session, output)
     else:
         _one(name, output)
 
 
-def _list(ctx: click.Context, output: str) -> None:
+def _list(session: Session, output: str) -> None:
     from gearshift import plugins
 
     found = plugins.describe()
@@ -45,7 +44,7 @@ def _list(ctx: click.Context, output: str) -> None:
     if output == "table":
         for status in found:
             if status.error is not None:
-                print_error(status.error, session_of(ctx))
+                print_error(status.error, session)
 
 
 def _one(name: str, output: str) -> None:

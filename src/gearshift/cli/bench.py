@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import Session, note, with_session
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.cli.progress import progress_bar
 from gearshift.driver.measuring import Load
@@ -56,11 +56,10 @@ _PACED_MOST = 2_000
     help="Measure the broker's own client in turns with Gearshift.",
 )  # fmt: skip
 @output_option
-@common_options
-@click.pass_context
+@with_session
 @sigterm_raises()
 def command(
-    ctx: click.Context,
+    session: Session,
     broker: str | None,
     semantics: str | None,
     works: tuple[str, ...],
@@ -84,7 +83,6 @@ def command(
         for work in works or WORKS
         for plan in _plans(work, messages, size, threads, rounds)
     ]
-    session = session_of(ctx)
     session.profile = broker or session.profile
     config = session.config()
     found: list[Figures] = []

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import rich_click as click
+from click import get_current_context
 from click.core import ParameterSource
 
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import Session, note, with_session
 from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, show
 from gearshift.cli.progress import progress_bar
 from gearshift.errors import UsageError
@@ -83,24 +84,19 @@ class _Needs(click.ParamType[tuple[str, ...]]):
     help="Draw this report or ledger again instead of running.",
 )  # fmt: skip
 @output_option
-@common_options
-@click.pass_context
+@with_session
 @sigterm_raises()
 def command(
-    ctx: click.Context,
+    session: Session,
+    /,
     columns: tuple[str, ...],
     needs: tuple[str, ...] | None,
     scenarios: tuple[str, ...],
-    handler: str,
-    seed: int,
-    messages: int,
-    repetitions: int,
-    keys: int,
-    prefetch: int,
     ack_first: bool,
     out: Path | None,
     source: Path | None,
     output: str,
+    **options: Any,
 ) -> int:
     """Run the same workload on each column and show what each does.
 
@@ -115,30 +111,20 @@ def command(
     if out is not None and out.suffix != ".json":
         import_module("gearshift.compare.report")  # raises MissingExtra before anything is run
     if source is not None:
-        _refuse_to_run(ctx, columns)
+        _refuse_to_run(columns)
         comparison = Comparison.load(source)
         if needs is not None:
             comparison = comparison.with_needs(needs)
     else:
         if needs is None and output == "table":
             needs = _asked()
-        options = Options(
-            seed=seed,
-            messages=messages,
-            repetitions=repetitions,
-            keys=keys,
-            prefetch=prefetch,
-            handler=handler,
-            settle="first" if ack_first else "after",
-        )
-        session = session_of(ctx)
         session.said = set()  # a bus a trial would give the same warnings a trial
         with progress_bar() as progress:
             comparison = run(
                 columns,
                 config=Path(session.config_path) if session.config_path else None,
                 scenarios=cast("tuple[Scenario, ...]", scenarios or _SCENARIOS),
-                options=options,
+                options=Options(settle="first" if ack_first else "after", **options),
                 needs=needs or (),
                 progress=progress,
             )
@@ -152,8 +138,9 @@ def command(
     return int(all(finding.verdict == "inconclusive" for finding in comparison.findings))
 
 
-def _refuse_to_run(ctx: click.Context, columns: tuple[str, ...]) -> None:
+def _refuse_to_run(columns: tuple[str, ...]) -> None:
     """``--from`` runs nothing: what would only count for a run is a mistake."""
+    ctx = get_current_context()
     given = [
         parameter.opts[0]
         for parameter in ctx.command.params
@@ -256,14 +243,9 @@ def _matrix(comparison: Comparison) -> RenderableType:
     columns = [column.id for column in comparison.ledger.meta.columns]
     table = new_table("does it keep ...", *columns)
     for finding in comparison.findings:
-        shown = {one.column: (_MARKS[one.mark], one.shown) for one in finding.observations}
-        table.add_row(
-            cell(finding.subject),
-            *(
-                cell(f"{shown[column][0][0]} {shown[column][1]}", shown[column][0][1])
-                if column in shown
-                else cell("-")
-                for column in columns
-            ),
-        )
+        shown = dict.fromkeys(columns, cell("-"))
+        for one in finding.observations:
+            sign, colour = _MARKS[one.mark]
+            shown[one.column] = cell(f"{sign} {one.shown}", colour)
+        table.add_row(cell(finding.subject), *shown.values())
     return table

@@ -6,7 +6,7 @@ from typing import Any
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import Session, common_options, note, with_session
 from gearshift.cli.errors import CommandFailed
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.errors import PluginError
@@ -22,29 +22,22 @@ def command() -> None:
 @command.command("show")
 @click.option("--app", "target", metavar="MODULE:APP", help="Show the order of its plugins, too.")
 @output_option
-@common_options
-@click.pass_context
-def show(ctx: click.Context, target: str | None, output: str) -> None:
+@with_session
+def show(session: Session, target: str | None, output: str) -> None:
     """Every effective setting and its origin; secrets masked.
 
     Only the selected profile is shown: choose another one with --profile. The hooks are followed by
     the plugins that they call, in their order: around a handler the first is the outermost.
     """
-    settings = session_of(ctx).config()
+    settings = session.config()
     try:
         plugin = settings.load_plugin()
     except PluginError as error:
         plugin = None
         note(f"note: defaults of the backend are missing here: {error}")
     rows = [row._asdict() for row in settings.rows(plugin)] + _hooks(target)
-
-    def table() -> object:
-        made = new_table("SETTING", "VALUE", "ORIGIN")
-        for row in rows:
-            made.add_row(cell(row["key"]), cell(row["value"]), cell(row["origin"], "dim"))
-        return made
-
-    emit(rows, output, table)  # type: ignore[arg-type]
+    shown = ((row["key"], row["value"], cell(row["origin"], "dim")) for row in rows)
+    emit(rows, output, lambda: new_table("SETTING", "VALUE", "ORIGIN", rows=shown))
 
 
 def _hooks(target: str | None) -> list[dict[str, Any]]:
@@ -82,23 +75,19 @@ def settings(backend: str | None, output: str) -> None:
         for table, found in described(backend)
         for one in found
     ]
-
-    def table() -> object:
-        made = new_table("SETTING", "TYPE", "DEFAULT", "EFFECT")
-        for row in rows:
-            effect = " ".join(row["effect"].replace("``", "").split())
-            made.add_row(*map(cell, (row["setting"], row["type"], row["default"], effect)))
-        return made
-
-    emit(rows, output, table)  # type: ignore[arg-type]
+    plain = ("setting", "type", "default")
+    shown = (
+        (*(row[field] for field in plain), " ".join(row["effect"].replace("``", "").split()))
+        for row in rows
+    )
+    emit(rows, output, lambda: new_table("SETTING", "TYPE", "DEFAULT", "EFFECT", rows=shown))
 
 
 @command.command("path")
-@common_options
-@click.pass_context
-def path(ctx: click.Context) -> None:
+@with_session
+def path(session: Session) -> None:
     """Print the path of the settings file in use; exit code 1 if there is none."""
-    file = session_of(ctx).config().file
+    file = session.config().file
     if file is None:
         raise CommandFailed(
             "there is no gearshift.toml here or above; the defaults apply",

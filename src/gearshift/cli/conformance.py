@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import Session, note, with_session
 from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, terminal
 from gearshift.message import Semantics
 from gearshift.operations.cleanup import sigterm_raises
@@ -44,11 +44,10 @@ FAILED = 5
 @click.option("--report", type=NewFile(), metavar="FILE", help="Also write results as JSON.")
 @click.option("--patience", default=30.0, show_default=True, help="Seconds to wait for anything.")
 @output_option
-@common_options
-@click.pass_context
+@with_session
 @sigterm_raises()
 def command(
-    ctx: click.Context,
+    session: Session,
     tested: str | None,
     semantics: str | None,
     wanted: tuple[str, ...],
@@ -65,7 +64,6 @@ def command(
     """
     from gearshift.conformance.matrix import Matrix
 
-    session = session_of(ctx)
     if tested is not None:
         session.profile = tested
     matrix = Matrix()

@@ -26,6 +26,7 @@ __all__ = [
     "end_dry_run",
     "note",
     "session_of",
+    "with_session",
     "yes_option",
 ]
 
@@ -108,6 +109,11 @@ def common_options(command: Decorated) -> Decorated:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def with_session(command: Decorated) -> Decorated:
+    """Add the common options, and give the command its Session as the first argument."""
+    return common_options(click.pass_obj(command))  # type: ignore[return-value]
 
 
 def yes_option(command: Decorated) -> Decorated:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, complete_channel, session_of
+from gearshift.cli.context import Session, complete_channel, with_session
 from gearshift.cli.output import cell, emit, output_option, show
 from gearshift.exit_codes import exit_code
 from gearshift.operations.cleanup import sigterm_raises
@@ -32,10 +32,9 @@ _FIELDS = ("step", "status", "detail", "subject", "hint")
     "--no-round-trip", is_flag=True, help="Leave out sending and receiving a message."
 )  # fmt: skip
 @output_option
-@common_options
-@click.pass_context
+@with_session
 @sigterm_raises()
-def command(ctx: click.Context, channels: tuple[str, ...], no_round_trip: bool, output: str) -> int:
+def command(session: Session, channels: tuple[str, ...], no_round_trip: bool, output: str) -> int:
     """Check everything from the settings to a round trip.
 
     Steps: config, plugin, tcp, auth, topology, copies, round trip.
@@ -44,7 +43,6 @@ def command(ctx: click.Context, channels: tuple[str, ...], no_round_trip: bool, 
     own channel, which is deleted again. The exit code is that of the first failure: 2 settings,
     3 unreachable, 4 a capability is missing.
     """
-    session = session_of(ctx)
     checks = examine(
         session.config_path,
         profile=session.profile,

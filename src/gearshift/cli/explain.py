@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from gearshift import plugins
-from gearshift.cli.context import common_options, complete_profile, note, session_of
+from gearshift.cli.context import Session, complete_profile, note, with_session
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.exit_codes import exit_code
 from gearshift.operations.crossing import between
@@ -43,10 +43,9 @@ _ORDER = list(Relation)
     help="Compare with the settings in FILE: what a change of the configuration changes.",
 )  # fmt: skip
 @partial(output_option, more=("github", "sarif"))
-@common_options
-@click.pass_context
+@with_session
 def command(
-    ctx: click.Context,
+    session: Session,
     first: str | None,
     second: str | None,
     target: str | None,
@@ -63,7 +62,6 @@ def command(
     """
     from gearshift.worker.loading import load_app
 
-    session = session_of(ctx)
     app = load_app(target) if target else None
     if against is not None and second is not None:
         raise click.UsageError("--against FILE compares one PROFILE of two files: leave one out")

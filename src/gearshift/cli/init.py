@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import Session, note, with_session
 from gearshift.cli.errors import CommandFailed
 from gearshift.config.document import FILE_NAME
 
@@ -62,14 +62,13 @@ backend = "@name@"
     help="The backend to start with.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
-@common_options
-@click.pass_context
-def command(ctx: click.Context, backend: str, force: bool) -> None:
+@with_session
+def command(session: Session, backend: str, force: bool) -> None:
     """Write a commented gearshift.toml into this folder.
 
     It has an example profile for each broker; --backend says which one is selected.
     """
-    file = Path(session_of(ctx).config_path or FILE_NAME)
+    file = Path(session.config_path or FILE_NAME)
     text = _text(backend)
     try:
         with file.open("w" if force else "x", encoding="utf-8") as stream:

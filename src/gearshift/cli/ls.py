@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import (
-    common_options,
-    complete_channel,
-    note,
-    session_of,
-)
+from gearshift.cli.context import Session, complete_channel, note, with_session
 from gearshift.cli.errors import print_error
 from gearshift.cli.output import Record, cell, emit, new_table, output_option
 from gearshift.errors import ConnectionFailed, GearshiftError
@@ -31,16 +26,14 @@ _HEADERS = ("READY", "IN FLIGHT", "LAG", "OLDEST", "CONSUMERS")
 @click.command("ls")
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...", shell_complete=complete_channel)
 @output_option
-@common_options
-@click.pass_context
-def command(ctx: click.Context, channels: tuple[str, ...], output: str) -> int:
+@with_session
+def command(session: Session, channels: tuple[str, ...], output: str) -> int:
     """List channels, their groups and what waits for them.
 
     Without CHANNEL these are the configured ones. On a queue READY waits and IN FLIGHT is being
     worked on; on a stream LAG is what a group has not read. n/a: the broker does not tell.
     [bold]gearshift top[/bold] shows it again and again.
     """
-    session = session_of(ctx)
     names = channels or tuple(session.config().channels)
     if not names:
         note("no channel is configured; name those to list: gearshift ls CHANNEL...")

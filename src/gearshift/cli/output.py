@@ -93,9 +93,15 @@ def json_line(record: Record) -> str:
     return text if text.isprintable() else json.dumps(json.loads(text), separators=(",", ":"))
 
 
-def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """A table without lines; the columns named in ``right`` hold numbers, which are not broken."""
+def new_table(
+    *columns: str, right: Iterable[str] = (), rows: Iterable[Iterable[object]] = ()
+) -> Table:
+    """A table without lines; the columns named in ``right`` hold numbers, which are not broken.
+
+    What is not a cell in ``rows`` becomes one.
+    """
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
@@ -103,6 +109,8 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
         table.add_column(
             column, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
         )
+    for row in rows:
+        table.add_row(*(one if isinstance(one, Text) else cell(one) for one in row))
     return table
 
 

@@ -9,7 +9,7 @@ import rich_click as click
 
 from gearshift.bus import Bus
 from gearshift.capabilities import Prefetch
-from gearshift.cli.context import common_options, complete_channel, note, session_of
+from gearshift.cli.context import Session, complete_channel, note, with_session
 from gearshift.cli.output import json_line
 from gearshift.cli.record import record_of
 from gearshift.delivery import Delivery
@@ -30,16 +30,15 @@ _IDLE_S = 1.0
     help="How many at most.",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="Also where a look costs messages an attempt.")
-@common_options
-@click.pass_context
-def command(ctx: click.Context, channel: str, group: str | None, most: int, yes: bool) -> None:
+@with_session
+def command(session: Session, channel: str, group: str | None, most: int, yes: bool) -> None:
     """Print what waits for a group of a queue, one JSON object per line.
 
     The messages are taken in hand, shown and given back, so meanwhile no other consumer gets them.
     Nothing is settled. Where a broker hands out whole batches and counts each as an attempt, only
     --yes does it. To look at a stream: replay.
     """
-    with session_of(ctx).bus() as bus:
+    with session.bus() as bus:
         if not yes:
             _require_harmless(bus, channel)
         shown = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, note, session_of
+from gearshift.cli.context import Session, note, with_session
 from gearshift.cli.output import NewFile, cell, emit, output_option, show
 
 if TYPE_CHECKING:
@@ -46,10 +46,9 @@ _COLOURS = {"safe": "bold green", "cannot be said": "bold yellow", "not safe": "
 )  # fmt: skip
 @click.option("--junit", type=NewFile(), metavar="FILE", help="Write the result as JUnit's XML.")
 @output_option
-@common_options
-@click.pass_context
+@with_session
 def command(
-    ctx: click.Context, /, target: str, junit: Path | None, output: str, **request: Any
+    session: Session, /, target: str, junit: Path | None, output: str, **request: Any
 ) -> int:
     """Do to an app's handlers what a profile may do to them, and show what they do not stand.
 
@@ -64,7 +63,6 @@ def command(
     from gearshift.testing.prove import prove_target
     from gearshift.testing.prove.junit import junit as as_junit
 
-    session = session_of(ctx)
     proof = prove_target(target, profile=session.profile, config=session.config_path, **request)
     if junit is not None:
         junit.write_bytes(as_junit(proof, target))

@@ -5,13 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import (
-    common_options,
-    complete_channel,
-    end_dry_run,
-    session_of,
-    yes_option,
-)
+from gearshift.cli.context import Session, complete_channel, end_dry_run, with_session, yes_option
 from gearshift.errors import NotSupported, UnknownChannel, UnknownGroup
 from gearshift.message import DEFAULT_GROUP
 
@@ -22,14 +16,13 @@ __all__ = ["command", "purge_group"]
 @click.argument("channel", shell_complete=complete_channel)
 @click.option("--group", metavar="NAME", help="The group whose messages go; else the default one.")
 @yes_option
-@common_options
-@click.pass_context
-def command(ctx: click.Context, channel: str, group: str | None, yes: bool) -> None:
+@with_session
+def command(session: Session, channel: str, group: str | None, yes: bool) -> None:
     """Throw away what waits for a group of a channel.
 
     Without --yes it only says what would go. Other groups keep their messages.
     """
-    with session_of(ctx).bus() as bus:
+    with session.bus() as bus:
         purge_group(bus, channel, group, yes=yes)
 
 

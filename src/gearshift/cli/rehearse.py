@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, complete_channel, note, session_of
+from gearshift.cli.context import Session, complete_channel, note, with_session
 from gearshift.cli.output import NewFile, cell, emit, new_table, output_option, show
 from gearshift.cli.progress import progress_bar
 from gearshift.cli.replay import start_option
 from gearshift.operations.cleanup import sigterm_raises
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from gearshift.compare.rehearsal import Difference, Rehearsal, Result
+    from gearshift.compare.rehearsal import Rehearsal, Result
 
 __all__ = ["command"]
 
@@ -64,10 +61,9 @@ class _Ledger(NewFile):
 )  # fmt: skip
 @click.option("--out", type=_Ledger(), metavar="FILE", help="Write what was seen to this .json.")
 @output_option
-@common_options
-@click.pass_context
+@with_session
 @sigterm_raises()
-def command(ctx: click.Context, /, out: Path | None, output: str, **request: Any) -> int:
+def command(session: Session, /, out: Path | None, output: str, **request: Any) -> int:
     """Try a switch on copies of a live channel's messages and show what differs.
 
     OLD and NEW are profiles, or PROFILE:SEMANTICS. It looks at the live channel on OLD with a
@@ -81,7 +77,6 @@ def command(ctx: click.Context, /, out: Path | None, output: str, **request: Any
     """
     from gearshift.compare.rehearsal import Request, encode, judge, rehearse
 
-    session = session_of(ctx)
     with progress_bar() as progress:
         rehearsal = rehearse(
             Request(**request),
@@ -114,7 +109,11 @@ def _record(rehearsal: Rehearsal, result: Result) -> dict[str, object]:
 def _show(rehearsal: Rehearsal, result: Result) -> None:
     show(cell(result.sentence, _COLOURS[result.verdict]))
     show("")
-    show(_table(rehearsal, result.differences))
+    rows = (
+        (one.aspect, cell(one.relation, _STYLES[one.relation]), one.old, one.new)
+        for one in result.differences
+    )
+    show(new_table("aspect", "relation", rehearsal.old.id, rehearsal.new.id, rows=rows))
     for one in result.differences:
         if one.examples:
             show(cell(f"{one.aspect}: see message {', '.join(one.examples)}", "dim"))
@@ -122,15 +121,3 @@ def _show(rehearsal: Rehearsal, result: Result) -> None:
     if rehearsal.repeated:
         show(cell(f"{rehearsal.repeated:,} messages came twice and were copied once.", "dim"))
     show(cell("What the handler does by itself, without Gearshift, was not held back.", "dim"))
-
-
-def _table(rehearsal: Rehearsal, differences: Sequence[Difference]) -> RenderableType:
-    table = new_table("aspect", "relation", rehearsal.old.id, rehearsal.new.id)
-    for one in differences:
-        table.add_row(
-            cell(one.aspect),
-            cell(one.relation, _STYLES[one.relation]),
-            cell(one.old),
-            cell(one.new),
-        )
-    return table

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import common_options, complete_channel, session_of
+from gearshift.cli.context import Session, complete_channel, with_session
 from gearshift.cli.output import json_line
 from gearshift.cli.record import record_of
 from gearshift.driver import Start, StartAt
@@ -48,15 +48,14 @@ def start_option(_ctx: click.Context, _param: click.Parameter, text: str) -> Sta
     "--idle", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True,
     metavar="S", help="End when nothing came for S seconds.",
 )  # fmt: skip
-@common_options
-@click.pass_context
-def command(ctx: click.Context, channel: str, start: Start, most: int | None, idle: float) -> None:
+@with_session
+def command(session: Session, channel: str, start: Start, most: int | None, idle: float) -> None:
     """Print what a stream holds, one JSON object per line, and end.
 
     It reads for itself: no group's position is touched. PARTITION:OFFSET prints that partition
     only. [bold]gearshift send --envelope[/bold] reads these lines.
     """
-    with session_of(ctx).bus() as bus:
+    with session.bus() as bus:
         _require_stream(bus, channel)
         with bus.consumer(channel, ephemeral=True, start=start, create=False) as consumer:
             consumer.ready()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from gearshift.cli.context import common_options, session_of
+from gearshift.cli.context import Session, with_session
 
 __all__ = ["command"]
 
@@ -19,9 +19,8 @@ __all__ = ["command"]
     "--metrics", metavar="[HOST:]PORT",
     help="Serve /metrics for Prometheus and /healthz; each further process has the next port.",
 )  # fmt: skip
-@common_options
-@click.pass_context
-def command(ctx: click.Context, target: str, processes: int, metrics: str | None) -> int:
+@with_session
+def command(session: Session, target: str, processes: int, metrics: str | None) -> int:
     """Run the handlers of an app until SIGTERM or Ctrl-C.
 
     MODULE:APP is where the App object is: [bold]gearshift run shop.handlers:app[/bold]. The first
@@ -29,7 +28,6 @@ def command(ctx: click.Context, target: str, processes: int, metrics: str | None
     """
     from gearshift.worker.supervisor import run_target
 
-    session = session_of(ctx)
     session.leave_logs_alone()
     return run_target(
         target,

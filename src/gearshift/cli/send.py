@@ -11,12 +11,7 @@ from typing import Any, BinaryIO
 import rich_click as click
 
 from gearshift.bus.connections import OPEN_TIMEOUT_S
-from gearshift.cli.context import (
-    common_options,
-    complete_channel,
-    note,
-    session_of,
-)
+from gearshift.cli.context import Session, complete_channel, note, with_session
 from gearshift.cli.envelope import LineParser, enveloped, json_value, raw_text
 from gearshift.cli.errors import CommandFailed
 from gearshift.cli.lines import LineReader
@@ -50,10 +45,9 @@ _ROUND_BYTES = 32 * 1024 * 1024
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
     metavar="S", help="Longest wait for the broker.",
 )  # fmt: skip
-@common_options
-@click.pass_context
+@with_session
 def command(
-    ctx: click.Context,
+    session: Session,
     channel: str,
     file: BinaryIO,
     key_field: str | None,
@@ -75,7 +69,7 @@ def command(
     fixed = [_header(header) for header in headers]
     reader = LineReader(file, str(getattr(file, "name", "<stdin>")))
     with (
-        session_of(ctx).bus() as bus,
+        session.bus() as bus,
         bus.producer(
             channel, create=create or None, timeout_s=min(timeout, OPEN_TIMEOUT_S)
         ) as producer,

@@ -7,7 +7,7 @@ from typing import Any
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import common_options, complete_channel, note, session_of
+from gearshift.cli.context import Session, complete_channel, note, with_session
 from gearshift.cli.output import json_line
 from gearshift.cli.record import record_of
 from gearshift.consumer import Consumer, StartName
@@ -28,10 +28,9 @@ __all__ = ["command"]
     "--idle", type=click.FloatRange(min=0, min_open=True), metavar="S",
     help="End when nothing came for S seconds.",
 )  # fmt: skip
-@common_options
-@click.pass_context
+@with_session
 def command(
-    ctx: click.Context, channel: str, start: StartName | None, most: int | None, idle: float | None
+    session: Session, channel: str, start: StartName | None, most: int | None, idle: float | None
 ) -> None:
     """Print messages as they come, one JSON object per line.
 
@@ -39,7 +38,7 @@ def command(
     it shows what is sent from now on. A body that is neither JSON nor text is printed with
     "encoding": "base64". [bold]gearshift send --envelope[/bold] reads these lines.
     """
-    with session_of(ctx).bus() as bus, _consumer(bus, channel, start) as consumer:
+    with session.bus() as bus, _consumer(bus, channel, start) as consumer:
         consumer.ready()
         note(f"waiting for messages of {channel!r} ({bus.semantics(channel)}); Ctrl-C ends")
         for number, delivery in enumerate(consumer.iterate(idle_timeout_s=idle), 1):
