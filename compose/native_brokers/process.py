@@ -217,11 +217,7 @@ def _stands_still(pid: int) -> bool:
 def run_or_raise(argv: Sequence[str | Path], problem: str) -> None:
     """Run `argv`; raises `BrokerUnavailable` with `problem` and its last lines if it fails."""
     done = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode != 0:
         raise BrokerUnavailable("\n".join([problem, *done.stdout.splitlines()[-20:]]))

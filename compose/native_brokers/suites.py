@@ -65,8 +65,7 @@ class Suite(Software):
         partial = self.root.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         run_or_raise(
-            [*_OWN_MOUNTS, *self._debootstrap(partial)],
-            f"debootstrap could not make {partial}",
+            [*_OWN_MOUNTS, *self._debootstrap(partial)], f"debootstrap could not make {partial}"
         )
         hosts = partial / "etc/hosts"
         if not hosts.exists():  # forky has none, and its programs look localhost up in it

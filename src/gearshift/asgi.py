@@ -64,12 +64,7 @@ class Lifespan:
     ) -> None:
         self._app = app
         self._open = partial(
-            aio.open,
-            source,
-            profile=profile,
-            settings=settings,
-            config=config,
-            plugins=app.plugins,
+            aio.open, source, profile=profile, settings=settings, config=config, plugins=app.plugins
         )
         self._drain_timeout_s = drain_timeout_s
         self._bus: aio.Bus | None = None

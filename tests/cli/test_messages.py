@@ -155,10 +155,7 @@ def test_an_unknown_channel_is_refused(run: Run) -> None:
 def test_results_come_while_the_input_goes_on() -> None:
     """A program that writes slowly into ``send`` sees each line confirmed before the next."""
     with subprocess.Popen(
-        [command_path(), "send", "orders"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [command_path(), "send", "orders"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -633,11 +633,7 @@ def _mutants() -> Iterator[Mutant]:
             of(admin=CreatesTypos),
         )
         yield Mutant(
-            "group name ignored",
-            semantics,
-            "every_group_gets_every_message",
-            "lost",
-            OneGroup,
+            "group name ignored", semantics, "every_group_gets_every_message", "lost", OneGroup
         )
         yield Mutant(
             "phantom on reconnect",

@@ -23,9 +23,7 @@ from gearshift.aio.loops import opened_in_thread
 from gearshift.driver import Start
 
 
-def in_loop(
-    test: Callable[..., Coroutine[Any, Any, None]],
-) -> Callable[..., None]:
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run a coroutine function as a test, with an end of patience."""
 
     @wraps(test)

@@ -503,10 +503,7 @@ def test_a_coroutine_around_a_send_that_hangs_ends_it_in_time(is_many: bool) -> 
 
 
 @pytest.mark.parametrize(
-    ("register", "function", "why"),
-    [
-        ("around", lambda: None, "does not yield"),
-    ],
+    ("register", "function", "why"), [("around", lambda: None, "does not yield")]
 )
 def test_middleware_that_cannot_be_called_is_refused(
     register: str, function: Any, why: str

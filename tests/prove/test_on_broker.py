@@ -37,12 +37,7 @@ def test_a_lost_ack_is_seen_on_the_broker(
 
     settings = _settings(request.getfixturevalue(kind), tmp_path)
     found = prove(
-        app,
-        state=lambda: table,
-        examples=PAYMENTS,
-        cases=100,
-        config=settings,
-        on_broker=True,
+        app, state=lambda: table, examples=PAYMENTS, cases=100, config=settings, on_broker=True
     )
     (story,) = found.stories
     assert story.rule == "ack unseen"

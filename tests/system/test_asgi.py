@@ -72,9 +72,7 @@ def service(
         process.stdout.close()  # type: ignore[union-attr]
 
 
-def test_an_order_is_taken_by_http_and_billed(
-    service: tuple[subprocess.Popen[str], Ask],
-) -> None:
+def test_an_order_is_taken_by_http_and_billed(service: tuple[subprocess.Popen[str], Ask]) -> None:
     """202 means stored; each is billed, also those whose first attempt fails."""
     process, ask = service
     assert until(lambda: ask("/messaging/healthz")[0] == 200), ask("/messaging/healthz")

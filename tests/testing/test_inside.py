@@ -89,10 +89,7 @@ def test_lifespans_and_producers_are_provided(harness: testing.Harness, is_async
 
     @app.handler("orders")
     async def bill(
-        order: int,
-        services: Services,
-        invoices: Annotated[aio.Producer, "invoices"],
-        bus: aio.Bus,
+        order: int, services: Services, invoices: Annotated[aio.Producer, "invoices"], bus: aio.Bus
     ) -> None:
         told.append(services.loop is asyncio.get_running_loop())
         await invoices.send(order)

@@ -114,13 +114,7 @@ def test_null_is_a_value() -> None:
 
 @pytest.mark.parametrize(
     ("codec", "body"),
-    [
-        (JSON, b"{"),
-        (JSON, b""),
-        (JSON, b"\xff"),
-        (JSON, b'{"a": NaN}'),
-        (TEXT, b"abc\xff"),
-    ],
+    [(JSON, b"{"), (JSON, b""), (JSON, b"\xff"), (JSON, b'{"a": NaN}'), (TEXT, b"abc\xff")],
 )
 def test_a_body_that_is_not_what_it_says_is_refused(codec: codecs.Codec, body: bytes) -> None:
     """DecodeError, with the decoder's own error as the cause."""

@@ -804,12 +804,7 @@ def test_no_secret_shows_in_an_error_a_traceback_a_repr_a_row_or_a_log(
 
 
 @pytest.mark.parametrize(
-    "native",
-    [
-        f"api_key = ['{CANARY}']",
-        f"password = '{CANARY}'",
-        f"topic = ['u:{CANARY}@h']",
-    ],
+    "native", [f"api_key = ['{CANARY}']", f"password = '{CANARY}'", f"topic = ['u:{CANARY}@h']"]
 )
 def test_no_secret_of_a_channel_shows_either(load: Load, native: str) -> None:
     found = load(fake(f"[channels.orders.native.fake]\n{native}"))

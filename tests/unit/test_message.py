@@ -108,18 +108,14 @@ class TestHeaders:
         assert validate_headers({"h": value})["h"] == value
 
     @pytest.mark.parametrize(
-        "value",
-        [None, 1.5, 2**63, -(2**63) - 1, [1], {"a": 1}, {1}, ..., "\ud800"],
-        ids=repr,
+        "value", [None, 1.5, 2**63, -(2**63) - 1, [1], {"a": 1}, {1}, ..., "\ud800"], ids=repr
     )
     def test_any_other_value_is_refused_by_name(self, value: Any) -> None:
         with pytest.raises(InvalidMessage, match="'h'"):
             validate_headers({"h": value})
 
     @pytest.mark.parametrize(
-        "name",
-        ["", "a\0", "a\r", "a\n", "x" * 256, "ü" * 128, "\ud800", 5, None, b"a"],
-        ids=ascii,
+        "name", ["", "a\0", "a\r", "a\n", "x" * 256, "ü" * 128, "\ud800", 5, None, b"a"], ids=ascii
     )
     def test_a_name_that_some_broker_cannot_carry_is_refused(self, name: Any) -> None:
         with pytest.raises(InvalidMessage, match="header name"):

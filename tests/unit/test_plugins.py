@@ -209,18 +209,9 @@ def test_another_driver_api_is_refused_with_both_versions(install: Install, api:
     [
         ("", "no hook gearshift_backend"),
         ("def gearshift_backend(): pass", "no hook gearshift_backend"),
-        (
-            HOOK + "(): return 5",
-            "returned int",
-        ),
-        (
-            HOOK + "(): 1 / 0",
-            "ZeroDivisionError",
-        ),
-        (
-            HOOK + "(bus): 0",
-            "bus",
-        ),
+        (HOOK + "(): return 5", "returned int"),
+        (HOOK + "(): 1 / 0", "ZeroDivisionError"),
+        (HOOK + "(bus): 0", "bus"),
     ],
 )
 def test_a_module_without_a_proper_hook_is_refused(install: Install, code: str, says: str) -> None:

@@ -98,7 +98,7 @@ def test_a_retry_carries_what_a_backend_needs_to_store_it_again() -> None:
     settlements = filled(QueueSettlements(cumulative=True), [entry])
     settlements.settle(entry, Settlement.RETRY, 1.5)
     assert settlements.take().settlements == [
-        SettleRequest(7, Settlement.RETRY, 1.5, message=entry.message, attempt=3),
+        SettleRequest(7, Settlement.RETRY, 1.5, message=entry.message, attempt=3)
     ]
 
 

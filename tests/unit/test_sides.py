@@ -208,9 +208,7 @@ def test_flush_waits_until_the_driver_was_told() -> None:
     assert world.users.snapshot().stale == 1
 
 
-def test_forgotten_settlements_are_told_and_not_too_often(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_forgotten_settlements_are_told_and_not_too_often(caplog: pytest.LogCaptureFixture) -> None:
     """Also to one that polls: who gets nothing, how many it has not settled and since when."""
     world = World(prefetch=2, stats=ReceiveStats(channel="orders", group="billing"))
     world.arrive(1, 2)

@@ -79,8 +79,7 @@ def test_what_the_broker_adds_is_neither_shown_nor_sent_on(
 ) -> None:
     """x-death of a message that was dead-lettered on its way is stripped, also from its retries."""
     raw.queue_declare(
-        f"{name}-before",
-        arguments={"x-message-ttl": 1, "x-dead-letter-exchange": name},
+        f"{name}-before", arguments={"x-message-ttl": 1, "x-dead-letter-exchange": name}
     )
     bus = open_bus(f"[channels.{name}]\nretry_delay_s = 0.0")
     consumer = bus.consumer(name)

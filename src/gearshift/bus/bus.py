@@ -22,12 +22,7 @@ from gearshift.bus.policies import checked_prefetch, consumer_policy
 from gearshift.codecs import codec_named
 from gearshift.config import Config
 from gearshift.consumer import Consumer, ConsumerOptions, StartName, as_start
-from gearshift.driver import (
-    Backend,
-    BackendPlugin,
-    ConsumerSpec,
-    Start,
-)
+from gearshift.driver import Backend, BackendPlugin, ConsumerSpec, Start
 from gearshift.errors import NotSupported
 from gearshift.hooks.registry import Hooks
 from gearshift.message import DEFAULT_GROUP, Fields, Receipt, Semantics

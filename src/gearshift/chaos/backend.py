@@ -37,10 +37,7 @@ class ChaosBackend(driver.Backend):
     """
 
     def __init__(
-        self,
-        below: driver.Backend,
-        settings: Settings,
-        declared: Mapping[Semantics, Capabilities],
+        self, below: driver.Backend, settings: Settings, declared: Mapping[Semantics, Capabilities]
     ) -> None:
         self.on_loss: Callable[[str], None] = lambda text: None
         self._below = below

@@ -13,13 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gearshift.codecs import JSON
-from gearshift.message import (
-    Headers,
-    HeaderValue,
-    Message,
-    Native,
-    message_id,
-)
+from gearshift.message import Headers, HeaderValue, Message, Native, message_id
 from gearshift.producer import Producer
 from gearshift.validation import validate_headers
 

@@ -75,9 +75,7 @@ def command(session: Session, backend: str, force: bool) -> None:
             stream.write(text)
     except FileExistsError:
         raise CommandFailed(
-            f"{file} exists; nothing was changed",
-            hint="--force overwrites it",
-            exit_code=2,
+            f"{file} exists; nothing was changed", hint="--force overwrites it", exit_code=2
         ) from None
     except OSError as error:
         raise CommandFailed(f"{file}: {error.strerror}", exit_code=2) from None

@@ -87,10 +87,7 @@ def _state(record: Record) -> list[Any]:
         return [cell("does not exist", "yellow")]
     if record["group"] is None:
         return [cell("no group yet", "dim")]
-    return [
-        cell(record["group"]),
-        *(cell(_number(field, record[field])) for field in _NUMBERS),
-    ]
+    return [cell(record["group"]), *(cell(_number(field, record[field])) for field in _NUMBERS)]
 
 
 def _number(field: str, value: Any) -> object:

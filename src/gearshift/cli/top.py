@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import (
-    common_options,
-    complete_channel,
-    note,
-    session_of,
-)
+from gearshift.cli.context import common_options, complete_channel, note, session_of
 from gearshift.cli.keys import Keys
 from gearshift.cli.ls import age
 from gearshift.cli.output import cell, emit, new_table, output_option, terminal

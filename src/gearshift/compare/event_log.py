@@ -24,13 +24,7 @@ class Recorder:
         self._events.write(Event(at_ms=self.now_ms(), kind=kind, who=who, **fields))
 
     def sample(
-        self,
-        name: str,
-        value: float,
-        *,
-        who: str = "",
-        group: str = "",
-        at_ms: float | None = None,
+        self, name: str, value: float, *, who: str = "", group: str = "", at_ms: float | None = None
     ) -> None:
         """Record a number of ``at_ms``; None: of this moment."""
         at_ms = self.now_ms() if at_ms is None else at_ms

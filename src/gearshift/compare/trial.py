@@ -175,10 +175,7 @@ class Trial:
     # ── waiting ──
 
     def wait(
-        self,
-        condition: Callable[[list[Event]], bool],
-        what: str,
-        timeout_s: float = TIMEOUT_S,
+        self, condition: Callable[[list[Event]], bool], what: str, timeout_s: float = TIMEOUT_S
     ) -> None:
         """Block until ``condition`` holds for the events so far, in the order of writing.
 

@@ -25,12 +25,7 @@ __all__ = ["convert"]
 
 
 def convert(
-    table: Mapping[str, Any],
-    target: type,
-    *,
-    keys: Keys,
-    document: Document,
-    secrets: Redactor,
+    table: Mapping[str, Any], target: type, *, keys: Keys, document: Document, secrets: Redactor
 ) -> Any:
     """``table``, which stands at ``keys`` of ``document``, as an instance of ``target``.
 

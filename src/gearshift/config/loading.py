@@ -295,11 +295,7 @@ def _channels(document: Document, profiles: Mapping[str, Profile]) -> dict[str, 
     for name in document.tree["channels"]:
         keys: Keys = ("channels", name)
         channels[name] = convert(
-            document.get(keys),
-            ChannelSettings,
-            keys=keys,
-            document=document,
-            secrets=Redactor(),
+            document.get(keys), ChannelSettings, keys=keys, document=document, secrets=Redactor()
         )
         _check_native(document, keys, channels[name], profiles)
     for name in channels:

@@ -98,9 +98,7 @@ class Load:
 
     def _work(self, member: RecordingConsumer, stop: threading.Event) -> None:
         member.work(
-            stop,
-            before=lambda: time.sleep(self._work_s),
-            after=lambda: self._count("acks", 1),
+            stop, before=lambda: time.sleep(self._work_s), after=lambda: self._count("acks", 1)
         )
 
 

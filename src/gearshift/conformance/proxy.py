@@ -114,10 +114,7 @@ class Proxy:
             self._open.discard(connection)
 
     async def _forward(
-        self,
-        direction: str,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, direction: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):

@@ -10,13 +10,7 @@ from gearshift.driver import ChannelSpec
 from gearshift.errors import TopologyConflict, UnknownChannel
 from gearshift.message import Semantics
 
-__all__ = [
-    "DEFAULT_PARTITIONS",
-    "declared",
-    "missing",
-    "require_partitions",
-    "require_same",
-]
+__all__ = ["DEFAULT_PARTITIONS", "declared", "missing", "require_partitions", "require_same"]
 
 #: Partitions of a stream that names no number.
 DEFAULT_PARTITIONS = 4

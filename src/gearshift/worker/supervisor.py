@@ -15,13 +15,7 @@ from pathlib import Path
 
 from gearshift._core import logs
 from gearshift.errors import GearshiftError
-from gearshift.exit_codes import (
-    FAILED,
-    MISSING_CAPABILITY,
-    UNREACHABLE,
-    WRONG_SETTINGS,
-    exit_code,
-)
+from gearshift.exit_codes import FAILED, MISSING_CAPABILITY, UNREACHABLE, WRONG_SETTINGS, exit_code
 from gearshift.telemetry.server import parse_address
 from gearshift.worker.loading import load_app
 from gearshift.worker.service import POLL_S, RETRY_AFTER_S, Service, serve

@@ -6,12 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from gearshift.capabilities import Capabilities
@@ -19,12 +14,7 @@ from gearshift.driver import AdminDriver, ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
 from gearshift_kafka.asking import REQUEST_S, answer, ask, suppressed
-from gearshift_kafka.names import (
-    group_id,
-    group_prefix,
-    helper_topics,
-    topic_name,
-)
+from gearshift_kafka.names import group_id, group_prefix, helper_topics, topic_name
 from gearshift_kafka.queue.topology import Positions, ShareGroups
 from gearshift_kafka.replication import conditions
 from gearshift_kafka.topics import HEADROOM, Topics

@@ -13,14 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from gearshift import driver
-from gearshift.driver import (
-    ChannelSpec,
-    ConsumerSpec,
-    LogEvents,
-    QueueDriver,
-    Start,
-    StartAt,
-)
+from gearshift.driver import ChannelSpec, ConsumerSpec, LogEvents, QueueDriver, Start, StartAt
 from gearshift.errors import ConfigError, GearshiftError, UnknownChannel, UnknownGroup
 from gearshift.message import Semantics
 from gearshift_kafka.admin import Admin, group_exists

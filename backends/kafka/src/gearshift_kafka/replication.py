@@ -6,12 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    NewTopic,
-    ResourceType,
-    TopicMetadata,
-)
+from confluent_kafka.admin import AdminClient, NewTopic, ResourceType, TopicMetadata  # type: ignore[attr-defined]
 
 from gearshift.driver import Condition
 from gearshift_kafka.asking import ask, number

@@ -9,13 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from gearshift.driver import BaseChannelSettings
-from gearshift.driver.settings import (
-    Secret,
-    TlsSettings,
-    first_remote,
-    host_port,
-    parse_host_port,
-)
+from gearshift.driver.settings import Secret, TlsSettings, first_remote, host_port, parse_host_port
 from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
 __all__ = ["ChannelSettings", "NativeSettings", "Settings"]

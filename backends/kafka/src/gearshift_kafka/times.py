@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    ConfigEntry,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, ConfigEntry, ResourceType  # type: ignore[attr-defined]
 
 from gearshift_kafka.asking import describe
 

@@ -44,9 +44,7 @@ class Nodes:
     """What the connections of one bus know of the cluster's nodes. Any thread."""
 
     def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
+        self, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random
     ) -> None:
         self._clock = clock
         self._draw = draw

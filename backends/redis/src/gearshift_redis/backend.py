@@ -6,13 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from gearshift import driver
-from gearshift.driver import (
-    AdminDriver,
-    ChannelSpec,
-    ConsumerSpec,
-    ProducerDriver,
-    QueueDriver,
-)
+from gearshift.driver import AdminDriver, ChannelSpec, ConsumerSpec, ProducerDriver, QueueDriver
 from gearshift.driver.settings import first_remote
 from gearshift.errors import ConfigError, GearshiftError
 from gearshift_redis.admin import Admin

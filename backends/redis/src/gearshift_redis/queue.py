@@ -129,8 +129,7 @@ class QueueConsumer(QueueDriver):
         """Messages that others have left, and whether more of them have to wait."""
         alive = self._layout.alive(self._group)
         answer: Any = self._scripts.take_over(
-            [source.stream],
-            [self._group, self._name, alive, max_messages, int(self._isolates)],
+            [source.stream], [self._group, self._name, alive, max_messages, int(self._isolates)]
         )
         found = [
             self._received(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), lost, True)

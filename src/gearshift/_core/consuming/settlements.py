@@ -212,9 +212,5 @@ def _reported(entry: Entry) -> SettleRequest:
     if entry.settlement is not Settlement.RETRY:
         return SettleRequest(entry.token, entry.settlement, refused=entry.refused)
     return SettleRequest(
-        entry.token,
-        entry.settlement,
-        entry.delay_s,
-        message=entry.message,
-        attempt=entry.attempts,
+        entry.token, entry.settlement, entry.delay_s, message=entry.message, attempt=entry.attempts
     )

@@ -10,12 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gearshift._core.consuming.dead_letters import (
-    REDRIVE_GROUP,
-    DeadLetters,
-    redriven_to,
-    revived,
-)
+from gearshift._core.consuming.dead_letters import REDRIVE_GROUP, DeadLetters, redriven_to, revived
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.loop import ConsumerLoop

@@ -17,12 +17,7 @@ from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.reconnect import Pauses, connect_until, never, tell_still_away
 from gearshift.driver import Outcome, ProducerDriver
-from gearshift.errors import (
-    BackpressureError,
-    ConnectionFailed,
-    GearshiftError,
-    UnknownChannel,
-)
+from gearshift.errors import BackpressureError, ConnectionFailed, GearshiftError, UnknownChannel
 from gearshift.stats import SendStats
 
 __all__ = ["Supervisor"]

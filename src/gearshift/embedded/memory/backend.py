@@ -25,10 +25,7 @@ class Backend(driver.Backend):
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        clock: Clock = time.time,
-        uptime: Clock = time.monotonic,
+        self, settings: Settings, clock: Clock = time.time, uptime: Clock = time.monotonic
     ) -> None:
         self._channels = Channels(settings.max_messages, clock, uptime)
 

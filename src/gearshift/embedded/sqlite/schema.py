@@ -175,8 +175,7 @@ def _is_current(db: sqlite3.Connection, path: str) -> bool:
         )
     if version or application or db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         raise ConfigError(
-            f"path: {path} is the database of another program",
-            hint="use a path of Gearshift's own",
+            f"path: {path} is the database of another program", hint="use a path of Gearshift's own"
         )
     return False
 

@@ -6,14 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from gearshift.driver import ConsumerSpec, Place
-from gearshift.embedded.sqlite.members import (
-    join,
-    leave,
-    needs_care,
-    put_out_dead,
-    rebalance,
-    stay,
-)
+from gearshift.embedded.sqlite.members import join, leave, needs_care, put_out_dead, rebalance, stay
 from gearshift.embedded.sqlite.rows import UnreadRow, fetch_within
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import Store, Watch, logs_of, require_channel

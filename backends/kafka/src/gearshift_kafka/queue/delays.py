@@ -22,16 +22,7 @@ from gearshift_kafka.wire import (
     number_in,
 )
 
-__all__ = [
-    "STEPS",
-    "Past",
-    "copy_headers",
-    "due_s",
-    "step_of",
-    "unpack",
-    "with_due",
-    "without_due",
-]
+__all__ = ["STEPS", "Past", "copy_headers", "due_s", "step_of", "unpack", "with_due", "without_due"]
 
 _FIRST_S = 0.1
 

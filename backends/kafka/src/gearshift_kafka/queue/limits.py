@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    ConfigSource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, ConfigSource, ResourceType  # type: ignore[attr-defined]
 
 from gearshift.errors import NotSupported
 from gearshift_kafka.asking import Entries, describe, number

@@ -35,11 +35,7 @@ class Mover:
     """
 
     def __init__(
-        self,
-        consumer: Consumer,
-        copies: Copies,
-        heard: Heard,
-        topics: HelperTopics,
+        self, consumer: Consumer, copies: Copies, heard: Heard, topics: HelperTopics
     ) -> None:
         self._consumer = consumer
         self.heard = heard

@@ -6,30 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    NewTopic,
-    ResourceType,
-)
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError
 from gearshift_kafka.asking import ask, change
 from gearshift_kafka.names import group_id, groups_among, helper_topics, topic_name
 from gearshift_kafka.queue.delays import STEPS
-from gearshift_kafka.queue.limits import (
-    LOCK_MS,
-    RESET,
-    TIMEOUT_S,
-    broker_number,
-    group_settings,
-)
+from gearshift_kafka.queue.limits import LOCK_MS, RESET, TIMEOUT_S, broker_number, group_settings
 from gearshift_kafka.topics import Topics
 
 __all__ = ["Positions", "ShareGroups", "beginnings"]
@@ -60,12 +45,7 @@ class ShareGroups:
     for new that is not would lose what waits for it.
     """
 
-    def __init__(
-        self,
-        client: AdminClient,
-        topics: Topics,
-        positions: Positions,
-    ) -> None:
+    def __init__(self, client: AdminClient, topics: Topics, positions: Positions) -> None:
         self._client = client
         self._topics = topics
         self._positions = positions

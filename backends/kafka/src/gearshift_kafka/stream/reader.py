@@ -55,13 +55,7 @@ class StreamReader(LogDriver):
     Errors that no waiting will mend, left by the client's callbacks, are raised by ``receive``.
     """
 
-    def __init__(
-        self,
-        consumer: Consumer,
-        topic: str,
-        events: LogEvents,
-        signals: Signals,
-    ) -> None:
+    def __init__(self, consumer: Consumer, topic: str, events: LogEvents, signals: Signals) -> None:
         self._consumer = consumer
         self._topic = topic
         self._events = events
