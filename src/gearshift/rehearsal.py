@@ -30,7 +30,8 @@ from gearshift.driver import (
     ProducerDriver,
     Stored,
 )
-from gearshift.errors import GearshiftError, NotSupported
+from gearshift.driver.helpers import Wrapper
+from gearshift.errors import NotSupported
 from gearshift.message import Message
 
 __all__ = [
@@ -89,19 +90,12 @@ def read_captured(file: Path) -> tuple[Captured, ...]:
     return tuple(msgspec.json.decode(line, type=Captured) for line in lines)
 
 
-class Rehearsed:
-    """A Backend that connects nowhere; ``backend`` only checks settings."""
+class Rehearsed(Wrapper):
+    """A Backend that connects nowhere; the one below only checks settings."""
 
     def __init__(self, backend: Backend, file: Path) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._file = file
-
-    def endpoints(self) -> Sequence[tuple[str, int]]:
-        """See Backend, as all below."""
-        return self._backend.endpoints()
-
-    def check(self, channel: ChannelSpec) -> None:
-        self._backend.check(channel)
 
     def admin(self) -> AdminDriver:
         return Untouched("rehearsal")
@@ -114,12 +108,6 @@ class Rehearsed:
 
     def log_consumer(self, spec: ConsumerSpec, events: Any) -> NoReturn:
         _refuse("opens no consumer but the one that feeds the handler")
-
-    def classify(self, error: Exception) -> GearshiftError | None:
-        return self._backend.classify(error)
-
-    def close(self) -> None:
-        self._backend.close()
 
 
 class _Capture(ProducerDriver):

@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any, Self, TypeVar
 
 from gearshift import aio
-from gearshift._observe.wrapper import Wrapper
 from gearshift.bus import Bus
 from gearshift.conformance import Harness
 from gearshift.conformance.history import History
+from gearshift.driver.helpers import Wrapper
 
 T = TypeVar("T")
 

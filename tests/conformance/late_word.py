@@ -14,8 +14,8 @@ from typing import Any
 from conformance.mutants import Backend
 from msgspec import structs
 
-from gearshift._observe.wrapper import Wrapper
 from gearshift.driver import BackendPlugin, ConsumerSpec, Received, Settlement, SettleRequest
+from gearshift.driver.helpers import Wrapper
 from gearshift.driver.plugin import hookimpl
 from gearshift.embedded.sqlite import gearshift_backend as original
 from gearshift.embedded.sqlite.errors import LeaseOver

@@ -21,7 +21,6 @@ from gearshift._core.consuming.shared import SharedWindow
 from gearshift._core.consuming.subscription import Subscription
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
-from gearshift._observe.wrapper import Wrapper
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.driver import (
@@ -36,6 +35,7 @@ from gearshift.driver import (
     SettleRequest,
     Stored,
 )
+from gearshift.driver.helpers import Wrapper
 from gearshift.errors import StaleDelivery
 from gearshift.message import NO_HEADERS, Changes, Headers, Message, Receipt, Semantics
 from gearshift.producer import Producer

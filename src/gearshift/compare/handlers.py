@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from gearshift._observe.access import Access
-from gearshift._observe.wrapper import Wrapper
 from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.delivery import Delivery
+from gearshift.driver.helpers import Wrapper
 from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
 from gearshift.worker.batches import endings

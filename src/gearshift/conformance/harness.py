@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from gearshift import config as configuration
-from gearshift._observe.wrapper import Wrapper
 from gearshift.bus import Bus
 from gearshift.capabilities import Capabilities, Durability
 from gearshift.config import Config
@@ -16,6 +15,7 @@ from gearshift.conformance.history import History
 from gearshift.conformance.observing import observed
 from gearshift.conformance.proxy import Proxy
 from gearshift.driver import Backend, BackendPlugin
+from gearshift.driver.helpers import Wrapper
 from gearshift.message import Semantics
 
 __all__ = ["BrokerProcess", "Faults", "Harness", "lives_in_process", "shared"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gearshift._observe.wrapper import Wrapper
 from gearshift.chaos import ChaosBackend
 from gearshift.conformance.history import Event, History, Kind
 from gearshift.driver import Backend, ConsumerSpec, LogDriver, LogEvents, Place
+from gearshift.driver.helpers import Wrapper
 
 __all__ = ["observed"]
 

@@ -13,7 +13,28 @@ from gearshift.errors import InvalidMessage
 from gearshift.message import Message
 from gearshift.validation import validate_header_name
 
-__all__ = ["OpenCount", "UnreadMessage", "attempt_after", "is_plain_name", "retried", "unstored"]
+__all__ = [
+    "OpenCount",
+    "UnreadMessage",
+    "Wrapper",
+    "attempt_after",
+    "is_plain_name",
+    "retried",
+    "unstored",
+]
+
+
+class Wrapper:
+    """A stand-in for a driver, or another object, of which something is observed or changed.
+
+    Passes everything on to ``inner``, but for what a subclass does itself.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
 
 def attempt_after(failed: int, lost: int) -> int:
