@@ -9,7 +9,14 @@ from typing import Any, Literal
 import msgspec
 
 from gearshift.driver import BaseChannelSettings
-from gearshift.driver.settings import Secret, TlsSettings, first_remote, host_port, parse_host_port
+from gearshift.driver.settings import (
+    Secret,
+    TlsSettings,
+    first_remote,
+    host_port,
+    parse_host_port,
+    require_range,
+)
 from gearshift_kafka.native import SECRET_SETTINGS, ClientKind, NativeSettings
 
 __all__ = ["ChannelSettings", "NativeSettings", "Settings"]
@@ -53,12 +60,6 @@ _SHARE = {
 
 #: The share consumer refuses it, and creates no topics anyway.
 _NOT_FOR_SHARE = "allow.auto.create.topics"
-
-_DURATIONS = {
-    "delivery_timeout_s": (1.0, 3600.0),
-    "connect_timeout_s": (0.1, 60.0),
-    "linger_s": (0.0, 10.0),
-}
 
 
 class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -148,10 +149,9 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def __post_init__(self) -> None:
         self.endpoints()
-        for name, (least, most) in _DURATIONS.items():
-            value = getattr(self, name)
-            if not math.isfinite(value) or not least <= value <= most:
-                raise ValueError(f"{name}: {value} is not from {least:g} to {most:g} seconds")
+        require_range(self, "delivery_timeout_s", 1, 3600)
+        require_range(self, "connect_timeout_s", 0.1, 60)
+        require_range(self, "linger_s", 0, 10)
         for name in ("client_id", "group_instance_id"):
             value = getattr(self, name)
             if value is not None and not value.strip():
@@ -292,13 +292,9 @@ class ChannelSettings(BaseChannelSettings, frozen=True, forbid_unknown_fields=Tr
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ValueError(f"{name}: is blank")
-        if self.replication_factor != -1 and not 1 <= self.replication_factor <= 32_767:
-            raise ValueError(
-                f"replication_factor: {self.replication_factor} is not from 1 to 32767; "
-                "leave it out for three copies"
-            )
-        if not 1 <= self.partitions <= 10_000:
-            raise ValueError(f"partitions: {self.partitions} is not from 1 to 10000")
+        if self.replication_factor != -1:  # three copies
+            require_range(self, "replication_factor", 1, 32_767)
+        require_range(self, "partitions", 1, 10_000)
         if self.topic and (self.config or self.replication_factor != -1 or self.partitions != 1):
             raise ValueError(
                 "topic: an adopted topic is not changed; "

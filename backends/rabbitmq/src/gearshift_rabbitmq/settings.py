@@ -16,6 +16,7 @@ from gearshift.driver.settings import (
     move_credentials,
     parse_host_port,
     parse_url,
+    require_range,
 )
 
 __all__ = ["CONSUMER_TIMEOUT_S", "SCHEMES", "ChannelSettings", "Settings"]
@@ -213,10 +214,10 @@ class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unk
             value = getattr(self, field)
             if value is not None and (not value or len(value.encode()) > 255 or "\0" in value):
                 raise ValueError(f"{field}: {value[:40]!r} must be 1 to 255 bytes without NUL")
-        if self.replicas is not None and not 1 <= self.replicas <= _MOST_REPLICAS:
-            raise ValueError(f"replicas: {self.replicas} is not from 1 to {_MOST_REPLICAS}")
-        if self.replicas is not None and self.queue is not None:
-            raise ValueError("replicas: an adopted queue is not changed, leave it out")
+        if self.replicas is not None:
+            require_range(self, "replicas", 1, _MOST_REPLICAS)
+            if self.queue is not None:
+                raise ValueError("replicas: an adopted queue is not changed, leave it out")
         for field in ("stream_max_bytes", "stream_segment_bytes"):
             if (getattr(self, field) or 1) < 1:
                 raise ValueError(f"{field}: must be at least 1 byte")
