@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import pytest
 from support.settings import profile_of, write_settings
 from support.waiting import PATIENCE_S
 
@@ -103,3 +104,38 @@ def breakable(server: Server, semantics: Semantics, folder: Path) -> Iterator[Ha
                 edition=server.edition,
                 known_failures=server.known_failures if semantics is Semantics.QUEUE else {},
             )
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of an embedded backend."""
+    return str(request.param)
+
+
+def on_embedded(changed: Callable[[Harness], Harness] = lambda harness: harness) -> Any:
+    """The fixture ``gearshift_backend`` for both semantics of ``backend``."""
+
+    @pytest.fixture(scope="module", params=list(Semantics))
+    def gearshift_backend(
+        request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
+    ) -> Harness:
+        return changed(unbroken(backend, request.param, tmp_path_factory.mktemp("kit")))
+
+    return gearshift_backend
+
+
+def on_servers(
+    servers: dict[str, Server], changed: Callable[[Harness], Harness] = lambda harness: harness
+) -> Any:
+    """The fixture ``gearshift_backend`` for every semantics that the backends offer, on every
+    server, each a broker of its own that is broken for real."""
+
+    @pytest.fixture(scope="module", params=offered(servers), ids="-".join)
+    def gearshift_backend(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Harness]:
+        name, semantics = request.param
+        with breakable(servers[name], semantics, tmp_path_factory.mktemp("kit")) as harness:
+            yield changed(harness)
+
+    return gearshift_backend

@@ -1,22 +1,8 @@
 """The whole kit on releases that `make test` leaves out; `make conformance` names this file."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import pytest
-from conformance.conftest import EARLIER, breakable, offered
-
-from gearshift.conformance import Harness
+from conformance.conftest import EARLIER, on_servers
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
-
-@pytest.fixture(scope="module", params=offered(EARLIER), ids="-".join)
-def gearshift_backend(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Harness]:
-    """Every semantics that the backends offer, on every server."""
-    name, semantics = request.param
-    with breakable(EARLIER[name], semantics, tmp_path_factory.mktemp("kit")) as harness:
-        yield harness
+gearshift_backend = on_servers(EARLIER)

@@ -11,17 +11,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from gearshift import config
 from gearshift.chaos import ChaosBackend, Settings
 from gearshift.chaos.settings import Rates
-from gearshift.conformance import Area, Harness, shared
+from gearshift.conformance import Area, Harness, execute, shared
 from gearshift.conformance.behaviour import Behaviour, behaviour
 from gearshift.conformance.harness import lives_in_process
 from gearshift.conformance.history import Kind
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.load import BEFORE, Load
 
-__all__ = ["MISFORTUNES", "under_chaos"]
+__all__ = ["MISFORTUNES", "test_what_chaos_does_is_declared", "under_chaos"]
 
 #: Connections are lost a few times in a load: each loss in a row makes the next wait longer.
 _EVERYTHING = Settings(
@@ -90,3 +92,10 @@ def a_group_bears_misfortunes(kit: Kit) -> None:
 
 
 MISFORTUNES: tuple[Behaviour, ...] = (one_consumer_bears_misfortunes, a_group_bears_misfortunes)
+
+
+@pytest.mark.parametrize("behaviour", MISFORTUNES, ids=lambda one: one.name)
+def test_what_chaos_does_is_declared(gearshift_backend: Harness, behaviour: Behaviour) -> None:
+    """Under load the kit finds nothing that the capabilities do not allow."""
+    result = execute(behaviour, gearshift_backend)
+    assert not result.status.is_failure, result.text

@@ -1,24 +1,6 @@
 """The kit through the async face, on the embedded backends; real brokers: ``async_brokers.py``."""
 
-from __future__ import annotations
-
-import pytest
 from conformance.async_face import awaited
-from conformance.conftest import unbroken
+from conformance.conftest import on_embedded
 
-from gearshift.conformance import Harness
-from gearshift.message import Semantics
-
-
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """The name of an embedded backend."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module", params=list(Semantics))
-def gearshift_backend(
-    request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
-) -> Harness:
-    """Both semantics."""
-    return awaited(unbroken(backend, request.param, tmp_path_factory.mktemp("kit")))
+gearshift_backend = on_embedded(awaited)

@@ -1,22 +1,8 @@
 """The whole kit on real RabbitMQ and Kafka, each a broker of its own that is broken for real."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import pytest
-from conformance.conftest import SERVERS, breakable, offered
-
-from gearshift.conformance import Harness
+from conformance.conftest import SERVERS, on_servers
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
-
-@pytest.fixture(scope="module", params=offered(SERVERS), ids="-".join)
-def gearshift_backend(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Harness]:
-    """Every semantics that the backends offer, on every server."""
-    name, semantics = request.param
-    with breakable(SERVERS[name], semantics, tmp_path_factory.mktemp("kit")) as harness:
-        yield harness
+gearshift_backend = on_servers(SERVERS)

@@ -9,40 +9,25 @@ from unittest.mock import patch
 
 import pytest
 from conformance import misfortunes
-from conformance.conftest import embedded, unbroken
-from conformance.misfortunes import MISFORTUNES, under_chaos
+from conformance.conftest import embedded, on_embedded
+from conformance.misfortunes import (
+    MISFORTUNES,
+    under_chaos,
+)
+from conformance.misfortunes import (
+    test_what_chaos_does_is_declared as test_what_chaos_does_is_declared,
+)
 
 from gearshift.chaos.consumers import ChaosLogConsumer
 from gearshift.chaos.fate import Fate
 from gearshift.chaos.late import LateMessages
 from gearshift.chaos.producer import ChaosProducer
 from gearshift.chaos.settings import Kind, Rates, Settings
-from gearshift.conformance import Harness, Status, execute
-from gearshift.conformance.behaviour import Behaviour
+from gearshift.conformance import Status, execute
 from gearshift.driver import Outcome, Place, Received, Stored
 from gearshift.message import Semantics
 
-
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """The name of an embedded backend."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module", params=list(Semantics))
-def gearshift_backend(
-    request: pytest.FixtureRequest, backend: str, tmp_path_factory: pytest.TempPathFactory
-) -> Harness:
-    """Both semantics."""
-    return under_chaos(unbroken(backend, request.param, tmp_path_factory.mktemp("kit")))
-
-
-@pytest.mark.parametrize("behaviour", MISFORTUNES, ids=lambda one: one.name)
-def test_what_chaos_does_is_declared(gearshift_backend: Harness, behaviour: Behaviour) -> None:
-    """Under load the kit finds nothing that the capabilities do not allow."""
-    result = execute(behaviour, gearshift_backend)
-    assert not result.status.is_failure, result.text
-
+gearshift_backend = on_embedded(under_chaos)
 
 # ── Chaos that does what it must not ─────────────────────────────────────────────────────────────
 
