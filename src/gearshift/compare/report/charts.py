@@ -91,17 +91,14 @@ def _order(rows: list[Row], every: list[Row]) -> Spec:
     y = {"field": "height", "type": "quantitative", "axis": axis,
          "scale": {"domain": [0, len(keys)], "nice": False}}  # fmt: skip
     mark = {"type": "point", "color": "var(--bad)", "opacity": 1}
-    return {
-        "height": 25 * len(keys) + 40,
-        "data": {"values": [row for row in rows if "height" in row]},
-        "layer": [
-            _layer(_line("series1"), {"x": x, "y": y, "detail": {"field": "key"}}),
-            _layer(mark | {"shape": "diamond", "filled": True, "size": 55}, {"x": x, "y": y},
-                   "datum.state == 'overtaken'"),
-            _layer(mark | {"size": 40, "strokeWidth": 1.5}, {"x": x, "y": y},
-                   "datum.state == 'beside'"),
-        ],
-    }  # fmt: skip
+    return _drawing(
+        25 * len(keys) + 40, [row for row in rows if "height" in row],
+        _layer(_line("series1"), {"x": x, "y": y, "detail": {"field": "key"}}),
+        _layer(mark | {"shape": "diamond", "filled": True, "size": 55}, {"x": x, "y": y},
+               "datum.state == 'overtaken'"),
+        _layer(mark | {"size": 40, "strokeWidth": 1.5}, {"x": x, "y": y},
+               "datum.state == 'beside'"),
+    )  # fmt: skip
 
 
 def _crash(rows: list[Row], every: list[Row]) -> Spec:
@@ -117,29 +114,26 @@ def _crash(rows: list[Row], every: list[Row]) -> Spec:
     half = span[1] / 2
     text = {"type": "text", "dy": -9, "fontSize": 12, "fontWeight": "bold"}
     waits = "datum.state == 'waits'"
-    return {
-        "height": 40 * len(workers) + 46,
-        "data": {"values": rows},
-        "layer": [
-            _layer({"type": "rule", "color": "var(--text)", "strokeWidth": 1.5},
-                   {"x": {"datum": 0}}),
-            _layer(bar | _coloured("series1"), {"x": x, "x2": x2, "y": y},
-                   "datum.state == 'done'"),
-            _layer(bar | _coloured("text"), {"x": x, "x2": x2, "y": y},
-                   "datum.state == 'killed'"),
-            _layer(bar | _coloured("bad"), {"x": x, "x2": x2, "y": y}, "datum.state == 'again'"),
-            _layer({"type": "rule", "strokeWidth": 3, "strokeDash": [4, 3], "color": "var(--bad)"},
-                   {"x": x, "x2": x2, "y": y}, waits),
-            *(
-                _layer(text | {"align": align, "dx": dx, "color": "var(--text)"},
-                       {"x": place, "y": y, "text": {"field": "label"}}, f"{waits} && {where}")
-                for align, dx, place, where in (
-                    ("left", 6, x, f"datum.end_ms < {half}"),
-                    ("right", -2, x | {"field": "end_ms"}, f"datum.end_ms >= {half}"),
-                )
-            ),
-        ],
-    }  # fmt: skip
+    return _drawing(
+        40 * len(workers) + 46, rows,
+        _layer({"type": "rule", "color": "var(--text)", "strokeWidth": 1.5},
+               {"x": {"datum": 0}}),
+        _layer(bar | _coloured("series1"), {"x": x, "x2": x2, "y": y},
+               "datum.state == 'done'"),
+        _layer(bar | _coloured("text"), {"x": x, "x2": x2, "y": y},
+               "datum.state == 'killed'"),
+        _layer(bar | _coloured("bad"), {"x": x, "x2": x2, "y": y}, "datum.state == 'again'"),
+        _layer({"type": "rule", "strokeWidth": 3, "strokeDash": [4, 3], "color": "var(--bad)"},
+               {"x": x, "x2": x2, "y": y}, waits),
+        *(
+            _layer(text | {"align": align, "dx": dx, "color": "var(--text)"},
+                   {"x": place, "y": y, "text": {"field": "label"}}, f"{waits} && {where}")
+            for align, dx, place, where in (
+                ("left", 6, x, f"datum.end_ms < {half}"),
+                ("right", -2, x | {"field": "end_ms"}, f"datum.end_ms >= {half}"),
+            )
+        ),
+    )  # fmt: skip
 
 
 def _copies(rows: list[Row], every: list[Row]) -> Spec:
@@ -154,19 +148,16 @@ def _copies(rows: list[Row], every: list[Row]) -> Spec:
     y = {"field": "group", "type": "nominal", "sort": groups, "title": None}
     bar = {"type": "bar", "height": 16}
     frame = {"fill": None, "stroke": "var(--soft)", "strokeDash": [3, 3]}
-    return {
-        "height": 30 * len(groups) + 46,
-        "data": {"values": rows},
-        "layer": [
-            _layer(bar | frame, {"x": x, "x2": {"field": "until"}, "y": y},
-                   "datum.received < datum.sent"),
-            *(
-                _layer(bar | _coloured(colour), {"x": x, "x2": {"field": "to"}, "y": y},
-                       f"datum.phase == '{phase}' && datum.received > 0")
-                for phase, colour in (("before", "series1"), ("after", "series3"))
-            ),
-        ],
-    }  # fmt: skip
+    return _drawing(
+        30 * len(groups) + 46, rows,
+        _layer(bar | frame, {"x": x, "x2": {"field": "until"}, "y": y},
+               "datum.received < datum.sent"),
+        *(
+            _layer(bar | _coloured(colour), {"x": x, "x2": {"field": "to"}, "y": y},
+                   f"datum.phase == '{phase}' && datum.received > 0")
+            for phase, colour in (("before", "series1"), ("after", "series3"))
+        ),
+    )  # fmt: skip
 
 
 def _offsets(rows: list[Row], every: list[Row]) -> Spec:
@@ -176,14 +167,11 @@ def _offsets(rows: list[Row], every: list[Row]) -> Spec:
     )
     y = _y("offset", max(row["offset"] or 0 for row in every), "offset in its partition")
     place = {"x": x, "y": y, "detail": {"field": "partition"}}
-    return {
-        "height": 170,
-        "data": {"values": rows},
-        "layer": [
-            _layer(_line("series1"), place, "datum.pass == 1"),
-            _layer(_line("series2") | {"strokeDash": [5, 3]}, place, "datum.pass == 2"),
-        ],
-    }
+    return _drawing(
+        170, rows,
+        _layer(_line("series1"), place, "datum.pass == 1"),
+        _layer(_line("series2") | {"strokeDash": [5, 3]}, place, "datum.pass == 2"),
+    )  # fmt: skip
 
 
 def _poison(rows: list[Row], every: list[Row]) -> Spec:
@@ -195,18 +183,15 @@ def _poison(rows: list[Row], every: list[Row]) -> Spec:
     x = _seconds("at_ms", span, "seconds since it failed first")
     y = {"field": "key", "type": "nominal", "sort": keys, "title": None}
     tries = "datum.attempt != null"
-    return {
-        "height": 19 * len(keys) + 46,
-        "data": {"values": [row for row in rows if row["key"] in keys]},
-        "layer": [
-            _layer({"type": "tick", "thickness": 1.5, "size": 11} | _coloured("series1"),
-                   {"x": x, "y": y}, "datum.attempt == null"),
-            _layer({"type": "point", "filled": True, "size": 210, "opacity": 1}
-                   | {"color": "var(--bad)"}, {"x": x, "y": y}, tries),
-            _layer({"type": "text", "color": "var(--card)", "fontSize": 11, "fontWeight": "bold"},
-                   {"x": x, "y": y, "text": {"field": "attempt"}}, tries),
-        ],
-    }  # fmt: skip
+    return _drawing(
+        19 * len(keys) + 46, [row for row in rows if row["key"] in keys],
+        _layer({"type": "tick", "thickness": 1.5, "size": 11} | _coloured("series1"),
+               {"x": x, "y": y}, "datum.attempt == null"),
+        _layer({"type": "point", "filled": True, "size": 210, "opacity": 1}
+               | {"color": "var(--bad)"}, {"x": x, "y": y}, tries),
+        _layer({"type": "text", "color": "var(--card)", "fontSize": 11, "fontWeight": "bold"},
+               {"x": x, "y": y, "text": {"field": "attempt"}}, tries),
+    )  # fmt: skip
 
 
 def _backlog(rows: list[Row], every: list[Row]) -> Spec:
@@ -214,17 +199,14 @@ def _backlog(rows: list[Row], every: list[Row]) -> Spec:
     x = _seconds("at_ms", [0, max(row["at_ms"] for row in every)], "seconds since the first one")
     y = _y("messages", max(row["messages"] for row in every), "messages")
     area = {"type": "area", "color": "var(--series1)", "opacity": 0.22}
-    return {
-        "height": 180,
-        "data": {"values": rows},
-        "layer": [
-            _layer(area, {"x": x, "y": y}, "datum.where == 'waiting in all'"),
-            _layer(_line("series3") | {"strokeWidth": 2}, {"x": x, "y": y},
-                   "datum.where == 'at the broker'"),
-            _layer(_line("series2") | {"strokeDash": [5, 3]}, {"x": x, "y": y},
-                   "datum.where == 'held by the consumer'"),
-        ],
-    }  # fmt: skip
+    return _drawing(
+        180, rows,
+        _layer(area, {"x": x, "y": y}, "datum.where == 'waiting in all'"),
+        _layer(_line("series3") | {"strokeWidth": 2}, {"x": x, "y": y},
+               "datum.where == 'at the broker'"),
+        _layer(_line("series2") | {"strokeDash": [5, 3]}, {"x": x, "y": y},
+               "datum.where == 'held by the consumer'"),
+    )  # fmt: skip
 
 
 def _scaling(rows: list[Row], every: list[Row]) -> Spec:
@@ -238,18 +220,15 @@ def _scaling(rows: list[Row], every: list[Row]) -> Spec:
     middle = {"x": x, "y": y | {"aggregate": "median"}}
     ideal = _line("soft") | {"strokeDash": [5, 4]}
     text = {"type": "text", "dy": 16, "color": "var(--text)", "fontSize": 11}
-    return {
-        "height": 190,
-        "data": {"values": rows},
-        "layer": [
-            _layer(ideal, {"x": x, "y": y | {"field": "ideal_per_s", "aggregate": "median"}}),
-            _layer(_line("series1") | {"strokeWidth": 2}, middle),
-            _layer({"type": "point", "filled": True, "size": 50, "opacity": 1}
-                   | {"color": "var(--series1)"}, {"x": x, "y": y}),
-            _layer(text, {"x": x, "y": y, "text": {"field": "busy"}},
-                   "datum.busy_workers < datum.workers && datum.repetition == 1"),
-        ],
-    }  # fmt: skip
+    return _drawing(
+        190, rows,
+        _layer(ideal, {"x": x, "y": y | {"field": "ideal_per_s", "aggregate": "median"}}),
+        _layer(_line("series1") | {"strokeWidth": 2}, middle),
+        _layer({"type": "point", "filled": True, "size": 50, "opacity": 1}
+               | {"color": "var(--series1)"}, {"x": x, "y": y}),
+        _layer(text, {"x": x, "y": y, "text": {"field": "busy"}},
+               "datum.busy_workers < datum.workers && datum.repetition == 1"),
+    )  # fmt: skip
 
 
 _KINDS: Mapping[ChartKind, Callable[[list[Row], list[Row]], Spec]] = {
@@ -279,6 +258,10 @@ CONFIG: Spec = {
 def _rows(chart: Chart) -> list[Row]:
     names = [field.name for field in chart.fields]
     return [dict(zip(names, row, strict=True)) for row in chart.rows]
+
+
+def _drawing(height: int, rows: list[Row], *layers: Spec) -> Spec:
+    return {"height": height, "data": {"values": rows}, "layer": [*layers]}
 
 
 def _layer(mark: Spec, encoding: Spec, keep: str = "true") -> Spec:
