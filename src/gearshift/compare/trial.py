@@ -67,7 +67,7 @@ class Trial:
         self.bus = access.open()
         self.log = EventLog(path)
         self.recorder: Recorder = self.site.recorder()
-        self._crew = Crew(folder, self.channel, self.bus.config.masked)
+        self.crew = Crew(folder, self.channel, self.bus.config.masked)
 
     @staticmethod
     @contextlib.contextmanager
@@ -144,7 +144,7 @@ class Trial:
     def thread(self, name: str, **more: Any) -> None:
         """Start a worker on a thread of this process. ``more`` are duties of its own."""
         worker = Worker(self.bus, self._duties_of(name, more), self.recorder, self.site.access)
-        self._crew.thread(name, worker.run)
+        self.crew.thread(name, worker.run)
 
     def threads(self, members: int) -> None:
         """Start so many workers on threads and wait until they are ready."""
@@ -155,22 +155,14 @@ class Trial:
     def process(self, name: str, **more: Any) -> None:
         """Start a worker as a process, with a connection of its own."""
         job = Job(duties=self._duties_of(name, more), site=self.site)
-        self.spawn(name, "gearshift.compare.worker", job)
+        self.crew.process(name, "gearshift.compare.worker", job)
 
     def _duties_of(self, name: str, more: Mapping[str, Any]) -> Duties:
         return msgspec.structs.replace(self._duties, name=name, channel=self.channel, **more)
 
-    def spawn(self, name: str, module: str, job: msgspec.Struct) -> None:
-        """Start ``module`` as a process with ``job``."""
-        self._crew.process(name, module, job)
-
     def kill(self, name: str) -> None:
         """SIGKILL a worker process."""
-        self._crew.kill(name, lambda: self.recorder.event("fault", name, what="SIGKILL"))
-
-    def stop_threads(self) -> None:
-        """Let every worker thread drain and leave."""
-        self._crew.stop_threads()
+        self.crew.kill(name, lambda: self.recorder.event("fault", name, what="SIGKILL"))
 
     # ── waiting ──
 
@@ -181,7 +173,7 @@ class Trial:
 
         Raises DeadlineExceeded naming ``what``, and WorkerFailed if a worker ended on its own.
         """
-        wait_until(lambda: condition(self.log.written()), what, timeout_s, self._crew.check)
+        wait_until(lambda: condition(self.log.written()), what, timeout_s, self.crew.check)
 
     def wait_ready(self, members: int, group: str | None = None) -> None:
         """Until so many workers, of ``group`` if given, are ready and share the partitions."""
@@ -286,7 +278,7 @@ class Trial:
 
     def _clear(self) -> None:
         """Stop everybody and remove the channel."""
-        self._crew.stop()
+        self.crew.stop()
         for problem in delete_channels(self.bus, self.channel):
             log.warning("%s", self.bus.config.masked(problem))
 

@@ -53,36 +53,22 @@ class Behaviour:
     area: Area
     sentence: str
     run: Callable[[Kit], None]
-    capability: str | None
-    refused: Refusal | None
-    deliveries: int
-    retries: int
-    needs: Needs | None
+    capability: str | None = None
+    refused: Refusal | None = None
+    deliveries: int = 1
+    retries: int = 0
+    needs: Needs | None = None
 
 
-def behaviour(
-    area: Area,
-    *,
-    capability: str | None = None,
-    refused: Refusal | None = None,
-    deliveries: int = 1,
-    retries: int = 0,
-    needs: Needs | None = None,
-) -> Callable[[Callable[[Kit], None]], Behaviour]:
-    """Make a function a behaviour. Its name and docstring are the claim."""
+def behaviour(area: Area, **options: Any) -> Callable[[Callable[[Kit], None]], Behaviour]:
+    """Make a function a behaviour. Its name and docstring are the claim.
+
+    ``options`` are the fields of Behaviour that have a default.
+    """
 
     def make(run: Callable[[Kit], None]) -> Behaviour:
-        return Behaviour(
-            name=run.__name__,
-            area=area,
-            sentence=" ".join((run.__doc__ or "").split()),
-            run=run,
-            capability=capability,
-            refused=refused,
-            deliveries=deliveries,
-            retries=retries,
-            needs=needs,
-        )
+        sentence = " ".join((run.__doc__ or "").split())
+        return Behaviour(name=run.__name__, area=area, sentence=sentence, run=run, **options)
 
     return make
 

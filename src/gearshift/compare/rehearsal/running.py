@@ -174,7 +174,7 @@ class _Run:
                     captured=str(captured),
                     site=trial.site,
                 )
-                trial.spawn(job.name, "gearshift.compare.rehearsal.worker", job)
+                trial.crew.process(job.name, "gearshift.compare.rehearsal.worker", job)
             trial.wait_ready(request.workers)
             keys = [original.key for original in self.originals]
             copies = list(zip(keys, self.watched.messages, strict=True))
