@@ -12,11 +12,11 @@ import rich_click as click
 from gearshift._core.consuming.dead_letters import Death
 from gearshift.bus import Bus
 from gearshift.cli.context import (
-    common_options,
+    Session,
     complete_channel,
     end_dry_run,
     note,
-    session_of,
+    with_session,
     yes_option,
 )
 from gearshift.cli.ls import age
@@ -56,11 +56,10 @@ def command() -> None:
 
 @command.command("list")
 @output_option
-@common_options
-@click.pass_context
-def list_(ctx: click.Context, output: str) -> None:
+@with_session
+def list_(session: Session, output: str) -> None:
     """Where each configured channel's dead letters are, and how many wait there."""
-    with session_of(ctx).bus() as bus:
+    with session.bus() as bus:
         records = [_state(bus, name) for name in bus.config.channels]
     if not records:
         note("no channel is configured")
@@ -84,14 +83,13 @@ def list_(ctx: click.Context, output: str) -> None:
     help="How many at most.",
 )  # fmt: skip
 @output_option
-@common_options
-@click.pass_context
-def show(ctx: click.Context, channel: str, group: str | None, most: int, output: str) -> None:
+@with_session
+def show(session: Session, channel: str, group: str | None, most: int, output: str) -> None:
     """What died, why, where and when. Nothing is settled.
 
     json and jsonl have the whole messages.
     """
-    with session_of(ctx).bus() as bus:
+    with session.bus() as bus:
         source = _existing(bus, channel)
         is_mixed = group is not None or len(channels_of(bus, source)) > 1
         limit = max(most, _LOOKED_AT) if is_mixed else most
@@ -126,10 +124,9 @@ def show(ctx: click.Context, channel: str, group: str | None, most: int, output:
     help="To the channel of that name on this profile's broker, after a switch.",
 )  # fmt: skip
 @yes_option
-@common_options
-@click.pass_context
+@with_session
 def redrive_(
-    ctx: click.Context,
+    session: Session,
     channel: str,
     group: str | None,
     most: int | None,
@@ -142,7 +139,6 @@ def redrive_(
     run it again, and nothing is lost. Without --yes it only says what would go, and with --to what
     of the first 1,000 the other broker does not take.
     """
-    session = session_of(ctx)
     with session.bus() as bus, session.bus(target) if target else nullcontext() as into:
         source = _existing(bus, channel)
         where = f"{channel!r} on {target}" if target else repr(channel)
@@ -179,14 +175,13 @@ def redrive_(
 @command.command("purge")
 @click.argument("channel", shell_complete=complete_channel)
 @yes_option
-@common_options
-@click.pass_context
-def purge(ctx: click.Context, channel: str, yes: bool) -> None:
+@with_session
+def purge(session: Session, channel: str, yes: bool) -> None:
     """Throw away all dead letters of a channel.
 
     Without --yes it only says how many would go.
     """
-    with session_of(ctx).bus() as bus:
+    with session.bus() as bus:
         purge_group(bus, _existing(bus, channel), None, yes=yes)
 
 

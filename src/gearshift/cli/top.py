@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from gearshift.bus import Bus
-from gearshift.cli.context import common_options, complete_channel, note, session_of
+from gearshift.cli.context import Session, complete_channel, note, with_session
 from gearshift.cli.keys import Keys
 from gearshift.cli.ls import age
 from gearshift.cli.output import cell, emit, new_table, output_option, terminal
@@ -54,10 +54,9 @@ _ORDERS: dict[str, Callable[[Row], Any]] = {
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Look twice, for the rates, print that and end.")
 @output_option
-@common_options
-@click.pass_context
+@with_session
 def command(
-    ctx: click.Context,
+    session: Session,
     channels: tuple[str, ...],
     addresses: tuple[str, ...],
     interval: float,
@@ -74,7 +73,6 @@ def command(
     pauses. A broker that is down is waited for, and so is a channel that is configured and does not
     exist yet.
     """
-    session = session_of(ctx)
     names = channels or tuple(session.config().channels)
     if not names:
         note("no channel is configured; name those to show: gearshift top CHANNEL...")
