@@ -25,7 +25,6 @@ __all__ = [
     "complete_profile",
     "end_dry_run",
     "note",
-    "session_of",
     "with_session",
     "yes_option",
 ]
@@ -73,7 +72,7 @@ class Session:
         return self._config.masked(text) if self._config is not None else text
 
 
-def session_of(ctx: click.Context) -> Session:
+def _session_of(ctx: click.Context) -> Session:
     """The session of this run."""
     return ctx.find_root().ensure_object(Session)
 
@@ -153,7 +152,7 @@ def _completed(
     from click.shell_completion import CompletionItem
 
     try:
-        found = names(session_of(ctx).config())
+        found = names(_session_of(ctx).config())
     except GearshiftError:  # without settings there is nothing to offer
         return []
     return [CompletionItem(name) for name in found if name.startswith(incomplete)]
@@ -166,4 +165,4 @@ def note(text: str) -> None:
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value:
-        setattr(session_of(ctx), str(param.name), value)
+        setattr(_session_of(ctx), str(param.name), value)
