@@ -129,7 +129,7 @@ BAD_CHANNELS = [
     ('native.rabbitmq = { quue = "x" }', "rabbitmq", "did you mean 'queue'?"),
     ('groups = ["a", "b"]\nnative.rabbitmq = { queue = "x" }', "rabbitmq", "adopts one queue"),
     ('native.kafka = { topic = " " }', "kafka", 'topic = " ": is blank'),
-    ("native.kafka = { replication_factor = 0 }", "kafka", "not from 1 to 32767"),
+    ("native.kafka = { replication_factor = 0 }", "kafka", "use 1 to 32767"),
 ]
 
 
