@@ -9,6 +9,7 @@ SECONDS ?= 300
 WORKERS ?= 6
 TARGETS ?= demo test
 WORKS ?=
+CELLS ?=
 ROUNDS ?= 5
 GROWTH ?=
 # Tests start hundreds of processes; without compiled modules each import costs them double.
@@ -56,7 +57,8 @@ soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is l
 	@PYTHONPATH=compose:tests $(BIN)/python -m soak.soak --seconds $(SECONDS) --copies 0 --cancel
 
 soak-clusters: $(READY)  ## break clusters in each way for SECONDS (300) and count what is lost
-	@PYTHONPATH=compose:tests $(BIN)/python -m soak.clusters --seconds $(SECONDS)
+	@PYTHONPATH=compose:tests $(BIN)/python -m soak.clusters --seconds $(SECONDS) \
+		--report docs/conformance/clusters.json $(CELLS)
 
 lint: $(READY)  ## check style
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from soak.cluster_report import Row, kept
 from soak.clusters import confirmed_in_silence, unheard_s
 
 from gearshift.conformance.history import Event, History, Kind, Phase
@@ -31,3 +35,15 @@ def test_what_was_sent_before_a_silence_or_confirmed_after_it_does_not_break_it(
     """What was both sent and confirmed within does."""
     assert confirmed_in_silence(HISTORY, "c", [(2 * S, 23 * S)]) == 0
     assert confirmed_in_silence(HISTORY, "c", [(0 * S, 23 * S)]) == 1
+
+
+def test_a_report_keeps_the_rows_of_earlier_runs_that_were_not_made_again(tmp_path: Path) -> None:
+    """Those of the same cluster, fault and semantics are replaced."""
+    report = tmp_path / "clusters.json"
+    day = "2026-01-01"
+    rows = [Row("c", semantics, "frozen", day, 60, lost=1) for semantics in ("queue", "stream")]
+    kept(report, rows)
+    kept(report, [Row("c", "queue", "frozen", "2026-01-02", 300, notes=["it broke"])])
+    found = {row["semantics"]: row["lost"] for row in json.loads(report.read_text())}
+    assert found == {"queue": 0, "stream": 1}
+    assert "- c queue, frozen: it broke" in report.with_suffix(".md").read_text()

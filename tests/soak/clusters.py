@@ -5,25 +5,27 @@
 seconds, under a load of each semantics. What is ``lost`` had a receipt and is not there. ``false
 refusals`` are there, and their sends said that they are not stored; a send that ends as
 OutcomeUnknown promises nothing. ``unheard s`` is the longest time without a receipt while a
-majority was up. FILE gets all as JSON, and one beside it, with the suffix .md, the table.
+majority was up. FILE keeps all rows as JSON, after each cell, with those of earlier runs that were
+not made again; a page beside it, with the suffix .md, shows them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 
 from soak.cluster_faults import FAULTS, Fault, Span, Target, upgraded
+from soak.cluster_report import Row, kept, table
 from support.plain import Found, in_queue, in_topic
 from support.waiting import PATIENCE_S
 
@@ -38,8 +40,6 @@ from gearshift.conformance.view import View
 from gearshift.message import Semantics
 from native_brokers import KafkaCluster, RabbitMQ, RabbitMQ40, RabbitMQ43, RabbitMQCluster
 
-#: The longest that the project promises to take until it goes on.
-HEALS_WITHIN_S = 30.0
 #: Nodes take one that is silent for dead in seconds, not in a minute.
 SETTINGS = {"net_ticktime": "10"}
 PROFILES = {
@@ -72,34 +72,6 @@ SUBJECTS = {
 }
 
 
-@dataclass
-class Row:
-    """What came of one fault for one semantics; ``unheard_s`` in seconds, the rest in messages.
-
-    ``notes`` say in words what broke a promise, the first cases of each sort.
-    """
-
-    cluster: str
-    semantics: str
-    fault: str
-    times: int = 0
-    sent: int = 0
-    receipts: int = 0
-    unknown: int = 0
-    refused: int = 0
-    copies: int = 0
-    lost: int = 0
-    false_refusals: int = 0
-    out_of_order: int = 0
-    unheard_s: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def is_clean(self) -> bool:
-        """True if every promise was kept."""
-        return not self.notes and self.unheard_s < HEALS_WITHIN_S
-
-
 @contextmanager
 def running(subject: Subject) -> Iterator[Target]:
     """The cluster, started, its clients' way to each node over a cable."""
@@ -128,7 +100,8 @@ def cell(name: str, running: Target, fault: Fault, seconds: float, folder: Path)
     subject = SUBJECTS[name]
     kits = [Kit(harness(subject, one, running.cables, folder)) for one in Semantics]
     target = Target(running.cluster, running.cables, kits=kits)
-    rows = [Row(name, str(semantics), fault.__name__) for semantics in Semantics]
+    today = str(date.today())
+    rows = [Row(name, str(one), fault.__name__, today, seconds) for one in Semantics]
     try:
         channels = [made(kit, subject) for kit in kits]
         target.names = [leading(subject, *pair) for pair in zip(kits, channels, strict=True)]
@@ -263,15 +236,6 @@ def confirmed_in_silence(history: History, channel: str, silences: list[Span]) -
     )
 
 
-def table(rows: list[Row]) -> str:
-    """``rows`` in Markdown."""
-    names = [name for name in asdict(rows[0]) if name != "notes"]
-    lines = [f"| {' | '.join(names).replace('_', ' ')} |", f"|{' --- |' * len(names)}"]
-    for row in rows:
-        lines.append(f"| {' | '.join(str(asdict(row)[name]) for name in names)} |")
-    return "\n".join(lines)
-
-
 def main() -> int:
     """Run what is asked for, one after the other; 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -290,13 +254,12 @@ def main() -> int:
             for fault in faults:
                 more = cell(name, target, fault, arguments.seconds, Path(folder))
                 rows += more
+                if arguments.report:
+                    kept(arguments.report, more)
                 print(
                     table(more), *(note for row in more for note in row.notes), sep="\n", flush=True
                 )
     print(table(rows))
-    if arguments.report:
-        arguments.report.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        arguments.report.with_suffix(".md").write_text(f"{table(rows)}\n")
     return 0 if all(row.is_clean for row in rows) else 1
 
 
