@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conformance.conftest import embedded
 
 from gearshift.capabilities import Capabilities
 from gearshift.conformance import Area, Harness, Status, execute
+from gearshift.conformance import kit as kit_module
 from gearshift.conformance.behaviour import behaviour
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.matrix import BackendResults, manifest, manifest_of
@@ -41,6 +44,19 @@ def test_every_capability_is_proved_by_a_behaviour() -> None:
 def test_every_behaviour_is_a_sentence() -> None:
     """Each has a docstring that says what it proves."""
     assert all(behaviour.sentence.endswith(".") for behaviour in SUITE)
+
+
+def test_a_drain_goes_on_while_messages_come(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog of many rounds is nothing lost, though the whole of it outlasts the patience."""
+    kit = Kit(harness)
+    channel = kit.channel()
+    kit.producer(channel).send_many(500)
+    clock = itertools.count(step=harness.patience_s / 3)
+    monkeypatch.setattr(kit_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    kit.verify(channel)
+    kit.close()
 
 
 @behaviour(Area.SETTLE, deliveries=5)

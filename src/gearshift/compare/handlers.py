@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,12 +17,13 @@ from gearshift.driver.helpers import Wrapper
 from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
 from gearshift.worker.batches import endings
-from gearshift.worker.dispatch import Ending
+from gearshift.worker.call import Call
+from gearshift.worker.dispatch import Dispatcher, Ending
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.loading import load_function
 from gearshift.worker.provided import Provided
 
-__all__ = ["ObservedDelivery", "call", "ending_for", "handler_of", "running"]
+__all__ = ["Compared", "ObservedDelivery", "handler_of", "running"]
 
 
 def handler_of(target: str) -> tuple[App, Handler]:
@@ -41,8 +42,23 @@ def handler_of(target: str) -> tuple[App, Handler]:
     return app, app.handlers[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A handler's call, and what runs it as in a worker: with its app's plugins around it."""
+
+    call: Call
+    dispatcher: Dispatcher
+
+    def run(self, observed: ObservedDelivery, fails: Callable[[], Any] | None = None) -> Ending:
+        """Handle ``observed``, or call what ``fails`` in the handler's place. Blocks."""
+        deliveries = [cast(Delivery[Any], observed)]
+        body = fails or partial(self.call, deliveries)
+        ending = self.dispatcher.run(body, self.call.function, deliveries)
+        return endings(ending, deliveries)[0]
+
+
 @contextmanager
-def running(target: str, access: Access, captured: Path, loop: EventLoop) -> Iterator[Handler]:
+def running(target: str, access: Access, captured: Path, loop: EventLoop) -> Iterator[Compared]:
     """The handler ``target`` with all that a worker gives it: its app's lifespans are entered.
 
     Async ones on ``loop``, which is the one for its coroutines too. What the bus and the producers
@@ -54,17 +70,7 @@ def running(target: str, access: Access, captured: Path, loop: EventLoop) -> Ite
         provided = Provided(bus, loop)
         stack.callback(provided.close)
         provided.enter(app.lifespans, handler.call.needs, OPEN_TIMEOUT_S)
-        yield replace(handler, call=handler.call.given_by(provided))
-
-
-def call(handler: Handler, delivery: ObservedDelivery) -> Any:
-    """Call ``handler`` as a worker would: see ``worker.call``."""
-    return handler.call([cast(Delivery[Any], delivery)])
-
-
-def ending_for(delivery: ObservedDelivery, ending: Ending) -> Ending:
-    """What it means for ``delivery`` that its handler ended so: see ``worker.batches``."""
-    return endings(ending, [cast(Delivery[Any], delivery)])[0]
+        yield Compared(handler.call.given_by(provided), Dispatcher(bus.hooks, loop.wait))
 
 
 class ObservedDelivery(Wrapper):

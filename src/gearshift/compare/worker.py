@@ -18,7 +18,7 @@ from gearshift._observe.access import Access
 from gearshift._observe.process import read_job
 from gearshift.bus import Bus
 from gearshift.compare.event_log import Recorder
-from gearshift.compare.handlers import ObservedDelivery, call, ending_for, running
+from gearshift.compare.handlers import Compared, ObservedDelivery, running
 from gearshift.compare.sampling import watch_memory
 from gearshift.compare.workload import Order
 from gearshift.consumer import Consumer
@@ -26,7 +26,6 @@ from gearshift.delivery import Delivery
 from gearshift.driver import Start
 from gearshift.errors import NotSupported
 from gearshift.worker import dispatch
-from gearshift.worker.app import Handler
 from gearshift.worker.event_loop import EventLoop
 
 __all__ = ["GROUP", "Duties", "Job", "ObservedWorker", "Site", "Worker", "main"]
@@ -135,7 +134,7 @@ class Worker(ObservedWorker):
         self._bus = bus
         self._duties = duties
         self._access = access
-        self._handler: Handler | None = None
+        self._handler: Compared | None = None
         self._deliveries = 0
         self._done = 0
         self._stop = threading.Event()
@@ -180,8 +179,7 @@ class Worker(ObservedWorker):
         observed = ObservedDelivery(delivery, note, hang)
         if self._duties.settle == "first":
             observed.ack()
-        ending = dispatch.run(partial(self._work, observed, order), self.loop.wait)
-        ending = ending_for(observed, ending)
+        ending = self._run(observed, order)
         if ending.failed:
             note("failed", what=type(ending.error).__name__)
         elif ending.action == "ack":
@@ -192,13 +190,12 @@ class Worker(ObservedWorker):
         if delivery.outcome is None:
             ending.settle(observed)
 
-    def _work(self, observed: ObservedDelivery, order: Order) -> Any:
-        if order.order_id == self._duties.poison:
-            raise ValueError("poison")
+    def _run(self, observed: ObservedDelivery, order: Order) -> dispatch.Ending:
+        is_poison = order.order_id == self._duties.poison
         if self._handler is not None:
-            return call(self._handler, observed)
-        time.sleep(self._duties.work_ms * order.effort / 1000)
-        return None
+            return self._handler.run(observed, _poisoned if is_poison else None)
+        sleep = partial(time.sleep, self._duties.work_ms * order.effort / 1000)
+        return dispatch.run(_poisoned if is_poison else sleep, self.loop.wait)
 
     def _seek(self, consumer: Consumer[Any]) -> None:
         consumer.flush()
@@ -219,6 +216,10 @@ class Worker(ObservedWorker):
         note("stuck")
         self._stop.wait()
         raise SystemExit
+
+
+def _poisoned() -> None:
+    raise ValueError("poison")
 
 
 def main() -> None:

@@ -154,13 +154,16 @@ class Kit(Clients):
         """Receive and ack, as a fresh client, all that is left for ``group``."""
         view = self._view(channel, group, expected)
         with self.consumer(channel, group) as consumer:
-            deadline = time.monotonic() + self.patience_s
             quiet_since = time.monotonic()
+            deadline, seen = quiet_since + self.patience_s, set[str | None]()
             while time.monotonic() < deadline:
                 if deliveries := consumer.receive(200, timeout_s=_LOOK_S):
                     for delivery in deliveries:
                         consumer.ack(delivery)
                     quiet_since = time.monotonic()
+                    if not seen.issuperset(ids := [delivery.id for delivery in deliveries]):
+                        seen.update(ids)
+                        deadline = quiet_since + self.patience_s  # a backlog may take longer
                     continue
                 consumer.flush()
                 quiet_s = time.monotonic() - quiet_since

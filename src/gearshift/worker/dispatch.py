@@ -1,7 +1,6 @@
 """What the way in which a handler ends means for its message.
 
-One set of rules for whoever runs handlers: the worker, ``compare`` and its rehearsals. No threads
-and no I/O here.
+One set of rules for whoever runs handlers: the worker, ``compare`` and its rehearsals. No I/O here.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 
 from gearshift._core.consuming.retry import checked_delay_s
-from gearshift.delivery import BaseDelivery
+from gearshift.delivery import BaseDelivery, Delivery
 from gearshift.errors import DeadlineExceeded, DecodeError, UsageError
+from gearshift.hooks.registry import Hooks
 
 __all__ = [
     "Around",
     "BatchFailed",
+    "Dispatcher",
     "Ending",
     "Reject",
     "Retry",
@@ -194,6 +195,35 @@ async def run_async(
     except BaseException as error:
         return ending_of(error)
     return Ending(action="ack", returned=returned)
+
+
+class Dispatcher:
+    """Runs handlers with the plugins of a bus around them, on the thread that calls ``run``.
+
+    ``wait`` blocks until an awaitable is done. Any thread.
+    """
+
+    def __init__(self, hooks: Hooks, wait: Callable[[Awaitable[Any]], Any]) -> None:
+        self._hooks = hooks
+        self._wait = wait
+
+    def run(
+        self,
+        body: Callable[[], Any],
+        handler: Callable[..., Any],
+        deliveries: Sequence[Delivery[Any]],
+    ) -> Ending:
+        """Run ``body``, the call of ``handler`` with ``deliveries``, as the function ``run``."""
+        hooks, wait, around = self._hooks, self._wait, None
+        if hooks.within is not None:
+            within = partial(hooks.within, deliveries, handler)
+
+            def wait(awaitable: Awaitable[Any]) -> Any:
+                return self._wait(within(awaitable))
+
+        if hooks.handle is not None:
+            around = partial(hooks.handle, deliveries, handler)
+        return run(body, wait, around)
 
 
 def late(timeout_s: float | None) -> DeadlineExceeded:

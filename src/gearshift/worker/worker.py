@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,6 @@ from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelive
 from gearshift.message import Semantics
 from gearshift.worker import batches, dispatch
 from gearshift.worker.app import App, Handler
-from gearshift.worker.call import Call
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.overdue import Overdue
 from gearshift.worker.provided import Provided
@@ -76,12 +75,12 @@ class Worker:
                 bus.hooks.check_batches(handler.name)
         self._app = app
         self._bus = bus
-        self._has_plugins = bus.hooks.handle is not None or bus.hooks.within is not None
         self._lock = threading.Lock()
         self._consumers: list[Consumer[Any]] = []
         self._threads: list[threading.Thread] = []
         self._serving: list[Future[None]] = []  # async handlers, on the loop
         self._loop = EventLoop(on_end=self._fail, running=loop)
+        self._dispatcher = dispatch.Dispatcher(bus.hooks, self._loop.wait)
         self._provided = Provided(bus, self._loop)
         self._overdue = Overdue()
         self._log = logs.LimitedLog(log)
@@ -220,10 +219,9 @@ class Worker:
             return
         begun_at, limit_s = time.perf_counter(), handler.timeout_s
         with self._overdue.watch(limit_s, lambda: f"{handler.name}, {_named(deliveries)},"):
-            if self._has_plugins:
-                ending = self._run_in_plugins(handler.call, deliveries)
-            else:
-                ending = dispatch.run(partial(handler.call, deliveries), self._loop.wait)
+            ending = self._dispatcher.run(
+                partial(handler.call, deliveries), handler.call.function, deliveries
+            )
         took_s = time.perf_counter() - begun_at
         if limit_s is not None and took_s > limit_s and ending.error is None:
             ending = dispatch.ending_of(dispatch.late(limit_s))
@@ -261,19 +259,6 @@ class Worker:
             self._log.warning("%s: %s", handler.name, error)
             return "stale"
         return str(delivery.outcome)
-
-    def _run_in_plugins(self, call: Call, deliveries: Sequence[Delivery[Any]]) -> dispatch.Ending:
-        hooks, wait = self._bus.hooks, self._loop.wait
-        if hooks.within is not None:
-            within = partial(hooks.within, deliveries, call.function)
-
-            def wait(awaitable: Awaitable[Any]) -> Any:
-                return self._loop.wait(within(awaitable))
-
-        around = None
-        if hooks.handle is not None:
-            around = partial(hooks.handle, deliveries, call.function)
-        return dispatch.run(partial(call, deliveries), wait, around)
 
 
 def _named(deliveries: Sequence[Delivery[Any]]) -> str:

@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gearshift._observe.process import read_job
-from gearshift.compare.handlers import ObservedDelivery, call, ending_for, running
+from gearshift.compare.handlers import Compared, ObservedDelivery, running
 from gearshift.compare.rehearsal.document import digests
 from gearshift.compare.worker import ObservedWorker, Site
 from gearshift.config import PROFILE, REHEARSAL
@@ -21,7 +21,6 @@ from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.rehearsal import digest, handling
 from gearshift.worker import dispatch
-from gearshift.worker.app import Handler
 
 __all__ = ["MAX_RETRY_DELAY_S", "Job", "main"]
 
@@ -51,7 +50,7 @@ class RehearsalWorker(ObservedWorker):
     def __init__(self, job: Job) -> None:
         super().__init__(job.site.recorder(), job.name)
         self._job = job
-        self._handler: Handler | None = None
+        self._handler: Compared | None = None
         self._stopping = self._is_handling = False
 
     def stop(self, *_: object) -> None:
@@ -60,7 +59,7 @@ class RehearsalWorker(ObservedWorker):
         if self._is_handling:
             raise KeyboardInterrupt
 
-    def run(self, handler: Handler, consumer: Consumer[Any]) -> None:
+    def run(self, handler: Compared, consumer: Consumer[Any]) -> None:
         """Work until ``stop``."""
         self._handler = handler
         self.work(consumer, lambda: self._stopping)
@@ -74,8 +73,7 @@ class RehearsalWorker(ObservedWorker):
         copy = _Copy(delivery, note, self._job.live)
         with handling(seq):
             self._is_handling = True
-            ending = dispatch.run(partial(call, self._handler, copy), self.loop.wait)
-            ending = ending_for(copy, ending)
+            ending = self._handler.run(copy)
             self._is_handling = False
         if ending.action == "ack":
             note("done", digests={"returned": _digest_of(ending.returned)})
