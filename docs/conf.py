@@ -18,6 +18,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
+    "accessible",
     "generated",
 ]
 exclude_patterns = ["changelog.d", "examples", "_site", "README.md"]

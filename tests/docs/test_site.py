@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from compare.browser import chromium
 from sphinx.util.inventory import InventoryFile
 
 from gearshift import errors, plugins
@@ -125,3 +127,13 @@ def test_it_works_without_a_network(site: Path) -> None:
     for sheet in site.rglob("*.css"):
         assert "url(http" not in sheet.read_text(), sheet
     assert "idempot" in (site / "searchindex.js").read_text()
+
+
+def test_axe_finds_nothing(site: Path) -> None:
+    """Names, contrast, landmarks, keyboard: on pages with all that others have."""
+    with chromium() as browser:
+        page = browser.new_page(color_scheme="dark")
+        for name in ("index", "handlers", "reference/errors"):
+            page.goto((site / f"{name}.html").as_uri())
+            violations = Axe().run(page).response["violations"]
+            assert [(one["id"], one["nodes"][0]["html"][:200]) for one in violations] == [], name
