@@ -148,14 +148,6 @@ def test_acknowledged_messages_in_a_topic_survive_a_kill(kafka: Kafka) -> None:
     assert sorted(read_topic(url, "survivors")) == sorted(BODIES)
 
 
-def test_a_quorum_queue_can_be_declared_as_soon_as_start_returns() -> None:
-    """`start` returns when a node is up in full, not when its port is open."""
-    with RabbitMQ() as broker:
-        publish_to_queue(broker.url, "first")
-        assert read_queue(broker.url, "first") == BODIES
-        assert broker.names() == {"first"}
-
-
 def test_a_paused_broker_is_silent_until_it_is_resumed(broker: Broker) -> None:
     """`pause` keeps the port open and answers nothing; `resume` brings the answers back."""
     broker.pause()
@@ -199,33 +191,33 @@ def test_rabbitmq_4_is_another_server_of_the_same_kind() -> None:
 
 
 def test_two_rabbitmq_nodes_do_not_see_each_other(rabbitmq: RabbitMQ) -> None:
-    """A second node runs beside the first, with other queues, and its end leaves the first be."""
+    """A second node runs beside the first, with other queues, and its end leaves the first be.
+
+    A quorum queue can be declared at once: `start` returns when a node is up in full, not when its
+    port is open.
+    """
     publish_to_queue(rabbitmq.url, "only-here")
     with RabbitMQ() as other:
+        publish_to_queue(other.url, "first")
         assert other.port != rabbitmq.port
-        assert other.names() == set()
+        assert other.names() == {"first"}
+        assert read_queue(other.url, "first") == BODIES
     assert read_queue(rabbitmq.url, "only-here") == BODIES
 
 
 def test_two_kafka_nodes_do_not_see_each_other(kafka: Kafka) -> None:
-    """A second node runs beside the first, with other topics."""
+    """A second node runs beside the first, with other topics.
+
+    `advertised` is what its metadata name, so that clients stay on a proxy.
+    """
     publish_to_topic(kafka.url, "only-here")
-    with Kafka() as other:
-        topics = (
-            AdminClient({"bootstrap.servers": other.url}).list_topics(timeout=PATIENCE_S).topics
-        )
-        assert "only-here" not in topics
-
-
-def test_clients_are_told_the_advertised_address() -> None:
-    """`advertised` is what metadata name, so that clients stay on a proxy."""
     with Proxy(("127.0.0.1", 0)) as proxy:
         advertised = f"127.0.0.1:{proxy.port}"
-        with Kafka(advertised=advertised) as broker:
-            proxy.target = ("127.0.0.1", broker.port)
-            metadata = AdminClient({"bootstrap.servers": broker.url}).list_topics(
-                timeout=PATIENCE_S
-            )
+        with Kafka(advertised=advertised) as other:
+            proxy.target = ("127.0.0.1", other.port)
+            client = AdminClient({"bootstrap.servers": other.url})
+            metadata = client.list_topics(timeout=PATIENCE_S)
+    assert "only-here" not in metadata.topics
     addresses = {f"{node.host}:{node.port}" for node in metadata.brokers.values()}
     assert addresses == {advertised}
 
@@ -331,8 +323,8 @@ def test_a_fork_does_not_keep_stop_waiting() -> None:
     script = textwrap.dedent(
         """
         import os, time
-        from native_brokers import Kafka
-        broker = Kafka()
+        from native_brokers import Redis
+        broker = Redis()
         broker.start()
         owner, fork = os.getpid(), os.fork()
         if not fork:
@@ -373,11 +365,11 @@ def test_run_with_a_command_passes_addresses_in_and_the_exit_code_out() -> None:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_run_prints_what_to_paste_and_stops_when_told(ending: signal.Signals) -> None:
     """`run` prints one export line, serves until Ctrl-C or SIGTERM, and leaves no process."""
-    with command_line("run", "--only", "rabbitmq") as running:
+    with command_line("run", "--only", "redis") as running:
         assert running.stdout is not None
         line = running.stdout.readline()
         started = descendants(running.pid)
         running.send_signal(ending)
         assert running.wait(PATIENCE_S) == 0
-    assert line.startswith("export RABBITMQ_URL=amqp://guest:guest@127.0.0.1:")
+    assert line.startswith("export REDIS_URL=redis://127.0.0.1:")
     assert not any(seen.alive() for seen in started)
