@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli.conftest import Run, lines, records
+from support.settings import profile_of
 from support.waiting import take
 
 import gearshift
@@ -17,20 +17,12 @@ from native_brokers import Kafka, RabbitMQ
 pytestmark = pytest.mark.broker
 
 
-@pytest.fixture(scope="module", params=["rabbitmq", "kafka"])
-def profile(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A profile for a broker that runs for this module."""
-    if request.param == "rabbitmq":
-        with RabbitMQ() as rabbit:
-            yield f'backend = "rabbitmq"\nurl = "{rabbit.url}"'
-    else:
-        with Kafka() as kafka:
-            yield f'backend = "kafka"\nbootstrap_servers = ["{kafka.url}"]'
-
-
-@pytest.fixture(autouse=True)
-def settings(project: Path, profile: str) -> None:
+@pytest.fixture(autouse=True, params=["rabbitmq", "kafka"])
+def settings(
+    request: pytest.FixtureRequest, rabbitmq: RabbitMQ, kafka: Kafka, project: Path
+) -> None:
     """Settings that select the broker."""
+    profile = profile_of(rabbitmq if request.param == "rabbitmq" else kafka)
     (project / "gearshift.toml").write_text(f"[profiles.p]\n{profile}\n[channels.orders]\n")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 from redis import Redis as RedisClient
+from support.settings import profile_of
 from support.waiting import take
 
 import gearshift
@@ -94,20 +95,17 @@ def kind(request: pytest.FixtureRequest) -> str:
 def listing(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Listing:
     """Settings with the profile of ``kind``; returns what is on that broker, but the server's."""
     backend = kind.partition(":")[0]
-    file = tmp_path / "dev.db"
     listed: Callable[[Any], set[str]]
     if backend == "sqlite":
-        server: Any = file
-        address, listed = f'path = "{file}"', _of_sqlite
+        server: Any = tmp_path / "dev.db"
+        profile, listed = f'backend = "sqlite"\npath = "{server}"', _of_sqlite
     else:
         server = request.getfixturevalue(backend)
-        keys = {"kafka": "bootstrap_servers"}
-        value = f'["{server.url}"]' if backend == "kafka" else f'"{server.url}"'
-        address = f"{keys.get(backend, 'url')} = {value}"
+        profile = profile_of(server)
         listed = {"rabbitmq": _of_rabbitmq, "kafka": _of_kafka, "redis": _of_redis}[backend]
     (tmp_path / "service.py").write_text(HANDLERS)
     (tmp_path / "gearshift.toml").write_text(
-        f'profile = "{backend}"\n[profiles.{backend}]\nbackend = "{backend}"\n{address}\n'
+        f'profile = "{backend}"\n[profiles.{backend}]\n{profile}\n'
     )
     return lambda: listed(server) - _SERVERS_OWN
 
