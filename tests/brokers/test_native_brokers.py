@@ -20,7 +20,6 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from support.settled import write_names
 from support.waiting import PATIENCE_S, until
 
 from gearshift.conformance.proxy import Proxy
@@ -125,29 +124,6 @@ def group_members(group: int) -> list[int]:
     return members
 
 
-def test_confirmed_messages_in_a_quorum_queue_survive_a_kill(rabbitmq: RabbitMQ) -> None:
-    """RabbitMQ serves, on the same address, every message that it confirmed before SIGKILL."""
-    publish_to_queue(rabbitmq.url, "survivors")
-    write_names(rabbitmq)
-    url, killed = rabbitmq.url, rabbitmq.pid
-    rabbitmq.kill()
-    assert group_members(killed) == []
-    rabbitmq.start()
-    assert (rabbitmq.url, rabbitmq.pid != killed) == (url, True)
-    assert read_queue(url, "survivors") == BODIES
-
-
-def test_acknowledged_messages_in_a_topic_survive_a_kill(kafka: Kafka) -> None:
-    """Kafka serves, on the same address, every message that it acknowledged before SIGKILL."""
-    publish_to_topic(kafka.url, "survivors")
-    url, killed = kafka.url, kafka.pid
-    kafka.kill()
-    assert group_members(killed) == []
-    kafka.start()
-    assert (kafka.url, kafka.pid != killed) == (url, True)
-    assert sorted(read_topic(url, "survivors")) == sorted(BODIES)
-
-
 def test_a_paused_broker_is_silent_until_it_is_resumed(broker: Broker) -> None:
     """`pause` keeps the port open and answers nothing; `resume` brings the answers back."""
     broker.pause()
@@ -179,15 +155,10 @@ def test_stop_leaves_no_process_no_folder_and_no_mount(kind: type[Broker]) -> No
 
 
 def test_rabbitmq_4_is_another_server_of_the_same_kind() -> None:
-    """It is 4.3, keeps confirmed messages over SIGKILL, and is not run by root."""
+    """It is 4.3, and is not run by root."""
     with RabbitMQ43() as broker:
         assert broker.ctl("version").startswith("4.3.")
         assert Path(f"/proc/{broker.pid}").stat().st_uid != 0
-        publish_to_queue(broker.url, "survivors")
-        write_names(broker)
-        broker.kill()
-        broker.start()
-        assert read_queue(broker.url, "survivors") == BODIES
 
 
 def test_two_rabbitmq_nodes_do_not_see_each_other(rabbitmq: RabbitMQ) -> None:
