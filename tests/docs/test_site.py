@@ -50,7 +50,7 @@ PUBLIC = [
 #: In ``__all__``, and without an entry of its own: a module, and what others of ours share.
 WITHOUT = {"gearshift.errors", "gearshift.hooks.hookimpl", "gearshift.capabilities.levels"}
 
-pytestmark = [pytest.mark.xdist_group("site"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="session")
