@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.waiting import drain
+from support.waiting import drain, take, until
 
 import gearshift
 from gearshift import errors
@@ -285,6 +285,23 @@ def test_a_file_that_is_replaced_while_open_is_changed_to(
     with gearshift.open(config) as other, other.consumer("work", group="workers") as consumer:
         producer.send(2)
         assert consumer.receive(timeout_s=10)[0].value == 2
+
+
+@pytest.mark.parametrize("channel", ["work", "log"])
+def test_a_consumer_changes_to_the_file_that_took_the_place_of_its_own(
+    bus: gearshift.Bus, config: Path, database: Path, channel: str
+) -> None:
+    """However long nothing comes; another consumer there may have the same number."""
+    with bus.consumer(channel, group="workers") as consumer:
+        consumer.ready()
+        for part in database.parent.glob("shared.db*"):
+            if part.is_file():
+                part.rename(part.with_name(f"old-{part.name}"))
+        with gearshift.open(config) as other, other.consumer(channel, group="workers"):
+            assert until(lambda: bus.stats().receiving[0].reconnects)
+        with gearshift.open(config) as other:
+            other.producer(channel).send(2)
+            assert take(consumer, 1)[0].value == 2
 
 
 # ── what is promised of the file ──

@@ -19,6 +19,9 @@ __all__ = ["FileReplaced", "LeaseOver", "classify", "code_of", "is_busy"]
 class FileReplaced(Exception):
     """The database file was deleted or replaced while it was open."""
 
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} was deleted or replaced while it was open")
+
 
 class LeaseOver(Exception):
     """A consumer was silent for too long: others have taken over what it held."""

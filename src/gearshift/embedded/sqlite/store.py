@@ -12,9 +12,10 @@ from typing import NamedTuple, TypeVar
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.declared import missing, require_same
 from gearshift.embedded.sqlite.alive import Session, sweep
+from gearshift.embedded.sqlite.errors import FileReplaced
 from gearshift.embedded.sqlite.schema import connect, prepare
 from gearshift.embedded.sqlite.settings import Settings
-from gearshift.embedded.sqlite.writer import Call, Tx, Writer
+from gearshift.embedded.sqlite.writer import Call, Tx, Writer, identity_of
 from gearshift.errors import Closed, UnknownGroup
 from gearshift.message import Semantics
 
@@ -140,6 +141,7 @@ class Watch:
         self._version = -1
         self._data_version = -1
         self._woken = False
+        self._identity = identity_of(store.path)
 
     def mark(self) -> None:
         """Take note of what is there now."""
@@ -147,7 +149,7 @@ class Watch:
         self._data_version = self._read_data_version()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for something new since ``mark``; True if it was ``wake``."""
+        """Wait for something new since ``mark``; True if it was ``wake``. Raises FileReplaced."""
         deadline = time.monotonic() + timeout_s
         changed = self._store._changed
         while True:
@@ -161,6 +163,10 @@ class Watch:
                 changed.wait(min(left, _POLL_S))
             if self._read_data_version() != self._data_version:
                 return False
+            if not os.path.samestat(identity_of(self._store.path), self._identity):
+                raise FileReplaced(
+                    self._store.path
+                )  # nothing comes any more in the one that we read
 
     def wake(self) -> None:
         """End the wait, or the next one. Any thread."""

@@ -25,7 +25,7 @@ from gearshift.embedded.sqlite.schema import base_of, connect
 from gearshift.errors import Closed
 from gearshift.message import Key
 
-__all__ = ["Call", "Job", "Tx", "Writer"]
+__all__ = ["Call", "Job", "Tx", "Writer", "identity_of"]
 
 T = TypeVar("T")
 
@@ -275,25 +275,27 @@ class Writer:
 
     def _connected(self) -> sqlite3.Connection:
         # SQLite would go on writing into a deleted file: every send would 'succeed' and be lost.
-        try:
-            identity = os.stat(self._path)
-        except FileNotFoundError:
-            raise self._replaced() from None
+        identity = identity_of(self._path)
         if self._db is None:
             self._db = connect(self._path, timeout_s=0.0)
         elif not os.path.samestat(identity, self._identity):
-            raise self._replaced()
+            raise FileReplaced(self._path)
         self._identity = identity
         return self._db
-
-    def _replaced(self) -> FileReplaced:
-        return FileReplaced(f"{self._path} was deleted or replaced while it was open")
 
     def _disconnect(self) -> None:
         db, self._db = self._db, None
         if db is not None:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
+
+
+def identity_of(path: str) -> os.stat_result:
+    """What tells the file at ``path`` from another one. Raises FileReplaced if there is none."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        raise FileReplaced(path) from None
 
 
 def _concerns_all(error: Exception) -> bool:
