@@ -172,7 +172,7 @@ def test_health_is_a_status_and_says_why(
             200,
             '{"healthy": true, "problems": [], "degraded": []}',
         )
-        monkeypatch.setattr(health, "STALLED_AFTER_S", 0.0)
+        monkeypatch.setattr(health, "_limit_s", lambda bus, stats: 1e-9)
         bus.producer("orders").send(1)
         consumer = bus.consumer("orders", group="billing", prefetch=1)
         take(consumer, 1)
@@ -180,6 +180,20 @@ def test_health_is_a_status_and_says_why(
         assert status == 503
         assert "in hand" in json.loads(text)["problems"][0]
         assert get(server.port, "/")[0] == 404
+
+
+def test_a_long_job_is_no_reason_for_a_restart(
+    bus: gearshift.Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``max_processing_s`` handlers that are all busy for hours are told, at status 200."""
+    busy = ReceiveStats(channel="orders", group="g", in_hand=1, stalled_s=7200, longest_s=7200)
+    monkeypatch.setattr(bus, "stats", lambda: Stats(sending=(), receiving=(busy,)))
+    assert health.problems(bus) == []
+    (told,) = health.degraded(bus)
+    assert "in hand for 7200 s" in told
+    monkeypatch.setattr(health, "_limit_s", lambda bus, stats: 600.0)
+    (problem,) = health.problems(bus)
+    assert "none was settled for 7200 s" in problem
 
 
 @pytest.mark.parametrize("side", ["sending", "receiving"])

@@ -81,8 +81,8 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """The longest that handling one message takes.
 
     Opening is refused where the broker would take the message back sooner. A consumer that
-    settles nothing for longer counts as standing still: its health check fails, after 300 s
-    where this is not set.
+    settles nothing for longer counts as standing still: its health check fails. Where this is not
+    set, nobody knows how long is too long, and 300 s are only told.
     """
 
     retry_delay_s: float = 1.0

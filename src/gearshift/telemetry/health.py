@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gearshift._core.consuming.in_hand import LIMIT_S
@@ -14,22 +15,20 @@ __all__ = ["degraded", "problems"]
 #: is to be found within 20 s.
 SILENT_AFTER_S = 18.0
 
-#: A handler may take so long where the channel sets no ``max_processing_s``.
-STALLED_AFTER_S = LIMIT_S
-
 
 def problems(bus: Bus) -> list[str]:
     """Return what is wrong with ``bus`` now, in sentences; an empty list if it is healthy.
 
     A consumer or producer has a problem if its broker has said nothing for 18 s, not even by a
     heartbeat. A consumer has one too if it has ended, or if nothing was settled for longer than
-    ``max_processing_s`` (or 300 s) while all is in hand that prefetch allows, or its handlers take;
-    a producer, if the broker takes nothing. Any thread; does not block and asks no broker.
+    ``max_processing_s`` while all is in hand that prefetch allows, or its handlers take: where that
+    is not set nobody knows how long is too long, and a restart would kill a long job. A producer
+    has one if the broker takes nothing. Any thread; does not block and asks no broker.
     """
     stats = bus.stats()
     found = [problem for sending in stats.sending for problem in _of_sending(sending)]
     for receiving in stats.receiving:
-        found += _of_receiving(receiving, _limit_s(bus, receiving))
+        found += _of_receiving(receiving, _limit_s(bus, receiving) or math.inf)
     return [bus.config.masked(problem) for problem in found]
 
 
@@ -38,8 +37,8 @@ def degraded(bus: Bus) -> list[str]:
 
     A consumer keeps messages whose retry or dead letter the broker does not store: a missing
     permission, a quota, a full dead-letter queue. A restart would not mend that. One delivery has
-    been in hand for longer than ``max_processing_s`` (or 300 s) while others get on: its handler
-    hangs, or it was not settled.
+    been in hand for longer than ``max_processing_s`` (or 300 s): its handler hangs or works for
+    long, or it was not settled.
     """
     found: list[str] = []
     for one in bus.stats().receiving:
@@ -49,13 +48,13 @@ def degraded(bus: Bus) -> list[str]:
                 f"{where}: {one.unstored} messages wait in this process, because their retry or "
                 f"dead letter cannot be stored: {one.obstacle}"
             )
-        if one.longest_s > _limit_s(bus, one):
+        if one.longest_s > (_limit_s(bus, one) or LIMIT_S):
             found.append(f"{where}: a delivery has been in hand for {one.longest_s:.0f} s")
     return [bus.config.masked(text) for text in found]
 
 
-def _limit_s(bus: Bus, stats: ReceiveStats) -> float:
-    return bus.config.channel(stats.channel).max_processing_s or STALLED_AFTER_S
+def _limit_s(bus: Bus, stats: ReceiveStats) -> float | None:
+    return bus.config.channel(stats.channel).max_processing_s
 
 
 def _of_sending(stats: SendStats) -> Iterator[str]:
