@@ -15,7 +15,7 @@ import pytest
 from support.waiting import PATIENCE_S, ack_all, drain, take, until
 
 import gearshift
-from gearshift import Worker
+from gearshift import App, Worker, errors
 
 
 class Order(msgspec.Struct):
@@ -262,6 +262,51 @@ def test_a_handler_that_exits_has_failed_and_the_worker_works_on(
     assert worker.error is None
     failures = [record for record in caplog.records if "failed on message" in record.message]
     assert len(failures) == 3
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_worker_whose_bus_was_closed_under_it_has_failed(
+    bus: gearshift.Bus, is_async: bool
+) -> None:
+    """Its handlers get nothing any more, so it must not look as if it worked."""
+    app = App()
+
+    @app.handler("orders", group="audit")
+    def handle(value: int) -> None:
+        bus.close()
+
+    async def handle_async(value: int) -> None:
+        await asyncio.to_thread(bus.close)
+
+    if is_async:
+        app = App()
+        app.handler("orders", group="audit")(handle_async)
+    worker = Worker(app, bus)
+    worker.start()
+    bus.producer("orders").send(1)
+    assert worker.failed.wait(PATIENCE_S)
+    assert isinstance(worker.error, errors.Closed)
+    worker.stop()
+    with pytest.raises(errors.UsageError, match="was stopped"):
+        worker.start()
+
+
+def test_a_handler_cannot_wait_for_its_own_end(bus: gearshift.Bus) -> None:
+    """It fails, and the worker goes on receiving."""
+    app, refused = App(), []
+
+    @app.handler("orders", group="audit")
+    def handle(value: int) -> None:
+        with pytest.raises(errors.UsageError, match="called in a handler") as caught:
+            worker.stop()
+        refused.append(caught.value)
+
+    worker = Worker(app, bus)
+    worker.start()
+    with bus.producer("orders") as producer:
+        producer.send_many([1, 2])
+    assert until(lambda: len(refused) == 2)
+    assert worker.stop().acked == 2
 
 
 def test_a_worker_whose_thread_ends_has_failed(

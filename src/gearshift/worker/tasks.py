@@ -60,7 +60,7 @@ class TaskRunner:
     async def serve(self) -> None:
         """Run until the consumer is told to stop receiving, and all tasks have ended.
 
-        Raises what has ended the consumer for good.
+        Raises Closed then, or what has ended the consumer for good.
         """
         consumer = _HandlersConsumer(self._consumer)
         most = self._handler.concurrency
@@ -75,6 +75,7 @@ class TaskRunner:
         except Closed:
             if self._running:
                 await asyncio.wait(self._running)
+            raise
         except asyncio.CancelledError:  # the drain has taken too long
             for task in self._running:
                 task.cancel()

@@ -84,6 +84,7 @@ class Worker:
         self._provided = Provided(bus, self._loop)
         self._overdue = Overdue()
         self._log = logs.LimitedLog(log)
+        self._stopping = False
         self.report = WorkerReport()
         self.failed = threading.Event()
         self.error: BaseException | None = None
@@ -96,6 +97,10 @@ class Worker:
         Raises what that raises. If it is retryable, call it again: it goes on where it failed.
         """
         self._loop.refuse("Worker.start")
+        if self._stopping:
+            raise UsageError(
+                "this worker was stopped", hint="make another one: gearshift.Worker(app, bus)"
+            )
         needs = [need for handler in self._app.handlers for need in handler.call.needs]
         self._provided.enter(self._app.lifespans, needs, timeout_s)
         for registered in self._app.handlers[len(self._consumers) :]:
@@ -134,8 +139,17 @@ class Worker:
         return True
 
     def stop(self, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> WorkerReport:
-        """Receive nothing more, wait for running handlers, settle, close. Returns the report."""
+        """Receive nothing more, wait for running handlers, settle, close. Returns the report.
+
+        Raises UsageError in a handler, which would wait for itself.
+        """
         self._loop.refuse("Worker.stop")
+        if threading.current_thread() in self._threads:
+            raise UsageError(
+                "Worker.stop was called in a handler, for which it would wait",
+                hint="have another thread call it; gearshift run stops on SIGTERM",
+            )
+        self._stopping = True
         deadline = time.monotonic() + drain_timeout_s
         for consumer in self._consumers:
             consumer.stop_receiving()
@@ -193,14 +207,17 @@ class Worker:
                 else:
                     deliveries = batches.gather(consumer, handler.batch, handler.linger_s)
                 self._handle(handler, deliveries, settle)
-        except Closed:
-            return
         except BaseException as error:
-            self._fail(error)
+            self._ended(error)
 
     def _served(self, serving: Future[None]) -> None:
         error = None if serving.cancelled() else serving.exception()
         if error is not None:
+            self._ended(error)
+
+    def _ended(self, error: BaseException) -> None:
+        """A handler receives nothing any more. Somebody may have closed its bus."""
+        if not (self._stopping and isinstance(error, Closed)):
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
