@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from gearshift.errors import TopologyConflict
 from gearshift_kafka.backend import Backend
+from gearshift_kafka.errors import classify
 from gearshift_kafka.settings import Settings
 
 
@@ -36,3 +38,17 @@ def test_the_client_is_never_told_to_wait_for_ever(monkeypatch: pytest.MonkeyPat
         Backend(settings).admin()
     assert len(asked) > 1
     assert min(asked) > 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KafkaError(KafkaError.INCONSISTENT_GROUP_PROTOCOL),
+        KafkaError(KafkaError._FATAL, "ShareGroupHeartbeat: Broker: The group id does not exist"),
+    ],
+)
+def test_a_group_of_another_kind_is_told(error: KafkaError) -> None:
+    """A stream that became a queue, under the same group: no broker is down."""
+    found = classify(KafkaException(error), "h:1")
+    assert isinstance(found, TopologyConflict)
+    assert "another kind" in found.message

@@ -71,7 +71,10 @@ CORRUPT = frozenset((_E._BAD_MSG, _E._BAD_COMPRESSION, _E._UNDERFLOW, _E.INVALID
 LACKS_PROTOCOL = frozenset((_E.UNSUPPORTED_VERSION, _E._UNSUPPORTED_FEATURE))
 
 #: What ends a member's client. It tells only that something did, with the text of these.
-_FATAL_TO_MEMBERS = (_E.UNRELEASED_INSTANCE_ID, _E.FENCED_INSTANCE_ID)
+_FATAL_TO_MEMBERS = (_E.UNRELEASED_INSTANCE_ID, _E.FENCED_INSTANCE_ID, _E.GROUP_ID_NOT_FOUND)
+
+#: There is no such group of the kind that a member asks for; it is made unless the id is taken.
+_OTHER_KIND = frozenset((_E.GROUP_ID_NOT_FOUND, _E.INCONSISTENT_GROUP_PROTOCOL))
 
 _FORBIDDEN = frozenset((
     _E.TOPIC_AUTHORIZATION_FAILED, _E.GROUP_AUTHORIZATION_FAILED,
@@ -145,7 +148,14 @@ def _inner(error: object) -> KafkaError | None:
 
 
 def _of_membership(error: KafkaError, instance_id: str | None) -> GearshiftError | None:
-    """Errors of two members that are called the same."""
+    """Errors of two members, or two groups, that are called the same."""
+    if error.code() in _OTHER_KIND:
+        return TopologyConflict(
+            f"the broker has a group of this id that is of another kind: {error.str()}",
+            hint="a stream that has become a queue, or a queue a stream, needs another group or "
+            "channel name, or the old group deleted at the broker",
+            retryable=True,
+        )
     if error.code() == _E.UNRELEASED_INSTANCE_ID:
         return ConnectionFailed(
             f"group_instance_id {instance_id!r}: another consumer of the group uses it, or one "

@@ -30,6 +30,21 @@ def test_a_group_gets_what_is_sent_after_it_exists(bus: gearshift.Bus, name: str
         assert drain(consumer, 40) == list(range(40))
 
 
+def test_what_a_transaction_has_aborted_does_not_come(
+    bus: gearshift.Bus, kafka: Kafka, name: str
+) -> None:
+    """As on a stream: nobody handles an order that was taken back."""
+    foreign = Producer({"bootstrap.servers": kafka.url, "transactional.id": name})
+    foreign.init_transactions(PATIENCE_S)
+    with bus.consumer(name, group="g") as consumer:
+        for value, end in (("1", foreign.abort_transaction), ("2", foreign.commit_transaction)):
+            foreign.begin_transaction()
+            foreign.produce(name, value)
+            foreign.flush(PATIENCE_S)
+            end(PATIENCE_S)
+        assert [letter.body for letter in take(consumer, 1)] == [b"2"]
+
+
 def test_many_delayed_retries(settings: Settings, name: str) -> None:
     """Far more attempts than Kafka delivers a message: none is lost, each is counted."""
     with gearshift.open(settings("max_attempts = 21")) as bus:

@@ -11,6 +11,7 @@ from gearshift.errors import NotSupported
 from gearshift_kafka.asking import Entries, describe, number
 
 __all__ = [
+    "ISOLATION",
     "LOCK_MS",
     "RESET",
     "TIMEOUT_S",
@@ -23,14 +24,20 @@ __all__ = [
 TIMEOUT_S = 8.0
 
 RESET, LOCK_MS = "share.auto.offset.reset", "share.record.lock.duration.ms"
+ISOLATION = "share.isolation.level"
 _DELIVERIES = "share.delivery.count.limit"
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """Settings of one share group. ``is_declared``: it was told where to begin."""
+    """Settings of one share group.
+
+    ``is_declared``: it was told where to begin. ``is_isolated``: it was told whether to hand out
+    what a transaction has not committed, or it does not.
+    """
 
     is_declared: bool
+    is_isolated: bool
     lock_s: float
     deliveries: int
 
@@ -40,9 +47,13 @@ def group_settings(client: AdminClient, group: str) -> GroupSettings:
     entries = _group_entries(client, group)
     if RESET not in entries:
         raise no_share_groups()
+    isolation = entries.get(ISOLATION)
     deliveries = entries.get(_DELIVERIES)  # before 4.3 only brokers have it
     return GroupSettings(
         is_declared=ConfigSource(entries[RESET].source) is ConfigSource.GROUP_CONFIG,
+        is_isolated=isolation is None
+        or isolation.value == "read_committed"
+        or ConfigSource(isolation.source) is ConfigSource.GROUP_CONFIG,
         lock_s=int(str(entries[LOCK_MS].value)) / 1000,
         deliveries=broker_number(client, "group." + _DELIVERIES, 5)
         if deliveries is None

@@ -14,7 +14,14 @@ from gearshift.errors import ConfigError
 from gearshift_kafka.asking import ask, change
 from gearshift_kafka.names import group_id, groups_among, helper_topics, topic_name
 from gearshift_kafka.queue.delays import STEPS
-from gearshift_kafka.queue.limits import LOCK_MS, RESET, TIMEOUT_S, broker_number, group_settings
+from gearshift_kafka.queue.limits import (
+    ISOLATION,
+    LOCK_MS,
+    RESET,
+    TIMEOUT_S,
+    broker_number,
+    group_settings,
+)
 from gearshift_kafka.topics import Topics
 
 __all__ = ["Positions", "ShareGroups", "beginnings"]
@@ -68,6 +75,8 @@ class ShareGroups:
         for target in self._share_groups(channel, group):
             known = group_settings(self._client, target)
             values: dict[str, str | None] = {} if known.is_declared else {RESET: "earliest"}
+            if not known.is_isolated:
+                values[ISOLATION] = "read_committed"  # as streams; by default it is not
             values |= self._lock(channel, known.lock_s)
             if values:
                 change(self._client, ResourceType.GROUP, target, values)
@@ -76,7 +85,12 @@ class ShareGroups:
     def forget(self, channel: ChannelSpec, group: str) -> tuple[str, ...]:
         """Take back the settings of ``group``; returns its topics, which the caller deletes."""
         for name in self._share_groups(channel, group):
-            change(self._client, ResourceType.GROUP, name, {RESET: None, LOCK_MS: None})
+            change(
+                self._client,
+                ResourceType.GROUP,
+                name,
+                {RESET: None, LOCK_MS: None, ISOLATION: None},
+            )
         return helper_topics(channel, group)
 
     def known(self, channel: ChannelSpec) -> list[str]:
