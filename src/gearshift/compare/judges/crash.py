@@ -94,8 +94,8 @@ JUDGE = Judge(
             mark="keeps",
             shown="back after {until it came again:unit}; {delivered again:unit} again, unmarked",
             sentence="Nothing was lost. What the worker had in hand came again after {until it "
-            "came again:unit}; {delivered again:unit} in all, {came again unmarked} of them "
-            "unmarked; {handled twice:unit} done twice.",
+            "came again:unit}; {delivered again:unit} again, {came again unmarked} unmarked; "
+            "{handled twice:unit} done twice.",
             does="bring back what a killed worker had, unmarked",
             again="bring it back unmarked",
         ),
@@ -103,7 +103,7 @@ JUDGE = Judge(
             mark="keeps",
             shown="back after {until it came again:unit}; {delivered again:unit} again, marked",
             sentence="Nothing was lost. What the worker had in hand came again after {until it "
-            "came again:unit}; {delivered again:unit} in all, each marked as redelivered; "
+            "came again:unit}; {delivered again:unit} again, all marked as redelivered; "
             "{handled twice:unit} done twice.",
             does="mark what comes again after a crash",
             again="mark it",
