@@ -13,13 +13,24 @@ from support.waiting import until
 import gearshift
 from gearshift.capabilities import Durability
 from gearshift.chaos import Settings
-from gearshift.chaos.fate import Fate, Side
+from gearshift.chaos.consumers import ChaosQueueConsumer
+from gearshift.chaos.fate import ConnectionDropped, Fate, Side
 from gearshift.chaos.producer import ChaosProducer
 from gearshift.chaos.settings import Kind, Rates
-from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver import (
+    OnOutcomes,
+    Outcome,
+    ProducerDriver,
+    QueueDriver,
+    Received,
+    Settlement,
+    SettleRequest,
+    Stored,
+)
 from gearshift.embedded.declared import declared
 from gearshift.message import Message, Semantics
 from gearshift.misfortunes import Situation
+from gearshift.plugins import load
 from gearshift.worker.worker import Worker
 
 PAYMENTS = 60
@@ -69,6 +80,8 @@ def test_a_handler_that_adds_goes_wrong_and_one_that_knows_ids_does_not(
     told = [record.getMessage() for record in caplog.records]
     assert "chaos is on, over profile 'dev' with seed 7" in told[0]
     assert any("connection lost" in line and "redelivery: " in line for line in told)
+    assert "misfortunes played: " in told[-1]
+    assert "ack_unseen" in told[-1]
 
 
 def test_what_happens_follows_from_the_seed() -> None:
@@ -92,6 +105,48 @@ def test_what_no_rule_allows_does_not_happen() -> None:
     assert fate.strikes(Kind.ACK_UNSEEN)
     assert not fate.strikes(Kind.UNFLAGGED)
     assert not fate.strikes(Kind.SESSION_LOST)  # a connection was lost just now
+
+
+class Gives(QueueDriver):
+    """Hands out what it is given, and forgets what is settled."""
+
+    def __init__(self, *received: Received) -> None:
+        self._received = list(received)
+
+    def receive(self, max_messages: int, timeout_s: float) -> list[Received]:
+        given, self._received = self._received[:max_messages], self._received[max_messages:]
+        return given
+
+    def settle(self, requests: object) -> tuple[()]:
+        return ()
+
+    def wake(self) -> None:
+        """Nothing waits."""
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize(("backend", "first_again"), [("rabbitmq", "m2"), ("sqlite", "m1")])
+def test_what_comes_again_lets_its_key_pass_where_that_may_happen(
+    backend: str, first_again: str
+) -> None:
+    """On a queue that gives back single messages; not where a key keeps its order."""
+    rates = Rates(ack_unseen=1.0, returns_late=1.0)
+    settings = Settings(over="x", seed=1, rate=0.0, rates=rates, late_s=0.05, quiet_s=60.0)
+    side = Side("orders", settings, lambda text: None)
+    capabilities = load(backend).capabilities[Semantics.QUEUE]
+    situation = Situation(capabilities=capabilities, semantics=Semantics.QUEUE, processes=1)
+    one, two = (Message(b"", id=id, key="ada") for id in ("m1", "m2"))
+    consumer = ChaosQueueConsumer(Gives(Received(one, 1)), Fate(side, situation))
+    consumer.receive(10, 0.0)
+    with pytest.raises(ConnectionDropped):
+        consumer.settle([SettleRequest(1, Settlement.ACK)])
+    again = Gives(Received(one, 2, redelivered=True), Received(two, 3))
+    consumer = ChaosQueueConsumer(again, Fate(side, situation))
+    got: list[Received] = []
+    assert until(lambda: got.extend(consumer.receive(10, 0.0)) or len(got) == 2)
+    assert got[0].message.id == first_again
 
 
 class Stores(ProducerDriver):

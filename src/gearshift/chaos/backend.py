@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from gearshift import driver
@@ -78,6 +79,10 @@ class ChaosBackend(driver.Backend):
 
     def close(self) -> None:
         self._below.close()
+        with self._lock:
+            played = sum((side.played for side in self._sides.values()), Counter[str]())
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(played.items()))
+        log.warning("chaos is over, misfortunes played: %s", counts or "none")
 
     def _learn(self, channel: str, given: Capabilities) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from msgspec import structs
 
@@ -70,12 +71,16 @@ class _Session:
 
 
 class ChaosQueueConsumer(QueueDriver):
-    """See QueueDriver. What was to be settled when the connection was lost is not."""
+    """See QueueDriver. What was to be settled when the connection was lost is not.
+
+    ``_ids`` are those of the messages in hand by token, if it matters which of them come again.
+    """
 
     def __init__(self, below: QueueDriver, fate: Fate) -> None:
         self._below = below
         self._fate = fate
         self._session = _Session(fate)
+        self._ids: dict[Any, str | None] = {}
         self.cumulative_ack = below.cumulative_ack
 
     @property
@@ -87,7 +92,10 @@ class ChaosQueueConsumer(QueueDriver):
         return self._below.drained
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        return self._session.receive(self._below, max_messages, timeout_s)
+        received = self._session.receive(self._below, max_messages, timeout_s)
+        if self._fate.why(Kind.RETURNS_LATE) is not None:
+            self._ids.update((one.token, one.message.id) for one in received)
+        return received
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         self._session.require()
@@ -96,9 +104,24 @@ class ChaosQueueConsumer(QueueDriver):
             if tells and self._fate.strikes(Kind.ACK_UNSEEN):
                 if number:
                     self._below.settle(requests[:number])
-                lost = len(requests) - number
-                raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {lost}")
+                lost = requests[number:]
+                self._fate.side.unacked |= self._ids_of(lost)
+                raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {len(lost)}")
+        for request in requests if self._ids else ():
+            self._forget(request)
         return self._below.settle(requests)
+
+    def _ids_of(self, requests: Sequence[SettleRequest]) -> set[str | None]:
+        tokens = [one.token for one in requests if one.settlement is not Settlement.RELEASE]
+        return {id for id in map(self._ids.get, tokens) if id is not None}
+
+    def _forget(self, request: SettleRequest) -> None:
+        if request.through and request.token in self._ids:
+            for token in list(self._ids):
+                if token == request.token:
+                    break
+                del self._ids[token]
+        self._ids.pop(request.token, None)
 
     def isolate(self, wanted: bool) -> None:
         self._below.isolate(wanted)

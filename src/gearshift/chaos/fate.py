@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
@@ -23,6 +24,7 @@ _RULES = {
     Kind.SEND_UNCONFIRMED: rule("stored twice"),
     Kind.UNFLAGGED: rule("unflagged"),
     Kind.LATE: rule("overtaken"),
+    Kind.RETURNS_LATE: rule("returns late"),
 }
 _CONNECTIONS = frozenset({Kind.ACK_UNSEEN, Kind.SESSION_LOST, Kind.SEND_UNCONFIRMED})
 
@@ -35,7 +37,8 @@ class Side:
     """A channel's producers, or a group's consumers: what their drivers have in common.
 
     Any thread; ``_lock`` guards all. ``on_loss`` is called with the log's line of each lost
-    connection.
+    connection. ``played`` counts what has happened, ``unacked`` are the ids of messages whose ack
+    was lost and that have not come again.
     """
 
     def __init__(self, name: str, settings: Settings, on_loss: Callable[[str], None]) -> None:
@@ -44,6 +47,8 @@ class Side:
         self._on_loss = on_loss
         self._lock = threading.Lock()
         self._drivers = 0
+        self.played: Counter[Kind] = Counter()
+        self.unacked: set[str | None] = set()
         self._lost_at: float | None = None
 
     @property
@@ -71,7 +76,9 @@ class Side:
             return True
 
     def tell(self, kind: Kind, text: str) -> None:
-        """Log a misfortune."""
+        """Count a misfortune, and log it."""
+        with self._lock:
+            self.played[kind] += 1
         log.info("%s: %s", self.name, text)
         if kind in _CONNECTIONS:
             self._on_loss(f"{self.name}: {text}")

@@ -17,6 +17,7 @@ __all__ = ["LateMessages"]
 class _Held(NamedTuple):
     due: float
     received: Received
+    lets_pass: bool = False  # also later ones of its key
 
 
 class LateMessages:
@@ -31,11 +32,17 @@ class LateMessages:
 
     def add(self, received: Received) -> None:
         """Hold ``received`` back for a while, or not at all."""
-        seconds = self._fate.seconds(Kind.LATE) if self._fate.strikes(Kind.LATE) else 0.0
-        self._held.append(_Held(time.monotonic() + seconds, received))
+        fate, name = self._fate, received.message.id
+        kind = Kind.LATE
+        if name in fate.side.unacked:
+            fate.side.unacked.discard(name)
+            kind = Kind.RETURNS_LATE if fate.strikes(Kind.RETURNS_LATE) else Kind.LATE
+        strikes = kind is Kind.RETURNS_LATE or fate.strikes(Kind.LATE)
+        seconds = fate.seconds(kind) if strikes else 0.0
+        due = time.monotonic() + seconds
+        self._held.append(_Held(due, received, kind is Kind.RETURNS_LATE))
         if seconds:
-            text = f"message {received.message.id!r} is {seconds:.2f} s late"
-            self._fate.tell(Kind.LATE, text)
+            fate.tell(kind, f"message {name!r} is {seconds:.2f} s late")
 
     def take(self, most: int) -> list[Received]:
         """Up to ``most`` of those whose time has come and that nothing holds up, as they came."""
@@ -44,7 +51,7 @@ class LateMessages:
         left: list[_Held] = []
         for held in self._held:
             waits = len(taken) >= most or held.due > now
-            if waits or any(not self._may_pass(held.received, other.received) for other in left):
+            if waits or not all(self._may_pass(held.received, other) for other in left):
                 left.append(held)
             else:
                 taken.append(held.received)
@@ -70,8 +77,11 @@ class LateMessages:
             and held.received.position.partition not in partitions
         ]
 
-    def _may_pass(self, received: Received, earlier: Received) -> bool:
-        """True if ``received`` may come before ``earlier``, which the broker had first."""
+    def _may_pass(self, received: Received, held: _Held) -> bool:
+        """True if ``received`` may come before ``held``, which the broker had first."""
+        if held.lets_pass:
+            return True
+        earlier = held.received
         here, there = received.position, earlier.position
         if here is not None and there is not None and here.partition == there.partition:
             return False  # offsets rise

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     SEND_UNCONFIRMED = "send_unconfirmed"
     UNFLAGGED = "unflagged"
     LATE = "late"
+    RETURNS_LATE = "returns_late"
 
 
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +50,13 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     late: float | None = None
     """Of messages received: held back for a while. Others overtake them where no order is
     promised, and wait where it is."""
+
+    returns_late: float | None = None
+    """Of messages that come again because their ack was lost: held back, and overtaken also by
+    later ones of their key.
+
+    Only on queues where that may happen: those with ``native_retry`` and less than ``order=key``.
+    """
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
