@@ -51,10 +51,10 @@ class Snippet(NamedTuple):
 
 
 def _snippets(*languages: str) -> list[Snippet]:
-    return [s for path in DOCUMENTS for s in _of(path) if s.language in languages]
+    return [s for path in DOCUMENTS for s in snippets_of(path) if s.language in languages]
 
 
-def _of(path: Path) -> Iterator[Snippet]:
+def snippets_of(path: Path) -> Iterator[Snippet]:
     text = path.read_text()
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
@@ -68,7 +68,7 @@ def _is_a_command(snippet: Snippet) -> bool:
 def _with_commands() -> list[Path]:
     """Documents with commands that end by themselves; the tutorial's have a test of their own."""
     documents = [path for path in DOCUMENTS if path.name != "tutorial.md"]
-    return [path for path in documents if any(map(_is_a_command, _of(path)))]
+    return [path for path in documents if any(map(_is_a_command, snippets_of(path)))]
 
 
 def _id(value: object) -> str:
@@ -152,7 +152,7 @@ def test_settings_are_valid(snippet: Snippet, tmp_path: Path) -> None:
 def test_commands_run(document: Path, tmp_path: Path) -> None:
     """In their order, for they build on one another, on what ``gearshift init`` chooses."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for snippet in filter(_is_a_command, _of(document)):
+    for snippet in filter(_is_a_command, snippets_of(document)):
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", snippet.text],
             cwd=tmp_path, env=os.environ | {"PATH": path},
@@ -170,7 +170,7 @@ def _commands() -> list[tuple[str, str]]:
     found = []
     for path in [path for path in DOCUMENTS if path.parent.name != "design"]:
         place = str(path.relative_to(ROOT))
-        for snippet in _of(path):
+        for snippet in snippets_of(path):
             lines = snippet.text.splitlines() if snippet.language == "sh" else []
             found += [
                 (line[line.index("gearshift ") :], place)
