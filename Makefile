@@ -16,7 +16,7 @@ GROWTH ?=
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders test clusters unit pythons fresh-machine conformance soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
+.PHONY: demo demo-orders others test clusters unit pythons fresh-machine conformance soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html </dev/null
@@ -83,6 +83,9 @@ performance: $(PEERS)  ## measure for docs/performance.md and write it: a quiet 
 	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks --growth --rounds 3 --scale 0.5 \
 		--json docs/performance.json
 	@PYTHONPATH=compose:tests $(BIN)/python -m benchmarks.page
+
+others: $(PEERS)  ## run what docs/from shows of other libraries
+	@$(BIN)/python -m pytest tests/system/other_libraries.py
 
 brokers: $(READY)  ## start RabbitMQ and Kafka, print their addresses, stop them on Ctrl-C
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers run
