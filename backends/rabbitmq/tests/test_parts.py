@@ -6,6 +6,7 @@ import time
 from typing import Any, cast
 
 import pytest
+from pika.spec import Basic
 
 from gearshift.driver import Received
 from gearshift.message import Message
@@ -14,8 +15,9 @@ from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.queue.time_limit import TimeLimit
 from gearshift_rabbitmq.rpc import find
 from gearshift_rabbitmq.settings import Settings
-from gearshift_rabbitmq.wire.decoding import Token
-from gearshift_rabbitmq.wire.properties import Properties
+from gearshift_rabbitmq.wire.decoding import Token, received
+from gearshift_rabbitmq.wire.encoding import encoded
+from gearshift_rabbitmq.wire.properties import Properties, field
 from native_brokers import RabbitMQ
 
 
@@ -66,6 +68,18 @@ def test_what_was_held_for_too_long_is_over_before_the_broker_takes_it_back() ->
     assert limit.over(lambda: held, now) == []
     assert limit.over(lambda: held, now + 98.9) == []
     assert limit.over(lambda: held, now + 99.1) == [7]
+
+
+@pytest.mark.parametrize("name", ["tenant", "\\xff", "\\xfe", "acme", "type", "gearshift-lost"])
+def test_a_delivery_says_which_headers_it_has_as_if_it_were_read(name: str) -> None:
+    """Also of a name that is no UTF-8, and of what is in its bytes and is no header."""
+    sent = Properties(type="order")
+    sent.fields = [field("tenant", "acme"), field(b"\xff", "odd"), field("gearshift-lost", 1)]
+    method = Basic.Deliver("tag", 1, False, "orders", "ada")
+    message = received(method, Properties.unread(encoded(sent)), b"{}").message
+    has_it = message.has_header(name)
+    assert has_it == (name in message.headers)
+    assert has_it == (name in ("tenant", "\\xff"))
 
 
 @pytest.mark.broker

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from redis import Redis as Client
 from support.waiting import redrive_all, take
 
 import gearshift
+from gearshift_redis.wire import message_of
 
 from .conftest import OpenBus
 
@@ -32,6 +34,17 @@ def one(consumer: gearshift.Consumer[Any]) -> gearshift.Delivery[Any]:
     """The next delivery."""
     (delivery,) = take(consumer, 1)
     return delivery
+
+
+@pytest.mark.parametrize("name", ["a", "\ufffd", "tenant", "acme", "key", "b"])
+def test_a_message_says_which_headers_it_has_as_if_it_were_read(name: str) -> None:
+    """Also of a name that is no UTF-8, and of what is in its bytes and is no header."""
+    packed = msgspec.msgpack.encode([("tenant", "acme")])
+    entry = {b"a": b"", b"\xfe": b"odd", b"key": b"b", b"gearshift-headers": packed}
+    message = message_of(entry, b"body")
+    has_it = message.has_header(name)
+    assert has_it == (name in message.headers)
+    assert has_it == (name in ("a", "\ufffd", "tenant"))
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -161,6 +161,29 @@ def test_who_was_taken_for_dead_settles_nothing_of_others(
         consumer.close(5.0)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 2, 0, 4, 1, 3]], ids=str)
+def test_of_what_is_settled_together_others_keep_theirs(
+    open_bus: OpenBus, redis: Redis, raw: Client, name: str, order: list[int]
+) -> None:
+    """In whatever order it is settled, each message is told for itself."""
+    bus = open_bus()
+    bus.producer(name).send_many(range(6))
+    channel = ChannelSpec(name=name, semantics=Semantics.QUEUE, groups=("g",))
+    consumer = Backend(Settings(url=redis.url)).queue_consumer(
+        ConsumerSpec(channel=channel, group="g", member="m", prefetch=6)
+    )
+    received = consumer.receive(6, 10.0)
+    stream = f"gearshift:{{{name}}}:stream:g"
+    others = [received[number].token for number in (1, 4)]
+    raw.xclaim(stream, "g", "other", 0, [token.id for token in others])
+    failures = consumer.settle(
+        [SettleRequest(received[number].token, Settlement.ACK) for number in order]
+    )
+    assert {failure.token for failure in failures} == set(others)
+    assert raw.xlen(stream) == raw.xpending(stream, "g")["pending"] == 2
+    consumer.close(5.0)
+
+
 def test_large_messages_stay_on_the_server(open_bus: OpenBus, name: str) -> None:
     """With one in hand the consumer holds about prefetch_bytes, and it gets all of them."""
     bus = open_bus("prefetch_bytes = 65536")

@@ -4,13 +4,13 @@ pika sends every frame by its own system call, three for a message, and each wai
 has asked whether the socket takes it; a confirm passes through a registry of callbacks. And its
 decoder raises on some of what a header table may hold, such as a time beyond the year 9999, and
 then drops the connection; the broker delivers the same message to the next one, for ever. Ours
-reads all field types but those that nobody has heard of yet: such a message arrives without its
-headers, and a warning says so.
+decodes properties only when somebody asks for them, as that costs more than all else, and reads all
+field types but those that nobody has heard of yet: such a message is without its headers, and a
+warning says so.
 """
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,12 +23,10 @@ from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.frame import Header, Heartbeat, Method, decode_frame
 from pika.spec import Basic
 
-from gearshift_rabbitmq.wire.properties import Properties, as_read, without_headers
+from gearshift_rabbitmq.wire.properties import Properties, as_read
 from gearshift_rabbitmq.wire.publishing import Publication, publish_frames
 
 __all__ = ["OnConfirm", "PikaConnection", "PikaLoop"]
-
-logger = logging.getLogger("gearshift.rabbitmq.connection")
 
 #: Called with a confirm's number, whether it is for all up to it, and whether it says no.
 OnConfirm = Callable[[int, bool, bool], None]
@@ -151,7 +149,7 @@ class PikaConnection(pika.SelectConnection):  # type: ignore[misc]
         if consumer is None or method.consumer_tag in amqp_channel._cancelled:
             return 0
         self.frames_received += 3
-        consumer(amqp_channel, method, _properties(encoded), body)
+        consumer(amqp_channel, method, Properties.unread(encoded), body)
         return after
 
     def _take(self, frame: Any) -> None:
@@ -220,12 +218,4 @@ def _frame(data: bytes) -> Any:
     _, channel, _ = _ENVELOPE.unpack_from(data)
     payload = data[_ENVELOPE.size : -spec.FRAME_END_SIZE]
     _, _, body_size = _CONTENT.unpack_from(payload)
-    return Header(channel, body_size, _properties(payload[_CONTENT.size :]))
-
-
-def _properties(encoded: bytes) -> Properties:
-    try:
-        return Properties().decode(encoded)
-    except (ValueError, struct.error, IndexError) as error:
-        logger.warning("a message came without its headers, they cannot be decoded: %r", error)
-        return Properties().decode(without_headers(encoded))
+    return Header(channel, body_size, Properties.unread(payload[_CONTENT.size :]))

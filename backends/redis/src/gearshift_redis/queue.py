@@ -56,6 +56,7 @@ class QueueConsumer(QueueDriver):
         self._scripts = Scripts(client)
         load(client, self._scripts.ack, self._scripts.retry, self._scripts.release)
         self._layout = layout
+        self._body_field = layout.body_field.encode()
         self._group = spec.group
         self._ephemeral = spec.ephemeral
         self._sources = layout.sources(spec.group)
@@ -142,7 +143,7 @@ class QueueConsumer(QueueDriver):
     ) -> Received:
         failed = attempts_of(entry)
         return Received(
-            message_of(entry, self._layout.body_field),
+            message_of(entry, self._body_field),
             _Token(source, id_),
             None,
             attempt_after(failed, lost),

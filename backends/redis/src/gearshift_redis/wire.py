@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gearshift.driver.helpers import UnreadMessage
 from gearshift.errors import InvalidMessage, NotSupported
 from gearshift.message import (
     NO_HEADERS,
@@ -36,7 +37,8 @@ _KEY = "key"
 _TIMESTAMP = "timestamp_ms"
 _HEADERS = "gearshift-headers"
 _ATTEMPTS = "gearshift-attempts"
-_OURS = frozenset((_HEADERS.encode(), _ATTEMPTS.encode()))
+_PACKED = _HEADERS.encode()
+_OURS = frozenset((_PACKED, _ATTEMPTS.encode()))
 _KNOWN = frozenset(name.encode() for name in (*_TEXTS, _KEY, _TIMESTAMP, _HEADERS, _ATTEMPTS))
 _PAIRS = msgspec.msgpack.Decoder(list[tuple[str, Any]])
 
@@ -64,22 +66,33 @@ def fields_of(message: Message, body_field: str, *, attempts: int = 0) -> Fields
     return fields
 
 
-def message_of(entry: Mapping[bytes, bytes], body_field: str) -> Message:
+def message_of(entry: Mapping[bytes, bytes], body_field: bytes) -> Message:
     """The message of an entry."""
-    texts = {name: _text(entry.get(name.encode())) for name in _TEXTS}
-    return Message(
-        entry.get(body_field.encode(), b""),
-        as_key(entry.get(_KEY.encode())),
-        _headers(entry, body_field.encode()),
-        texts["id"],
-        texts["content_type"],
-        _number(entry.get(_TIMESTAMP.encode())),
-        texts["correlation_id"],
-        texts["reply_to"],
-        texts["type"],
-        texts["content_encoding"],
-        None if _is_ours(entry, body_field.encode()) else Native(BACKEND, list(entry.items())),
-    )
+    return UnreadEntry(entry.get(body_field, b""), source=entry, body_field=body_field)
+
+
+class UnreadEntry(UnreadMessage, frozen=True, gc=False):
+    """The message of the entry ``source``, read when it is asked for."""
+
+    body_field: bytes = b""
+
+    def read(self) -> Message:
+        entry: Mapping[bytes, bytes] = self.source
+        native = None if _is_ours(entry, self.body_field) else Native(BACKEND, list(entry.items()))
+        return Message(
+            self.body,
+            as_key(entry.get(_KEY.encode())),
+            _headers(entry, self.body_field),
+            timestamp_ms=_number(entry.get(_TIMESTAMP.encode())),
+            native=native,
+            **{name: _text(entry.get(name.encode())) for name in _TEXTS},  # type: ignore[arg-type]
+        )
+
+    def has_header(self, name: str) -> bool:
+        wanted, packed = name.encode(), self.source.get(_PACKED, b"")
+        # What is no UTF-8 is shown with a sign that is not in the bytes: see ``_shown``.
+        is_there = wanted in packed or wanted in self.source or "\ufffd" in name
+        return is_there and super().has_header(name)
 
 
 def attempts_of(entry: Mapping[bytes, bytes]) -> int:
@@ -116,7 +129,7 @@ def _as_they_came(
     if body or not fields:
         fields.setdefault(body_field, body)
     if wanted:
-        fields[_HEADERS.encode()] = msgspec.msgpack.encode(wanted)
+        fields[_PACKED] = msgspec.msgpack.encode(wanted)
     if attempts:
         fields[_ATTEMPTS.encode()] = str(attempts)
     return [part for pair in fields.items() for part in pair]
@@ -142,7 +155,7 @@ def _is_ours(entry: Mapping[bytes, bytes], body_field: bytes) -> bool:
 
 def _headers(entry: Mapping[bytes, bytes], body_field: bytes) -> Headers:
     pairs: list[tuple[str, HeaderValue]] = []
-    packed = entry.get(_HEADERS.encode())
+    packed = entry.get(_PACKED)
     if packed is not None:
         try:
             pairs += [

@@ -11,11 +11,19 @@ import base64
 from typing import Any, NamedTuple
 
 import msgspec
-from pika.compat import long
 from pika.spec import Basic
 
 from gearshift.driver import Received
-from gearshift.message import NO_HEADERS, Headers, HeaderValue, Message, Native
+from gearshift.driver.helpers import UnreadMessage
+from gearshift.message import (
+    NO_HEADERS,
+    RESERVED_PREFIX,
+    Headers,
+    HeaderValue,
+    Key,
+    Message,
+    Native,
+)
 from gearshift_rabbitmq.wire.headers import (
     BACKEND,
     BROKER_HEADERS,
@@ -28,9 +36,10 @@ from gearshift_rabbitmq.wire.headers import (
     as_text,
     as_value,
     is_hidden,
+    is_ours,
     may_go,
 )
-from gearshift_rabbitmq.wire.properties import HIDDEN, Field, Properties
+from gearshift_rabbitmq.wire.properties import HIDDEN, Properties
 
 __all__ = ["ONLY_HERE", "Token", "received"]
 
@@ -44,9 +53,9 @@ ONLY_HERE = {
     TYPED: "as text (None, floats, times, tables), or one for each item of an array",
 }
 
-#: Headers of these types come back from a Message as they were: see ``encoding``.
-_PLAIN_TYPES = frozenset(b"Sxlt")
-_TEXT = ord("S")
+#: Without these a message's headers say nothing of how to settle it.
+_OURS = RESERVED_PREFIX.encode()
+_COUNT = DELIVERY_COUNT.encode()
 _MAX_COUNT = 1_000_000
 _MAX_MS = 2**63 - 1
 
@@ -80,58 +89,71 @@ def received(
     ``key_from_routing`` is false where the routing key names a route that messages share, and
     ``routed`` where it was chosen by us and not by the sender.
     """
-    pairs, key, before, lost, count, timestamp_ms = NO_HEADERS, None, 0, 0, None, None
-    foreign = True
     # On the default exchange the routing key is only a queue's name.
-    route = method.routing_key if routed and method.exchange else None
-    if properties.headers:
-        headers = properties.headers
+    properties.routing_key = method.routing_key if routed and method.exchange else None
+    before, lost, count = 0, 0, None
+    if _OURS in properties.wire or _COUNT in properties.wire:
+        headers = properties.headers or {}
         before = as_number(headers.get(Ours.ATTEMPT), _MAX_COUNT) or 0
         lost = as_number(headers.get(Ours.LOST), _MAX_COUNT) or 0
         count = as_number(headers.get(DELIVERY_COUNT), _MAX_COUNT)
-        timestamp_ms = as_number(headers.get(TIMESTAMP), _MAX_MS)
-        if Ours.KEY in headers:
-            key = as_routing_key(headers[Ours.KEY])
         if Ours.EXPIRATION in headers:
             properties.expiration = as_text(headers[Ours.EXPIRATION])
         if Ours.USER_ID in headers:
             properties.user_id = as_text(headers[Ours.USER_ID])
         if Ours.ROUTING_KEY in headers:
-            route = headers[Ours.ROUTING_KEY]
-        pairs = _headers(headers)
-        foreign = not _is_ours(properties)
-    if key is None and key_from_routing and route:
-        key = as_routing_key(route)
-    if timestamp_ms is None and properties.timestamp is not None:
-        timestamp_ms = as_number(properties.timestamp * 1000, _MAX_MS)
+            properties.routing_key = headers[Ours.ROUTING_KEY]
     token = Token(method.delivery_tag, before, lost, properties)
     lost += bool(count) or (flag_is_loss and count is None and method.redelivered)
     redelivered = bool(method.redelivered or before or lost)
-    native = None
-    if foreign:
-        facts = {name: value for name in HIDDEN if (value := getattr(properties, name)) is not None}
-        if route is not None and as_routing_key(route) != key:
-            facts["routing_key"] = route
-        facts |= _odd_headers(properties)
-        native = Native(BACKEND, (properties.wire, route), facts)
-        properties.routing_key = route
-    message = Message(
-        body,
-        key,
-        pairs,
-        as_text(properties.message_id),
-        as_text(properties.content_type),
-        timestamp_ms,
-        as_text(properties.correlation_id),
-        as_text(properties.reply_to),
-        as_text(properties.type),
-        as_text(properties.content_encoding),
-        native,
-    )
+    message = UnreadDelivery(body, source=properties, key_from_routing=key_from_routing)
     attempt = before + 1 + (lost if lost > 1 else 0)
     return Received(
         message, token, None, attempt, redelivered, locked_until, lost, return_at=return_at
     )
+
+
+class UnreadDelivery(UnreadMessage, frozen=True, gc=False):
+    """The message of a delivery whose properties are its ``source``."""
+
+    key_from_routing: bool = True
+
+    def read(self) -> Message:
+        p: Properties = self.source
+        headers, route = p.headers or {}, p.routing_key
+        key = as_routing_key(headers[Ours.KEY]) if Ours.KEY in headers else None
+        if key is None and self.key_from_routing and route:
+            key = as_routing_key(route)
+        timestamp_ms = as_number(headers.get(TIMESTAMP), _MAX_MS)
+        if timestamp_ms is None and p.timestamp is not None:
+            timestamp_ms = as_number(p.timestamp * 1000, _MAX_MS)
+        return Message(
+            self.body,
+            key,
+            _headers(headers),
+            as_text(p.message_id),
+            as_text(p.content_type),
+            timestamp_ms,
+            as_text(p.correlation_id),
+            as_text(p.reply_to),
+            as_text(p.type),
+            as_text(p.content_encoding),
+            None if is_ours(p) else _native(p, key),
+        )
+
+    def has_header(self, name: str) -> bool:
+        # A backslash may stand for what is not in the bytes: see ``as_name``, and JSON.
+        is_there = name.encode() in self.source.wire or "\\" in name
+        return is_there and super().has_header(name)
+
+
+def _native(properties: Properties, key: Key | None) -> Native:
+    """What a foreign message has that no field of a Message holds."""
+    facts = {name: value for name in HIDDEN if (value := getattr(properties, name)) is not None}
+    route = properties.routing_key
+    if route is not None and as_routing_key(route) != key:
+        facts["routing_key"] = route
+    return Native(BACKEND, (properties.wire, route), facts | _odd_headers(properties))
 
 
 def _odd_headers(properties: Properties) -> dict[str, list[str]]:
@@ -146,30 +168,6 @@ def _odd_headers(properties: Properties) -> dict[str, list[str]]:
         elif not isinstance(one.value, str | bytes | int):
             odd.setdefault(TYPED, []).append(name)
     return odd
-
-
-def _is_ours(properties: Properties) -> bool:
-    """Whether a Message has a field for all that ``properties`` hold."""
-    p = properties
-    if p.delivery_mode != 2 or not p.message_id or TIMESTAMP not in p.headers:
-        return False
-    if p.priority is not None or p.expiration is not None or p.app_id is not None:
-        return False
-    if p.user_id is not None or p.cluster_id is not None:
-        return False
-    for one in p.fields or ():
-        if not _is_plain(one) and may_go(one) and not is_hidden(as_name(one.name)):
-            return False
-    return True
-
-
-def _is_plain(one: Field) -> bool:
-    kind, value = one.wire[1 + one.wire[0]], one.value
-    if kind == _TEXT:
-        return type(value) is str
-    if type(value) is list:
-        return len(value) > 1 and all(type(item) in (str, bytes, bool, long) for item in value)
-    return kind in _PLAIN_TYPES
 
 
 def _headers(table: dict[Any, Any]) -> Headers:

@@ -45,9 +45,10 @@ from gearshift_rabbitmq.wire.headers import (
     as_text,
     as_values,
     is_hidden,
+    is_ours,
     may_go,
 )
-from gearshift_rabbitmq.wire.properties import Field, Properties, field
+from gearshift_rabbitmq.wire.properties import NAMES, Field, Properties, field
 from gearshift_rabbitmq.wire.publishing import encoded_properties, header
 
 __all__ = ["encoded", "first_routing_key", "properties_of", "properties_of_copy"]
@@ -56,10 +57,7 @@ __all__ = ["encoded", "first_routing_key", "properties_of", "properties_of_copy"
 _MOST_HEADER_BYTES = 120_000
 
 #: Every property but the headers.
-_PROPERTIES = (
-    "content_type", "content_encoding", "delivery_mode", "priority", "correlation_id", "reply_to",
-    "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
-)  # fmt: skip
+_PROPERTIES = tuple(name for name in NAMES if name != "headers")
 
 
 def properties_of(
@@ -131,7 +129,7 @@ def properties_of_copy(
 ) -> BasicProperties:
     """Properties for storing a delivery again: as it came, less what would act a second time."""
     fields = [one for one in properties.fields or () if one.name == TIMESTAMP or may_go(one)]
-    fields += _carried(properties, properties.routing_key)
+    fields += _carried(properties, None if is_ours(properties) else properties.routing_key)
     fields.append(field(Ours.ATTEMPT, long(failed)))
     if lost:
         fields.append(field(Ours.LOST, long(lost)))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pika.compat import long
+
 from gearshift.message import RESERVED_PREFIX, HeaderValue, Key, as_key
-from gearshift_rabbitmq.wire.properties import Field
+from gearshift_rabbitmq.wire.properties import Field, Properties
 
 __all__ = [
     "BACKEND",
@@ -25,6 +27,7 @@ __all__ = [
     "as_value",
     "as_values",
     "is_hidden",
+    "is_ours",
     "may_go",
 ]
 
@@ -59,12 +62,39 @@ BROKER_HEADERS = frozenset(
 _ROUTING_HEADERS = frozenset({"CC", "BCC"})
 NOT_FOR_SENDERS = BROKER_HEADERS | _ROUTING_HEADERS
 _OURS = frozenset(value for name, value in vars(Ours).items() if name.isupper())
+#: Headers of these types come back from a Message as they were: see ``encoding``.
+_PLAIN_TYPES = frozenset(b"Sxlt")
+_TEXT = ord("S")
 _PREFIX_LENGTH = len(RESERVED_PREFIX)
 
 
 def may_go(one: Field) -> bool:
     """Whether a header may be sent again."""
     return one.name not in NOT_FOR_SENDERS and one.name not in _OURS
+
+
+def is_ours(properties: Properties) -> bool:
+    """Whether a Message has a field for all that ``properties`` hold."""
+    p = properties
+    if p.delivery_mode != 2 or not p.message_id or TIMESTAMP not in (p.headers or ()):
+        return False
+    if p.priority is not None or p.expiration is not None or p.app_id is not None:
+        return False
+    if p.user_id is not None or p.cluster_id is not None:
+        return False
+    for one in p.fields or ():
+        if not _is_plain(one) and may_go(one) and not is_hidden(as_name(one.name)):
+            return False
+    return True
+
+
+def _is_plain(one: Field) -> bool:
+    kind, value = one.wire[1 + one.wire[0]], one.value
+    if kind == _TEXT:
+        return type(value) is str
+    if type(value) is list:
+        return len(value) > 1 and all(type(item) in (str, bytes, bool, long) for item in value)
+    return kind in _PLAIN_TYPES
 
 
 def as_values(value: Any) -> list[HeaderValue]:

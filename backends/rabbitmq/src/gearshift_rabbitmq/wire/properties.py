@@ -8,22 +8,38 @@ is decoded beside them, for reading.
 
 from __future__ import annotations
 
+import logging
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pika.compat import long
 from pika.data import encode_short_string, encode_value
 from pika.spec import BasicProperties
 
-__all__ = ["HIDDEN", "Field", "Properties", "as_read", "field", "without_headers"]
+__all__ = ["HIDDEN", "NAMES", "Field", "Properties", "as_read", "field", "without_headers"]
+
+logger = logging.getLogger("gearshift.rabbitmq.connection")
 
 #: Properties that no field of a Message holds.
 HIDDEN = ("delivery_mode", "priority", "expiration", "user_id", "app_id", "cluster_id")
 
 _FLAGS = struct.Struct(">H")
 _LENGTH = struct.Struct(">I")
+
+#: All properties, in the order of their flags from the highest bit on, and of their encoding.
+NAMES = (
+    "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id",
+    "reply_to", "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
+)  # fmt: skip
+_FORMS = {
+    "delivery_mode": struct.Struct("B"),
+    "priority": struct.Struct("B"),
+    "timestamp": struct.Struct(">Q"),
+}
 
 #: How a kind of value is packed, of those of fixed length.
 _FIXED = {
@@ -52,17 +68,53 @@ class Properties(BasicProperties):  # type: ignore[misc]
     under which its first sender published it, where that is known.
     """
 
-    fields: list[Field] | None = None
+    fields: list[Field] | None
     wire: bytes = b""
     routing_key: str | bytes | None = None
 
+    def __init__(self, **properties: Any) -> None:
+        super().__init__(**properties)
+        self.fields = None
+
+    @classmethod
+    def unread(cls, encoded: bytes) -> Properties:
+        """Properties that are decoded when one of them is asked for. Any thread may; never raises
+        on what a foreign client sent."""
+        properties = cls.__new__(cls)
+        properties.wire = encoded
+        return properties
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _READ:
+            raise AttributeError(name)
+        try:
+            read = Properties().decode(self.wire)
+        except (ValueError, struct.error, IndexError) as error:
+            logger.warning("a message came without its headers, they cannot be decoded: %r", error)
+            read = Properties().decode(without_headers(self.wire))
+        self.__dict__.update(vars(read) | vars(self))  # at once, as two threads may be here
+        return vars(self)[name]
+
     def decode(self, encoded: bytes, offset: int = 0) -> Properties:
-        """Read ``encoded``. Raises ValueError or struct.error for a header of an unknown type."""
-        self.wire = encoded[offset:]
-        self.fields = _fields_of(self.wire)
-        super().decode(without_headers(self.wire))
-        if self.fields is not None:
-            self.headers = {field.name: field.value for field in self.fields}
+        """Read ``encoded``, once for all, which takes two thirds of what pika's way takes.
+
+        Raises ValueError, IndexError or struct.error on what is broken, such as a header of an
+        unknown type.
+        """
+        wire = self.wire = encoded[offset:]
+        at = _FLAGS.size
+        for name, form in _present(_FLAGS.unpack_from(wire)[0]):
+            if form is not None:
+                (value,) = form.unpack_from(wire, at)
+                at += form.size
+                setattr(self, name, value)
+            elif name == "headers":
+                self.fields, at = _fields_of(wire, at)
+                self.headers = {field.name: field.value for field in self.fields}
+            else:
+                end = at + 1 + wire[at]
+                setattr(self, name, as_read(wire[at + 1 : end]))
+                at = end
         return self
 
     def encode(self) -> list[bytes]:
@@ -81,11 +133,22 @@ class Properties(BasicProperties):  # type: ignore[misc]
         return pieces
 
 
-def _fields_of(encoded: bytes) -> list[Field] | None:
-    """The headers in encoded properties; None if they have no table."""
-    start = _start_of_headers(encoded)
-    if start is None:
-        return None
+#: What is there once it is decoded.
+_READ = frozenset(vars(Properties()))
+
+
+@lru_cache(maxsize=64)
+def _present(flags: int) -> Sequence[tuple[str, struct.Struct | None]]:
+    """The properties that are there, in their order, with their form if it is of fixed length."""
+    return [
+        (name, _FORMS.get(name))
+        for number, name in enumerate(NAMES)
+        if flags & (BasicProperties.FLAG_CONTENT_TYPE >> number)
+    ]
+
+
+def _fields_of(encoded: bytes, start: int) -> tuple[list[Field], int]:
+    """The headers in the table at ``start``, and where it ends."""
     end = start + _LENGTH.size + _LENGTH.unpack_from(encoded, start)[0]
     start += _LENGTH.size
     found = []
@@ -100,7 +163,7 @@ def _fields_of(encoded: bytes) -> list[Field] | None:
             value, after = _value(encoded, after_name)
         found.append(Field(name, value, encoded[start:after]))
         start = after
-    return found
+    return found, end
 
 
 def field(name: str | bytes, value: Any) -> Field:
