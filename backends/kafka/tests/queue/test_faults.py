@@ -231,9 +231,9 @@ def test_a_broker_that_stops_answering_as_partitions_are_assigned_stops_no_retry
         thaw.join()
 
 
-def test_a_killed_broker_loses_nothing(settings: Settings, hasty_kafka: Kafka, name: str) -> None:
+def test_a_killed_broker_loses_nothing(settings: Settings, name: str) -> None:
     """SIGKILL while sending, consuming and retrying; after the restart all that was sent comes."""
-    with gearshift.open(settings("retry_delay_s = 0.2", url=hasty_kafka.url)) as bus:
+    with Kafka() as broker, gearshift.open(settings("retry_delay_s = 0.2", url=broker.url)) as bus:
         producer = bus.producer(name)
         stop = threading.Event()
         sent: list[int] = []
@@ -263,10 +263,10 @@ def test_a_killed_broker_loses_nothing(settings: Settings, hasty_kafka: Kafka, n
             thread.start()
         while len(seen) < 200:
             time.sleep(0.05)
-        hasty_kafka.kill()
+        broker.kill()
         time.sleep(1.0)
         before = len(sent)
-        hasty_kafka.start()
+        broker.start()
         while len(sent) < before + 200 and threads[0].is_alive():
             time.sleep(0.05)
         stop.set()
@@ -276,21 +276,23 @@ def test_a_killed_broker_loses_nothing(settings: Settings, hasty_kafka: Kafka, n
         assert set(sent) - seen.keys() == set()
 
 
-def test_closing_does_not_wait_for_a_broker_that_is_down(
-    settings: Settings, hasty_kafka: Kafka, name: str
-) -> None:
+def test_closing_does_not_wait_for_a_broker_that_is_down(settings: Settings, name: str) -> None:
     """With the broker gone and a message in hand, close is over within its deadline and a bit."""
-    bus = gearshift.open(settings(url=hasty_kafka.url))
-    bus.producer(name).send(1)
-    consumer = bus.consumer(name, group="g")
-    (delivery,) = take(consumer, 1)
-    hasty_kafka.kill()
-    delivery.ack()
-    closing = threading.Thread(target=bus.close, args=(2.0,), daemon=True)
-    closing.start()
-    closing.join(PATIENCE_S)
-    hasty_kafka.start()
-    assert not closing.is_alive()
+    with Kafka() as broker:
+        bus = gearshift.open(settings(url=broker.url))
+        bus.producer(name).send(1)
+        consumer = bus.consumer(name, group="g")
+        (delivery,) = take(consumer, 1)
+        broker.kill()
+        delivery.ack()
+        closed = threading.Event()
+
+        def close() -> None:
+            bus.close(2.0)
+            closed.set()
+
+        threading.Thread(target=close, daemon=True).start()
+        assert closed.wait(PATIENCE_S)
 
 
 def test_a_deleted_topic_is_declared_again(
