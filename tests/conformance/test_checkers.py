@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gearshift import plugins
 from gearshift.conformance.checkers.order import poll_order
+from gearshift.conformance.checkers.ownership import two_owners
 from gearshift.conformance.history import Event, History, Kind
 from gearshift.conformance.view import View
 from gearshift.message import Semantics
@@ -44,3 +47,14 @@ def test_what_another_was_given_is_not_left_out(
 ) -> None:
     """Of one consumer's offsets in one partition."""
     assert bool(list(poll_order(view(*given)))) is left_out
+
+
+@pytest.mark.parametrize("is_given_away", [True, False])
+def test_what_is_noted_after_a_lost_connection_is_not_held(is_given_away: bool) -> None:
+    """Its partitions tell: as long as nobody else has them it is held, also after a fault."""
+    seen = view(("a", 0), ("b", 0))
+    noted, given = (event for event in seen.history.events() if event.kind is Kind.DELIVER)
+    assigned = Event(kind=Kind.ASSIGN, who="b", channel="c", group="g", partitions=(0,))
+    between = [assigned] if is_given_away else []
+    history = History([Event(kind=Kind.FAULT, note="connection lost"), noted, *between, given])
+    assert bool(list(two_owners(replace(seen, history=history)))) is not is_given_away

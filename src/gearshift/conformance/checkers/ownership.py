@@ -12,11 +12,17 @@ __all__ = ["over_prefetch", "partition_owners", "two_owners"]
 
 
 def two_owners(view: View) -> Iterator[str]:
-    """Two consumers of a group held one message at once while no member came or went."""
+    """Two consumers of a group held one message at once while no member came or went.
+
+    A member that loses its connection may note a message, which it got before, after the fault. Its
+    partitions are then given away.
+    """
     holder: dict[str | None, str] = {}
     for event in view.events:
         match event.kind:
             case Kind.OPEN | Kind.CLOSE | Kind.FAULT | Kind.SEEK:
+                holder.clear()
+            case Kind.ASSIGN if view.faulted:
                 holder.clear()
             case Kind.SETTLE:
                 if holder.get(event.id) == event.who:
