@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -41,6 +41,25 @@ def proof(handle: Callable[..., Any], **options: Any) -> Proof:
     app.handler("payments")(handle)
     given = {"config": SETTINGS, "profile": "kafka", "cases": 60, "examples": [1, 2]}
     return prove(app, **(given | options))
+
+
+def test_what_is_awaited_around_a_handler_is_proved_with_it() -> None:
+    """As in a worker: here it does a second time what the handler stands."""
+    app, table = gearshift.App(), dict[str, int]()
+
+    @app.around
+    async def twice(delivery: Delivery[int]) -> AsyncIterator[None]:
+        yield
+        table["again"] = table.get("again", 0) + delivery.value
+
+    @app.handler("payments")
+    async def once(value: int, delivery: Delivery[int]) -> None:
+        table[str(delivery.id)] = value
+
+    found = prove(
+        app, state=lambda: table, config=SETTINGS, profile="kafka", cases=60, examples=[1, 2]
+    )
+    assert found.verdict is Verdict.NOT_SAFE, found
 
 
 def test_without_a_state_it_is_never_safe() -> None:

@@ -58,7 +58,7 @@ class CaseRun:
         self._broker = broker
         self._memory = memory
         self._state = state
-        self._hooks = hooks
+        self._dispatcher = dispatch.Dispatcher(hooks, self._wait)
         self._runner = runner
         self._thread = threading.get_ident()
         self._plan: list[Misfortune] = []
@@ -207,10 +207,7 @@ class CaseRun:
     def _handle(self, entry: GroupEntry) -> dispatch.Ending:
         """Run the handler as a worker does, and settle by how it ended."""
         delivery, body = self._begin(entry)
-        around = None
-        if self._hooks.handle is not None:
-            around = partial(self._hooks.handle, [delivery], entry.group.handler.call.function)
-        ending = dispatch.run(body, self._wait, around)
+        ending = self._dispatcher.run(body, entry.group.handler.call.function, [delivery])
         self._end(entry, delivery, ending)
         return ending
 
