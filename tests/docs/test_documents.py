@@ -9,22 +9,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
+from support.documents import DOCUMENTS, ROOT, Snippet, prose_of, snippets_of
 
 from gearshift.cli import cli, load_command
 from gearshift.operations.explain import explain, load_profile
-
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md")]
-    if ".venv" not in path.parts and "changelog.d" not in path.parts
-)
 
 #: Profiles for the settings that a document shows without any.
 PROFILES = """
@@ -37,28 +29,12 @@ backend = "kafka"
 bootstrap_servers = ["localhost:9092"]
 """
 
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"`(gearshift [^`\n]+)`")
 
 
-class Snippet(NamedTuple):
-    """A fenced block: its language, its text, and where it stands."""
-
-    language: str
-    text: str
-    place: str
-
-
 def _snippets(*languages: str) -> list[Snippet]:
     return [s for path in DOCUMENTS for s in snippets_of(path) if s.language in languages]
-
-
-def snippets_of(path: Path) -> Iterator[Snippet]:
-    text = path.read_text()
-    for found in _FENCE.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
-        yield Snippet(found[1], found[2], f"{path.relative_to(ROOT)}:{line}")
 
 
 def _is_a_command(snippet: Snippet) -> bool:
@@ -177,7 +153,7 @@ def _commands() -> list[tuple[str, str]]:
                 for line in lines
                 if re.match(r"(echo .*\| )?gearshift ", line)
             ]
-        prose = _FENCE.sub("", path.read_text())
+        prose = prose_of(path)
         found += [(command, place) for command in _COMMAND.findall(prose)]
     return found
 
@@ -209,7 +185,7 @@ def _links() -> list[tuple[Path, str]]:
     return [
         (path, target)
         for path in DOCUMENTS
-        for target in _LINK.findall(_FENCE.sub("", path.read_text()))
+        for target in _LINK.findall(prose_of(path))
         if not re.match(r"[a-z]+:", target)
     ]
 
@@ -224,7 +200,7 @@ def test_links_lead_somewhere(document: Path, target: str) -> None:
     assert file.exists(), f"{document.relative_to(ROOT)}: {target}"
     assert file.is_relative_to(ROOT)
     if anchor:
-        headings = re.findall(r"^#+ +(.+)$", _FENCE.sub("", file.read_text()), re.MULTILINE)
+        headings = re.findall(r"^#+ +(.+)$", prose_of(file), re.MULTILINE)
         assert anchor in [_anchor(heading) for heading in headings]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from docs.test_documents import DOCUMENTS, ROOT, Snippet, snippets_of
+from support.documents import DOCUMENTS, ROOT, Snippet, snippets_of
 
 from gearshift.testing.prove import Example, Proof, Verdict, prove
 
@@ -65,6 +66,7 @@ SHOWN = {
 }  # fmt: skip
 
 
+@functools.cache
 def _handlers() -> dict[str, list[Snippet]]:
     found = {
         str(path.relative_to(ROOT)): [

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from soak.cluster_faults import FAULTS, upgraded
 
+from gearshift.conformance.matrix import markdown_table
+
 #: The longest that the project promises to take until it goes on.
 HEALS_WITHIN_S = 30.0
 _PAGE = """\
@@ -66,10 +68,8 @@ class Row:
 def table(rows: list[Row]) -> str:
     """``rows`` in Markdown."""
     names = [name for name in asdict(rows[0]) if name != "notes"]
-    lines = [f"| {' | '.join(names).replace('_', ' ')} |", f"|{' --- |' * len(names)}"]
-    for row in rows:
-        lines.append(f"| {' | '.join(str(asdict(row)[name]) for name in names)} |")
-    return "\n".join(lines)
+    heads = [name.replace("_", " ") for name in names]
+    return markdown_table([heads, *([str(getattr(row, name)) for name in names] for row in rows)])
 
 
 def page(rows: list[Row]) -> str:

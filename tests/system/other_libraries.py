@@ -7,13 +7,13 @@ is given an order by that library.
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.documents import snippets_of
 from support.waiting import until
 
 import gearshift
@@ -88,7 +88,7 @@ sending.basic_publish("", "orders", b'{"order_id": 7}')
 @pytest.mark.parametrize("page", sorted(path.stem for path in PAGES.glob("*.md")))
 def test_the_other_side_works(page: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """As it stands on the page, but for the address, it handles order 7."""
-    (snippet,) = re.findall(r"^```py\n(.*?)^```", (PAGES / f"{page}.md").read_text(), re.M | re.S)
+    (snippet,) = [one.text for one in snippets_of(PAGES / f"{page}.md") if one.language == "py"]
     program = PROGRAMS[page]
     broker: RabbitMQ | Kafka = request.getfixturevalue(program.broker)
     text = "\n".join([program.before, snippet, program.after])
@@ -108,4 +108,4 @@ def test_the_other_side_works(page: str, request: pytest.FixtureRequest, tmp_pat
             assert until(lambda: handled.search(said.read_text()) or process.poll())
             assert handled.search(said.read_text()), said.read_text()
         finally:
-            process.send_signal(signal.SIGKILL)
+            process.kill()

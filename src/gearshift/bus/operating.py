@@ -118,10 +118,10 @@ class OperatedBus(Closing):
         wanted = {spec.name: spec for spec in (*specs, *dead) if spec is not None}
         return self._connections.ask(None, lambda admin: admin.replication(list(wanted.values())))
 
-    def exists(self, channel: str) -> bool:
+    def exists(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> bool:
         """True if the channel is there. Creates nothing."""
         spec = self._topology.spec(channel)
-        return self._connections.ask(channel, lambda admin: admin.exists(spec))
+        return self._connections.ask(channel, lambda admin: admin.exists(spec), timeout_s)
 
     def check_known(self, channel: str, *, timeout_s: float = OPEN_TIMEOUT_S) -> None:
         """Raise UnknownChannel if neither the settings nor the broker know ``channel``.
@@ -129,10 +129,7 @@ class OperatedBus(Closing):
         One that is configured may be yet to come. Waits for an answer for about ``timeout_s``
         seconds. Raises ConnectionFailed.
         """
-        if self._topology.is_configured(channel):
-            return
-        spec = self._topology.spec(channel)
-        if not self._connections.ask(channel, lambda admin: admin.exists(spec), timeout_s):
+        if not (self._topology.is_configured(channel) or self.exists(channel, timeout_s=timeout_s)):
             raise self._topology.missing(channel)
 
     def declare(

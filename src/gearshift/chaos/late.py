@@ -33,15 +33,15 @@ class LateMessages:
     def add(self, received: Received) -> None:
         """Hold ``received`` back for a while, or not at all."""
         fate, name = self._fate, received.message.id
-        kind = Kind.LATE
+        kinds = [Kind.LATE]
         if name in fate.side.unacked:
             fate.side.unacked.discard(name)
-            kind = Kind.RETURNS_LATE if fate.strikes(Kind.RETURNS_LATE) else Kind.LATE
-        strikes = kind is Kind.RETURNS_LATE or fate.strikes(Kind.LATE)
-        seconds = fate.seconds(kind) if strikes else 0.0
+            kinds = [Kind.RETURNS_LATE, Kind.LATE]
+        kind = next(filter(fate.strikes, kinds), None)
+        seconds = 0.0 if kind is None else fate.seconds(kind)
         due = time.monotonic() + seconds
         self._held.append(_Held(due, received, kind is Kind.RETURNS_LATE))
-        if seconds:
+        if kind is not None and seconds:
             fate.tell(kind, f"message {name!r} is {seconds:.2f} s late")
 
     def take(self, most: int) -> list[Received]:

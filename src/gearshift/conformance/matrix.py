@@ -12,7 +12,7 @@ import msgspec
 from gearshift.conformance.behaviour import Behaviour
 from gearshift.conformance.execution import Result, Status
 
-__all__ = ["BackendResults", "Matrix", "manifest", "manifest_of"]
+__all__ = ["BackendResults", "Matrix", "manifest", "manifest_of", "markdown_table"]
 
 #: From best to worst, for a capability that several behaviours prove.
 _RANK = list(Status)
@@ -94,8 +94,8 @@ class Matrix:
         badges = ["**badge**", *[column.badge for column in columns]]
         return "\n\n".join(
             [
-                "## Capabilities\n\n" + _table([head, *capabilities]),
-                "## Behaviours\n\n" + _table([head, badges, *behaviours]),
+                "## Capabilities\n\n" + markdown_table([head, *capabilities]),
+                "## Behaviours\n\n" + markdown_table([head, badges, *behaviours]),
             ]
         )
 
@@ -128,6 +128,7 @@ def _cell(result: Result | None) -> str:
     return str(result.status)
 
 
-def _table(rows: list[list[str]]) -> str:
+def markdown_table(rows: list[list[str]]) -> str:
+    """``rows``, of which the first are the headings."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])

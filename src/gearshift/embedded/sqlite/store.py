@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeVar
 from gearshift.driver import ChannelSpec
 from gearshift.embedded.declared import missing, require_same
 from gearshift.embedded.sqlite.alive import Session, sweep
-from gearshift.embedded.sqlite.errors import FileReplaced
 from gearshift.embedded.sqlite.schema import connect, prepare
 from gearshift.embedded.sqlite.settings import Settings
 from gearshift.embedded.sqlite.writer import Call, Tx, Writer, identity_of
@@ -163,10 +162,8 @@ class Watch:
                 changed.wait(min(left, _POLL_S))
             if self._read_data_version() != self._data_version:
                 return False
-            if not os.path.samestat(identity_of(self._store.path), self._identity):
-                raise FileReplaced(
-                    self._store.path
-                )  # nothing comes any more in the one that we read
+            # Nothing comes any more in a file that was replaced.
+            identity_of(self._store.path, self._identity)
 
     def wake(self) -> None:
         """End the wait, or the next one. Any thread."""

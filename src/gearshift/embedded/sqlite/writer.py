@@ -275,12 +275,9 @@ class Writer:
 
     def _connected(self) -> sqlite3.Connection:
         # SQLite would go on writing into a deleted file: every send would 'succeed' and be lost.
-        identity = identity_of(self._path)
+        self._identity = identity_of(self._path, self._identity if self._db else None)
         if self._db is None:
             self._db = connect(self._path, timeout_s=0.0)
-        elif not os.path.samestat(identity, self._identity):
-            raise FileReplaced(self._path)
-        self._identity = identity
         return self._db
 
     def _disconnect(self) -> None:
@@ -290,12 +287,18 @@ class Writer:
                 db.close()
 
 
-def identity_of(path: str) -> os.stat_result:
-    """What tells the file at ``path`` from another one. Raises FileReplaced if there is none."""
+def identity_of(path: str, known: os.stat_result | None = None) -> os.stat_result:
+    """What tells the file at ``path`` from another one.
+
+    Raises FileReplaced if there is none, or if it is not the one that is ``known``.
+    """
     try:
-        return os.stat(path)
+        found = os.stat(path)
     except FileNotFoundError:
         raise FileReplaced(path) from None
+    if known is not None and not os.path.samestat(found, known):
+        raise FileReplaced(path)
+    return found
 
 
 def _concerns_all(error: Exception) -> bool:

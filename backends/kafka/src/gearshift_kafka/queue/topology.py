@@ -85,12 +85,8 @@ class ShareGroups:
     def forget(self, channel: ChannelSpec, group: str) -> tuple[str, ...]:
         """Take back the settings of ``group``; returns its topics, which the caller deletes."""
         for name in self._share_groups(channel, group):
-            change(
-                self._client,
-                ResourceType.GROUP,
-                name,
-                {RESET: None, LOCK_MS: None, ISOLATION: None},
-            )
+            settings = dict.fromkeys((RESET, LOCK_MS, ISOLATION))
+            change(self._client, ResourceType.GROUP, name, settings)
         return helper_topics(channel, group)
 
     def known(self, channel: ChannelSpec) -> list[str]:
