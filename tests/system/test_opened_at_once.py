@@ -32,7 +32,7 @@ def test_each_of_many_that_open_a_fresh_channel_at_once_uses_it(
     def send(number: int) -> None:
         with gearshift.open(file) as bus:
             together.wait(PATIENCE_S)
-            bus.producer(name).send(number)
+            bus.producer(name, timeout_s=PATIENCE_S).send(number)
 
     with ThreadPoolExecutor(_MANY) as pool:
         list(pool.map(send, range(_MANY)))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from gearshift.errors import TopologyConflict
+from gearshift.errors import ConnectionFailed, TopologyConflict
 from gearshift_kafka.backend import Backend
 from gearshift_kafka.errors import classify
 from gearshift_kafka.settings import Settings
@@ -52,3 +52,10 @@ def test_a_group_of_another_kind_is_told(error: KafkaError) -> None:
     found = classify(KafkaException(error), "h:1")
     assert isinstance(found, TopologyConflict)
     assert "another kind" in found.message
+
+
+def test_a_broker_that_still_loads_its_groups_is_not_called_down() -> None:
+    """It answers, so nobody should look for one that is away."""
+    found = classify(KafkaException(KafkaError(KafkaError.NOT_COORDINATOR)), "h:1")
+    assert isinstance(found, ConnectionFailed)
+    assert found.message.startswith("h:1 is up, but not ready")

@@ -35,13 +35,17 @@ __all__ = [
 
 _E = KafkaError
 
+#: The broker is there, and still loads what it keeps of groups and transactions.
+_STARTING = frozenset((
+    _E.COORDINATOR_LOAD_IN_PROGRESS, _E.COORDINATOR_NOT_AVAILABLE, _E.NOT_COORDINATOR,
+))  # fmt: skip
+
 #: The connection, a leader or the coordinator is away; the client tries again by itself.
-TRANSIENT = frozenset((
+TRANSIENT = _STARTING | frozenset((
     _E._TRANSPORT, _E._ALL_BROKERS_DOWN, _E._RESOLVE, _E._TIMED_OUT, _E._TIMED_OUT_QUEUE,
     _E._WAIT_COORD, _E._DESTROY, _E._DESTROY_BROKER, _E._STATE, _E.BROKER_NOT_AVAILABLE,
     _E.LEADER_NOT_AVAILABLE, _E.NOT_LEADER_FOR_PARTITION, _E.REPLICA_NOT_AVAILABLE,
     _E.PREFERRED_LEADER_NOT_AVAILABLE, _E.REQUEST_TIMED_OUT, _E.NETWORK_EXCEPTION,
-    _E.COORDINATOR_LOAD_IN_PROGRESS, _E.COORDINATOR_NOT_AVAILABLE, _E.NOT_COORDINATOR,
     _E.NOT_CONTROLLER, _E.OFFSET_NOT_AVAILABLE, _E.UNKNOWN_LEADER_EPOCH, _E.FENCED_LEADER_EPOCH,
     _E.KAFKA_STORAGE_ERROR, _E.FETCH_SESSION_ID_NOT_FOUND, _E.INVALID_FETCH_SESSION_EPOCH,
     _E.UNSTABLE_OFFSET_COMMIT, _E.STALE_BROKER_EPOCH, _E.REBALANCE_IN_PROGRESS,
@@ -184,6 +188,11 @@ def _of_access(error: KafkaError, servers: str, protocol_is_chosen: bool) -> Gea
     if code in _FORBIDDEN:
         return PermissionDenied(
             f"the broker's ACLs forbid it: {text}", hint="ask for the permission"
+        )
+    if code in _STARTING:
+        return ConnectionFailed(
+            f"{servers} is up, but not ready for groups and transactions: {text}",
+            hint="it may have just started: try again",
         )
     if code in TRANSIENT | GONE | _PURGED | LACKS_PROTOCOL or error.fatal():
         return ConnectionFailed(f"no connection to {servers}: {text}", hint="is the broker up?")
