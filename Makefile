@@ -16,7 +16,7 @@ GROWTH ?=
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders others test clusters unit pythons fresh-machine conformance soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
+.PHONY: demo demo-orders others test long unit pythons fresh-machine conformance soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html </dev/null
@@ -24,14 +24,14 @@ demo: $(READY)  ## compare a task queue with an event stream on the embedded bro
 demo-orders: $(READY)  ## run the order service with a crash: PROFILE=embedded|rabbit|kafka|redis
 	@$(BIN)/python docs/examples/order_service/demo.py $(PROFILE)
 
-test: $(READY)  ## run every test but those of clusters, on brokers that it starts itself
+test: $(READY)  ## run every test but the long ones, on brokers that it starts itself
 	@PYTHONPATH=compose $(BIN)/python -m native_brokers missing
 	@echo "Running the tests: about twenty-five minutes on two cores."
-	@$(BIN)/python -m pytest -m "not cluster" \
+	@$(BIN)/python -m pytest -m "not long" \
 		-n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-clusters: $(READY)  ## run the tests that need clusters of three nodes for long
-	@$(BIN)/python -m pytest -m cluster -n 2 --dist loadgroup --no-loadscope-reorder tests
+long: $(READY)  ## run the tests of clusters and of what starts brokers, which take minutes each
+	@$(BIN)/python -m pytest -m long -n 2 --dist loadgroup --no-loadscope-reorder tests
 
 unit: $(READY)  ## run the tests that need no broker
 	@$(BIN)/python -m pytest -m "not broker" \

@@ -17,7 +17,7 @@ from support.waiting import until
 from native_brokers import KafkaCluster, RabbitMQ, RabbitMQ40, RabbitMQ43, RabbitMQCluster
 from native_brokers.process import descendants
 
-pytestmark = [pytest.mark.broker, pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(240)]
 
 MANY = 100
 

@@ -26,7 +26,7 @@ from gearshift.conformance.proxy import Proxy
 from native_brokers import Broker, BrokerUnavailable, Kafka, RabbitMQ, RabbitMQ43, Redis
 from native_brokers.process import descendants
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(240)]
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 BODIES = [f"message {number}".encode() for number in range(100)]

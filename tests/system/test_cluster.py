@@ -137,6 +137,7 @@ def test_a_producer_that_met_no_leader_is_not_refused_for_ever(
         assert until(lambda: is_receipt(producer.send_many([2], raise_on_error=False)[0]))
 
 
+@pytest.mark.long
 def test_every_promise_is_kept_while_two_nodes_are_down(target: Target, tmp_path: Path) -> None:
     """The soak, short: see there for what is counted."""
     target.heal()
@@ -145,6 +146,7 @@ def test_every_promise_is_kept_while_two_nodes_are_down(target: Target, tmp_path
     assert all(row.times == 1 and row.receipts for row in rows)
 
 
+@pytest.mark.long
 def test_a_stream_group_goes_on_without_the_node_that_it_was_connected_to(tmp_path: Path) -> None:
     """RabbitMQ from 4.2 on keeps exclusive queues of a node that is down, and so its locks."""
     with running(SUBJECTS["rabbitmq-4.3"]) as target:

@@ -25,7 +25,7 @@ from gearshift.cli import cli
 from native_brokers import RabbitMQ, RabbitMQ43, RabbitMQCluster
 from native_brokers.ports import reserve_ports
 
-pytestmark = [pytest.mark.broker, pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(300)]
 
 _CUT = "erlang:set_cookie('{node}', {cookie}), erlang:disconnect_node('{node}')"
 _HEAL = "erlang:set_cookie('{node}', erlang:get_cookie()), net_kernel:connect_node('{node}')"

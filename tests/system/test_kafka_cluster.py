@@ -114,6 +114,7 @@ def test_a_node_that_has_not_heard_of_a_new_topic_is_asked_again(
         opened.result(PATIENCE_S).close(1.0)
 
 
+@pytest.mark.long
 def test_every_promise_is_kept_while_a_node_is_cut_off(target: Target, tmp_path: Path) -> None:
     """The soak, short: see there for what is counted."""
     target.heal()

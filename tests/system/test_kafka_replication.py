@@ -17,7 +17,7 @@ import gearshift
 from gearshift.cli import cli
 from native_brokers import KafkaCluster
 
-pytestmark = [pytest.mark.broker, pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(240)]
 
 _HELPERS = ("retry", "delay", "suspects")
 
