@@ -318,6 +318,31 @@ def test_a_driver_that_reports_nothing_for_long_is_replaced(
     assert renewed.bodies() == [b"a"]
 
 
+def is_kept(buffer: PublishBuffer) -> bool:
+    """Whether its driver is not taken for one that reports nothing."""
+    buffer._supervisor.check()
+    return buffer._supervisor.broken is None
+
+
+def test_a_driver_whose_reports_come_slowly_is_kept(world: World, buffer: PublishBuffer) -> None:
+    """A slow way to the broker: what is behind in a batch, or in the next, waits for long."""
+    put(buffer, "a", "b", deadline=1000.0)
+    put(buffer, "c", deadline=1000.0)
+    for number, world.now in enumerate([40.0, 80.0, 120.0]):
+        assert is_kept(buffer)
+        world.driver.report(number)
+        assert is_kept(buffer)
+
+
+def test_a_large_message_has_the_time_that_it_takes(world: World, buffer: PublishBuffer) -> None:
+    """A hundred thousand bytes more, a second more."""
+    put(buffer, 1_000_000 * "a", deadline=1000.0)
+    world.now = 54.0
+    assert is_kept(buffer)
+    world.now = 56.0
+    assert not is_kept(buffer)
+
+
 def test_a_silence_is_counted_from_the_brokers_last_word(
     world: World, buffer: PublishBuffer
 ) -> None:

@@ -76,6 +76,7 @@ class ConfirmWatch:
     def __init__(self, connection: Connection, limit_s: float) -> None:
         self._connection = connection
         self._limit_s = limit_s
+        self._unsent = 0
         self.confirmed()
 
     def confirmed(self) -> None:
@@ -85,7 +86,14 @@ class ConfirmWatch:
     def check(self, awaited: bool) -> None:
         """Leave the node and raise TimeoutError if confirms are ``awaited`` for too long."""
         at = self._connection
-        if not (awaited and at.has_other_nodes) or at.blocked is not None or at.stood_still:
+        unsent, before = at.pika.unsent_bytes(), self._unsent
+        self._unsent = unsent
+        if (
+            not (awaited and at.has_other_nodes)
+            or at.blocked is not None
+            or at.stood_still
+            or unsent < before  # the node still takes them
+        ):
             self.confirmed()
         elif time.monotonic() - self._confirmed_at > self._limit_s:
             at.leave_node()

@@ -24,8 +24,10 @@ __all__ = ["Supervisor"]
 
 log = logging.getLogger("gearshift.producer")
 
-#: A driver that has reported nothing for the oldest batch this long is replaced. Seconds.
+#: A driver that has reported nothing of the oldest batch this long is replaced, in seconds, and
+#: later by what its bytes take on the slowest way to a broker.
 STUCK_AFTER_S = 45.0
+SLOWEST_BYTES_PER_S = 100_000
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +52,8 @@ class Supervisor:
     reconnects: int = 0
     _driver: ProducerDriver | None = None
     _connected_at: float = 0.0
+    _reported: tuple[Batch, int] | None = None  # the oldest, and what remained of it
+    _reported_at: float = 0.0  # when that was seen to change
     _lost_at: float | None = None  # when the broker was last heard, if there is no driver
     _replacing: threading.Thread | None = None
     _calls: threading.Lock = field(default_factory=threading.Lock)
@@ -171,13 +175,17 @@ class Supervisor:
     def _fault(self, driver: ProducerDriver) -> GearshiftError | None:
         if driver.ended is not None:
             return self.failures.translate(driver.ended)
-        oldest = next(iter(self.batches), None)
+        oldest, now = next(iter(self.batches), None), self.clock()
+        reported = None if oldest is None else (oldest, oldest.remaining)
+        if reported != self._reported is not None:
+            self._reported_at = now
+        self._reported = reported
         if oldest is None or oldest.handed_at is None or driver.blocked() is not None:
             return None
-        silent_s = self.clock() - max(oldest.handed_at, self._connected_at)
-        if silent_s <= STUCK_AFTER_S:
+        silent_s = now - max(oldest.handed_at, self._connected_at, self._reported_at)
+        if silent_s <= STUCK_AFTER_S + oldest.size / SLOWEST_BYTES_PER_S:
             return None
-        return ConnectionFailed(f"nothing was confirmed for {STUCK_AFTER_S:.0f} s")
+        return ConnectionFailed(f"nothing was confirmed for {silent_s:.0f} s")
 
     def _replace(self) -> None:
         with self._calls, self.changed:
