@@ -49,23 +49,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _software(item: pytest.Item) -> Iterator[Software]:
     """What a test may need, by its fixtures, its parameters and what its module imports."""
     imported = vars(item.module) if isinstance(item, pytest.Function) else {}
+    if "chromium" in imported:
+        yield CHROMIUM
+    if item.get_closest_marker("broker") is None:
+        return  # its module may have others, and a parameter of such a name is only a word
     kinds = [kind for kind in _KINDS.values() if kind in imported.values()]
     kinds += [_KINDS[name] for name in _names(item) if name in _KINDS]
     for kind in kinds:
         if not given.is_given(kind):
             yield from kind.software()
-    if "chromium" in imported:
-        yield CHROMIUM
 
 
 def _names(item: pytest.Item) -> Iterator[str]:
-    """Fixtures, and parameters that are text, also within a tuple as the conformance kit's are.
-
-    Without the mark ``broker`` a parameter of such a name is only a word.
-    """
+    """Fixtures, and parameters that are text, also within a tuple as the conformance kit's are."""
     yield from getattr(item, "fixturenames", ())
-    if item.get_closest_marker("broker") is None:
-        return
     for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
         values = value if isinstance(value, tuple) else (value,)
         yield from (each for each in values if isinstance(each, str))
