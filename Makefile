@@ -48,6 +48,7 @@ conformance: $(READY)  ## run the conformance kit everywhere and write docs/conf
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
 		tests/conformance/test_*.py tests/conformance/earlier_releases.py \
 		tests/conformance/async_brokers.py tests/conformance/chaos_brokers.py \
+		tests/conformance/cluster_brokers.py \
 		--conformance-report docs/conformance/results.json
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
 

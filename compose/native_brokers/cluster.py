@@ -38,6 +38,18 @@ class Cluster(Startable, Generic[AnyBroker]):
         """Shut all nodes down and forget their data; blocks. Calling it again does nothing."""
         self._all(Broker.stop)
 
+    def kill(self) -> None:
+        """SIGKILL all nodes at once; blocks until they are gone. Data stay."""
+        self._all(Broker.kill)
+
+    def pause(self) -> None:
+        """SIGSTOP all nodes, until `resume`."""
+        self._all(Broker.pause)
+
+    def resume(self) -> None:
+        """SIGCONT them."""
+        self._all(Broker.resume)
+
     def isolate(self, node: AnyBroker) -> None:
         """Cut a node that runs off from the others, but not from clients, until `rejoin`.
 

@@ -15,7 +15,7 @@ from gearshift.conformance import Area, Harness, Status, execute
 from gearshift.conformance import kit as kit_module
 from gearshift.conformance.behaviour import behaviour
 from gearshift.conformance.kit import Kit
-from gearshift.conformance.matrix import BackendResults, manifest, manifest_of
+from gearshift.conformance.matrix import BackendResults, Matrix, manifest, manifest_of
 from gearshift.conformance.suite import SUITE
 from gearshift.message import Semantics
 
@@ -94,6 +94,16 @@ def test_a_known_failure_is_strict(harness: Harness) -> None:
     assert execute(fails, known).status is Status.KNOWN_FAILURE
     assert execute(fails, known).text == "why"
     assert execute(passes, known).status is Status.FAILED
+
+
+def test_columns_that_say_the_same_are_one_in_the_tables(harness: Harness) -> None:
+    """Each is in the list of all; a result that differs keeps a column apart."""
+    said = execute(passes, harness)
+    columns = {name: BackendResults(name, results={said.behaviour: said}) for name in "abc"}
+    columns["c"].results[said.behaviour] = dataclasses.replace(said, status=Status.FAILED)
+    tables = Matrix(columns).markdown([passes]).splitlines()
+    assert "|  | a<br>b | c |" in tables
+    assert sum(line.startswith(("| a |", "| b |", "| c |")) for line in tables) == len(columns)
 
 
 def test_a_column_is_conformant_only_if_everything_was_run(harness: Harness) -> None:

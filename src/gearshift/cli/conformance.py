@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def command(
             before = column.results.get(result.behaviour)
             if before is None or not before.status.is_failure:
                 column.results[result.behaviour] = result
-        column.server = harness.server
+        column.server, column.day = harness.server, str(date.today())
     if report is not None:
         matrix.save(report)
     columns = list(matrix.columns.values())

@@ -17,8 +17,10 @@ lowest level. `not-applicable`: what the test breaks does not exist there, as an
 has no server. `known-failure`: it fails, for the reason given; if it passed the run would fail.
 
 The kit kills and freezes processes and cuts connections. It cannot show what a power loss does, as
-a killed process leaves the page cache alone, nor elections and partitions of a cluster: each server
-is one node.
+a killed process leaves the page cache alone. A server is one node, or a cluster of three that is
+killed or cut off as a whole; what happens to single nodes is on a [page of its own](clusters.md).
+`async` is the same through `gearshift.aio`, and `under chaos` while [chaos](../guides/chaos.md)
+does to a profile all that its backend allows.
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,10 +20,11 @@ _RANK = list(Status)
 
 @dataclass(slots=True)
 class BackendResults:
-    """One backend and semantics: its results by behaviour, and what server answered."""
+    """One backend and semantics: its results by behaviour, what server answered and when."""
 
     label: str
     server: str = ""
+    day: str = ""
     capabilities: dict[str, bool | str | int] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
@@ -79,23 +80,21 @@ class Matrix:
         return Matrix({column.label: column for column in document["columns"]})
 
     def markdown(self, suite: Sequence[Behaviour]) -> str:
-        """Two tables: capabilities, then behaviours, a column per backend and semantics."""
+        """Three tables: the columns, then their capabilities and their behaviours.
+
+        In the last two, columns that say the same throughout are one.
+        """
         columns = list(self.columns.values())
-        head = ["", *[f"{column.label}<br>{column.server}" for column in columns]]
+        runs = [[column.label, column.server, column.day, column.badge] for column in columns]
         names = list(columns[0].capabilities) if columns else []
-        capabilities = [[name, *[_claim(column, name) for column in columns]] for name in names]
-        behaviours = [
-            [
-                f"{b.area}: {b.name.replace('_', ' ')}",
-                *[_cell(c.results.get(b.name)) for c in columns],
-            ]
-            for b in suite
-        ]
-        badges = ["**badge**", *[column.badge for column in columns]]
+        claims = {c.label: [_claim(c, name) for name in names] for c in columns}
+        titles = [f"{b.area}: {b.name.replace('_', ' ')}" for b in suite]
+        cells = {c.label: [_cell(c.results.get(b.name)) for b in suite] for c in columns}
         return "\n\n".join(
             [
-                "## Capabilities\n\n" + markdown_table([head, *capabilities]),
-                "## Behaviours\n\n" + markdown_table([head, badges, *behaviours]),
+                "## Columns\n\n" + markdown_table([["column", "server", "day", "badge"], *runs]),
+                "## Capabilities\n\n" + _side_by_side(names, claims),
+                "## Behaviours\n\n" + _side_by_side(titles, cells),
             ]
         )
 
@@ -113,6 +112,15 @@ def manifest_of(suite: Sequence[Behaviour]) -> str:
     """The text of the file for ``suite``."""
     lines = [f"{b.name} {b.area} {b.capability or '-'}" for b in suite]
     return "# behaviour, area, capability that it proves\n" + "\n".join(lines) + "\n"
+
+
+def _side_by_side(titles: Sequence[str], columns: Mapping[str, Sequence[str]]) -> str:
+    """A table of ``columns`` by their labels, the same ones together."""
+    labels: dict[tuple[str, ...], list[str]] = {}
+    for label, cells in columns.items():
+        labels.setdefault(tuple(cells), []).append(label)
+    rows = zip(titles, *labels, strict=True)
+    return markdown_table([["", *map("<br>".join, labels.values())], *map(list, rows)])
 
 
 def _claim(column: BackendResults, capability: str) -> str:

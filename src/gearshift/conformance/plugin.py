@@ -14,6 +14,7 @@ Options: ``--conformance-report=FILE`` writes all results as JSON and adds to wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def _test(behaviour: Behaviour) -> Callable[..., None]:
 
 
 def _record(harness: Harness, result: Result) -> dict[str, Any]:
-    column = BackendResults(harness.label, harness.server, harness.capabilities.as_dict())
+    today = str(date.today())
+    column = BackendResults(harness.label, harness.server, today, harness.capabilities.as_dict())
     column.results[result.behaviour] = result
     record: dict[str, Any] = msgspec.to_builtins(column)
     return record
