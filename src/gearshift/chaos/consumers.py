@@ -73,14 +73,15 @@ class _Session:
 class ChaosQueueConsumer(QueueDriver):
     """See QueueDriver. What was to be settled when the connection was lost is not.
 
-    ``_ids`` are those of the messages in hand by token, if it matters which of them come again.
+    ``_in_hand`` are tokens and ids of messages, if it matters which of them come again; a token may
+    be anything, so what finds it is which object it is.
     """
 
     def __init__(self, below: QueueDriver, fate: Fate) -> None:
         self._below = below
         self._fate = fate
         self._session = _Session(fate)
-        self._ids: dict[Any, str | None] = {}
+        self._in_hand: dict[int, tuple[Any, str | None]] = {}
         self.cumulative_ack = below.cumulative_ack
 
     @property
@@ -94,7 +95,7 @@ class ChaosQueueConsumer(QueueDriver):
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         received = self._session.receive(self._below, max_messages, timeout_s)
         if self._fate.why(Kind.RETURNS_LATE) is not None:
-            self._ids.update((one.token, one.message.id) for one in received)
+            self._in_hand |= {id(one.token): (one.token, one.message.id) for one in received}
         return received
 
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
@@ -107,21 +108,23 @@ class ChaosQueueConsumer(QueueDriver):
                 lost = requests[number:]
                 self._fate.side.unacked |= self._ids_of(lost)
                 raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {len(lost)}")
-        for request in requests if self._ids else ():
+        for request in requests if self._in_hand else ():
             self._forget(request)
         return self._below.settle(requests)
 
     def _ids_of(self, requests: Sequence[SettleRequest]) -> set[str | None]:
         tokens = [one.token for one in requests if one.settlement is not Settlement.RELEASE]
-        return {id for id in map(self._ids.get, tokens) if id is not None}
+        found = [self._in_hand.get(id(token)) for token in tokens]
+        return {one[1] for one in found if one is not None and one[1] is not None}
 
     def _forget(self, request: SettleRequest) -> None:
-        if request.through and request.token in self._ids:
-            for token in list(self._ids):
-                if token == request.token:
+        settled = id(request.token)
+        if request.through and settled in self._in_hand:
+            for earlier in list(self._in_hand):
+                if earlier == settled:
                     break
-                del self._ids[token]
-        self._ids.pop(request.token, None)
+                del self._in_hand[earlier]
+        self._in_hand.pop(settled, None)
 
     def isolate(self, wanted: bool) -> None:
         self._below.isolate(wanted)

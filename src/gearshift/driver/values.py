@@ -174,9 +174,9 @@ class Unstored(NamedTuple):
 class Received(msgspec.Struct, frozen=True, gc=False):
     """One received message. What is not known is None, never a guess.
 
-    ``token`` settles it: a delivery tag or a row id on a queue, which core never looks into, and
-    the Position on a log. ``attempt`` counts from 1. ``redelivered`` is True if the message was
-    handed to anybody before.
+    ``token`` settles it: a delivery tag or a row id on a queue, which core neither looks into nor
+    hashes, and the Position on a log. ``attempt`` counts from 1. ``redelivered`` is True if the
+    message was handed to anybody before.
 
     ``locked_until``, on the clock of ``time.monotonic``, is when an unsettled message goes to
     somebody else though this consumer is alive; None where that cannot happen. ``return_at``, on
