@@ -186,7 +186,7 @@ class SteppedWorker(Worker):
         self.lines.append(Line(handler, consumer, handle, handle_async))
 
     def _begin_tasks(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
-        tasks = TaskRunner(handler, consumer, self._bus.hooks, settle, self._fail)
+        tasks = TaskRunner(handler, consumer, self._dispatcher, settle, self._fail)
 
         def handle(deliveries: Sequence[Delivery[Any]]) -> None:
             self._loop.wait(tasks.handle(deliveries))

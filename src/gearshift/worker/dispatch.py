@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 from gearshift._core.consuming.retry import checked_delay_s
 from gearshift.delivery import BaseDelivery, Delivery
@@ -21,18 +21,15 @@ from gearshift.errors import DeadlineExceeded, DecodeError, UsageError
 from gearshift.hooks.registry import Hooks
 
 __all__ = [
-    "Around",
     "BatchFailed",
     "Dispatcher",
     "Ending",
     "Reject",
     "Retry",
     "Settleable",
-    "Within",
     "ending_of",
     "late",
     "run",
-    "run_async",
 ]
 
 
@@ -131,10 +128,6 @@ class Ending:
             delivery.reject(self.reason)
 
 
-#: Awaits, with plugins around it, what it is given: the whole of an async handler.
-Around: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-Within: TypeAlias = Callable[[Awaitable[Any]], Awaitable[Any]]
-
 _LAZY = (types.GeneratorType, types.AsyncGeneratorType, map, filter)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, partial)
 
@@ -164,41 +157,8 @@ def run(
     return Ending(action="ack", returned=returned)
 
 
-async def run_async(
-    body: Callable[[], Any],
-    around: Around | None = None,
-    within: Within | None = None,
-    timeout_s: float | None = None,
-) -> Ending:
-    """As ``run``, on an event loop, which awaits what the handler returns.
-
-    ``within`` makes of that awaitable the one that is awaited. After ``timeout_s`` seconds it is
-    cancelled, and has failed. Raises nothing.
-    """
-
-    async def complete() -> Any:
-        returned = body()
-        try:
-            async with asyncio.timeout(timeout_s) as limit:
-                while _is_awaited(returned):
-                    if isinstance(returned, Future):
-                        returned = asyncio.wrap_future(returned)
-                    returned = await (returned if within is None else within(returned))
-        except TimeoutError:
-            if limit.expired():
-                raise late(timeout_s) from None
-            raise
-        return _checked(returned)
-
-    try:
-        returned = await (complete() if around is None else around(complete))
-    except BaseException as error:
-        return ending_of(error)
-    return Ending(action="ack", returned=returned)
-
-
 class Dispatcher:
-    """Runs handlers with the plugins of a bus around them, on the thread that calls ``run``.
+    """Runs handlers with the plugins of a bus around them, on the caller's thread or event loop.
 
     ``wait`` blocks until an awaitable is done. Any thread.
     """
@@ -224,6 +184,44 @@ class Dispatcher:
         if hooks.handle is not None:
             around = partial(hooks.handle, deliveries, handler)
         return run(body, wait, around)
+
+    async def run_async(
+        self,
+        body: Callable[[], Any],
+        handler: Callable[..., Any],
+        deliveries: Sequence[Delivery[Any]],
+        timeout_s: float | None = None,
+    ) -> Ending:
+        """As ``run``, on an event loop, which awaits what the handler returns.
+
+        After ``timeout_s`` seconds that is cancelled, and has failed. Raises nothing.
+        """
+        hooks = self._hooks
+
+        async def complete() -> Any:
+            returned = body()
+            try:
+                async with asyncio.timeout(timeout_s) as limit:
+                    while _is_awaited(returned):
+                        if isinstance(returned, Future):
+                            returned = asyncio.wrap_future(returned)
+                        if hooks.within is not None:
+                            returned = hooks.within(deliveries, handler, returned)
+                        returned = await returned
+            except TimeoutError:
+                if limit.expired():
+                    raise late(timeout_s) from None
+                raise
+            return _checked(returned)
+
+        try:
+            if hooks.around is None:
+                returned = await complete()
+            else:
+                returned = await hooks.around(deliveries, handler, complete)
+        except BaseException as error:
+            return ending_of(error)
+        return Ending(action="ack", returned=returned)
 
 
 def late(timeout_s: float | None) -> DeadlineExceeded:

@@ -13,7 +13,6 @@ from gearshift import aio
 from gearshift.consumer import Consumer
 from gearshift.delivery import Delivery
 from gearshift.errors import Closed
-from gearshift.hooks.registry import Hooks
 from gearshift.worker import batches, dispatch
 from gearshift.worker.app import Handler
 
@@ -46,13 +45,13 @@ class TaskRunner:
         self,
         handler: Handler,
         consumer: Consumer[Any],
-        hooks: Hooks,
+        dispatcher: dispatch.Dispatcher,
         settle: Settle,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._handler = handler
         self._consumer = consumer
-        self._hooks = hooks
+        self._dispatcher = dispatcher
         self._settle = settle
         self._on_failure = on_failure
         self._running: set[asyncio.Task[None]] = set()
@@ -108,13 +107,9 @@ class TaskRunner:
             await asyncio.to_thread(self._settle, [delivery], ended, 0.0)
         if not deliveries:
             return
-        hooks, function = self._hooks, self._handler.call.function
-        begun_at = time.perf_counter()
-        ending = await dispatch.run_async(
-            partial(self._handler.call, deliveries),
-            around=hooks.around and partial(hooks.around, deliveries, function),
-            within=hooks.within and partial(hooks.within, deliveries, function),
-            timeout_s=self._handler.timeout_s,
+        call, begun_at = self._handler.call, time.perf_counter()
+        ending = await self._dispatcher.run_async(
+            partial(call, deliveries), call.function, deliveries, self._handler.timeout_s
         )
         took_s = time.perf_counter() - begun_at
         if self._consumer.closed:

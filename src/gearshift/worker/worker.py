@@ -183,7 +183,7 @@ class Worker:
         return self._bus.semantics(channel) is Semantics.QUEUE
 
     def _begin_tasks(self, handler: Handler, consumer: Consumer[Any], settle: Settle) -> None:
-        tasks = TaskRunner(handler, consumer, self._bus.hooks, settle, self._fail)
+        tasks = TaskRunner(handler, consumer, self._dispatcher, settle, self._fail)
         serving = self._loop.begin(tasks.serve())
         serving.add_done_callback(self._served)
         self._serving.append(serving)

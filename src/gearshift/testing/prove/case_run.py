@@ -198,7 +198,12 @@ class CaseRun:
         begun = [self._begin(entry) for entry in entries]
 
         async def run() -> list[dispatch.Ending]:
-            return await asyncio.gather(*(dispatch.run_async(body) for _, body in begun))
+            return await asyncio.gather(
+                *(
+                    self._dispatcher.run_async(body, entry.group.handler.call.function, [delivery])
+                    for entry, (delivery, body) in zip(entries, begun, strict=True)
+                )
+            )
 
         endings = self._runner.run(run())
         for entry, (delivery, _), ending in zip(entries, begun, endings, strict=True):
