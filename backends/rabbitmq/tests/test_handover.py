@@ -14,7 +14,7 @@ from support.waiting import PATIENCE_S, until
 import gearshift
 from gearshift.driver import Outcome, Stored, handover
 from gearshift.driver.handover import Handover
-from gearshift.message import Message
+from gearshift.message import Headers, Message
 from gearshift_rabbitmq.confirms import Target
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.producer import Producer
@@ -81,6 +81,28 @@ def test_a_lone_sender_brings_its_outcome_itself(sender: Sender) -> None:
     """After the first, which the own thread serves, no message changes threads."""
     sender.lead()
     assert {sender.send() for _ in range(20)} == {threading.current_thread()}
+
+
+def test_a_lone_sender_is_told_at_once_what_cannot_be_written(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing will come from the broker, so it does not wait for it."""
+    sender.lead()
+    waited: list[threading.Thread] = []
+    step = Connection.step
+
+    def watched(connection: Connection, timeout_s: float) -> None:
+        waited.append(threading.current_thread())
+        step(connection, timeout_s)
+
+    monkeypatch.setattr(Connection, "step", watched)
+    told: list[Outcome] = []
+    unwritable = Message(b"", headers=Headers([("h", "x" * 200_000)]))
+    sender.producer.submit_served([unwritable], told.extend)
+    sender.producer.serve(lambda: bool(told), PATIENCE_S)
+    assert until(lambda: told)
+    assert told[0].stored is Stored.NO
+    assert threading.current_thread() not in waited
 
 
 def test_what_nobody_serves_is_published_while_the_own_thread_rests(sender: Sender) -> None:

@@ -174,7 +174,7 @@ class Producer(ProducerDriver):
             self._awake = False
             self._publish_queued(connection, confirms, opens=False)
             left_s = deadline - time.monotonic()
-            if self._queue or left_s <= 0:
+            if done() or self._queue or left_s <= 0:  # done: it was refused, nothing will come
                 return
             connection.step(left_s)
             watch.check(confirms.awaited)
