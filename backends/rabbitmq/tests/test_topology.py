@@ -6,6 +6,7 @@ import logging
 import traceback
 import uuid
 
+import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
@@ -187,6 +188,25 @@ def test_what_is_adopted_is_not_deleted(open_bus: OpenBus, raw: BlockingChannel,
     with pytest.raises(NotSupported, match="not ours"):
         bus.delete("c")
     assert take_raw(raw, name)[1] == b"theirs"
+
+
+def test_what_the_broker_gave_up_on_is_told(
+    open_bus: OpenBus, raw: BlockingChannel, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By consumers and by doctor: it lies where nobody reads."""
+    bus = open_bus(f"[channels.{name}]")
+    bus.declare(name)
+    raw.basic_publish(name, "", b"too late", pika.BasicProperties(expiration="1"))
+    queue = f"{name}.default:undeliverable"
+    assert until(lambda: ready_in(raw, queue) == 1)
+    with caplog.at_level(logging.WARNING), bus.consumer(name) as consumer:
+        consumer.ready()
+        assert until(lambda: "given up on 1 message" in caplog.text)
+    (told,) = (one for one in bus.replication([name]) or () if one.hint is not None)
+    assert "given up on 1 message" in told.text
+    adopted = open_bus(f"[channels.late]\n{told.hint.split(' with ')[1]}")
+    (late,) = take(adopted.consumer("late"), 1)
+    assert late.body == b"too late"
 
 
 def test_an_adopted_queue_has_one_group(open_bus: OpenBus, name: str) -> None:

@@ -15,7 +15,8 @@ from gearshift.driver import ChannelSpec, Condition
 from gearshift.message import Semantics
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import has_no_replica
-from gearshift_rabbitmq.queue.names import QueueNames
+from gearshift_rabbitmq.queue.given_up import given_up, told
+from gearshift_rabbitmq.queue.names import QueueNames, undeliverable
 from gearshift_rabbitmq.rpc import Rpc, find
 from gearshift_rabbitmq.settings import Settings
 from gearshift_rabbitmq.stream.names import StreamNames
@@ -76,6 +77,10 @@ def _channel(connections: Mapping[str, Connection], channel: ChannelSpec) -> Ite
             text = f"queue {name!r}: members, leader and online members are unknown over AMQP"
             see = f"rabbitmq-queues quorum_status {name!r}"
             yield Condition(channel.name, f"{text}: {see}; {_FAILURE}")
+        if names.adopted_queue is None and (count := given_up(connection, name)):
+            adopt = f'native.rabbitmq = {{ queue = "{undeliverable(name)}" }}'
+            hint = f"see rabbitmqctl list_policies; read them as a channel with {adopt}"
+            yield Condition(channel.name, f"queue {name!r}: {told(count)}", hint)
 
 
 def _stream(connections: Mapping[str, Connection], channel: str, name: str) -> Condition:

@@ -14,6 +14,7 @@ from pika import exceptions
 from gearshift.driver import ConsumerSpec, QueueDriver, Received, SettleFailure, SettleRequest
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.queue.copies import Copies
+from gearshift_rabbitmq.queue.given_up import GivenUp
 from gearshift_rabbitmq.queue.leader import LeaderCheck
 from gearshift_rabbitmq.queue.names import QueueNames, undeliverable
 from gearshift_rabbitmq.queue.survivors import Survivors
@@ -175,6 +176,7 @@ class QueueConsumer(QueueDriver):
             store=lambda one: self._unsettled.set_aside(one),
             on_end=self._subscribe,
         )
+        self._given_up = GivenUp(self._connection, self._queue)
         self._copies = Copies(
             connect,
             self._queue,
@@ -262,6 +264,8 @@ class QueueConsumer(QueueDriver):
     def _take(self, max_messages: int) -> Sequence[Received]:
         """What core may have now."""
         ready = self._ready
+        if self._is_ours:
+            self._given_up.look()
         if not self._suspects.active and self._suspects.look():
             self._isolate()
         in_order = not self._suspects.active
