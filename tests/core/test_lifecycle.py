@@ -162,9 +162,13 @@ def test_a_terminated_worker_finishes_what_it_has_begun_in_every_process(
 
 @pytest.mark.parametrize("channel", ["orders", "events"])
 def test_a_consumer_of_a_channel_that_stays_deleted_says_so(
-    bus: gearshift.Bus, channel: str, monkeypatch: pytest.MonkeyPatch
+    bus: gearshift.Bus,
+    channel: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It may not create it again, so it waits a while and then raises; never silent for ever."""
+    """It may not create it again, so it waits a while and then raises; never silent for ever. Of
+    what was unsettled nothing is promised."""
     monkeypatch.setattr("gearshift._core.consuming.loop.MISSING_GRACE_S", 0.3)
     bus.declare(channel)
     consumer = bus.consumer(channel, group="audit", create=False)
@@ -172,6 +176,8 @@ def test_a_consumer_of_a_channel_that_stays_deleted_says_so(
     bus.delete(channel)
     with pytest.raises(errors.UnknownChannel):
         consumer.receive(timeout_s=PATIENCE_S)
+    assert "what was unsettled may be lost" in caplog.text
+    assert "will come again" not in caplog.text
 
 
 @pytest.mark.parametrize("channel", ["orders", "events"])

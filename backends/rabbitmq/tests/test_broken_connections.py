@@ -162,15 +162,16 @@ def test_a_delivery_from_before_a_reconnect_settles_nothing_and_is_counted(
 
 
 def test_a_queue_deleted_while_it_is_consumed_is_made_again(
-    open_bus: OpenBus, raw: BlockingChannel, name: str
+    open_bus: OpenBus, raw: BlockingChannel, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The broker cancels the consumer, which declares the queue anew and goes on."""
+    """The broker cancels the consumer, which says so, declares the queue anew and goes on."""
     bus = open_bus()
     producer, consumer = bus.producer(name), bus.consumer(name)
     producer.send({"n": 1})
     take(consumer, 1)[0].ack()
     raw.queue_delete(f"{name}.default")
     assert until(lambda: consumer._subscription.loop.reconnects == 1)
+    assert "what was unsettled may be lost" in caplog.text
     producer.send({"n": 2})
     assert take(consumer, 1)[0].value == {"n": 2}
 

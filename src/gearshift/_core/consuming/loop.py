@@ -26,7 +26,7 @@ from gearshift._core.reconnect import (
     tell_still_away,
 )
 from gearshift.driver import Start
-from gearshift.errors import Closed, GearshiftError
+from gearshift.errors import Closed, GearshiftError, UnknownChannel
 
 __all__ = ["ConsumerLoop"]
 
@@ -181,9 +181,13 @@ class ConsumerLoop:
             raise failure from failure.__cause__
         if is_ready or self._was_ready:
             self._shared.cut_off = failure
+            is_gone = isinstance(failure, UnknownChannel)
             self._log.warning(
-                "channel %r: connection lost, what was unsettled will come again: %s",
+                "channel %r: %s: %s",
                 self._failures.channel,
+                "it is not there any more, and what was unsettled may be lost"
+                if is_gone
+                else "connection lost, what was unsettled will come again",
                 failure,
             )
             self.on_connection("lost", failure)

@@ -12,6 +12,7 @@ from msgspec import structs
 from pika import exceptions
 
 from gearshift.driver import ConsumerSpec, QueueDriver, Received, SettleFailure, SettleRequest
+from gearshift.errors import UnknownChannel
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.queue.copies import Copies
 from gearshift_rabbitmq.queue.given_up import GivenUp
@@ -36,6 +37,9 @@ _FIRST_WINDOW = 8
 
 #: How long what is held may still be settled once the subscription has ended. Seconds.
 _SETTLE_S = 10.0
+
+#: The broker ends the subscriptions of a deleted queue before it forgets the queue. Seconds.
+_FORGET_S = 0.3
 
 
 class QueueConsumer(QueueDriver):
@@ -85,7 +89,8 @@ class QueueConsumer(QueueDriver):
             raise
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        """See QueueDriver. Raises ConsumerCancelled when the broker has ended the subscription."""
+        """See QueueDriver. Raises UnknownChannel when the queue was deleted, ConsumerCancelled when
+        the broker has ended the subscription for another reason."""
         deadline = time.monotonic() + timeout_s
         wanted = len(self._unsettled) + max_messages
         step = self._connection.step
@@ -298,16 +303,23 @@ class QueueConsumer(QueueDriver):
         """
         if self._cancelled_at is None:
             return
+        since_s = time.monotonic() - self._cancelled_at
+        if since_s < _FORGET_S:
+            return
         if not self._is_cancel_logged:
+            self._require_queue()
             self._is_cancel_logged = True
-            if find(self._connection, "queue", self._queue) is None:
-                raise exceptions.ConsumerCancelled(f"queue {self._queue!r} was deleted")
             self._warn_of_held(1)
-        if not self._unsettled or time.monotonic() - self._cancelled_at > _SETTLE_S:
+        if not self._unsettled or since_s > _SETTLE_S:
+            self._require_queue()
             raise exceptions.ConsumerCancelled(
                 f"the broker ended the consumer of queue {self._queue!r}, as a message was held "
                 "longer than its consumer_timeout"
             )
+
+    def _require_queue(self) -> None:
+        if find(self._connection, "queue", self._queue) is None:
+            raise UnknownChannel(f"queue {self._queue!r} was deleted")
 
     def _warn_of_held(self, count: int) -> None:
         logger.warning(
