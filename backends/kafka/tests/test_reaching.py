@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from gearshift.errors import ConnectionFailed, TopologyConflict
+from gearshift.errors import ConnectionFailed, PublishRefused, TopologyConflict
 from gearshift_kafka.backend import Backend
 from gearshift_kafka.errors import classify
 from gearshift_kafka.settings import Settings
@@ -52,6 +52,14 @@ def test_a_group_of_another_kind_is_told(error: KafkaError) -> None:
     found = classify(KafkaException(error), "h:1")
     assert isinstance(found, TopologyConflict)
     assert "another kind" in found.message
+
+
+def test_a_compacted_topic_is_known_by_its_refusal() -> None:
+    """The broker only says that it has not validated the record."""
+    found = classify(KafkaException(KafkaError(KafkaError.INVALID_RECORD)), "h:1")
+    assert isinstance(found, PublishRefused)
+    assert found.hint is not None
+    assert "with a key" in found.hint
 
 
 def test_a_broker_that_still_loads_its_groups_is_not_called_down() -> None:

@@ -246,4 +246,9 @@ def _of_message(error: KafkaError, servers: str) -> GearshiftError:
         return BackendFailure(
             f"a stored batch cannot be read: {text}", hint="seek past it, or mend it at the broker"
         )
-    return PublishRefused(f"refused by {servers}: {text}", retryable=error.retriable())
+    compacted = "a topic with cleanup.policy=compact takes messages with a key only"
+    return PublishRefused(
+        f"refused by {servers}: {text}",
+        hint=compacted if code == _E.INVALID_RECORD else None,
+        retryable=error.retriable(),
+    )
