@@ -18,12 +18,14 @@ from confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     NewPartitions,
+    NewTopic,
     ResourceType,
 )
 from support.settings import profile_of, write_settings
 from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
+from gearshift.consumer import StartName
 from gearshift.driver import ChannelSpec, ConsumerSpec, Place, Start, StartAt
 from gearshift.errors import ConfigError
 from gearshift.stats import ReceiveStats
@@ -323,3 +325,30 @@ def test_a_static_member_that_was_killed_is_succeeded_by_its_next_process(
             assert killed.stdout.readline() == b"received\n"
             killed.kill()
         assert drain(bus.consumer(name, group="g"), 1) == ["first"]
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_a_topic_that_is_made_again_under_its_reader_is_read_from_its_beginning(
+    open_bus: OpenBus, raw_admin: AdminClient, name: str, start: StartName
+) -> None:
+    """The group's position was one in the topic that is gone."""
+    producer = open_bus(one_partition(name)).producer(name)
+    consumer = open_bus(one_partition(name)).consumer(name, group="g", start=start)
+    consumer.ready()
+    producer.send_many(range(10))
+    assert ack_all(take(consumer, 10)) == list(range(10))
+    consumer.flush()
+    producer.close()
+    raw_admin.delete_topics([name])[name].result(20)
+
+    def is_made_again() -> bool:
+        made = raw_admin.create_topics([NewTopic(name, 1, 1)])[name]
+        return made.exception(20) is None
+
+    assert until(is_made_again)
+    open_bus(one_partition(name)).producer(name).send_many(range(100, 130))
+    values: set[object] = set()
+    assert until(
+        lambda: values.update(ack_all(consumer.receive(50, timeout_s=1))) or len(values) >= 30
+    )
+    assert values == set(range(100, 130))

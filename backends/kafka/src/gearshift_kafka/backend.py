@@ -30,6 +30,7 @@ from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.commits import Commits
 from gearshift_kafka.stream.consumer import StreamConsumer
 from gearshift_kafka.stream.ephemeral import EphemeralStreamConsumer
+from gearshift_kafka.stream.identity import TopicIdentity
 from gearshift_kafka.stream.idle import IdleCheck
 from gearshift_kafka.stream.offsets import QUERY_TIMEOUT_S
 from gearshift_kafka.stream.reader import StreamReader
@@ -187,7 +188,6 @@ class Backend(driver.Backend):
             )
         if group == spec.channel.native.group:
             self._require_group(group)
-        idle = IdleCheck(lambda: AdminClient(self._conf("admin", Signals())), group)
         return StreamConsumer(
             consumer,
             topic,
@@ -196,7 +196,8 @@ class Backend(driver.Backend):
             start=spec.start,
             partitions=partitions,
             commits=commits,
-            idle=idle,
+            idle=IdleCheck(self._admin_client, group),
+            identity=TopicIdentity(self._admin_client, topic),
         )
 
     def _consumer_conf(self, spec: ConsumerSpec, signals: Signals) -> dict[str, Any]:
@@ -238,6 +239,10 @@ class Backend(driver.Backend):
             consumer.close()
 
     # ── clients ──
+
+    def _admin_client(self) -> AdminClient:
+        """A client for a question."""
+        return AdminClient(self._conf("admin", Signals()))
 
     def _conf(self, kind: ClientKind, signals: Signals) -> dict[str, Any]:
         extras = {"logger": client_log, "error_cb": signals.on_error}

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from gearshift.driver import LogEvents, Place, Start, StartAt
 from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.commits import Commits
+from gearshift_kafka.stream.identity import TopicIdentity
 from gearshift_kafka.stream.idle import IdleCheck
 from gearshift_kafka.stream.offsets import beginnings, committed_places, place
 from gearshift_kafka.stream.reader import StreamReader
@@ -26,6 +27,9 @@ _LEAST_CLOSE_S = 2.0
 #: The client does not end a poll when a commit is answered.
 _FLUSH_SLICE_S = 0.01
 
+#: What a member is given later than this after its topic was made again, others have read. Seconds.
+_ASSIGNED_ANEW_S = 60.0
+
 
 class StreamConsumer(StreamReader):
     """A member of a group. Positions are committed as core gives them, and never otherwise.
@@ -35,7 +39,9 @@ class StreamConsumer(StreamReader):
     skip what it had received. A position before the markers of transactions with which a log ends
     is committed as the one behind them, so that a group that has read everything has no lag. A new
     group is given one in every partition, so that one without was
-    added later: from that nothing may be skipped, and it is read from its beginning.
+    added later: from that nothing may be skipped, and it is read from its beginning. So is a topic
+    that was deleted and made again: a position belongs to the topic in which it was reached. With
+    KIP-848 the coordinator revokes the partitions of the old one and assigns those of the new one.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class StreamConsumer(StreamReader):
         partitions: Sequence[int],
         commits: Commits,
         idle: IdleCheck,
+        identity: TopicIdentity,
     ) -> None:
         super().__init__(consumer, topic, events, signals)
         self._start = start
@@ -57,6 +64,9 @@ class StreamConsumer(StreamReader):
         self._committed: dict[int, Place] = {}  # positions that are committed, or on their way
         self._markers: dict[int, tuple[int, int]] = {}  # per partition: from, to; no record there
         self._idle: IdleCheck | None = idle  # until this member knows what it owns
+        self._identity = identity
+        self._another_until = 0.0  # a topic made again: positions found before are not its own
+        self._has_owned = False
         consumer.subscribe(
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -130,7 +140,10 @@ class StreamConsumer(StreamReader):
             owned = [partition for partition in partitions if partition in self._next]
             if owned and not self._closed:
                 positions = self._events.revoked(owned)
-                self._commits.send_now(consumer, self._behind_markers(positions))
+                if self._identity.has_changed():
+                    self._another_until = time.monotonic() + _ASSIGNED_ANEW_S
+                else:
+                    self._commits.send_now(consumer, self._behind_markers(positions))
         finally:
             self._let_go(consumer, places)
 
@@ -145,18 +158,29 @@ class StreamConsumer(StreamReader):
     def _first_places(self, partitions: Sequence[int]) -> dict[int, Place]:
         if not partitions:
             return {}
+        is_noticed = time.monotonic() < self._another_until
+        is_another = is_noticed or (self._has_owned and self._identity.has_changed())
+        self._another_until, self._has_owned = 0.0, True
+        if is_another:
+            log.warning(
+                "topic %r was deleted and made again, and is read from its beginning", self._topic
+            )
+            return self._begin(partitions, Start())
         known = committed_places(self._consumer, self._topic, partitions)
         if len(known) < len(partitions):
             every = sorted({*self._there, *partitions})
             known = committed_places(self._consumer, self._topic, every)
             fresh = [partition for partition in every if partition not in known]
             is_new = not known or self._start.at is StartAt.OFFSET
-            start = self._start if is_new else Start()
-            begun = beginnings(self._consumer, self._topic, fresh, start)
-            found = {partition: Place(offset) for partition, offset in begun.items()}
-            self._commits.send_now(self._consumer, found)
-            known |= found
+            known |= self._begin(fresh, self._start if is_new else Start())
         return {partition: known[partition] for partition in partitions}
+
+    def _begin(self, partitions: Sequence[int], start: Start) -> dict[int, Place]:
+        """Give the group a first position in each of ``partitions``."""
+        begun = beginnings(self._consumer, self._topic, partitions, start)
+        found = {partition: Place(offset) for partition, offset in begun.items()}
+        self._commits.send_now(self._consumer, found)
+        return found
 
     def _let_go(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         gone = {revoked.partition for revoked in places}
