@@ -157,7 +157,7 @@ def _add_user_headers(headers: RecordHeaders, pairs: Iterable[tuple[str, HeaderV
         if isinstance(value, str):
             if name in _FIELDS:
                 types.append(f"{len(headers)}:s")
-            headers.append((name, value))
+            headers.append((name, value.encode()))  # the client ends a str at its first NUL
         else:
             letter, data = _encode_value(value)
             types.append(f"{len(headers)}:{letter}")
