@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +166,10 @@ def test_addresses_of_pages() -> None:
         page_url("shop")
 
 
-def test_live_it_obeys_keys() -> None:
-    """On a terminal: s sorts, p pauses, q ends it and leaves the terminal as it was."""
-    with gearshift.open() as bus:
-        bus.producer("orders").send(1)
+@contextmanager
+def live() -> Iterator[Callable[[str, str], None]]:
+    """``gearshift top`` on a terminal: what is called with a key, and the text that it waits for
+    then; ended by q, which leaves the terminal as it was."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [command_path(), "top", "--interval", "0.1"],
@@ -177,22 +179,40 @@ def test_live_it_obeys_keys() -> None:
     os.close(follower)
     shown = ""
 
-    def read_until(text: str) -> None:
+    def press(key: str, answer: str) -> None:
         nonlocal shown
-        while text not in shown:
+        os.write(leader, key.encode())
+        while answer not in shown:
             shown += os.read(leader, 65536).decode()
 
     try:
-        for key, answer in (("", "audit"), ("s", "sort (by backlog)"), ("p", "p go on")):
-            os.write(leader, key.encode())
-            read_until(answer)
-        os.write(leader, b"q")
-        read_until("\x1b[?1049l")  # back from the alternate screen
+        yield press
+        press("q", "\x1b[?1049l")  # back from the alternate screen
         assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
         os.close(leader)
+
+
+def test_live_it_obeys_keys() -> None:
+    """On a terminal: s sorts, p pauses."""
+    with gearshift.open() as bus:
+        bus.producer("orders").send(1)
+    with live() as press:
+        press("", "audit")
+        press("s", "sort (by backlog)")
+        press("p", "p go on")
+
+
+def test_what_is_logged_stands_in_the_picture(project: Path, free_port: int) -> None:
+    """And not across it."""
+    (project / "gearshift.toml").write_text(
+        f'[profiles.p]\nbackend = "redis"\nurl = "redis://127.0.0.1:{free_port}"\n'
+        "[channels.orders]\n"
+    )
+    with live() as press:
+        press("", "\x1b[31mwarning: ")
 
 
 def test_what_needs_attention_is_coloured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ class Session:
         self.config_path: str | None = None
         self.profile: str | None = None
         self.said: set[str] | None = None  #: log lines that are not said again; None: all are
+        self.say: Callable[[str], object] = note  #: takes log lines
         self.verbose = 0
         self.logs = contextlib.ExitStack()
         self._config: Config | None = None

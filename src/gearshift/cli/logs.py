@@ -6,8 +6,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-import rich_click as click
-
 from gearshift.cli.context import Session
 from gearshift.cli.output import printable
 
@@ -56,4 +54,4 @@ class _StderrHandler(logging.Handler):
         if said is not None:
             said.add(text)
         with contextlib.suppress(OSError, ValueError):
-            click.echo(printable(self._session.masked(text)), err=True)
+            self._session.say(printable(self._session.masked(text)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -33,6 +34,7 @@ _NUMBERS = (
 )  # fmt: skip
 _POLL_S = 0.1  # for a key
 _NARROW = 100  # a terminal whose columns names need
+_LOGGED = 3  # lines of the log that are shown with a look
 
 #: What ``s`` sorts by, one after the other.
 _ORDERS: dict[str, Callable[[Row], Any]] = {
@@ -85,7 +87,7 @@ def command(
         if once:
             return _once(bus, top, interval, output)
         if output == "table" and terminal().is_terminal:
-            _live(bus, top, interval)
+            _live(session, bus, top, interval)
             return 0
         if output == "json":
             raise UsageError("json is for --once", hint="-o jsonl prints a line for each look")
@@ -116,12 +118,14 @@ def _print(bus: Bus, look: Look, output: str) -> None:
             note(problem)
 
 
-def _live(bus: Bus, top: Top, interval_s: float) -> None:
+def _live(session: Session, bus: Bus, top: Top, interval_s: float) -> None:
     """Until ``q`` or Ctrl-C. Looks are taken on another thread: keys are not kept waiting."""
     from rich.live import Live
 
     look: Look | None = None
     orders, order, paused = list(_ORDERS), 0, False
+    logged: deque[str] = deque(maxlen=_LOGGED)
+    session.say = logged.append  # on stderr it would lie across the picture
     with (
         Keys() as keys,
         ThreadPoolExecutor(1) as pool,
@@ -133,6 +137,8 @@ def _live(bus: Bus, top: Top, interval_s: float) -> None:
             paused ^= key == "p"
             if coming.done() and not paused:
                 look = coming.result()
+                look = replace(look, problems=[*look.problems, *logged])
+                logged.clear()
                 if time.monotonic() >= due:
                     coming, due = pool.submit(top.look), time.monotonic() + interval_s
             live.update(screen(bus, look, interval_s, orders[order], paused), refresh=True)
