@@ -161,7 +161,7 @@ class Producer(Client):
         UnknownChannel, PublishRefused or Unroutable (nothing is stored) or OutcomeUnknown (it may
         be).
         """
-        message = self._prepare(value, **fields)
+        message = self._prepare(value, fields)
         refuse_in_event_loop("send", instead="submit")
         self._check_open()
         batch = self._put(Batch([message], time.monotonic() + timeout_s, is_awaited=True))
@@ -224,7 +224,7 @@ class Producer(Client):
         future.set_running_or_notify_cancel()
         self._put(
             Batch(
-                [self._prepare(value, **fields)],
+                [self._prepare(value, fields)],
                 time.monotonic() + timeout_s,
                 lambda batch: _resolve(future, batch.results[0]),
             ),
@@ -303,12 +303,12 @@ class Producer(Client):
     def _try_prepare(self, value: object, key_by: Callable[[Any], Key | None] | None) -> Prepared:
         try:
             if key_by is None or isinstance(value, Message):
-                return self._prepare(value)
-            return self._prepare(value, key=key_by(value))
+                return self._prepare(value, {})
+            return self._prepare(value, {"key": key_by(value)})
         except GearshiftError as error:
             return error
 
-    def _prepare(self, value: object, **fields: Unpack[Fields]) -> Message:
+    def _prepare(self, value: object, fields: Fields) -> Message:
         if not isinstance(value, Message):
             return self.message(value, **fields)
         if fields:

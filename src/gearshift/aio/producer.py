@@ -125,7 +125,7 @@ class Producer:
         Values, fields and errors are those of ``gearshift.Producer.send``.
         """
         self._producer._check_open()
-        message = self._producer._prepare(value, **fields)
+        message = self._producer._prepare(value, fields)
         if self._awaited is None:
             result = await self._result(message, timeout_s)
         else:
@@ -194,7 +194,8 @@ class Producer:
         timeout_s: float,
         around: AroundSends | None,
     ) -> list[SendResult]:
-        sent: list[tuple[list[Prepared], _Parcel]] = []
+        results: list[SendResult] = []
+        sent: deque[tuple[list[Prepared], _Parcel]] = deque()
         refused: GearshiftError | None = None
         async for part in _parts(values):
             prepared = [refused or self._producer._try_prepare(value, key_by) for value in part]
@@ -206,12 +207,10 @@ class Producer:
             sent.append((prepared, parcel))
             if messages and refused is None:
                 refused = await parcel.gone  # nothing that comes after may overtake what is refused
-        results: list[SendResult] = []
-        for prepared, parcel in sent:
-            outcomes = iter(await parcel.results if parcel.messages else ())
-            results += [
-                one if isinstance(one, GearshiftError) else next(outcomes) for one in prepared
-            ]
+            while sent and sent[0][1].results.done():  # messages are let go of as they are stored
+                results += await _ended(*sent.popleft())
+        for one in sent:
+            results += await _ended(*one)
         return results
 
     async def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -314,6 +313,12 @@ class Producer:
         gone = [parcel.gone for parcel in self._parcels]
         if gone:
             await asyncio.wait(gone, timeout=timeout_s)
+
+
+async def _ended(prepared: list[Prepared], parcel: _Parcel) -> list[SendResult]:
+    """Wait for the results of a part of a send_many: what has none was refused before."""
+    outcomes = iter(await parcel.results if parcel.messages else ())
+    return [one if isinstance(one, GearshiftError) else next(outcomes) for one in prepared]
 
 
 def _known(message: Message, has_left: bool) -> str:
