@@ -99,8 +99,6 @@ def validate_headers(headers: HeadersLike | None) -> Headers:
     checked = as_headers(headers)
     try:
         for name, value in checked.pairs:
-            if not isinstance(name, str):
-                raise InvalidMessage(f"header name must be str, got {name!r}")
             validate_header_name(name)
             if not (isinstance(value, str) and value.isascii()):
                 _validate_header_value(name, value)
@@ -159,6 +157,8 @@ def validate_text(text: object, what: str) -> str | None:
 @lru_cache(maxsize=1024)  # a program has few names and uses them again and again
 def validate_header_name(name: str) -> None:
     """Raise unless a sender may choose this header name."""
+    if not isinstance(name, str):
+        raise InvalidMessage(f"header name must be str, got {name!r}")
     if not name or _has_control(name) or len(_utf8(name, "header name")) > 255:
         raise InvalidMessage(
             f"header name {name[:40]!r} is not valid",

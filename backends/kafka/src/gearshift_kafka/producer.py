@@ -27,6 +27,11 @@ log = logging.getLogger("gearshift.kafka")
 
 _SERVE_S = 0.1
 
+#: The outcome of nearly all, which costs something to look up each time.
+_YES = Stored.YES
+
+_ANY_PARTITION = -1
+
 #: Up to so many messages on their way, none waits for company: nobody else would come in time. Nor
 #: do more of them, if a thread waits for each, or once a thread waits for all that it has sent.
 _FEW = 4
@@ -67,7 +72,7 @@ class _OnDelivery(msgspec.Struct, frozen=True, gc=False):
             self.reported.append(self.batch)
         if error is None:
             position = Position(record.partition(), record.offset())  # type: ignore[arg-type]
-            reports.append(Outcome(self.number, Stored.YES, position))
+            reports.append(Outcome(self.number, _YES, position))
         else:
             reports.append(Outcome(self.number, stored(error), None, KafkaException(error)))
 
@@ -166,13 +171,15 @@ class Producer(ProducerDriver):
             time_ms = message.timestamp_ms
             is_own = time_ms is None or earliest <= time_ms <= latest
             try:
-                produce(
+                produce(  # by position: the client looks for each name in turn
                     topic,
                     message.body,
                     message.key,
-                    on_delivery=_OnDelivery(batch, number, reported),
-                    timestamp=(time_ms or 0) if is_own else 0,  # 0 is now
-                    headers=encode_headers(message, with_time=not is_own),
+                    _ANY_PARTITION,
+                    _OnDelivery(batch, number, reported),
+                    None,  # another name of the one before
+                    (time_ms or 0) if is_own else 0,  # 0 is now
+                    encode_headers(message, with_time=not is_own),
                 )
             except Exception as error:  # whatever it is, nothing was queued
                 refused.append(Outcome(number, Stored.NO, None, error))

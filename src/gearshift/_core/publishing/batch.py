@@ -97,14 +97,14 @@ class Batch:
         """Record what a driver reports; return the failure that ended the driver, if one did."""
         lost: GearshiftError | None = None
         messages, states, results = self.messages, self.states, self.results
-        done, maybe = State.DONE, State.MAYBE_STORED
+        done, maybe, yes = State.DONE, State.MAYBE_STORED, Stored.YES
         for outcome in outcomes:
             number, stored = outcome.number, outcome.stored
             state = states[number]
             if state is done:
                 continue  # the outcome came after the deadline
             result: SendResult
-            if stored is Stored.YES:
+            if stored is yes:
                 result = Receipt(
                     messages[number].id or "", channel, outcome.position, state is maybe
                 )
