@@ -26,8 +26,13 @@ class Node:
 
     def __init__(self, **state: object) -> None:
         self.has_other_nodes, self.stood_still, self.blocked = True, False, None
+        self.unsent = 0  # bytes
         self.__dict__ |= state
         self.left = False
+        self.pika = self
+
+    def unsent_bytes(self) -> int:
+        return self.unsent
 
     def leave_node(self) -> None:
         self.left = True
@@ -54,6 +59,18 @@ def test_a_node_is_not_left_for_what_is_not_its_fault(state: dict[str, object]) 
     node = Node(**state)
     ConfirmWatch(cast(Connection, node), -1.0).check(awaited=True)
     assert not node.left
+
+
+def test_a_node_that_still_takes_what_is_sent_is_not_left() -> None:
+    """On a slow way to it a large message takes long; one that takes no more of it is."""
+    node = Node(unsent=30)
+    watch = ConfirmWatch(cast(Connection, node), -1.0)
+    watch.check(awaited=False)
+    node.unsent = 20
+    watch.check(awaited=True)
+    assert not node.left
+    with pytest.raises(TimeoutError):
+        watch.check(awaited=True)
 
 
 def test_what_was_held_for_too_long_is_over_before_the_broker_takes_it_back() -> None:
