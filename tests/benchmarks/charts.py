@@ -21,7 +21,7 @@ def ratios(rows: Sequence[Row]) -> str:
     """``label``, ``low``, ``middle``, ``high`` and ``sort`` of each: a dot on a line, beside 1."""
     x = {"field": "low", **_QUANTITY, "scale": {"type": "log", "nice": False}}
     x["axis"] = {
-        "title": "times as quick as the other client",
+        "title": "times as fast as the other client",
         "tickCount": 6,
         "format": "~g",
         "grid": False,
@@ -43,7 +43,7 @@ def ratios(rows: Sequence[Row]) -> str:
            "encoding": {"x": x | {"field": "middle"}, "y": y, "color": colour,
                         "shape": shape}}  # fmt: skip
     spec = {"width": 420, "height": {"step": 17}, "layer": [one, line, dot]}
-    return _drawn(spec, rows, "ratios", "How quick Gearshift is beside other clients",
+    return _drawn(spec, rows, "ratios", "How fast Gearshift is compared with other clients",
                   "The tables below have every figure.")  # fmt: skip
 
 

@@ -164,7 +164,7 @@ def test_the_needs_are_answered_first(file: Path) -> None:
     """Before advice and matrix, with what each column costs."""
     text = file.read_text()
     assert text.index('id="needs"') < text.index('id="choices"') < text.index('id="matrix"')
-    assert "It costs" in text
+    assert "You give up" in text
 
 
 def test_a_notebook_shows_it_in_a_frame(browser: Browser, found: Comparison) -> None:

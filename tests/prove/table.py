@@ -26,8 +26,8 @@ def table() -> str:
 def _lines() -> Iterator[str]:
     yield "# Handlers that were proved"
     yield ""
-    yield "Written from `tests/prove`, whose tests show that each fault is found, with the"
-    yield "misfortune and the capability named here, and that no right handler is suspected."
+    yield "Written from `tests/prove`. Its tests show that `gearshift prove` finds each fault,"
+    yield "with the misfortune and the capability named here, and none in the right handlers."
     yield ""
     yield "## Faults"
     yield ""

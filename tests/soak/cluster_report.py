@@ -13,19 +13,22 @@ from gearshift.conformance.matrix import markdown_table
 #: The longest that the project promises to take until it goes on.
 HEALS_WITHIN_S = 30.0
 _PAGE = """\
-# What a cluster of three keeps, as measured
+# Clusters of three nodes, as measured
 
-Written by `make soak-clusters`, not by hand. Each row is one fault, done again and again for so
-many seconds to a cluster of three nodes, while producers and consumers work on a channel; a plain
-client then reads what is stored.
+Written by `make soak-clusters`, not by hand. Each row is one fault, repeated for that many seconds
+on a cluster of three nodes, while producers and consumers work on a channel; a plain client then
+reads what is stored.
 
 {faults}
 
-**lost** had a receipt and is not stored. **false refusals** are stored though their sends said that
-they are not; **unknown** are sends that ended as `OutcomeUnknown`, which promise neither.
-**copies** have the same id as another message. **out of order** is counted where order is declared.
-**unheard s** is the longest time without a receipt while a majority was up. What is not in the
-table was not tried: above all power that is lost on several nodes at once.
+- **lost**: had a receipt and is not stored.
+- **false refusals**: the send said that the message is not stored, and it is.
+- **unknown**: the send raised `OutcomeUnknown`, which promises neither.
+- **copies**: have the same id as another message.
+- **out of order**: counted where order is declared.
+- **unheard s**: the longest time without a receipt while a majority of nodes was up.
+
+What is not in the table was not tested, above all a power loss on several nodes at once.
 
 {table}
 

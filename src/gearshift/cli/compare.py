@@ -236,7 +236,7 @@ def _show_ranking(comparison: Comparison) -> None:
             sign, colour = _MARKS[mark]
             show(cell(f"   {sign} {answer.need.name}: {answer.shown}", colour))
         if one.costs:
-            show(cell(f"   costs: {', '.join(cost.need.text for cost in one.costs)}", "dim"))
+            show(cell(f"   gives up: {', '.join(cost.need.text for cost in one.costs)}", "dim"))
 
 
 def _matrix(comparison: Comparison) -> RenderableType:

@@ -80,8 +80,8 @@ JUDGE = Judge(
     title="Crash of a worker",
     subject="A killed worker's messages",
     question="A worker process is killed inside its handler: what is lost, what comes twice?",
-    handler="Ack after the work, never before it. Be idempotent on the message id: what comes "
-    "again may have been done already, and may not be marked.",
+    handler="Ack after the work, never before it. Be idempotent on the message id: a message that "
+    "comes again may have been handled already, and may not be marked.",
     outcomes={
         "lost": Outcome(
             mark="loses",
@@ -92,7 +92,8 @@ JUDGE = Judge(
         ),
         "unflagged": Outcome(
             mark="keeps",
-            shown="back after {until it came again:unit}; {delivered again:unit} again, unmarked",
+            shown="0 of {sent} lost; back after {until it came again:unit}; "
+            "{delivered again:unit} again, unmarked",
             sentence="Nothing was lost. What the worker had in hand came again after {until it "
             "came again:unit}; {delivered again:unit} again, {came again unmarked} unmarked; "
             "{handled twice:unit} done twice.",
@@ -101,7 +102,8 @@ JUDGE = Judge(
         ),
         "flagged": Outcome(
             mark="keeps",
-            shown="back after {until it came again:unit}; {delivered again:unit} again, marked",
+            shown="0 of {sent} lost; back after {until it came again:unit}; "
+            "{delivered again:unit} again, marked",
             sentence="Nothing was lost. What the worker had in hand came again after {until it "
             "came again:unit}; {delivered again:unit} again, all marked as redelivered; "
             "{handled twice:unit} done twice.",
@@ -113,6 +115,6 @@ JUDGE = Judge(
     expect=expect,
     needs=(
         Need("no-loss", "a crash that loses nothing", frozenset({"flagged", "unflagged"})),
-        Need("marked-repeats", "to be told that a message comes again", frozenset({"flagged"})),
+        Need("marked-repeats", "repeated deliveries marked as such", frozenset({"flagged"})),
     ),
 )

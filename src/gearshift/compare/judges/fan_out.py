@@ -49,7 +49,7 @@ def expect(column: Column, _meta: Meta) -> Expectation:
     if column.capabilities["replay"]:
         return Expectation(
             "history",
-            "Every group gets everything; one that comes late also the past.",
+            "Every group gets everything; one that is added later also history.",
             "fan_out=true, replay=true",
         )
     return Expectation(
@@ -87,10 +87,10 @@ def _chart(copies: dict[str, set[int]], before: set[int], sent: set[int]) -> Cha
 
 JUDGE = Judge(
     title="Fan-out and late joiner",
-    subject="The past, for a group that comes late",
-    question="Does every group get every message, and does a group that comes late get the past?",
+    subject="History, for a group that is added later",
+    question="Does every group get every message, and does one that is added later get history?",
     handler="Where a late group gets only what is new, declare every group before the first "
-    "message. Where it gets the past, expect all of it at once.",
+    "message. Where it gets history, expect all of it at once.",
     outcomes={
         "not_all": Outcome(
             mark="loses",
@@ -104,13 +104,13 @@ JUDGE = Judge(
             shown="part of it: {history for the late group} of {sent before the last group came}",
             sentence="A late group got {history for the late group} of "
             "{sent before the last group came} older messages.",
-            does="give a late group part of the past",
+            does="give a late group part of its history",
             again="give it a part",
         ),
         "from_now": Outcome(
             mark="cannot",
             shown="only what is new",
-            sentence="Each group got all {sent} messages; the late one none of the "
+            sentence="The early groups got all {sent} messages, the late one none of the "
             "{sent before the last group came} that were sent before it came.",
             does="give a late group only what is new",
             again="give it only what is new",
@@ -120,8 +120,8 @@ JUDGE = Judge(
             shown="all {history for the late group} older ones",
             sentence="Each group got all {sent} messages, the late one also the "
             "{history for the late group} that were sent before it came.",
-            does="give a late group the past",
-            again="give it the past",
+            does="give a late group history",
+            again="give it history",
         ),
     },
     see=see,

@@ -85,8 +85,8 @@ JUDGE = Judge(
     title="Poison message",
     subject="A key's order around a message that fails",
     question="One message fails at every attempt: who waits for it, and where does it end?",
-    handler="Reject at once what can never work. Watch the dead letters. Where successors of the "
-    "same key overtake a failed message, be ready for them to come first.",
+    handler="Reject at once what can never succeed. Watch the dead letters. Where later messages "
+    "of the same key overtake a failed one, be ready for them to come first.",
     outcomes={
         "dropped": Outcome(
             mark="loses",
@@ -125,6 +125,7 @@ JUDGE = Judge(
     needs=(
         Need("order-through-retries", "a key's order kept through retries",
              frozenset({"key_waits"})),
-        Need("no-waiting", "nobody to wait for a failing message", frozenset({"overtaken"})),
+        Need("no-waiting", "progress of all others while one message fails",
+             frozenset({"overtaken"})),
     ),
 )  # fmt: skip

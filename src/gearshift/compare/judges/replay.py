@@ -96,5 +96,5 @@ JUDGE = Judge(
     },
     see=see,
     expect=expect,
-    needs=(Need("replay", "to read again what was handled", frozenset({"replayed"})),),
+    needs=(Need("replay", "replay of what was handled", frozenset({"replayed"})),),
 )

@@ -65,8 +65,8 @@ JUDGE = Judge(
     title="Scaling workers past partitions",
     subject="More workers than partitions",
     question=f"Of 1, 2, 4 and 8 workers, how many are busy? A stream has {PARTITIONS} partitions.",
-    handler="On a stream choose the number of partitions for the most workers that you will ever "
-    "need; more of them stand idle. Keys that are hot keep their partition's worker busy alone.",
+    handler="On a stream choose as many partitions as the most workers that you will ever need; "
+    "further workers stand idle. A hot key keeps only the worker of its partition busy.",
     outcomes={
         "partitions": Outcome(
             mark="cannot",
@@ -75,7 +75,7 @@ JUDGE = Judge(
             f"{{partitions reached}} of {PARTITIONS} partitions. "
             "One worker did {with 1:unit}, {workers} did {with 8:unit}.",
             does="stop at a worker per partition",
-            again="stop there",
+            again="stop at one per partition",
         ),
         "any": Outcome(
             mark="keeps",

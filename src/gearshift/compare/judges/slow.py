@@ -118,10 +118,10 @@ def _chart(trial: TrialRecord, backlog: Points, held: Points) -> Chart:
 
 JUDGE = Judge(
     title="Slow consumer",
-    subject="A producer that need not wait",
+    subject="A producer that never waits",
     question="The producer is quicker than the consumer: who absorbs the pressure?",
     handler="Keep prefetch near what you can work on at once, watch backlog or lag, and give the "
-    "producer a deadline: a broker's disk has an end too.",
+    "producer a deadline: a broker's disk can fill up.",
     outcomes={
         "producer": Outcome(
             mark="loses",

@@ -105,14 +105,14 @@ def _crash(rows: list[Row], every: list[Row]) -> Spec:
     """A row for each worker, by seconds since the kill, with the gap until the work came again."""
     workers = list(dict.fromkeys(["victim", *(row["worker"] for row in every)]))
     for row in rows:
-        row["label"] = f"{measured(row['end_ms'], 'ms')} until it came again"
+        row["label"] = measured(row["end_ms"], "ms")
     span = [min(row["start_ms"] for row in every), max(row["end_ms"] for row in every)]
     x = _seconds("start_ms", span, "seconds since the worker was killed")
     x2 = {"field": "end_ms"}
     y = {"field": "worker", "type": "nominal", "sort": workers, "title": None}
     bar = {"type": "bar", "height": 15, "strokeWidth": 1.5}
-    half = span[1] / 2
-    text = {"type": "text", "dy": -9, "fontSize": 12, "fontWeight": "bold"}
+    text = {"type": "text", "align": "left", "dx": 6, "dy": -9, "fontSize": 12,
+            "fontWeight": "bold", "color": "var(--text)"}  # fmt: skip
     waits = "datum.state == 'waits'"
     return _drawing(
         40 * len(workers) + 46, rows,
@@ -125,14 +125,7 @@ def _crash(rows: list[Row], every: list[Row]) -> Spec:
         _layer(bar | _coloured("bad"), {"x": x, "x2": x2, "y": y}, "datum.state == 'again'"),
         _layer({"type": "rule", "strokeWidth": 3, "strokeDash": [4, 3], "color": "var(--bad)"},
                {"x": x, "x2": x2, "y": y}, waits),
-        *(
-            _layer(text | {"align": align, "dx": dx, "color": "var(--text)"},
-                   {"x": place, "y": y, "text": {"field": "label"}}, f"{waits} && {where}")
-            for align, dx, place, where in (
-                ("left", 6, x, f"datum.end_ms < {half}"),
-                ("right", -2, x | {"field": "end_ms"}, f"datum.end_ms >= {half}"),
-            )
-        ),
+        _layer(text, {"x": x, "y": y, "text": {"field": "label"}}, waits),
     )  # fmt: skip
 
 
