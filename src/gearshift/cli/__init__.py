@@ -32,8 +32,7 @@ COMMANDS = {
     "Decide": {
         "compare": "Run the same workload on each column and show what each does.",
         "rehearse": "Try a switch on copies of a live channel's messages and show what differs.",
-        "prove": "Do to an app's handlers what a profile may do to them, and show what they do not "
-        "stand.",
+        "prove": "Do to handlers what a profile may do to them, and show what breaks them.",
         "explain": "Say in plain words what each channel guarantees on a profile.",
         "bench": "Measure sending and receiving on a profile's broker, beside its own client.",
         "backends": "List the installed backends, or all that one of them can do.",

@@ -50,7 +50,7 @@ _COLOURS = {"safe": "bold green", "cannot be said": "bold yellow", "not safe": "
 def command(
     session: Session, /, target: str, junit: Path | None, output: str, **request: Any
 ) -> int:
-    """Do to an app's handlers what a profile may do to them, and show what they do not stand.
+    """Do to handlers what a profile may do to them, and show what breaks them.
 
     MODULE:APP is where the App object is. --profile is one of gearshift.toml, or just kafka,
     rabbitmq, redis or sqlite: nothing is connected to, and what handlers send goes nowhere. Beside

@@ -38,41 +38,41 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """"queue" or "stream"; without it the backend's default."""
 
     groups: tuple[str, ...] = ()
-    """Groups that exist from the first message on; without it there is the default group alone."""
+    """Groups that exist from the first message on; without it only the default group exists."""
 
     partitions: int | None = None
     """Number of parts of a stream, each with an order of its own; without it the backend's default.
 
-    Of no effect on a queue.
+    No effect on a queue.
     """
 
     retention_s: float | None = None
     """How long a stream keeps a message; without it the broker's default.
 
-    Of no effect on a queue.
+    No effect on a queue.
     """
 
     max_attempts: int = 5
-    """How often a message is given to a handler before it is a dead letter."""
+    """How often a message is given to a handler before it becomes a dead letter."""
 
     dead_letter: str | bool | None = None
     """The channel for messages that are given up on: its name, true for ``CHANNEL.dead``, false for
     none. Without it: true."""
 
     requires: tuple[Any, ...] = ()  # of Requirement; msgspec would take that dataclass apart
-    """Capabilities without which it refuses to open, such as ``["redelivery", "order=key"]``."""
+    """Capabilities without which the channel is refused: ``["redelivery", "order=key"]``."""
 
     prefetch: int = 100
     """How many messages a consumer may have received and not settled."""
 
     prefetch_bytes: int = 64 * 1024 * 1024
-    """How many bytes of bodies a consumer may have received and not settled, about.
+    """About how many bytes of bodies a consumer may have received and not settled.
 
     One message is always taken, however large.
     """
 
     rate_limit: str | None = None
-    """How many messages a consumer hands out in a time: "100/s", "30/min" or "500/h".
+    """How many messages a consumer delivers per second, minute or hour: "100/s", "30/min", "500/h".
 
     Without it there is no limit.
     """
@@ -80,9 +80,9 @@ class ChannelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_processing_s: float | None = None
     """The longest that handling one message takes.
 
-    Opening is refused where the broker would take the message back sooner. A consumer that
-    settles nothing for longer counts as standing still: its health check fails. Where this is not
-    set, nobody knows how long is too long, and 300 s are only told.
+    Opening is refused where the broker would take the message back sooner. The health check fails
+    if a consumer whose handlers are all busy settles nothing for longer. Without it, a message that
+    is handled for 300 s is only reported.
     """
 
     retry_delay_s: float = 1.0

@@ -11,16 +11,19 @@ from gearshift.conformance.suite import SUITE
 _INTRODUCTION = """\
 # What each backend does, as measured
 
-Written by a run of the conformance kit against real servers, not by hand. `verified`: it was shown.
-`verified-unsupported`: it is not declared, and was shown to be refused, or to be no more than the
-lowest level. `not-applicable`: what the test breaks does not exist there, as an embedded backend
-has no server. `known-failure`: it fails, for the reason given; if it passed the run would fail.
+Written by a run of the conformance kit against real servers, not by hand.
+
+- `verified`: the test showed it.
+- `verified-unsupported`: not declared, and the test showed that it is refused, or is no more than
+  the lowest level.
+- `not-applicable`: what the test breaks does not exist there; an embedded backend has no server.
+- `known-failure`: it fails, for the reason given; if it passed, the run would fail.
 
 The kit kills and freezes processes and cuts connections. It cannot show what a power loss does, as
-a killed process leaves the page cache alone. A server is one node, or a cluster of three that is
-killed or cut off as a whole; what happens to single nodes is on a [page of its own](clusters.md).
-`async` is the same through `gearshift.aio`, and `under chaos` while [chaos](../guides/chaos.md)
-does to a profile all that its backend allows.
+a killed process leaves the page cache intact. A server is one node, or a cluster of three that is
+killed or cut off as a whole; [another page](clusters.md) has faults of single nodes. `async` is the
+same through `gearshift.aio`, and `under chaos` while [chaos](../guides/chaos.md) does to a profile
+everything that its backend allows.
 """
 
 

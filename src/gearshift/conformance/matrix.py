@@ -124,8 +124,9 @@ def _side_by_side(titles: Sequence[str], columns: Mapping[str, Sequence[str]]) -
 
 
 def _claim(column: BackendResults, capability: str) -> str:
-    status = column.status_of(capability)
-    return f"{column.capabilities.get(capability)}: {status or 'not proved'}"
+    value, status = column.capabilities.get(capability), column.status_of(capability)
+    word = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    return f"{word}: {status or 'not proved'}"
 
 
 def _cell(result: Result | None) -> str:

@@ -50,7 +50,7 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The fields of a profile for TLS: a backend's settings extend this."""
 
     tls_ca_file: Path | None = None
-    """Certificates of the authorities to trust (PEM); without it those of the system."""
+    """Certificates of the authorities to trust (PEM); without it the system's."""
 
     tls_cert_file: Path | None = None
     """Certificate of this client (PEM), where the broker asks for one."""

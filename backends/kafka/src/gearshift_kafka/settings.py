@@ -66,7 +66,7 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """One Kafka cluster and how to reach it. Times are seconds."""
 
     bootstrap_servers: tuple[str, ...]
-    """``host:port`` of brokers of the cluster: each one that may be up at the start.
+    """``host:port`` of the cluster's brokers: list all, as any may be down at the start.
 
     Broker: ``bootstrap.servers``.
     """
@@ -84,7 +84,7 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """
 
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    """How this client proves who it is; without it there is no authentication.
+    """How this client authenticates; without it, not at all.
 
     Broker: ``sasl.mechanism``.
     """
@@ -108,8 +108,8 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """
 
     group_protocol: Literal["auto", "consumer", "classic"] = "auto"
-    """Who shares out partitions: "consumer" is KIP-848 (Kafka 4.0 and newer), "classic" the older
-    protocol; "auto" turns to that where a broker refuses the newer.
+    """How a group shares partitions: "consumer" is KIP-848 (Kafka 4.0 and newer), "classic" the
+    older protocol; "auto" uses the older one where a broker refuses the newer.
 
     Broker: ``group.protocol``.
     """
@@ -127,8 +127,8 @@ class Settings(TlsSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """
 
     linger_s: float = 0.005
-    """How long a message may wait for others to travel with; nothing waits that a thread is
-    waiting for.
+    """How long a message may wait for others of its batch; one that a thread waits for is sent at
+    once.
 
     Broker: ``linger.ms``.
     """
@@ -254,10 +254,10 @@ class ChannelSettings(BaseChannelSettings, frozen=True, forbid_unknown_fields=Tr
     """
 
     topic: str | None = None
-    """An existing topic to use in place of one of ours."""
+    """An existing topic to use instead of one that Gearshift creates."""
 
     group: str | None = None
-    """A consumer group to use in place of ours, for the channel's only group or its default one.
+    """A consumer group id to use instead of Gearshift's, for the channel's only or default group.
 
     Broker: ``group.id``.
     """

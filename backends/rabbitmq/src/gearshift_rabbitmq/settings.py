@@ -85,8 +85,8 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     consumer_timeout_s: float = CONSUMER_TIMEOUT_S
     """How long a message may be held unsettled before the broker takes it back.
 
-    RabbitMQ 4.3 and later are given it for the queues that we make. Of other queues, and before
-    4.3, it is what the broker has: change it here only if it was changed there.
+    RabbitMQ 4.3 and later are told it for queues that Gearshift creates. For other queues, and
+    before 4.3, the broker decides: change it here only if it was changed there.
 
     Broker: ``consumer_timeout``, ``x-consumer-timeout``.
     """
@@ -169,12 +169,12 @@ class ChannelSettings(BaseChannelSettings, frozen=True, kw_only=True, forbid_unk
     """The routing key of every message sent; without it that is the message's key."""
 
     binding_key: str | None = None
-    """What binds our queues to ``exchange``; without it ``routing_key``, or ``#`` on a topic
-    exchange."""
+    """What binds the groups' queues to ``exchange``; without it ``routing_key``, or ``#`` on a
+    topic exchange."""
 
     replicas: int | None = None
-    """On how many nodes each queue or stream of ours has a copy when it is made; without it the
-    broker chooses, three for a queue and every node for a stream.
+    """How many replicas each queue or stream has when it is created; without it the broker
+    chooses, three for a queue and every node for a stream.
 
     Broker: ``x-quorum-initial-group-size``, ``x-initial-cluster-size``.
     """
