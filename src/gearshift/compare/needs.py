@@ -63,7 +63,7 @@ def parse(text: str) -> tuple[str, ...]:
     names = [name for part in text.split(",") if (name := part.strip().lower().replace(" ", "-"))]
     for name in names:
         if name not in NEEDS:
-            raise UsageError(f"nobody knows the need {name!r}", hint=f"known are {_known()}")
+            raise UsageError(f"unknown need {name!r}", hint=f"known are {_known()}")
     return tuple(dict.fromkeys(names))
 
 
