@@ -16,7 +16,7 @@ GROWTH ?=
 unexport PYTHONDONTWRITEBYTECODE
 PROJECTS := pyproject.toml $(wildcard backends/*/pyproject.toml)
 
-.PHONY: demo demo-orders others test long unit pythons fresh-machine conformance soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
+.PHONY: demo demo-orders others test long unit pythons fresh-machine conformance stories soak soak-clusters lint types mypy pyright imports bench performance brokers docs gallery changelog format help clean
 
 demo: $(READY)  ## compare a task queue with an event stream on the embedded broker
 	@$(BIN)/gearshift compare --out compare.html </dev/null
@@ -51,6 +51,10 @@ conformance: $(READY)  ## run the conformance kit everywhere and write docs/conf
 		tests/conformance/cluster_brokers.py \
 		--conformance-report docs/conformance/results.json
 	@$(BIN)/python -m gearshift.conformance docs/conformance/results.json >docs/conformance/README.md
+
+stories: $(READY)  ## play the stories of faulty handlers on real brokers and write docs/guides/prove-corpus.md
+	@$(BIN)/python -m pytest tests/prove/corpus_on_brokers.py
+	@PYTHONPATH=tests $(BIN)/python -m prove.table >docs/guides/prove-corpus.md
 
 soak: $(READY)  ## break real brokers for SECONDS each (300) and count what is lost
 	@$(BIN)/python -m pytest tests/system/many_handlers.py

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from prove.subject import Built, producers, subject
@@ -340,21 +343,32 @@ def duplicate_is_an_error() -> Built:
 @subject("rabbitmq", "queue", "death inside")
 def two_transactions() -> Built:
     """Commits the effect, and then that it has seen the message."""
-    app, db = gearshift.App(), sqlite3.connect(":memory:", check_same_thread=False)
-    db.executescript("create table seen (id text primary key); create table paid (cents int)")
+    app, file = gearshift.App(), Path(tempfile.mkdtemp()) / "paid.db"
+    run("create table seen (id text primary key); create table paid (cents int)", file)
 
     @app.handler("payments")
     def add(cents: int, delivery: Delivery[Any]) -> None:
-        if db.execute("select 1 from seen where id = ?", [delivery.id]).fetchone():
-            return
-        with db:
-            db.execute("insert into paid values (?)", [cents])
-        with db:
-            db.execute("insert into seen values (?)", [delivery.id])
+        with closing(sqlite3.connect(file)) as db:
+            if db.execute("select 1 from seen where id = ?", [delivery.id]).fetchone():
+                return
+            with db:
+                db.execute("insert into paid values (?)", [cents])
+            with db:
+                db.execute("insert into seen values (?)", [delivery.id])
+
+    def paid() -> list[Any]:
+        with closing(sqlite3.connect(file)) as db:
+            return db.execute("select count(*), sum(cents) from paid").fetchall()
 
     return Built(
         app=app,
-        state=lambda: db.execute("select count(*), sum(cents) from paid").fetchall(),
-        reset=lambda: db.executescript("delete from seen; delete from paid"),
+        state=paid,
+        reset=lambda: run("delete from seen; delete from paid", file),
         examples=PAYMENTS[:2],
     )
+
+
+def run(script: str, file: Path) -> None:
+    """Run SQL on a file."""
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript(script)

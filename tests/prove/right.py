@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from prove.faulty import PAYMENTS, STATUSES
+from prove.faulty import PAYMENTS, STATUSES, run
 from prove.subject import Built, producers, subject
 
 import gearshift
@@ -41,12 +41,6 @@ def id_and_effect_in_one_transaction() -> Built:
         reset=lambda: run("delete from seen; delete from paid", file),
         examples=PAYMENTS,
     )
-
-
-def run(script: str, file: Path) -> None:
-    """Run SQL on a file."""
-    with closing(sqlite3.connect(file)) as db:
-        db.executescript(script)
 
 
 @subject("kafka", "stream")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gearshift
@@ -39,23 +38,22 @@ class Subject:
         """The kind of fault."""
         return self.build.__name__.replace("_", " ")
 
-    def proof(self, cases: int, played_in: Path | None = None) -> Proof:
-        """Prove it; on SQLite in a folder, and play the stories there, if one is given."""
+    def proof(self, cases: int, played_on: Mapping[str, Any] | None = None) -> Proof:
+        """Prove it; with a profile's settings on that, where its stories are played too."""
         built = self.build()
-        settings = {"channels": _channels(built.app, self.semantics)}
-        if played_in is not None:
-            file = str(played_in / "played.db")
-            settings["profiles"] = {"sqlite": {"backend": "sqlite", "path": file}}
+        settings: dict[str, Any] = {"channels": _channels(built.app, self.semantics)}
+        if played_on is not None:
+            settings["profiles"] = {"played": played_on}
         return prove(
             built.app,
-            profile=self.profile if played_in is None else "sqlite",
+            profile=self.profile if played_on is None else "played",
             state=built.state,
             reset=built.reset,
             examples=[_example(one, number) for number, one in enumerate(built.examples)],
             cases=cases,
             processes=self.processes,
             config=settings,
-            on_broker=played_in is not None,
+            on_broker=played_on is not None,
         )
 
 

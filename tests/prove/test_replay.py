@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,10 @@ from prove.faulty import (
     remembers_the_last_id_only,
 )
 from prove.subject import collected
+
+import gearshift
+from gearshift import Delivery
+from gearshift.testing.prove import prove
 
 CASES = [
     (remembers_the_last_id_only, "ack unseen"),
@@ -27,5 +34,72 @@ CASES = [
 def test_a_story_is_seen_again(build: object, rule: str, tmp_path: Path) -> None:
     """What breaks a handler in a proof breaks it on a broker."""
     subject = next(one for one in collected() if one.build is build)
-    played = {one.rule: str(one.on_broker) for one in subject.proof(150, tmp_path).stories}
+    profile = {"backend": "sqlite", "path": str(tmp_path / "played.db")}
+    played = {one.rule: str(one.on_broker) for one in subject.proof(150, profile).stories}
     assert played[rule].startswith("seen on SQLite"), played
+
+
+def test_a_state_that_dies_with_its_process_is_not_judged(tmp_path: Path) -> None:
+    """A database in memory has no row of what the killed process did: that proves nothing."""
+    app, db = gearshift.App(), sqlite3.connect(":memory:", check_same_thread=False)
+    db.executescript("create table seen (id text primary key); create table paid (cents int)")
+
+    @app.handler("payments")
+    def pay(cents: int, delivery: Delivery[int]) -> None:
+        if db.execute("select 1 from seen where id = ?", [delivery.id]).fetchone():
+            return
+        db.execute("insert into paid values (?)", [cents])
+        db.execute("insert into seen values (?)", [delivery.id])
+
+    found = prove(
+        app,
+        state=lambda: db.execute("select * from paid").fetchall(),
+        reset=lambda: db.executescript("delete from seen; delete from paid"),
+        config={"profiles": {"p": {"backend": "sqlite", "path": str(tmp_path / "played.db")}}},
+        cases=200,
+        examples=[1],
+        on_broker=True,
+    )
+    (story,) = [one for one in found.stories if one.rule == "death inside"]
+    assert str(story.on_broker).startswith("not tried: what state() shows is in"), story
+
+
+def test_a_dead_letter_is_seen_too(tmp_path: Path) -> None:
+    """A handler that rejects what it has seen ends otherwise, though its state does not show it."""
+    app, table = gearshift.App(), {}
+
+    @app.handler("payments")
+    def once(cents: int, delivery: Delivery[int]) -> None:
+        if delivery.id in table:
+            raise gearshift.Reject("seen")
+        table[delivery.id] = cents
+
+    settings = {"profiles": {"p": {"backend": "sqlite", "path": str(tmp_path / "played.db")}}}
+    found = prove(app, state=lambda: table, config=settings, cases=60, examples=[1], on_broker=True)
+    assert str(found.stories[0].on_broker).endswith(": dead letters: m1 of payments"), found
+
+
+@pytest.mark.parametrize(("concurrency", "rule"), [(1, "ack unseen"), (2, "overlap")])
+def test_what_an_app_has_around_a_handler_is_played_with_it(
+    concurrency: int, rule: str, tmp_path: Path
+) -> None:
+    """Here it does what the handler would stand by itself."""
+    app, table = gearshift.App(), {"begun": 0}
+
+    @app.around
+    async def counted(delivery: Delivery[int]) -> AsyncIterator[None]:
+        begun = table["begun"]
+        yield
+        table["begun"] = begun + 1
+
+    @app.handler("payments", concurrency=concurrency)
+    async def switch(value: int) -> None:
+        await asyncio.sleep(0)
+
+    settings = {"profiles": {"p": {"backend": "sqlite", "path": str(tmp_path / "played.db")}}}
+    found = prove(
+        app, state=lambda: table, config=settings, cases=60, examples=[1, 2], on_broker=True
+    )
+    (story,) = [one for one in found.stories if one.rule == rule]
+    assert str(story.on_broker).startswith("seen on SQLite"), story
+    assert str(story.on_broker).endswith(story.found), story

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 import gearshift
 from gearshift import Delivery, aio
 from gearshift.capabilities import Lease, Order
-from gearshift.errors import UsageError
+from gearshift.errors import ConfigError, UsageError
 from gearshift.misfortunes import Situation, allowed
 from gearshift.plugins import load
 from gearshift.testing.prove import Proof, Verdict, prove
@@ -60,6 +61,49 @@ def test_what_is_awaited_around_a_handler_is_proved_with_it() -> None:
         app, state=lambda: table, config=SETTINGS, profile="kafka", cases=60, examples=[1, 2]
     )
     assert found.verdict is Verdict.NOT_SAFE, found
+
+
+def test_what_is_awaited_around_two_tasks_is_proved_with_them() -> None:
+    """Where they change places, what is around one sees what the other has done."""
+    app, table = gearshift.App(), {"begun": 0}
+
+    @app.around
+    async def counted(delivery: Delivery[int]) -> AsyncIterator[None]:
+        begun = table["begun"]
+        yield
+        table["begun"] = begun + 1
+
+    @app.handler("payments", concurrency=2)
+    async def switch(value: int) -> None:
+        await asyncio.sleep(0)
+
+    found = prove(
+        app, state=lambda: table, config=SETTINGS, profile="kafka", cases=60, examples=[1, 2]
+    )
+    (story,) = [one for one in found.stories if one.rule == "overlap"]
+    assert story.found == "state {'begun': 1}", found
+
+
+def test_a_state_in_another_order_may_only_have_to_be_sorted() -> None:
+    """A story that a list tells of itself says so; a list that lacks something does not."""
+    done: list[int] = []
+
+    def handle(value: int, delivery: Delivery[int]) -> None:
+        if value not in done:
+            done.append(value)
+
+    story = proof(handle, state=lambda: done).stories[0]
+    assert story.rule == "overtaken"
+    assert story.help.startswith("return state() sorted if its order does not matter; else let")
+    assert proof(handle, state=lambda: sorted(done)).verdict is Verdict.SAFE
+
+
+def test_an_unknown_profile_may_be_a_backend() -> None:
+    """Then its name alone would do, so the error names those that are installed."""
+    with pytest.raises(ConfigError) as caught:
+        proof(lambda value: None, profile="kafkka")
+    assert str(caught.value.hint).startswith("Known: p, embedded; installed"), caught.value.hint
+    assert "kafka" in str(caught.value.hint)
 
 
 def test_without_a_state_it_is_never_safe() -> None:

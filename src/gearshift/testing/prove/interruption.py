@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Died", "Paused", "dying_at"]
+__all__ = ["Died", "Paused", "dying_at", "reaching"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def dying_at(line: int) -> Iterator[None]:
     def die() -> None:
         raise Died
 
-    with _reaching(line, die):
+    with reaching(line, die):
         yield
 
 
@@ -63,7 +63,7 @@ class Paused:
         return self.result, results[0]
 
     def _run(self) -> None:
-        with _reaching(self._line, self._wait):
+        with reaching(self._line, self._wait):
             self.result = self._function()
         self._changed.set()
 
@@ -73,7 +73,7 @@ class Paused:
 
 
 @contextmanager
-def _reaching(line: int, act: Callable[[], None]) -> Iterator[None]:
+def reaching(line: int, act: Callable[[], object]) -> Iterator[None]:
     """Call ``act`` once this thread reaches the user's line number ``line`` inside the block."""
     left = line
     at: dict[FrameType, int] = {}

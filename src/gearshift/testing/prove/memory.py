@@ -109,6 +109,18 @@ class Memory:
             if _shown(state) != before:
                 _put(variable, now)
 
+    def outliving(self, state: Callable[[], Any] | None) -> dict[int, Any]:
+        """What has changed and outlives the process, for ``restore`` in another one."""
+        now = self.saved()
+        self.forget(state)
+        changed = {
+            number: value
+            for number, value in self.saved().items()
+            if number not in self._first or value != self._first[number]
+        }
+        self.restore(now)
+        return changed
+
     def _add(self, function: Any) -> None:
         function = getattr(function, "__func__", function)
         function = getattr(function, "__wrapped__", function)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gearshift.message import Message
 
-__all__ = ["Outcome", "difference", "outcome_of"]
+__all__ = ["Outcome", "difference", "is_order_alone", "outcome_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,14 @@ def difference(expected: Outcome, found: Outcome) -> tuple[str, str] | None:
     if expected.dead != found.dead:
         return _dead(expected), _dead(found)
     return None
+
+
+def is_order_alone(expected: Outcome, found: Outcome) -> bool:
+    """True if the states are the same things in another order, which may not matter."""
+    one, other = expected.state, found.state
+    if one == other or not (isinstance(one, list | tuple) and isinstance(other, list | tuple)):
+        return False
+    return sorted(map(repr, one)) == sorted(map(repr, other))
 
 
 def _sent(sends: Counter[tuple[str, str, str]]) -> str:

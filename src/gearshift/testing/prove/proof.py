@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -22,18 +23,18 @@ from gearshift.testing.prove.buses import SimulatedBuses
 from gearshift.testing.prove.case_run import Misfortune
 from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
 from gearshift.testing.prove.memory import Memory
-from gearshift.testing.prove.outcome import Outcome, difference
-from gearshift.testing.prove.replay import PLAYABLE
+from gearshift.testing.prove.outcome import Outcome, difference, is_order_alone
 from gearshift.testing.prove.runner import CaseRunner, Undecided
 from gearshift.testing.prove.simulated import Group, Sent, group_of
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
-from gearshift.worker.app import App
+from gearshift.worker.app import App, Handler
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.provided import Provided
 
 __all__ = ["Prover"]
 
+_SORTED = "return state() sorted if its order does not matter; else "
 _BY_CHANCE = "the same case ends now so, now otherwise: the handlers depend on chance"
 
 
@@ -57,25 +58,32 @@ class Prover:
         self._app = app
         self._state = state
         self._seed = seed
+        self._buses = buses
         self._bus = buses.bus(app.plugins)
-        self._loop = EventLoop()
-        self._provided = Provided(self._bus, self._loop)
-        needs = [need for handler in app.handlers for need in handler.call.needs]
-        self._provided.enter(app.lifespans, needs, OPEN_TIMEOUT_S)
-        self._groups = [
-            group_of(
-                self._bus, replace(handler, call=handler.call.given_by(self._provided)), processes
-            )
-            for handler in app.handlers
-        ]
+        self._opened = ExitStack()
+        self._groups = [group_of(self._bus, handler, processes) for handler in self._handlers()]
         functions = [handler.call.function for handler in app.handlers]
         self._memory = Memory([*functions, *([state] if state else [])])
-        self._runner = CaseRunner(self._bus, buses, self._groups, self._memory, state, reset)
+        self._runner = CaseRunner(
+            self._bus, buses, self._groups, self._handlers, self._memory, state, reset
+        )
         self._cases = 0
         #: Where found stories are run once more; None is nowhere.
         self.broker: tuple[Config, BackendPlugin] | None = None
         self.rules = [
             rule for rule in RULES if any(self._is_tried(rule, group) for group in self._groups)
+        ]
+
+    def _handlers(self) -> list[Handler]:
+        """The app's handlers, given what they ask for as in a process that has just started."""
+        loop = EventLoop()
+        provided = Provided(self._buses.bus(self._app.plugins), loop)
+        self._opened.callback(loop.close)
+        self._opened.callback(provided.close)
+        needs = [need for handler in self._app.handlers for need in handler.call.needs]
+        provided.enter(self._app.lifespans, needs, OPEN_TIMEOUT_S)
+        return [
+            replace(handler, call=handler.call.given_by(provided)) for handler in self._app.handlers
         ]
 
     def prove(
@@ -93,8 +101,7 @@ class Prover:
         finally:
             log.disabled = disabled
             self._runner.close()
-            self._provided.close()
-            self._loop.close()
+            self._opened.close()
 
     def _proved(self, drawn: SearchStrategy[list[Example]], cases: int) -> Proof:
         stories: list[Story] = []
@@ -187,7 +194,7 @@ class Prover:
                 ],
                 expected=different[0],
                 found=different[1],
-                help=rule.help,
+                help=_SORTED + rule.help if is_order_alone(expected, outcome) else rule.help,
                 on_broker=self._on_broker(case, case_run.used[0][0], expected),
             )
         ]
@@ -196,8 +203,8 @@ class Prover:
         """What comes of it on the real broker."""
         if self.broker is None:
             return None
-        if len(self._groups) > 1 or misfortune.rule.name not in PLAYABLE:
-            return "not tried: it takes several handlers, or several processes at one moment"
+        if len(self._groups) > 1:
+            return "not tried: it takes several handlers"
         try:
             server, outcome = self._runner.replay(case, misfortune, self.broker)
         except (GearshiftError, TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""A found story on the real broker: the same messages, redelivered by a consumer that goes away."""
+"""A found story on the real broker: the same messages, and workers that do not end their work."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import msgspec
 
 from gearshift.bus import Bus
 from gearshift.config import Config
-from gearshift.consumer import Consumer
-from gearshift.delivery import Delivery
 from gearshift.driver import BackendPlugin
+from gearshift.errors import UsageError
+from gearshift.hooks.registry import Hooks
 from gearshift.message import Message, Semantics
 from gearshift.operations.cleanup import delete_channels
-from gearshift.testing.prove.interruption import Died, dying_at
-from gearshift.worker import dispatch
+from gearshift.testing.prove.case_run import Misfortune
+from gearshift.testing.prove.interruption import reaching
+from gearshift.testing.prove.other_process import OtherProcess, Stop
+from gearshift.testing.prove.replay_worker import ReplayWorker
 from gearshift.worker.app import Handler
 
-__all__ = ["PLAYABLE", "Replay"]
+__all__ = ["Replay"]
 
-#: Rules whose misfortune can be brought about on a broker at will.
-PLAYABLE = (
-    "ack unseen", "unflagged", "death after", "death inside", "stored twice", "overtaken",
-    "returns late",
-)  # fmt: skip
+#: Brokers take up to 45 s to miss a killed consumer.
+_DEADLINE_S = 120.0
 
-_DEADLINE_S = 60.0
+#: Rules whose stories take a second process, as ``overlap`` does where each handles one at a time.
+_IN_TWO = ("death after", "death inside", "taken twice")
 
 
 class Replay:
-    """Plays a story for one handler, on a channel of its own that is deleted afterwards.
+    """Lets ``misfortune`` befall one of ``messages``, on a channel of its own that is deleted then.
 
-    ``wait`` blocks for an awaitable, ``forget`` is called when the process would have died.
+    ``fresh`` is called in each process, and gives ``handler`` as that one runs it, with ``hooks``
+    around it. ``survivors`` gives what a process that dies leaves behind; ``resume`` is called with
+    that in the process that goes on, and is true if that sees the same state.
     """
 
     def __init__(
@@ -46,123 +47,146 @@ class Replay:
         config: Config,
         plugin: BackendPlugin,
         handler: Handler,
+        hooks: Hooks,
+        messages: Sequence[Message],
+        misfortune: Misfortune,
         *,
-        wait: Callable[[Any], Any],
-        forget: Callable[[], object],
+        fresh: Callable[[], Handler],
+        survivors: Callable[[], Any],
+        resume: Callable[[Any], bool],
     ) -> None:
         self._channel = f"gearshift-proof-{uuid.uuid4().hex[:12]}"
         live = config.channel(handler.channel)
         own = msgspec.structs.replace(live, native={}, groups=(), dead_letter=False)
-        config = replace(config, channels={self._channel: own})
-        self._bus = Bus(config, plugin, plugin.connect(config.settings_for(plugin)))
-        self._handler = handler
-        self._wait = wait
-        self._forget = forget
-        self._left: Counter[str | None] = Counter()
-        self._deadline = 0.0
+        self._config = replace(config, channels={self._channel: own})
+        self._plugin = plugin
+        self._hooks = hooks
+        self._messages = messages
+        self._rule = misfortune.rule.name
+        self._wanted = messages[misfortune.target].id
+        self._step = misfortune.step
+        self._takes_two = self._rule in _IN_TWO or (
+            self._rule == "overlap" and handler.concurrency == 1
+        )
+        self._fresh = fresh
+        self._survivors = survivors
+        self._resume = resume
 
-    def run(self, messages: Sequence[Message], rule: str, target: int, step: int) -> str:
-        """Bring it about; the server's product and version. Blocks, for a minute at most.
+    def run(self) -> tuple[str, Sequence[str | None]]:
+        """Bring it about; the server's product and version, and the ids of dead letters.
 
-        Raises what a bus raises, and DeadlineExceeded if a message does not come.
+        Blocks, for two minutes at most.
+
+        Raises what a bus raises, TimeoutError if a message does not come, and UsageError where the
+        misfortune cannot be brought about.
         """
-        with self._bus, self._deleting():
-            server = self._bus.server()
-            self._send(messages, target if rule == "stored twice" else None)
-            wanted = messages[target].id
-            self._deadline = time.monotonic() + _DEADLINE_S
-            if rule in ("overtaken", "returns late"):
-                self._play_late(wanted, acks_late=rule == "overtaken")
-            elif rule == "stored twice":
-                self._finish(self._consumer())
+        with ExitStack() as stack:
+            other = None
+            if self._takes_two:  # forked while no client is open here
+                other = stack.enter_context(OtherProcess(self._work_beside))
+            bus = stack.enter_context(self._opened())
+            stack.callback(delete_channels, bus, self._channel)
+            deadline = time.monotonic() + _DEADLINE_S
+            worker = self._worker(bus, self._send(bus), deadline)
+            stack.callback(worker.close)
+            if other is not None:
+                self._play_in_two_processes(bus, worker, other, deadline)
             else:
-                self._play_lost(wanted, rule, step)
-            return server
+                self._play(worker)
+            self._finish(worker)
+            return bus.server(), worker.dead
 
-    @contextmanager
-    def _deleting(self) -> Any:
-        try:
-            yield
-        finally:
-            delete_channels(self._bus, self._channel)
+    def _opened(self) -> Bus:
+        plugin = self._plugin
+        return Bus(self._config, plugin, plugin.connect(self._config.settings_for(plugin)))
 
-    def _send(self, messages: Sequence[Message], twice: int | None) -> None:
-        with self._bus.producer(self._channel, create=True) as producer:
-            for number, message in enumerate(messages):
-                for _ in range(2 if number == twice else 1):
+    def _worker(self, bus: Bus, left: Counter[str | None], deadline: float) -> ReplayWorker:
+        return ReplayWorker(bus, self._channel, self._fresh(), self._hooks, left, deadline)
+
+    def _send(self, bus: Bus) -> Counter[str | None]:
+        """Send the messages; how often each of them is there, by id."""
+        sent = Counter[str | None]()
+        with bus.producer(self._channel, create=True) as producer:
+            for message in self._messages:
+                is_twice = self._rule == "stored twice" and message.id == self._wanted
+                for _ in range(2 if is_twice else 1):
                     producer.send(message)
-                    self._left[message.id] += 1
+                    sent[message.id] += 1
+        return sent
 
-    def _consumer(self, prefetch: int = 100) -> Consumer[Any]:
-        kind = self._handler.call.value_type
-        return self._bus.consumer(self._channel, value_type=kind, prefetch=prefetch, create=True)
+    def _play(self, worker: ReplayWorker) -> None:
+        match self._rule:
+            case "ack unseen" | "unflagged":
+                # What is unsettled, and on a stream all behind it, comes again.
+                worker.handle_unacked(self._wanted, self._step).close()
+            case "overtaken" | "returns late":
+                is_first = self._rule == "returns late"
+                worker.handle_late(self._wanted, is_handled_first=is_first)
+            case "overlap":
+                worker.handle_with_another(self._wanted, self._step)
+            case _:  # it is stored twice
+                pass
 
-    def _play_lost(self, wanted: str | None, rule: str, step: int) -> None:
-        """Handle ``wanted`` and, on a stream, ``step`` more; go away without its ack; go on."""
-        is_stream = self._bus.semantics(self._channel) is Semantics.STREAM
-        consumer = self._consumer(prefetch=100 if is_stream else 1)
-        after: int | None = None
-        while after != 0 and self._left.total():
-            delivery = self._next(consumer)
-            if delivery.id == wanted and after is None:
-                self._run_without_ack(delivery, step if rule == "death inside" else None)
-                after = step if is_stream and rule != "death inside" else 0
-                after = min(after, self._left.total() - 1)
-            else:
-                self._handle(delivery)
-                after = None if after is None else after - 1
-        consumer.close()  # what is unsettled, and on a stream all behind it, comes again
-        if rule.startswith("death"):
-            self._forget()
-        self._finish(self._consumer())
-
-    def _play_late(self, wanted: str | None, *, acks_late: bool) -> None:
-        """Keep ``wanted`` in one consumer while another gets the rest."""
-        is_stream = self._bus.semantics(self._channel) is Semantics.STREAM
-        first = self._consumer(prefetch=100 if is_stream else 1)
-        kept = self._next(first)
-        while kept.id != wanted:
-            self._handle(kept)
-            kept = self._next(first)
-        if not acks_late:
-            self._run_without_ack(kept, None)
-        other = first if is_stream else self._consumer()
-        while self._left.total() > 1:
-            self._handle(self._next(other))
-        if acks_late:
-            self._handle(kept)
-            first.close()
-        else:
-            first.close()
-            self._finish(other)
-
-    def _finish(self, consumer: Consumer[Any]) -> None:
+    def _finish(self, worker: ReplayWorker) -> None:
         """Handle what is left, and what comes again beside it."""
-        while self._left.total():
-            self._handle(self._next(consumer))
+        consumer = worker.consumer()
+        while worker.left.total():
+            delivery = worker.next(consumer)
+            if self._rule == "unflagged" and delivery.id == self._wanted and delivery.redelivered:
+                raise UsageError("the broker flags what it gives again")
+            worker.handle(delivery)
         consumer.close()
 
-    def _next(self, consumer: Consumer[Any]) -> Delivery[Any]:
-        left_s = max(0.1, self._deadline - time.monotonic())
-        found = consumer.receive(timeout_s=left_s)
-        if not found:
-            raise TimeoutError(
-                f"no message for {_DEADLINE_S:g} s, {self._left.total()} are missing"
-            )
-        return found[0]
+    # ── two processes ──
 
-    def _handle(self, delivery: Delivery[Any]) -> None:
-        ending = dispatch.run(partial(self._handler.call, [delivery]), self._wait)
-        if delivery.outcome is None:
-            ending.settle(delivery)
-        if delivery.outcome != "retry" and self._left[delivery.id]:
-            self._left[delivery.id] -= 1
+    def _play_in_two_processes(
+        self, bus: Bus, worker: ReplayWorker, other: OtherProcess, deadline: float
+    ) -> None:
+        """Let the other one work until it stands still; kill it, or work here and let it end.
 
-    def _run_without_ack(self, delivery: Delivery[Any], line: int | None) -> None:
-        body = partial(self._handler.call, [delivery])
-        if line is None:
-            dispatch.run(body, self._wait)
+        What is handled here is the next message, or the same one again if it is taken twice.
+        """
+        if self._rule == "overlap" and bus.semantics(self._channel) is Semantics.STREAM:
+            raise UsageError("it takes two processes, and both messages may be in one partition")
+        other.told(deadline)
+        other.go_on((worker.left, deadline))
+        self._go_on_from(worker, other.told(deadline))
+        if self._rule.startswith("death"):
+            other.kill()
             return
-        with dying_at(line):
-            ending = dispatch.run(body, self._wait)
-        assert isinstance(ending.error, Died), "the handler has fewer lines than in its story"
+        consumer = worker.consumer(prefetch=1)
+        while True:
+            delivery = worker.next(consumer)
+            worker.handle(delivery)
+            if self._rule == "overlap" or delivery.id == self._wanted:
+                break
+        consumer.close()
+        other.go_on(self._given(worker))
+        self._go_on_from(worker, other.told(deadline))
+
+    def _work_beside(self, stop: Stop) -> Any:
+        """Work in the other process: stop in the middle of the message, or when it is handled."""
+        left, deadline = stop(None)
+        worker = self._worker(self._opened(), left, deadline)
+        if self._rule == "death after":
+            worker.handle_unacked(self._wanted, self._step)
+            return self._given(worker)
+        consumer, delivery = worker.reach(self._wanted)
+        locked_until = delivery._entry.locked_until
+        if self._rule == "taken twice" and (locked_until is None or locked_until > deadline):
+            raise UsageError("the broker does not give it to another process within two minutes")
+        with reaching(self._step, lambda: self._take_over(worker, stop(self._given(worker)))):
+            worker.handle(delivery)
+        consumer.close()
+        return self._given(worker)
+
+    def _given(self, worker: ReplayWorker) -> Any:
+        return worker.left, worker.dead, self._survivors()
+
+    def _take_over(self, worker: ReplayWorker, given: Any) -> bool:
+        worker.left, worker.dead, survivors = given
+        return self._resume(survivors)
+
+    def _go_on_from(self, worker: ReplayWorker, given: Any) -> None:
+        if not self._take_over(worker, given):
+            raise UsageError("what state() shows is in the other process's memory, and stays there")

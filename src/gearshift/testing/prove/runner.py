@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gearshift.bus import Bus
@@ -18,6 +18,7 @@ from gearshift.testing.prove.outcome import Outcome, outcome_of
 from gearshift.testing.prove.replay import Replay
 from gearshift.testing.prove.simulated import Group, SimulatedBroker
 from gearshift.testing.prove.workload import Example
+from gearshift.worker.app import Handler
 
 __all__ = ["CaseRunner", "Undecided"]
 
@@ -29,6 +30,7 @@ class Undecided(Exception):
 class CaseRunner:
     """Runs one case after the other, on the thread that calls it.
 
+    ``handlers`` gives those of the groups as in a process that has just started.
     ``has_acked`` is true once a handler has got a message and ended well, ``has_moved`` once the
     state was another one after a case than before it.
     """
@@ -38,6 +40,7 @@ class CaseRunner:
         bus: Bus,
         buses: SimulatedBuses,
         groups: Sequence[Group],
+        handlers: Callable[[], Sequence[Handler]],
         memory: Memory,
         state: Callable[[], Any] | None,
         reset: Callable[[], object] | None,
@@ -45,6 +48,7 @@ class CaseRunner:
         self._bus = bus
         self._simulated = buses
         self._groups = groups
+        self._handlers = handlers
         self._memory = memory
         self._state = state
         self._reset = reset
@@ -77,22 +81,35 @@ class CaseRunner:
     def replay(
         self, case: Case, misfortune: Misfortune, broker: tuple[Config, BackendPlugin]
     ) -> tuple[str, Outcome]:
-        """Run ``case`` on a real broker, for the one handler; what server it was.
+        """Run ``case`` on a real broker, for the one handler; what server it was, and what came.
 
         Raises what Replay does.
         """
         self._begin()
         sends: list[tuple[str, Message]] = []
         self._simulated.store = lambda channel, message: sends.append((channel, message))
+
+        def shown() -> Any:
+            return None if self._state is None else self._state()
+
+        def resume(left: tuple[dict[int, Any], list[tuple[str, Message]], Any]) -> bool:
+            variables, sends[:], state = left
+            self._memory.restore(variables)
+            return bool(shown() == state)
+
         replay = Replay(
             *broker,
             self._groups[0].handler,
-            wait=lambda awaitable: self._loop.run(_awaited(awaitable)),
-            forget=lambda: self._memory.forget(self._state),
+            self._bus.hooks,
+            [message for _, message in self._messages(case.examples)],
+            misfortune,
+            fresh=lambda: self._handlers()[0],
+            survivors=lambda: (self._memory.outliving(self._state), sends, shown()),
+            resume=resume,
         )
-        messages = [message for _, message in self._messages(case.examples)]
-        server = replay.run(messages, misfortune.rule.name, misfortune.target, misfortune.step)
-        return server, outcome_of(self._state, sends, ())
+        server, dead = replay.run()
+        channel = self._groups[0].handler.channel
+        return server, outcome_of(self._state, sends, [(channel, id, "") for id in dead])
 
     def close(self) -> None:
         """Leave everything as it was before the first case."""
@@ -127,7 +144,3 @@ class CaseRunner:
         return channel, producer.message(
             one.value, key=one.key, headers=one.headers, id=f"m{number}", timestamp_ms=number
         )
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable

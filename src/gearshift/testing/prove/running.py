@@ -116,10 +116,16 @@ def _loaded(source: Source, profile: str | None) -> tuple[Config, str]:
     environ = Unset(os.environ)  # nothing is connected to, so no password matters
     try:
         loaded = load(path, profile=profile, settings=settings, environ=environ)
-    except ConfigError:
-        if profile is None or profile not in {entry.name for entry in plugins.available()}:
+    except ConfigError as error:
+        if profile is None:
             raise
         loaded = load(path, settings=settings, environ=environ)
+        if profile in loaded.profiles:
+            raise error from None
+        backends = sorted({entry.name for entry in plugins.available()})
+        if profile not in backends:
+            hint = f"{error.hint}; installed backends: {', '.join(backends)}"
+            raise ConfigError(error.message, hint=hint) from None
         return replace(loaded, profile=profile), profile
     return loaded, (loaded.over or loaded).backend
 
