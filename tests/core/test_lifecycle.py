@@ -180,6 +180,21 @@ def test_a_consumer_of_a_channel_that_stays_deleted_says_so(
     assert "will come again" not in caplog.text
 
 
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_a_stream_that_is_made_again_under_its_reader_is_read_from_its_beginning(
+    bus: gearshift.Bus, ephemeral: bool
+) -> None:
+    """Also where the reader does not look between; its own position was one in the old stream."""
+    group = None if ephemeral else "audit"
+    consumer = bus.consumer("events", group=group, ephemeral=ephemeral, start="earliest")
+    bus.producer("events").send_many(range(10))
+    assert sorted(ack_all(take(consumer, 10)), key=str) == list(range(10))
+    bus.delete("events")
+    bus.declare("events")
+    bus.producer("events").send_many(range(100, 130))
+    assert set(ack_all(take(consumer, 30))) == set(range(100, 130))
+
+
 @pytest.mark.parametrize("channel", ["orders", "events"])
 def test_a_bus_that_is_dropped_warns_sends_what_it_has_and_stops_its_threads(
     folder: Path, channel: str

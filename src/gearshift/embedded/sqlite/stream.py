@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Collection, Mapping, Sequence
 
@@ -9,9 +10,10 @@ from gearshift.driver import ConsumerSpec, Place
 from gearshift.embedded.sqlite.members import join, leave, needs_care, put_out_dead, rebalance, stay
 from gearshift.embedded.sqlite.rows import UnreadRow, fetch_within
 from gearshift.embedded.sqlite.schema import base_of
-from gearshift.embedded.sqlite.store import Store, Watch, logs_of, require_channel
+from gearshift.embedded.sqlite.store import Channel, Store, Watch, logs_of, require_channel
 from gearshift.embedded.sqlite.writer import Tx
 from gearshift.embedded.stream import Bounds, Ownership, StreamMember
+from gearshift.errors import UnknownChannel
 from gearshift.message import Message
 
 __all__ = ["Member"]
@@ -29,6 +31,7 @@ class Member(StreamMember):
         self._db = store.reader()
         self._watch = Watch(store, self._db)
         channel = require_channel(self._db, spec.channel)
+        self._channel = channel.id
         self._logs = logs_of(self._db, channel)
         self._retention_s = channel.retention_s
         self._group = 0
@@ -45,6 +48,8 @@ class Member(StreamMember):
         self._watch.mark()
         everything = frozenset(self._logs)
         if self._spec.ephemeral:
+            if self._is_due():
+                self._same_channel(self._db)
             owned = frozenset(self._own)
             return Ownership(owned, everything, everything - owned)
         self._care()
@@ -52,7 +57,6 @@ class Member(StreamMember):
         rows = self._db.execute(query, (self._group,)).fetchall()
         alive = self._db.execute("SELECT 1 FROM member WHERE id = ?", (self._member,)).fetchone()
         if alive is None:
-            require_channel(self._db, self._spec.channel)
             return None
         return Ownership(
             frozenset(p for p, _, owner in rows if owner == self._member),
@@ -104,7 +108,7 @@ class Member(StreamMember):
     # ── in the writer's transaction ──
 
     def _join(self, tx: Tx) -> tuple[int, int]:
-        channel = require_channel(tx.db, self._spec.channel)
+        channel = self._same_channel(tx.db)
         tx.db.execute(
             "INSERT OR IGNORE INTO consumer_group (channel, name) VALUES (?, ?)",
             (channel.id, self._spec.group),
@@ -163,11 +167,24 @@ class Member(StreamMember):
 
     # ── reading ──
 
-    def _care(self) -> None:
+    def _same_channel(self, db: sqlite3.Connection) -> Channel:
+        """The channel. Raises UnknownChannel also if one of its name was made since."""
+        channel = require_channel(db, self._spec.channel)
+        if channel.id != self._channel:
+            raise UnknownChannel(f"channel {self._spec.channel.name!r} was deleted and made again")
+        return channel
+
+    def _is_due(self) -> bool:
+        """True every now and then."""
         now = time.monotonic()
         if now - self._cared_at < _CARE_INTERVAL_S:
-            return
+            return False
         self._cared_at = now
+        return True
+
+    def _care(self) -> None:
+        if not self._is_due():
+            return
         is_needed = needs_care(self._db, self._store, self._group, self._member)
         if is_needed or self._retention_s is not None:
             self._store.write(self._stay)
