@@ -189,7 +189,8 @@ async def test_a_cancelled_send_says_what_is_known(settings: dict[str, Any]) -> 
 
 @in_loop
 async def test_a_full_window_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room is awaited in order while the loop goes on; at its deadline a send is refused."""
+    """Room is awaited in order while the loop goes on, which is no failure; at its deadline a send
+    is refused."""
     settings = {"profile": "m", "profiles": {"m": {"backend": "memory"}}}
     async with aio.open(settings=settings) as bus, bus.producer("orders") as orders:
         window = orders._buffer._window
@@ -205,6 +206,7 @@ async def test_a_full_window_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None
             window.messages = 0
             window.changed.notify_all()
         assert len(await asyncio.gather(*waiting)) == 3
+        assert orders._buffer.stats().failed == {"BackpressureError": 1}
 
 
 @in_loop

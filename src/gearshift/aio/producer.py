@@ -266,8 +266,9 @@ class Producer:
             self._timer.cancel()
             self._timer = None
         while self._parcels:
-            error = self._put(self._parcels[0])
-            if isinstance(error, BackpressureError) and not self._is_over(self._parcels[0]):
+            is_over = self._is_over(self._parcels[0])
+            error = self._put(self._parcels[0], again=not is_over)
+            if isinstance(error, BackpressureError) and not is_over:
                 # A broker does not announce that it takes messages again: it is asked.
                 self._timer = self._loop.call_later(TICK_S, self._hand_over)
                 return
@@ -279,8 +280,8 @@ class Producer:
             if not parcel.gone.done():
                 parcel.gone.set_result(error)
 
-    def _put(self, parcel: _Parcel) -> GearshiftError | None:
-        """Hand ``parcel`` over, or return why that cannot be."""
+    def _put(self, parcel: _Parcel, *, again: bool) -> GearshiftError | None:
+        """Hand ``parcel`` over, or return why that cannot be, now or for ever (``again``)."""
         if not parcel.is_wanted():
             if parcel.batch is not None:
                 cancelled = BackpressureError("the send was cancelled while it waited for room")
@@ -290,7 +291,7 @@ class Producer:
             batch = Batch(parcel.messages, parcel.deadline)
             parcel.batch = self._producer._with_plugins(batch)
         try:
-            self._buffer.put(parcel.batch, waits=False)
+            self._buffer.put(parcel.batch, waits=False, again=again)
         except GearshiftError as error:
             return error
         self._buffer.when_done(parcel.batch, partial(self._on_done, parcel))

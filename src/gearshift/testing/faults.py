@@ -152,7 +152,7 @@ class FaultyBuffer(PublishBuffer):
 
     faults: Faults
 
-    def put(self, batch: Batch, *, waits: bool = True) -> None:
+    def put(self, batch: Batch, *, waits: bool = True, again: bool = False) -> None:
         if self.faults.is_gone:
             batch.deadline = min(batch.deadline, time.monotonic())
-        super().put(batch, waits=waits)
+        super().put(batch, waits=waits, again=again)

@@ -18,7 +18,7 @@ from gearshift._core.publishing.supervisor import Supervisor
 from gearshift._core.publishing.window import TICK_S, Window
 from gearshift._core.signals import Signal
 from gearshift.driver import Outcome, ProducerDriver
-from gearshift.errors import Closed, GearshiftError
+from gearshift.errors import BackpressureError, Closed, GearshiftError
 from gearshift.message import SendResult
 from gearshift.stats import SendStats
 
@@ -73,12 +73,13 @@ class PublishBuffer:
         )
         self._keeper.start()
 
-    def put(self, batch: Batch, *, waits: bool = True) -> None:
+    def put(self, batch: Batch, *, waits: bool = True, again: bool = False) -> None:
         """Wait for room until the batch's deadline, then hand it over and return.
 
         A batch that may not wait (``waits``) is taken without a connection too, and refused at once
-        if there is no room. Raises, with nothing stored: BackpressureError or ConnectionFailed at
-        the deadline, Closed, Forked. Results come through the batch.
+        if there is no room: no failure if the caller will put it ``again``. Raises, with nothing
+        stored: BackpressureError or ConnectionFailed at the deadline, Closed, Forked. Results come
+        through the batch.
         """
         if os.getpid() != self._pid:
             raise forked("producer")
@@ -87,7 +88,8 @@ class PublishBuffer:
             try:
                 self._window.enter(batch, self._obstacle, waits=waits)
             except GearshiftError as error:
-                self._stats.failed[type(error).__name__] += len(batch.messages)
+                if not (again and isinstance(error, BackpressureError)):
+                    self._stats.failed[type(error).__name__] += len(batch.messages)
                 self._failures.translate(error)
                 raise
             self._batches[batch] = None
