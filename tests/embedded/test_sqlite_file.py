@@ -212,6 +212,17 @@ def test_a_file_of_the_release_before_is_used_as_it_is(
     assert _layout(database) == _layout(tmp_path / "new.db")
 
 
+def test_an_sqlite_that_is_too_old_is_refused(
+    config: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of a syntax error; no file is made."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    with gearshift.open(config) as bus, pytest.raises(errors.ConfigError, match=r"3\.34\.1.*3\.35"):
+        bus.producer("work")
+    assert not database.exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 def test_a_folder_that_may_not_be_written_is_refused(config: Path, database: Path) -> None:
     """A read-only folder is a ConfigError that names it, for an ordinary user."""

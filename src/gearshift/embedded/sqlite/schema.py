@@ -19,6 +19,9 @@ __all__ = ["base_of", "connect", "prepare"]
 APPLICATION_ID = 0x47454152  # "GEAR"
 VERSION = 4
 
+#: The first SQLite with RETURNING.
+OLDEST_SQLITE = (3, 35, 0)
+
 _OFFSET_BITS = 40
 
 _TABLES = """
@@ -146,9 +149,14 @@ def connect(path: str, *, timeout_s: float) -> sqlite3.Connection:
 def prepare(path: str, *, timeout_s: float) -> None:
     """Make folder, file and tables where missing.
 
-    Raises ConfigError for another program's database, or one of a newer Gearshift; sqlite3.Error
-    or OSError if the file cannot be used.
+    Raises ConfigError for another program's database, one of a newer Gearshift, or an SQLite that
+    is too old; sqlite3.Error or OSError if the file cannot be used.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise ConfigError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and 3.35 or later is needed",
+            hint="use another build of Python, or backend = 'memory' or a broker",
+        )
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     db = connect(path, timeout_s=timeout_s)
     try:
