@@ -7,10 +7,17 @@ from dataclasses import replace
 
 from gearshift.capabilities import Capabilities, Durability, Known, Lease, Members, Order, Prefetch
 from gearshift.driver import ChannelSpec
-from gearshift.errors import TopologyConflict, UnknownChannel
+from gearshift.errors import TopologyConflict, UnknownChannel, Unroutable
 from gearshift.message import Semantics
 
-__all__ = ["DEFAULT_PARTITIONS", "declared", "missing", "require_partitions", "require_same"]
+__all__ = [
+    "DEFAULT_PARTITIONS",
+    "declared",
+    "missing",
+    "require_partitions",
+    "require_same",
+    "unroutable",
+]
 
 #: Partitions of a stream that names no number.
 DEFAULT_PARTITIONS = 4
@@ -75,3 +82,11 @@ def require_partitions(spec: ChannelSpec, there: int) -> None:
 def missing(spec: ChannelSpec) -> UnknownChannel:
     """The error for a channel that is not there."""
     return UnknownChannel(f"channel {spec.name!r} does not exist", hint="declare it first")
+
+
+def unroutable() -> Unroutable:
+    """The error for a queue that nobody receives from."""
+    return Unroutable(
+        "the channel has no group that would receive it",
+        hint="name groups in the channel's settings, or open a consumer first",
+    )

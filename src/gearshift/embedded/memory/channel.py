@@ -13,11 +13,11 @@ from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 from gearshift.driver import ChannelSpec, GroupStatus, Outcome, Stored
-from gearshift.embedded.declared import DEFAULT_PARTITIONS
+from gearshift.embedded.declared import DEFAULT_PARTITIONS, unroutable
 from gearshift.embedded.memory.group import Group, Shared
 from gearshift.embedded.partitions import partition_of, spread
 from gearshift.embedded.stream import Bounds
-from gearshift.errors import PublishRefused, UnknownChannel, Unroutable
+from gearshift.errors import PublishRefused, UnknownChannel
 from gearshift.message import Key, Message, Position, Semantics
 
 __all__ = [
@@ -84,10 +84,7 @@ class QueueChannel(_Channel):
         """Store what there is room for. Raises Unroutable."""
         groups = list(self.groups.values())
         if not groups:
-            raise Unroutable(
-                "the channel has no group that would receive it",
-                hint="name groups in the channel's settings, or open a consumer first",
-            )
+            raise unroutable()
         room = max(0, self._max_messages - self._stored)
         at = self.now()
         for message in messages[:room]:

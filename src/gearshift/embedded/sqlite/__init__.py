@@ -8,7 +8,7 @@
 ``alive``      telling a dead process from a slow one
 ``members``    consumers as rows: joining, leases, putting out the dead, rebalancing
 ``raw``        sqlite3 by hand, for ``gearshift bench``
-``producer``   ``queue``  ``log``  ``admin``: the drivers;  ``faults``: ``classify``
+``producer``   ``queue``  ``stream``  ``admin``: the drivers;  ``errors``: ``classify``
 =============  ====================================================================================
 """
 

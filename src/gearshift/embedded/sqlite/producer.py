@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 
 from gearshift.driver import ChannelSpec, OnOutcomes, Outcome, ProducerDriver, Stored
 from gearshift.driver.helpers import OpenCount
-from gearshift.embedded.declared import missing, require_same
+from gearshift.embedded.declared import missing, require_same, unroutable
 from gearshift.embedded.partitions import partition_of
 from gearshift.embedded.sqlite.rows import encode
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Tx
-from gearshift.errors import Unroutable
 from gearshift.message import Message, Position, Semantics
 
 __all__ = ["Producer"]
@@ -88,7 +87,7 @@ class _Publish:
             (channel, first, first + len(self._messages)),
         )
         if not stored.rowcount:
-            raise Unroutable("the queue has no group that would receive it")
+            raise unroutable()
         self._positions = [None] * len(self._messages)
 
     def _append(self, tx: Tx, logs: dict[int, int], message: Message) -> Position:
