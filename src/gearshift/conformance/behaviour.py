@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 from gearshift.conformance.kit import Kit
 from gearshift.conformance.recording import RecordingConsumer
@@ -60,11 +60,20 @@ class Behaviour:
     needs: Needs | None = None
 
 
-def behaviour(area: Area, **options: Any) -> Callable[[Callable[[Kit], None]], Behaviour]:
-    """Make a function a behaviour. Its name and docstring are the claim.
+class Options(TypedDict, total=False):
+    """The fields of Behaviour that have a default."""
 
-    ``options`` are the fields of Behaviour that have a default.
-    """
+    capability: str | None
+    refused: Refusal | None
+    deliveries: int
+    retries: int
+    needs: Needs | None
+
+
+def behaviour(
+    area: Area, **options: Unpack[Options]
+) -> Callable[[Callable[[Kit], None]], Behaviour]:
+    """Make a function a behaviour. Its name and docstring are the claim."""
 
     def make(run: Callable[[Kit], None]) -> Behaviour:
         sentence = " ".join((run.__doc__ or "").split())
@@ -74,7 +83,7 @@ def behaviour(area: Area, **options: Any) -> Callable[[Callable[[Kit], None]], B
 
 
 def on_channel(
-    area: Area, *, settings: Mapping[str, Any] = MappingProxyType({}), **options: Any
+    area: Area, *, settings: Mapping[str, Any] = MappingProxyType({}), **options: Unpack[Options]
 ) -> Callable[[Callable[[Kit, str], None]], Behaviour]:
     """As ``behaviour``, for a function that is given a fresh channel, which is verified afterwards.
 
