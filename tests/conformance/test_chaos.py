@@ -49,7 +49,7 @@ def _confirms_all(self: ChaosProducer, submit: Any, messages: Any, on_outcomes: 
 
 
 def _commits_ahead(self: ChaosLogConsumer, positions: Mapping[int, Place]) -> None:
-    self._below.commit({number: Place(at + 5, at.note) for number, at in positions.items()})
+    self.inner.commit({number: Place(at + 5, at.note) for number, at in positions.items()})
     if self._fate.strikes(Kind.ACK_UNSEEN):
         raise self._fate.drop(Kind.ACK_UNSEEN, "")
 

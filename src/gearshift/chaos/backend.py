@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gearshift import driver
 from gearshift.capabilities import Capabilities
@@ -13,14 +14,8 @@ from gearshift.chaos.consumers import ChaosLogConsumer, ChaosQueueConsumer
 from gearshift.chaos.fate import ConnectionDropped, Fate, Side
 from gearshift.chaos.producer import ChaosProducer
 from gearshift.chaos.settings import Settings
-from gearshift.driver import (
-    AdminDriver,
-    ChannelSpec,
-    Condition,
-    ConsumerSpec,
-    GroupStatus,
-    LogEvents,
-)
+from gearshift.driver import AdminDriver, ChannelSpec, ConsumerSpec, LogEvents
+from gearshift.driver.helpers import Wrapper
 from gearshift.errors import GearshiftError
 from gearshift.message import Semantics
 from gearshift.misfortunes import Situation
@@ -59,16 +54,16 @@ class ChaosBackend(driver.Backend):
     def check(self, channel: ChannelSpec) -> None:
         self._below.check(channel)
 
-    def admin(self) -> AdminDriver:
+    def admin(self) -> Any:
         return _Admin(self._below.admin(), self._learn)
 
-    def producer(self, channel: ChannelSpec) -> ChaosProducer:
+    def producer(self, channel: ChannelSpec) -> Any:
         return ChaosProducer(self._below.producer(channel), self._fate(channel, "producers"))
 
-    def queue_consumer(self, spec: ConsumerSpec) -> ChaosQueueConsumer:
+    def queue_consumer(self, spec: ConsumerSpec) -> Any:
         return ChaosQueueConsumer(self._below.queue_consumer(spec), self._fate_of(spec))
 
-    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> ChaosLogConsumer:
+    def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> Any:
         def connect(passed: LogEvents) -> driver.LogDriver:
             return self._below.log_consumer(spec, passed)
 
@@ -108,38 +103,14 @@ class ChaosBackend(driver.Backend):
         self.on_loss(text)
 
 
-class _Admin(AdminDriver):
-    """See AdminDriver. Nothing befalls it; chaos learns what the server gives."""
+class _Admin(Wrapper):
+    """An AdminDriver. Nothing befalls it; chaos learns what the server gives."""
 
     def __init__(self, below: AdminDriver, learn: Callable[[str, Capabilities], None]) -> None:
-        self._below = below
+        super().__init__(below)
         self._learn = learn
 
-    def server(self) -> str:
-        return self._below.server()
-
     def capabilities(self, channel: ChannelSpec, declared: Capabilities) -> Capabilities:
-        given = self._below.capabilities(channel, declared)
+        given: Capabilities = self.inner.capabilities(channel, declared)
         self._learn(channel.name, given)
         return given
-
-    def exists(self, channel: ChannelSpec) -> bool:
-        return self._below.exists(channel)
-
-    def declare(self, channel: ChannelSpec) -> None:
-        self._below.declare(channel)
-
-    def groups(self, channel: ChannelSpec) -> Sequence[GroupStatus]:
-        return self._below.groups(channel)
-
-    def purge(self, channel: ChannelSpec, group: str) -> int | None:
-        return self._below.purge(channel, group)
-
-    def delete(self, channel: ChannelSpec) -> None:
-        self._below.delete(channel)
-
-    def replication(self, channels: Sequence[ChannelSpec]) -> Sequence[Condition] | None:
-        return self._below.replication(channels)
-
-    def close(self) -> None:
-        self._below.close()

@@ -23,6 +23,7 @@ from gearshift.driver import (
     SettleRequest,
     Start,
 )
+from gearshift.driver.helpers import Wrapper
 
 __all__ = ["ChaosLogConsumer", "ChaosQueueConsumer"]
 
@@ -70,30 +71,21 @@ class _Session:
         return structs.replace(received, redelivered=False, attempt=attempt)
 
 
-class ChaosQueueConsumer(QueueDriver):
-    """See QueueDriver. What was to be settled when the connection was lost is not.
+class ChaosQueueConsumer(Wrapper):
+    """A QueueDriver. What was to be settled when the connection was lost is not.
 
     ``_in_hand`` are tokens and ids of messages, if it matters which of them come again; a token may
     be anything, so what finds it is which object it is.
     """
 
     def __init__(self, below: QueueDriver, fate: Fate) -> None:
-        self._below = below
+        super().__init__(below)
         self._fate = fate
         self._session = _Session(fate)
         self._in_hand: dict[int, tuple[Any, str | None]] = {}
-        self.cumulative_ack = below.cumulative_ack
-
-    @property
-    def heard_at(self) -> float | None:
-        return self._below.heard_at
-
-    @property
-    def drained(self) -> bool | None:
-        return self._below.drained
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        received = self._session.receive(self._below, max_messages, timeout_s)
+        received = self._session.receive(self.inner, max_messages, timeout_s)
         if self._fate.why(Kind.RETURNS_LATE) is not None:
             self._in_hand |= {id(one.token): (one.token, one.message.id) for one in received}
         return received
@@ -104,13 +96,14 @@ class ChaosQueueConsumer(QueueDriver):
             tells = request.settlement is not Settlement.RELEASE
             if tells and self._fate.strikes(Kind.ACK_UNSEEN):
                 if number:
-                    self._below.settle(requests[:number])
+                    self.inner.settle(requests[:number])
                 lost = requests[number:]
                 self._fate.side.unacked |= self._ids_of(lost)
                 raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {len(lost)}")
         for request in requests if self._in_hand else ():
             self._forget(request)
-        return self._below.settle(requests)
+        failures: Sequence[SettleFailure] = self.inner.settle(requests)
+        return failures
 
     def _ids_of(self, requests: Sequence[SettleRequest]) -> set[str | None]:
         tokens = [one.token for one in requests if one.settlement is not Settlement.RELEASE]
@@ -126,18 +119,9 @@ class ChaosQueueConsumer(QueueDriver):
                 del self._in_hand[earlier]
         self._in_hand.pop(settled, None)
 
-    def isolate(self, wanted: bool) -> None:
-        self._below.isolate(wanted)
 
-    def wake(self) -> None:
-        self._below.wake()
-
-    def close(self, timeout_s: float) -> None:
-        self._below.close(timeout_s)
-
-
-class ChaosLogConsumer(LogDriver):
-    """See LogDriver. What was to be committed when the connection was lost is not."""
+class ChaosLogConsumer(Wrapper):
+    """A LogDriver. What was to be committed when the connection was lost is not."""
 
     def __init__(
         self, connect: Callable[[LogEvents], LogDriver], events: LogEvents, fate: Fate
@@ -145,42 +129,30 @@ class ChaosLogConsumer(LogDriver):
         self._fate = fate
         self._session = _Session(fate)
         self._told: dict[int, int] = {}  # the broker's positions, where they are known
-        self._below = connect(_Events(events, self._session.late, self._told))
-
-    @property
-    def heard_at(self) -> float | None:
-        return self._below.heard_at
+        told: Any = _Events(events, self._session.late, self._told)
+        super().__init__(connect(told))
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
-        return self._session.receive(self._below, max_messages, timeout_s)
+        return self._session.receive(self.inner, max_messages, timeout_s)
 
     def commit(self, positions: Mapping[int, Place]) -> None:
         self._session.require()
         steps = sum(max(0, at - self._told.get(number, at)) for number, at in positions.items())
         if steps and self._fate.strikes(Kind.ACK_UNSEEN):
             raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {steps}")
-        self._below.commit(positions)
+        self.inner.commit(positions)
         self._told.update({number: int(at) for number, at in positions.items()})
-
-    def flush(self, timeout_s: float) -> bool:
-        return self._below.flush(timeout_s)
 
     def seek(self, start: Start) -> None:
         self._session.late.drop()
-        self._below.seek(start)
-
-    def wake(self) -> None:
-        self._below.wake()
-
-    def close(self, timeout_s: float) -> None:
-        self._below.close(timeout_s)
+        self.inner.seek(start)
 
 
-class _Events(LogEvents):
+class _Events(Wrapper):
     """LogEvents on their way to core: what is held back of a partition goes with it."""
 
     def __init__(self, events: LogEvents, late: LateMessages, told: dict[int, int]) -> None:
-        self._events = events
+        super().__init__(events)
         self._late = late
         self._told = told
 
@@ -188,15 +160,13 @@ class _Events(LogEvents):
         self, partitions: Sequence[int], places: Mapping[int, Place] | None = None
     ) -> None:
         self._told.update({number: int(at) for number, at in (places or {}).items()})
-        self._events.assigned(partitions, places)
+        self.inner.assigned(partitions, places)
 
     def revoked(self, partitions: Sequence[int]) -> Mapping[int, Place]:
         self._late.drop(partitions)
-        return self._events.revoked(partitions)
+        positions: Mapping[int, Place] = self.inner.revoked(partitions)
+        return positions
 
     def lost(self, partitions: Sequence[int]) -> None:
         self._late.drop(partitions)
-        self._events.lost(partitions)
-
-    def skipped(self, partition: int, count: int) -> None:
-        self._events.skipped(partition, count)
+        self.inner.lost(partitions)

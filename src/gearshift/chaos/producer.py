@@ -8,46 +8,38 @@ from collections.abc import Callable, Sequence
 from gearshift.chaos.fate import ConnectionDropped, Fate
 from gearshift.chaos.settings import Kind
 from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
+from gearshift.driver.helpers import Wrapper
 from gearshift.message import Message
 
 __all__ = ["ChaosProducer"]
 
 
-class ChaosProducer(ProducerDriver):
-    """See ProducerDriver.
+class ChaosProducer(Wrapper):
+    """A ProducerDriver.
 
     One batch is the last: some of it is confirmed, more of it is stored, the rest is not. What
     comes after it is not stored either, as nothing may be stored before the rest is sent again.
     """
 
     def __init__(self, below: ProducerDriver, fate: Fate) -> None:
-        self._below = below
+        super().__init__(below)
         self._fate = fate
         self._is_cut = False  # nothing more goes to the broker
         self._ended: ConnectionDropped | None = None
 
     @property
-    def heard_at(self) -> float | None:
-        return self._below.heard_at
-
-    @property
     def ended(self) -> Exception | None:
-        return self._ended or self._below.ended
-
-    def blocked(self) -> str | None:
-        return self._below.blocked()
+        below: Exception | None = self.inner.ended
+        return self._ended or below
 
     def submit(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
-        self._submit(self._below.submit, messages, on_outcomes)
+        self._submit(self.inner.submit, messages, on_outcomes)
 
     def submit_served(self, messages: Sequence[Message], on_outcomes: OnOutcomes) -> None:
-        self._submit(self._below.submit_served, messages, on_outcomes)
+        self._submit(self.inner.submit_served, messages, on_outcomes)
 
     def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
-        self._below.serve(lambda: self._ended is not None or done(), timeout_s)
-
-    def close(self, timeout_s: float) -> None:
-        self._below.close(timeout_s)
+        self.inner.serve(lambda: self._ended is not None or done(), timeout_s)
 
     def _submit(
         self,
