@@ -213,6 +213,8 @@ def test_only_what_is_declared_may_happen(backend: str) -> None:
     for semantics, capabilities in load(backend).capabilities.items():
         situation = Situation(capabilities=capabilities, semantics=semantics)
         names = {rule.name for rule in allowed(situation)}
+        for name in ("ack unseen", "death after", "death inside", "stored twice"):
+            assert (name in names) == capabilities.redelivery
         assert ("taken twice" in names) == (capabilities.lease is Lease.FIXED)
         is_late = capabilities.native_retry and capabilities.order is not Order.KEY
         assert ("returns late" in names) == is_late
