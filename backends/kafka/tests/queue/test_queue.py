@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from confluent_kafka import Producer
-from support.waiting import PATIENCE_S, ack_all, take
+from support.waiting import PATIENCE_S, ack_all, take, until
 
 import gearshift
 from gearshift import errors
@@ -82,6 +84,22 @@ def test_a_big_batch_of_a_foreign_producer_is_handed_out_by_prefetch(
                     assert delivery.attempt == 1
                     delivery.ack()
         assert sorted(got) == list(range(50))
+
+
+def test_short_handlers_work_side_by_side_too(settings: Settings, name: str) -> None:
+    """None of them keeps a lane waiting for long, and yet one lane is too few for them."""
+    with gearshift.open(settings()) as bus:
+        bus.producer(name).send_many(range(200), timeout_s=PATIENCE_S)
+        with bus.consumer(name, group="g", prefetch=4) as consumer:
+
+            def handled() -> int:
+                deliveries = consumer.receive(4, timeout_s=PATIENCE_S)
+                time.sleep(0.02)
+                for delivery in deliveries:
+                    delivery.ack()
+                return len(deliveries)
+
+            assert until(lambda: handled() == 4)
 
 
 def test_a_tail_leaves_nothing_behind(bus: gearshift.Bus, name: str) -> None:

@@ -43,7 +43,7 @@ _SLICE_S = 0.1
 
 MOST_LANES = 4
 
-#: With every lane waiting for its handlers for so long, another one is opened.
+#: With every lane waiting for its handlers for so long in all, another one is opened. Seconds.
 _STALLED_S = 0.5
 
 #: How often to ask whether the topic is still there, while nothing comes: the client never says.
@@ -93,6 +93,7 @@ class QueueConsumer(QueueDriver):
         self._ready: deque[Received] = deque()
         self._returned: list[Received] = []  # whose copies could not be stored
         self._busy_since: float | None = None
+        self._stalled_s = 0.0  # how long lanes were too few since the queue was empty
         self._check_at = time.monotonic() + _CHECK_EVERY_S
         self._look_at = 0.0
         self._woken = threading.Event()
@@ -169,7 +170,7 @@ class QueueConsumer(QueueDriver):
         if not self._suspects.are_expected:
             return self._fill(self._lanes, room, timeout_s)
         if not is_free:
-            self._woken.wait(self._nap_s(room, timeout_s))
+            self._nap(room, timeout_s)
         return is_free
 
     def _fill(self, lanes: Sequence[Lane], room: int, timeout_s: float) -> bool:
@@ -178,13 +179,15 @@ class QueueConsumer(QueueDriver):
         if not room or len(idle) < len(lanes):  # large messages never leave room for many
             idle = [lane for lane in idle if lane.size <= room]
         if not idle:
-            self._woken.wait(self._nap_s(room, timeout_s))
+            self._nap(room, timeout_s)
             return False
         self._busy_since = None
         self._lanes.append(self._lanes.pop(0))  # each in its turn waits for the first message
         for lane in idle[:-1]:
             self._take(lane, 0.0, wanted=True)
         self._take(idle[-1], 0.0 if self._ready else timeout_s, wanted=True)
+        if not self._ready:
+            self._stalled_s = 0.0
         return True
 
     def _poll_suspect(self, timeout_s: float) -> None:
@@ -207,18 +210,23 @@ class QueueConsumer(QueueDriver):
                 if lane.source is Source.SUSPECTS and not lane.is_idle:
                     self._suspects.expect()
 
-    def _nap_s(self, room: int, timeout_s: float) -> float:
-        """Seconds to let handlers work: in proportion to how long they have worked so far."""
+    def _nap(self, room: int, timeout_s: float) -> None:
+        """Let handlers work: in proportion to how long they have worked so far.
+
+        With short handlers each nap is short, and many of them tell as well that lanes are too few.
+        """
         now = time.monotonic()
         if not room or self._busy_since is None:
             self._busy_since = now
         busy_s = now - self._busy_since
+        self._woken.wait(min(timeout_s, max(0.001, busy_s / 4)) if room else timeout_s)
+        if room >= self._lanes[0].size:
+            self._stalled_s += time.monotonic() - now
         lanes = sum(lane.source is Source.CHANNEL for lane in self._lanes)
         may_open = lanes < MOST_LANES and not self._suspects.are_expected
-        if busy_s > _STALLED_S and may_open and room >= self._lanes[0].size:
+        if self._stalled_s > _STALLED_S and may_open:
             self._lanes.append(self._new_lane(Source.CHANNEL))
-            self._busy_since = None
-        return min(timeout_s, max(0.001, busy_s / 4)) if room else timeout_s
+            self._busy_since, self._stalled_s = None, 0.0
 
     def _take(self, lane: Lane, timeout_s: float, *, wanted: bool = False) -> None:
         """Poll an idle lane. Suspects are set aside again unless they are ``wanted``."""
