@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from support.waiting import drain, take, until
 
 import gearshift
 from gearshift import errors
+from gearshift.embedded.sqlite import schema
 from gearshift.embedded.sqlite.schema import APPLICATION_ID, prepare
 from gearshift.embedded.sqlite.settings import Settings
 from gearshift.embedded.sqlite.store import Store
@@ -504,3 +505,28 @@ def test_a_file_that_is_busy_when_the_writer_connects_is_waited_for(
         writer.submit(call)
         time.sleep(0.3)  # so long the writer finds it busy
     assert call.result() == 0
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_not_misread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks at it: it was taken for one of another version, or another program's."""
+    path = str(tmp_path / "new.db")
+    connect = schema.connect
+    is_made = False
+
+    def make(statement: str) -> None:
+        nonlocal is_made
+        if "application_id" in statement and not is_made:
+            is_made = True
+            with suppress(sqlite3.OperationalError):  # it has to wait
+                prepare(path, timeout_s=0.1)
+
+    def watched(path: str, *, timeout_s: float) -> sqlite3.Connection:
+        db = connect(path, timeout_s=timeout_s)
+        db.set_trace_callback(make)
+        return db
+
+    monkeypatch.setattr(schema, "connect", watched)
+    prepare(path, timeout_s=1)
+    assert is_made

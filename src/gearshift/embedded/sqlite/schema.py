@@ -160,7 +160,10 @@ def prepare(path: str, *, timeout_s: float) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     db = connect(path, timeout_s=timeout_s)
     try:
-        if not _is_current(db, path):
+        db.execute("BEGIN")  # or what is read at first is older than what is read next
+        is_current = _is_current(db, path)
+        db.execute("ROLLBACK")
+        if not is_current:
             _use_wal(db, path, timeout_s)
             _create(db, path)
     finally:
