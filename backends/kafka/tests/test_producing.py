@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
@@ -17,6 +21,7 @@ from support.waiting import PATIENCE_S, until
 import gearshift
 from gearshift.driver import Outcome
 from gearshift.errors import BackpressureError, MessageTooLarge, OutcomeUnknown
+from gearshift.message import Message
 from gearshift_kafka.producer import Producer as Driver
 from gearshift_kafka.producer import _Batch
 from native_brokers import Kafka
@@ -52,6 +57,39 @@ def test_what_a_thread_waits_for_does_not_linger(open_bus: OpenBus, name: str) -
     for number in range(5):
         producer.send(number, timeout_s=8)
         producer.send_many(range(10), timeout_s=8)
+
+
+class Gathering:
+    """Stands for a client that sends only when it is flushed, and then but one message of some."""
+
+    def __init__(self) -> None:
+        self.queued: deque[Callable[..., object]] = deque()
+        self.flushes = 0
+
+    def produce(self, topic: str, body: bytes, key: None, _: int, report: Any, *more: Any) -> None:
+        self.queued.append(report)
+
+    def poll(self, timeout_s: float) -> None:
+        time.sleep(min(timeout_s, 0.01))
+
+    def flush(self, timeout_s: float) -> int:
+        self.flushes += 1
+        if self.queued and self.flushes % 2 == 0:
+            self.queued.popleft()(None, SimpleNamespace(partition=lambda: 0, offset=lambda: 1))
+        return len(self.queued)
+
+
+def test_one_that_waits_is_hurried_for_until_all_is_reported() -> None:
+    """On a loaded machine the client does not send everything when it is first told to."""
+    any_time = SimpleNamespace(limits=lambda _: (0, 0))
+    producer = Driver(cast(Any, Gathering()), "t", cast(Any, any_time), cast(Any, None))
+    outcomes: list[Outcome] = []
+    try:
+        producer.submit([Message(b"") for _ in range(10)], outcomes.extend)
+        producer.serve(lambda: len(outcomes) == 10, PATIENCE_S)
+        assert until(lambda: len(outcomes) == 10)
+    finally:
+        producer.close(0.0)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import confluent_kafka
@@ -96,7 +97,8 @@ class Producer(ProducerDriver):
         self._batches: dict[_Batch, None] = {}  # those with open messages
         self._open = OpenCount()
         self._unawaited = OpenCount()  # those whose senders do not wait
-        self._is_waited = False  # a sender waits, and sends no more meanwhile
+        #: By senders that wait, and send no more meanwhile: whether what they wait for has come.
+        self._waiting: deque[Callable[[], bool]] = deque()
         self._hurried = 0  # in a row, with no report; the driving thread's
         #: A sender was interrupted, perhaps in a report: then ``_open`` never falls to 0, and as
         #: there is nothing to flush the own thread would spin.
@@ -124,7 +126,6 @@ class Producer(ProducerDriver):
 
     def serve(self, done: Callable[[], bool], timeout_s: float) -> None:
         drives = False
-        self._is_waited = True
         try:
             drives = self._handover.take()
             if drives:
@@ -133,6 +134,8 @@ class Producer(ProducerDriver):
             self._may_lack_reports = True
             raise
         finally:
+            if not done():
+                self._waiting.append(done)
             if drives:
                 self._handover.give_back(broken=False)
             else:
@@ -201,14 +204,15 @@ class Producer(ProducerDriver):
 
     def _serve(self) -> None:
         while not self._stop.is_set():
+            while self._waiting and self._waiting[0]():
+                self._waiting.popleft()
             if not self._open:
                 self._producer.poll(0)  # serves error_cb
                 self._handover.rest()
-            elif self._may_lack_reports or (int(self._unawaited) > _FEW and not self._is_waited):
+            elif self._may_lack_reports or (int(self._unawaited) > _FEW and not self._waiting):
                 self._producer.poll(_SERVE_S)
                 self._tell_reports()
             else:
-                self._is_waited = False
                 self._hurry(_SERVE_S)
         self._producer.poll(0)
         self._tell_reports()
