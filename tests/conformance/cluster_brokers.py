@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from operator import methodcaller
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from soak.clusters import SUBJECTS, harness, running
@@ -34,12 +32,8 @@ class Cables:
     def cuts(self) -> int:
         return sum(cable.cuts for cable in self._cables)
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return partial(self._each, name)
-
-    def _each(self, name: str, *arguments: Any, **options: Any) -> None:
-        for cable in self._cables:
-            methodcaller(name, *arguments, **options)(cable)
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return lambda *given, **named: [getattr(one, name)(*given, **named) for one in self._cables]
 
 
 @pytest.fixture(

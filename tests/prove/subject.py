@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gearshift
 from gearshift.testing.prove import Example, Proof, prove
 
-__all__ = ["Built", "Subject", "collected", "producers", "subject"]
+__all__ = ["Built", "Subject", "collected", "counted_around", "producers", "subject"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,24 @@ def producers() -> Callable[[str], gearshift.Producer]:
         return bus().producer(channel)
 
     return producer
+
+
+def counted_around(concurrency: int) -> tuple[gearshift.App, dict[str, int]]:
+    """An app that counts what it handles, around a handler that lets another one in between; and
+    where it counts."""
+    app, table = gearshift.App(), {"begun": 0}
+
+    @app.around
+    async def counted(delivery: gearshift.Delivery[int]) -> AsyncIterator[None]:
+        begun = table["begun"]
+        yield
+        table["begun"] = begun + 1
+
+    @app.handler("payments", concurrency=concurrency)
+    async def switch(value: int) -> None:
+        await asyncio.sleep(0)
+
+    return app, table
 
 
 _collected: list[Subject] = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from prove.faulty import (
     partial_batch,
     remembers_the_last_id_only,
 )
-from prove.subject import collected
+from prove.subject import collected, counted_around
 
 import gearshift
 from gearshift import Delivery
@@ -84,18 +82,7 @@ def test_what_an_app_has_around_a_handler_is_played_with_it(
     concurrency: int, rule: str, tmp_path: Path
 ) -> None:
     """Here it does what the handler would stand by itself."""
-    app, table = gearshift.App(), {"begun": 0}
-
-    @app.around
-    async def counted(delivery: Delivery[int]) -> AsyncIterator[None]:
-        begun = table["begun"]
-        yield
-        table["begun"] = begun + 1
-
-    @app.handler("payments", concurrency=concurrency)
-    async def switch(value: int) -> None:
-        await asyncio.sleep(0)
-
+    app, table = counted_around(concurrency)
     settings = {"profiles": {"p": {"backend": "sqlite", "path": str(tmp_path / "played.db")}}}
     found = prove(
         app, state=lambda: table, config=settings, cases=60, examples=[1, 2], on_broker=True

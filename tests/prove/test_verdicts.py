@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
+from prove.subject import counted_around
 
 import gearshift
 from gearshift import Delivery, aio
@@ -65,18 +65,7 @@ def test_what_is_awaited_around_a_handler_is_proved_with_it() -> None:
 
 def test_what_is_awaited_around_two_tasks_is_proved_with_them() -> None:
     """Where they change places, what is around one sees what the other has done."""
-    app, table = gearshift.App(), {"begun": 0}
-
-    @app.around
-    async def counted(delivery: Delivery[int]) -> AsyncIterator[None]:
-        begun = table["begun"]
-        yield
-        table["begun"] = begun + 1
-
-    @app.handler("payments", concurrency=2)
-    async def switch(value: int) -> None:
-        await asyncio.sleep(0)
-
+    app, table = counted_around(concurrency=2)
     found = prove(
         app, state=lambda: table, config=SETTINGS, profile="kafka", cases=60, examples=[1, 2]
     )

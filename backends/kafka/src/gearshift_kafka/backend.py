@@ -93,7 +93,7 @@ class Backend(driver.Backend):
 
     def admin(self) -> Admin:
         signals = Signals()
-        client = AdminClient(self._conf("admin", signals))
+        client = self._admin_client(signals)
         self._reach(client, None, signals)
         client_bytes = int(self._settings.client("producer")["message.max.bytes"])
         reader = self._settings.client("reader")
@@ -118,7 +118,7 @@ class Backend(driver.Backend):
         producer = confluent_kafka.Producer(conf)
         self._require_topic(producer, channel, signals)
         topic = topic_name(channel)
-        times = topic_times(AdminClient(self._conf("admin", signals)), topic)
+        times = topic_times(self._admin_client(signals), topic)
         return Producer(producer, topic, times, signals.heard)
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
@@ -133,9 +133,7 @@ class Backend(driver.Backend):
                 "queues on Kafka are experimental: librdkafka calls its share consumer a preview"
             )
         signals = Signals()
-        partitions = self._require_topic(
-            AdminClient(self._conf("admin", signals)), spec.channel, signals
-        )
+        partitions = self._require_topic(self._admin_client(signals), spec.channel, signals)
         return open_share_queue(spec, lambda kind: self._conf(kind, signals), signals, partitions)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamReader:
@@ -221,9 +219,7 @@ class Backend(driver.Backend):
         return conf | signals.heard.conf() | ours
 
     def _require_group(self, group: str) -> None:
-        signals = Signals()
-        client = AdminClient(self._conf("admin", signals))
-        if not group_exists(client, group):
+        if not group_exists(self._admin_client(), group):
             raise UnknownGroup(
                 f"group {group!r}, which native.kafka adopts, does not exist",
                 hint="check the name, or drop native.kafka.group",
@@ -240,9 +236,9 @@ class Backend(driver.Backend):
 
     # ── clients ──
 
-    def _admin_client(self) -> AdminClient:
-        """A client for a question."""
-        return AdminClient(self._conf("admin", Signals()))
+    def _admin_client(self, signals: Signals | None = None) -> AdminClient:
+        """A client for questions; its errors go to ``signals``, or nowhere."""
+        return AdminClient(self._conf("admin", signals or Signals()))
 
     def _conf(self, kind: ClientKind, signals: Signals) -> dict[str, Any]:
         extras = {"logger": client_log, "error_cb": signals.on_error}
