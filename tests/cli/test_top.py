@@ -19,7 +19,7 @@ from support.waiting import PATIENCE_S, take, until
 import gearshift
 from gearshift import App, Worker, errors
 from gearshift.cli.top import screen
-from gearshift.operations.pages import MetricsPages, page_url
+from gearshift.operations.scraping import MetricsPages, page_url
 from gearshift.operations.top import Look, Row, Top
 from gearshift.telemetry.server import TelemetryServer
 from native_brokers import Broker

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from msgspec import structs
 
 from gearshift._core.consuming.dead_letters import DeadLetters
-from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.shared_window import SharedWindow
 from gearshift._core.consuming.subscription import Subscription
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow

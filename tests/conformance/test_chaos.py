@@ -19,7 +19,7 @@ from conformance.misfortunes import (
 )
 
 from gearshift.chaos.consumers import ChaosLogConsumer
-from gearshift.chaos.fate import Fate
+from gearshift.chaos.injector import Injector
 from gearshift.chaos.late import LateMessages
 from gearshift.chaos.producer import ChaosProducer
 from gearshift.chaos.settings import Kind, Rates, Settings
@@ -36,7 +36,7 @@ def _passes_all(self: LateMessages, received: Received, earlier: Received) -> bo
     return True
 
 
-def _says_why(self: Fate, kind: Kind) -> str:
+def _says_why(self: Injector, kind: Kind) -> str:
     return "because"
 
 
@@ -63,7 +63,7 @@ _SKIPPED = {"position-past-unsettled", "lost"}
     [
         (Semantics.QUEUE, (LateMessages, "_may_pass", _passes_all), {"first-delivery-order"}),
         (Semantics.STREAM, (LateMessages, "_may_pass", _passes_all), {"first-delivery-order"}),
-        (Semantics.QUEUE, (Fate, "why", _says_why), {"unflagged-duplicate"}),
+        (Semantics.QUEUE, (Injector, "why", _says_why), {"unflagged-duplicate"}),
         (Semantics.QUEUE, (ChaosProducer, "_submit", _confirms_all), {"lost"}),
         (Semantics.STREAM, (ChaosLogConsumer, "commit", _commits_ahead), _SKIPPED),
     ],

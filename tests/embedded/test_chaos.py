@@ -14,7 +14,7 @@ import gearshift
 from gearshift.capabilities import Durability
 from gearshift.chaos import Settings
 from gearshift.chaos.consumers import ChaosQueueConsumer
-from gearshift.chaos.fate import ConnectionDropped, Fate, Side
+from gearshift.chaos.injector import ConnectionDropped, Injector, Side
 from gearshift.chaos.producer import ChaosProducer
 from gearshift.chaos.settings import Kind, Rates
 from gearshift.driver import (
@@ -27,7 +27,7 @@ from gearshift.driver import (
     SettleRequest,
     Stored,
 )
-from gearshift.embedded.declared import declared
+from gearshift.embedded.capabilities import declared
 from gearshift.message import Message, Semantics
 from gearshift.misfortunes import Situation
 from gearshift.plugins import load
@@ -85,13 +85,13 @@ def test_a_handler_that_adds_goes_wrong_and_one_that_knows_ids_does_not(
 
 
 def test_what_happens_follows_from_the_seed() -> None:
-    """Driver by driver; another seed, and another driver, have another fate."""
+    """Driver by driver; another seed, and another driver, draw other faults."""
 
     def drawn(seed: int) -> list[list[bool]]:
         side = Side("orders", Settings(over="x", seed=seed, rate=0.3), lambda text: None)
         situation = Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE)
-        fates = [Fate(side, situation) for _ in range(2)]
-        return [[fate.strikes(Kind.LATE) for _ in range(50)] for fate in fates]
+        injectors = [Injector(side, situation) for _ in range(2)]
+        return [[injector.strikes(Kind.LATE) for _ in range(50)] for injector in injectors]
 
     assert drawn(7) == drawn(7)
     assert drawn(7) != drawn(8)
@@ -101,10 +101,10 @@ def test_what_happens_follows_from_the_seed() -> None:
 def test_what_no_rule_allows_does_not_happen() -> None:
     """Flags of an embedded queue are exact: none is taken away, whatever the rate."""
     side = Side("orders", Settings(over="x", rate=1.0), lambda text: None)
-    fate = Fate(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
-    assert fate.strikes(Kind.ACK_UNSEEN)
-    assert not fate.strikes(Kind.UNFLAGGED)
-    assert not fate.strikes(Kind.SESSION_LOST)  # a connection was lost just now
+    injector = Injector(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
+    assert injector.strikes(Kind.ACK_UNSEEN)
+    assert not injector.strikes(Kind.UNFLAGGED)
+    assert not injector.strikes(Kind.SESSION_LOST)  # a connection was lost just now
 
 
 class Gives(QueueDriver):
@@ -139,12 +139,12 @@ def test_what_comes_again_lets_its_key_pass_where_that_may_happen(
     situation = Situation(capabilities=capabilities, semantics=Semantics.QUEUE, processes=1)
     one, two = (Message(b"", id=id, key="ada") for id in ("m1", "m2"))
     token = [1]  # like a backend's own: it need not be hashable
-    consumer = ChaosQueueConsumer(Gives(Received(one, token)), Fate(side, situation))
+    consumer = ChaosQueueConsumer(Gives(Received(one, token)), Injector(side, situation))
     consumer.receive(10, 0.0)
     with pytest.raises(ConnectionDropped):
         consumer.settle([SettleRequest(token, Settlement.ACK)])
     again = Gives(Received(one, [2], redelivered=True), Received(two, [3]))
-    consumer = ChaosQueueConsumer(again, Fate(side, situation))
+    consumer = ChaosQueueConsumer(again, Injector(side, situation))
     got: list[Received] = []
     assert until(lambda: got.extend(consumer.receive(10, 0.0)) or len(got) == 2)
     assert got[0].message.id == first_again
@@ -172,12 +172,12 @@ def test_nothing_is_stored_behind_what_a_lost_connection_left_open() -> None:
     """Else a message that is sent again would come after later ones of its key."""
     settings = Settings(over="x", seed=1, rate=0.0, rates=Rates(send_unconfirmed=1.0))
     side = Side("orders", settings, lambda text: None)
-    fate = Fate(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
+    injector = Injector(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
     below = Stores()
-    producer = ChaosProducer(below, fate)
+    producer = ChaosProducer(below, injector)
     first: list[Outcome] = []
     second: list[Outcome] = []
-    with patch.object(fate, "number", lambda kind, least, most: 2):
+    with patch.object(injector, "number", lambda kind, least, most: 2):
         producer.submit([Message(b"")] * 3, first.extend)
     producer.submit([Message(b"")], second.extend)
     assert [len(messages) for messages, _ in below.batches] == [2]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from gearshift import errors
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.publishing.batch import Batch, State
 from gearshift.driver import Outcome, Stored
 from gearshift.message import Message, Position, Receipt
 
 LOST = errors.ConnectionFailed("cut")
 REFUSED = errors.PublishRefused("no")
-FAILURES = Failures(None, "fake", "c")  # type: ignore[arg-type]
+FAILURES = ErrorTranslator(None, "fake", "c")  # type: ignore[arg-type]
 
 YES = Outcome(0, Stored.YES)
 NO = Outcome(0, Stored.NO, None, REFUSED)

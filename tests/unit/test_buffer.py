@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.waiting import until
 
 from gearshift import errors
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift._core.reconnect import Pauses
@@ -37,7 +37,7 @@ class Nacked(Exception):
 
 
 class Backend:
-    """As much of a Backend as Failures needs."""
+    """As much of a Backend as ErrorTranslator needs."""
 
     def classify(self, error: Exception) -> errors.GearshiftError | None:
         if isinstance(error, Lost):
@@ -112,7 +112,7 @@ class World:
         return self.drivers[-1]
 
     def buffer(self, **bounds: Any) -> PublishBuffer:
-        failures = Failures(Backend(), "fake", "c")  # type: ignore[arg-type]
+        failures = ErrorTranslator(Backend(), "fake", "c")  # type: ignore[arg-type]
         return PublishBuffer(self.connect, failures, clock=lambda: self.now, **bounds)
 
     @property

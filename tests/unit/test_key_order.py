@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import Entry, EntryState
 from gearshift._core.consuming.gathering import Gathering
 from gearshift._core.consuming.key_order import KeyOrder
 from gearshift.message import Message
@@ -64,7 +64,7 @@ def test_a_held_message_holds_its_key_until_it_is_settled(serial_keys: bool) -> 
     assert popped(key_order) == [a1]
     key_order.hold(a1, due=10.0)
     a2, b1, a3 = pushed(key_order, "a", "b", "a")
-    assert a1.fate is Fate.HELD
+    assert a1.state is EntryState.HELD
     assert popped(key_order, now=9.0) == [b1]
     assert key_order.next_due() == 10.0
     assert popped(key_order, now=10.0) == [a1]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gearshift import errors
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.reconnect import Pauses, connect_until, is_lasting, is_lasting_after, never
 
 
@@ -24,7 +24,7 @@ class Backend:
         return None
 
 
-FAILURES = Failures(Backend(), "fake", "c")  # type: ignore[arg-type]
+FAILURES = ErrorTranslator(Backend(), "fake", "c")  # type: ignore[arg-type]
 
 
 def failing(*ends: Exception | str) -> Callable[[], str]:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import Entry, EntryState
 from gearshift._core.consuming.log_settlements import LogSettlements
 from gearshift._core.consuming.settlements import QueueSettlements
 from gearshift.driver import Settlement, SettleRequest
@@ -108,7 +108,7 @@ def test_abandoning_a_queue_makes_the_unsettled_stale_and_forgets_what_was_to_be
     settlements = filled(QueueSettlements(cumulative=True), entries)
     settlements.settle(entries[0], Settlement.ACK, 0.0)
     settlements.abandon()
-    assert [entry.fate for entry in entries] == [Fate.SETTLED, Fate.STALE]
+    assert [entry.state for entry in entries] == [EntryState.SETTLED, EntryState.STALE]
     assert (settlements.take().settlements, settlements.unsettled) == ([], 0)
 
 
@@ -200,7 +200,7 @@ def test_a_revoked_partition_is_forgotten_and_its_deliveries_are_stale() -> None
     settlements.settle(settled, Settlement.ACK, 0.0)
     assert settlements.positions([0, 1]) == {0: 5}
     settlements.revoke([0])
-    assert (lost.fate, kept.fate) == (Fate.STALE, Fate.BUFFERED)
+    assert (lost.state, kept.state) == (EntryState.STALE, EntryState.BUFFERED)
     assert (settlements.take().places, settlements.unsettled, settlements.span) == ({}, 1, 1)
     settlements.settle(kept, Settlement.ACK, 0.0)
     assert settlements.take().places == {1: 6}
@@ -211,8 +211,8 @@ def test_only_what_is_in_hand_keeps_a_revocation_waiting() -> None:
     entry = log_entry(3, 0)
     settlements = filled(LogSettlements(), [entry])
     seen = []
-    for fate in (Fate.BUFFERED, Fate.HELD, Fate.IN_HAND):
-        entry.fate = fate
+    for state in (EntryState.BUFFERED, EntryState.HELD, EntryState.IN_HAND):
+        entry.state = state
         seen.append(settlements.in_hand([3]))
     assert seen == [False, False, True]
     assert not settlements.in_hand([2])
@@ -249,8 +249,8 @@ class LogMachine(RuleBasedStateMachine):
     def commit(self) -> None:
         self._store(self.settlements.take().places)
         for partition, entries in self.open.items():
-            unsettled = [e.token.offset for e in entries if e.fate is not Fate.SETTLED]
-            settled = [e.token.offset for e in entries if e.fate is Fate.SETTLED]
+            unsettled = [e.token.offset for e in entries if e.state is not EntryState.SETTLED]
+            settled = [e.token.offset for e in entries if e.state is EntryState.SETTLED]
             prefix = [offset for offset in settled if offset < min(unsettled, default=2**62)]
             if prefix:
                 assert self.committed[partition] == max(prefix) + 1
@@ -260,7 +260,7 @@ class LogMachine(RuleBasedStateMachine):
         self._store(self.settlements.positions([partition]))
         self.settlements.revoke([partition])
         gone = self.open.pop(partition, [])
-        assert all(entry.fate in (Fate.SETTLED, Fate.STALE) for entry in gone)
+        assert all(entry.state in (EntryState.SETTLED, EntryState.STALE) for entry in gone)
 
     def _store(self, positions: Mapping[int, int]) -> None:
         for partition, position in positions.items():
@@ -268,7 +268,7 @@ class LogMachine(RuleBasedStateMachine):
             self.committed[partition] = position
 
     def _unsettled(self) -> list[Entry]:
-        return [e for each in self.open.values() for e in each if e.fate is not Fate.SETTLED]
+        return [e for each in self.open.values() for e in each if e.state is not EntryState.SETTLED]
 
     @invariant()
     def no_position_passes_an_unsettled_message(self) -> None:

@@ -17,7 +17,7 @@ from gearshift._core.consuming.receivers import (
     LogReceiver,
     QueueReceiver,
 )
-from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.shared_window import SharedWindow
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
 from gearshift.driver import Place, Received, SettleFailure, Settlement, SettleRequest

@@ -11,7 +11,7 @@ import pytest
 
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.receivers import LogReceiver, QueueReceiver
-from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.shared_window import SharedWindow
 from gearshift._core.consuming.suspects import INSIST_S, TURN_S, Turn, is_given_up
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow

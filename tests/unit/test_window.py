@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gearshift import errors
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import Entry, EntryState
 from gearshift._core.consuming.log_settlements import LogSettlements
 from gearshift._core.consuming.settlements import QueueSettlements
 from gearshift._core.consuming.window import SPAN_FACTOR, DeliveryWindow
@@ -58,7 +58,7 @@ def test_entries_come_out_in_order_and_no_more_than_asked_for() -> None:
     assert tokens(world.take(2)) == [1, 2]
     assert tokens(world.take(2)) == [3]
     assert world.take() == []
-    assert {entry.fate for entry in world.window.entries()} == {Fate.IN_HAND}
+    assert {entry.state for entry in world.window.entries()} == {EntryState.IN_HAND}
 
 
 def test_room_is_what_prefetch_leaves() -> None:
@@ -145,7 +145,7 @@ def test_a_seek_begins_anew() -> None:
     world.window.forget()
     world.read(0)
     assert [entry.redelivered for entry in world.take()] == [None]
-    assert before.fate is Fate.STALE
+    assert before.state is EntryState.STALE
 
 
 # ── settling ──

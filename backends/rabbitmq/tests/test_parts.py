@@ -12,7 +12,7 @@ from gearshift.driver import Received
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import ConfirmWatch
 from gearshift_rabbitmq.connection import Connection
-from gearshift_rabbitmq.queue.time_limit import TimeLimit
+from gearshift_rabbitmq.queue.consumer_timeout import ConsumerTimeout
 from gearshift_rabbitmq.rpc import find
 from gearshift_rabbitmq.settings import Settings
 from gearshift_rabbitmq.wire.decoding import Token, received
@@ -75,7 +75,7 @@ def test_a_node_that_still_takes_what_is_sent_is_not_left() -> None:
 
 def test_what_was_held_for_too_long_is_over_before_the_broker_takes_it_back() -> None:
     """And what waits is given back while there is still time to work on it."""
-    limit = TimeLimit(100.0, 30.0)
+    limit = ConsumerTimeout(100.0, 30.0)
     locked_until, return_at = limit.of_new()
     now = time.monotonic()
     assert 98.0 < locked_until - now <= 99.0

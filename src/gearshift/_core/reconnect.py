@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import tenacity
 
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.logs import LimitedLog
 from gearshift.errors import ConnectionFailed, GearshiftError, PermissionDenied, UnknownChannel
 
@@ -29,7 +29,7 @@ STEADY_S = 10.0
 
 def connect_until(
     connect: Callable[[], Driver],
-    failures: Failures,
+    failures: ErrorTranslator,
     *,
     stop: threading.Event,
     timeout_s: float | None = None,

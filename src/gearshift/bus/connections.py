@@ -19,11 +19,11 @@ from typing import ClassVar, TypeAlias, TypeVar, cast
 from gearshift._core.consuming.dead_letters import DeadLetters
 from gearshift._core.consuming.loop import ConsumerLoop
 from gearshift._core.consuming.receivers import LogReceiver, QueueReceiver, Receiver
-from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.shared_window import SharedWindow
 from gearshift._core.consuming.subscription import ConsumerPolicy, Subscription
 from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.consuming.window import DeliveryWindow
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.buffer import PublishBuffer
 from gearshift._core.reconnect import connect_until
@@ -75,9 +75,9 @@ class Connections:
     _pid: int = field(default_factory=os.getpid)
     _log: LimitedLog = field(default_factory=lambda: LimitedLog(log, burst=1, period_s=SAY_AGAIN_S))
 
-    def failures(self, channel: str | None) -> Failures:
+    def failures(self, channel: str | None) -> ErrorTranslator:
         """Translates drivers' errors for ``channel``."""
-        return Failures(self.backend, self.name, channel)
+        return ErrorTranslator(self.backend, self.name, channel)
 
     @contextlib.contextmanager
     def admin(

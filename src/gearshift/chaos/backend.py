@@ -11,7 +11,7 @@ from typing import Any
 from gearshift import driver
 from gearshift.capabilities import Capabilities
 from gearshift.chaos.consumers import ChaosLogConsumer, ChaosQueueConsumer
-from gearshift.chaos.fate import ConnectionDropped, Fate, Side
+from gearshift.chaos.injector import ConnectionDropped, Injector, Side
 from gearshift.chaos.producer import ChaosProducer
 from gearshift.chaos.settings import Settings
 from gearshift.driver import AdminDriver, ChannelSpec, ConsumerSpec, LogEvents
@@ -58,16 +58,16 @@ class ChaosBackend(driver.Backend):
         return _Admin(self._below.admin(), self._learn)
 
     def producer(self, channel: ChannelSpec) -> Any:
-        return ChaosProducer(self._below.producer(channel), self._fate(channel, "producers"))
+        return ChaosProducer(self._below.producer(channel), self._injector(channel, "producers"))
 
     def queue_consumer(self, spec: ConsumerSpec) -> Any:
-        return ChaosQueueConsumer(self._below.queue_consumer(spec), self._fate_of(spec))
+        return ChaosQueueConsumer(self._below.queue_consumer(spec), self._injector_of(spec))
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> Any:
         def connect(passed: LogEvents) -> driver.LogDriver:
             return self._below.log_consumer(spec, passed)
 
-        return ChaosLogConsumer(connect, events, self._fate_of(spec))
+        return ChaosLogConsumer(connect, events, self._injector_of(spec))
 
     def classify(self, error: Exception) -> GearshiftError | None:
         return error if isinstance(error, ConnectionDropped) else self._below.classify(error)
@@ -83,11 +83,11 @@ class ChaosBackend(driver.Backend):
         with self._lock:
             self._given[channel] = given
 
-    def _fate_of(self, spec: ConsumerSpec) -> Fate:
+    def _injector_of(self, spec: ConsumerSpec) -> Injector:
         group = "an ephemeral group" if spec.ephemeral else f"group {spec.group!r}"
-        return self._fate(spec.channel, group)
+        return self._injector(spec.channel, group)
 
-    def _fate(self, channel: ChannelSpec, who: str) -> Fate:
+    def _injector(self, channel: ChannelSpec, who: str) -> Injector:
         name = f"channel {channel.name!r}, {who}"
         with self._lock:
             side = self._sides.get(name)
@@ -97,7 +97,7 @@ class ChaosBackend(driver.Backend):
         situation = Situation(
             capabilities=given, semantics=channel.semantics, processes=self._settings.processes
         )
-        return Fate(side, situation)
+        return Injector(side, situation)
 
     def _heard(self, text: str) -> None:
         self.on_loss(text)

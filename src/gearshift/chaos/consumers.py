@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from gearshift.capabilities import Known
-from gearshift.chaos.fate import Fate
+from gearshift.chaos.injector import Injector
 from gearshift.chaos.late import LateMessages
 from gearshift.chaos.settings import Kind
 from gearshift.driver import (
@@ -31,16 +31,16 @@ __all__ = ["ChaosLogConsumer", "ChaosQueueConsumer"]
 class _Session:
     """Receives for a consumer until its session is lost, while messages are in hand."""
 
-    def __init__(self, fate: Fate) -> None:
-        self.late = LateMessages(fate)
-        self._fate = fate
+    def __init__(self, injector: Injector) -> None:
+        self.late = LateMessages(injector)
+        self._injector = injector
         self._ends_at: float | None = None
 
     def require(self) -> None:
         """Raise ConnectionDropped once the session has ended."""
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
             self._ends_at = None
-            raise self._fate.drop(Kind.SESSION_LOST, "while messages are worked on")
+            raise self._injector.drop(Kind.SESSION_LOST, "while messages are worked on")
 
     def receive(
         self, below: QueueDriver | LogDriver, max_messages: int, timeout_s: float
@@ -57,16 +57,20 @@ class _Session:
             self.late.add(self._as_told(received))
         taken += self.late.take(max_messages - len(taken))
         for _ in taken:
-            if self._ends_at is None and self._fate.strikes(Kind.SESSION_LOST):
-                self._ends_at = time.monotonic() + self._fate.seconds(Kind.SESSION_LOST)
+            if self._ends_at is None and self._injector.strikes(Kind.SESSION_LOST):
+                self._ends_at = time.monotonic() + self._injector.seconds(Kind.SESSION_LOST)
         return taken
 
     def _as_told(self, received: Received) -> Received:
-        fate = self._fate
-        if not (received.redelivered and fate.side.has_lost and fate.strikes(Kind.UNFLAGGED)):
+        injector = self._injector
+        if not (
+            received.redelivered and injector.side.has_lost and injector.strikes(Kind.UNFLAGGED)
+        ):
             return received
-        fate.tell(Kind.UNFLAGGED, f"message {received.message.id!r} comes as if for the first time")
-        is_exact = fate.situation.capabilities.attempt is Known.EXACT
+        injector.tell(
+            Kind.UNFLAGGED, f"message {received.message.id!r} comes as if for the first time"
+        )
+        is_exact = injector.situation.capabilities.attempt is Known.EXACT
         attempt = received.attempt if is_exact or received.attempt is None else 1
         return structs.replace(received, redelivered=False, attempt=attempt)
 
@@ -78,15 +82,15 @@ class ChaosQueueConsumer(Wrapper):
     be anything, so what finds it is which object it is.
     """
 
-    def __init__(self, below: QueueDriver, fate: Fate) -> None:
+    def __init__(self, below: QueueDriver, injector: Injector) -> None:
         super().__init__(below)
-        self._fate = fate
-        self._session = _Session(fate)
+        self._injector = injector
+        self._session = _Session(injector)
         self._in_hand: dict[int, tuple[Any, str | None]] = {}
 
     def receive(self, max_messages: int, timeout_s: float) -> Sequence[Received]:
         received = self._session.receive(self.inner, max_messages, timeout_s)
-        if self._fate.why(Kind.RETURNS_LATE) is not None:
+        if self._injector.why(Kind.RETURNS_LATE) is not None:
             self._in_hand |= {id(one.token): (one.token, one.message.id) for one in received}
         return received
 
@@ -94,12 +98,14 @@ class ChaosQueueConsumer(Wrapper):
         self._session.require()
         for number, request in enumerate(requests):
             tells = request.settlement is not Settlement.RELEASE
-            if tells and self._fate.strikes(Kind.ACK_UNSEEN):
+            if tells and self._injector.strikes(Kind.ACK_UNSEEN):
                 if number:
                     self.inner.settle(requests[:number])
                 lost = requests[number:]
-                self._fate.side.unacked |= self._ids_of(lost)
-                raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {len(lost)}")
+                self._injector.side.unacked |= self._ids_of(lost)
+                raise self._injector.drop(
+                    Kind.ACK_UNSEEN, f"with settlements on the way: {len(lost)}"
+                )
         for request in requests if self._in_hand else ():
             self._forget(request)
         failures: Sequence[SettleFailure] = self.inner.settle(requests)
@@ -124,10 +130,10 @@ class ChaosLogConsumer(Wrapper):
     """A LogDriver. What was to be committed when the connection was lost is not."""
 
     def __init__(
-        self, connect: Callable[[LogEvents], LogDriver], events: LogEvents, fate: Fate
+        self, connect: Callable[[LogEvents], LogDriver], events: LogEvents, injector: Injector
     ) -> None:
-        self._fate = fate
-        self._session = _Session(fate)
+        self._injector = injector
+        self._session = _Session(injector)
         self._told: dict[int, int] = {}  # the broker's positions, where they are known
         told: Any = _Events(events, self._session.late, self._told)
         super().__init__(connect(told))
@@ -138,8 +144,8 @@ class ChaosLogConsumer(Wrapper):
     def commit(self, positions: Mapping[int, Place]) -> None:
         self._session.require()
         steps = sum(max(0, at - self._told.get(number, at)) for number, at in positions.items())
-        if steps and self._fate.strikes(Kind.ACK_UNSEEN):
-            raise self._fate.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {steps}")
+        if steps and self._injector.strikes(Kind.ACK_UNSEEN):
+            raise self._injector.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {steps}")
         self.inner.commit(positions)
         self._told.update({number: int(at) for number, at in positions.items()})
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from gearshift.chaos.fate import Fate
+from gearshift.chaos.injector import Injector
 from gearshift.chaos.settings import Kind
 from gearshift.driver import Received
 from gearshift.misfortunes import may_overtake
@@ -23,8 +23,8 @@ class _Held(NamedTuple):
 class LateMessages:
     """What the broker has handed over and the consumer has not got yet. The consumer's thread."""
 
-    def __init__(self, fate: Fate) -> None:
-        self._fate = fate
+    def __init__(self, injector: Injector) -> None:
+        self._injector = injector
         self._held: list[_Held] = []
 
     def __len__(self) -> int:
@@ -32,17 +32,17 @@ class LateMessages:
 
     def add(self, received: Received) -> None:
         """Hold ``received`` back for a while, or not at all."""
-        fate, name = self._fate, received.message.id
+        injector, name = self._injector, received.message.id
         kinds = [Kind.LATE]
-        if name in fate.side.unacked:
-            fate.side.unacked.discard(name)
+        if name in injector.side.unacked:
+            injector.side.unacked.discard(name)
             kinds = [Kind.RETURNS_LATE, Kind.LATE]
-        kind = next(filter(fate.strikes, kinds), None)
-        seconds = 0.0 if kind is None else fate.seconds(kind)
+        kind = next(filter(injector.strikes, kinds), None)
+        seconds = 0.0 if kind is None else injector.seconds(kind)
         due = time.monotonic() + seconds
         self._held.append(_Held(due, received, kind is Kind.RETURNS_LATE))
         if kind is not None and seconds:
-            fate.tell(kind, f"message {name!r} is {seconds:.2f} s late")
+            injector.tell(kind, f"message {name!r} is {seconds:.2f} s late")
 
     def take(self, most: int) -> list[Received]:
         """Up to ``most`` of those whose time has come and that nothing holds up, as they came."""
@@ -86,4 +86,4 @@ class LateMessages:
         if here is not None and there is not None and here.partition == there.partition:
             return False  # offsets rise
         same_key = received.message.key == earlier.message.key
-        return may_overtake(self._fate.situation, same_key=same_key)
+        return may_overtake(self._injector.situation, same_key=same_key)

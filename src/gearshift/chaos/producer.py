@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from gearshift.chaos.fate import ConnectionDropped, Fate
+from gearshift.chaos.injector import ConnectionDropped, Injector
 from gearshift.chaos.settings import Kind
 from gearshift.driver import OnOutcomes, Outcome, ProducerDriver, Stored
 from gearshift.driver.helpers import Wrapper
@@ -21,9 +21,9 @@ class ChaosProducer(Wrapper):
     comes after it is not stored either, as nothing may be stored before the rest is sent again.
     """
 
-    def __init__(self, below: ProducerDriver, fate: Fate) -> None:
+    def __init__(self, below: ProducerDriver, injector: Injector) -> None:
         super().__init__(below)
-        self._fate = fate
+        self._injector = injector
         self._is_cut = False  # nothing more goes to the broker
         self._ended: ConnectionDropped | None = None
 
@@ -52,16 +52,16 @@ class ChaosProducer(Wrapper):
             error = self._ended or ConnectionDropped("chaos: connection lost")
             on_outcomes([Outcome(number, Stored.NO, None, error) for number in range(count)])
             return
-        cut = next((n for n in range(count) if self._fate.strikes(Kind.SEND_UNCONFIRMED)), None)
+        cut = next((n for n in range(count) if self._injector.strikes(Kind.SEND_UNCONFIRMED)), None)
         if cut is None:
             submit(messages, on_outcomes)
             return
         self._is_cut = True
-        stored = self._fate.number(Kind.SEND_UNCONFIRMED, cut, count)
+        stored = self._injector.number(Kind.SEND_UNCONFIRMED, cut, count)
 
         def drop() -> None:
             text = f"before {count - cut} of {count} confirmations, stored are {stored} of {count}"
-            self._ended = self._fate.drop(Kind.SEND_UNCONFIRMED, text)
+            self._ended = self._injector.drop(Kind.SEND_UNCONFIRMED, text)
             open_ones = range(cut, count)
             on_outcomes([Outcome(n, Stored.UNKNOWN, None, self._ended) for n in open_ones])
 

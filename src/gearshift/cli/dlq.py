@@ -27,7 +27,7 @@ from gearshift.cli.record import record_of
 from gearshift.delivery import Delivery
 from gearshift.errors import UnknownChannel
 from gearshift.message import Semantics
-from gearshift.operations.crossing import Crossing
+from gearshift.operations.portability import PortabilityReport
 from gearshift.operations.redrive import channels_of, dead_letter_channel, redrive
 
 if TYPE_CHECKING:
@@ -147,10 +147,10 @@ def redrive_(
             some = "dead letters" if count is None else f"up to {min(count, most or count):,}"
             click.echo(f"would send {some} of {source!r} to {where} again")
             if into is not None:
-                crossing = Crossing(into.backend)
+                portability = PortabilityReport(into.backend)
                 for letter in _letters(bus, source, min(most or _LOOKED_AT, _LOOKED_AT)):
-                    crossing.add(letter.message)
-                for line in crossing.lines():
+                    portability.add(letter.message)
+                for line in portability.lines():
                     click.echo(line)
             end_dry_run("nothing was redriven")
             return

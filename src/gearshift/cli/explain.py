@@ -14,7 +14,6 @@ from gearshift import plugins
 from gearshift.cli.context import Session, complete_profile, note, with_session
 from gearshift.cli.output import cell, emit, new_table, output_option
 from gearshift.exit_codes import exit_code
-from gearshift.operations.crossing import between
 from gearshift.operations.explain import (
     Change,
     Explanation,
@@ -23,6 +22,7 @@ from gearshift.operations.explain import (
     explain,
     load_profile,
 )
+from gearshift.operations.portability import between
 from gearshift.operations.sentences import SEMANTICS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from gearshift.cli.output import json_line, terminal
 from gearshift.errors import GearshiftError
 from gearshift.exit_codes import exit_code
 from gearshift.message import Message, Receipt, SendResult
-from gearshift.operations.crossing import Crossing
+from gearshift.operations.portability import PortabilityReport
 from gearshift.producer import Producer
 
 __all__ = ["command"]
@@ -104,7 +104,7 @@ class _Sending:
         self._reader = reader
         self._parse = parse
         self._timeout_s = timeout_s
-        self._crossing = Crossing(producer.backend)
+        self._crossing = PortabilityReport(producer.backend)
         self._round: list[tuple[int, str | None]] = []
         self._bad_line: Exception | None = None
         self._sent = 0

@@ -19,7 +19,7 @@ from gearshift.cli.ls import age
 from gearshift.cli.output import cell, emit, new_table, output_option, terminal
 from gearshift.errors import ConnectionFailed, UsageError
 from gearshift.exit_codes import exit_code
-from gearshift.operations.pages import MetricsPages, page_url
+from gearshift.operations.scraping import MetricsPages, page_url
 from gearshift.operations.top import Look, Row, Top
 from gearshift.telemetry.depths import TIMEOUT_S
 

@@ -7,7 +7,7 @@
     compare.run(["rabbit", "kafka"]).save(Path("report.html"))
 
 One file, one job: ``comparison`` (runs it), ``columns`` (on what), ``scenarios`` (what is done),
-``trial`` (a channel with its producer and its ``crew``), ``sending``, ``worker`` (on a thread or
+``trial`` (a channel with its producer and its ``workers``), ``sending``, ``worker`` (on a thread or
 in a process), ``handlers`` (the user's, observed), ``event_log`` and ``sampling`` (how it is
 recorded), ``ledger`` (what happened), ``measures`` (counting in it), ``judges`` (what a scenario
 shows), ``analysis`` (from a ledger to ``findings``), ``contrast`` and ``words`` (in which words),

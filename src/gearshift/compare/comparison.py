@@ -17,6 +17,7 @@ from gearshift.compare import workload
 from gearshift.compare.analysis import analyse
 from gearshift.compare.columns import Target, described, targets_of
 from gearshift.compare.decision import Decision, decide
+from gearshift.compare.environment import machine, versions
 from gearshift.compare.findings import Finding
 from gearshift.compare.handlers import handler_of
 from gearshift.compare.ledger import (
@@ -30,7 +31,6 @@ from gearshift.compare.ledger import (
 )
 from gearshift.compare.needs import Ranked, rank
 from gearshift.compare.scenarios import RUNS, Options, Run
-from gearshift.compare.surroundings import machine, versions
 from gearshift.errors import GearshiftError, NotSupported
 
 __all__ = ["Comparison", "Progress", "run"]

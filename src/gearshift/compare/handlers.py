@@ -18,10 +18,10 @@ from gearshift.errors import StaleDelivery
 from gearshift.worker.app import App, Handler
 from gearshift.worker.batches import endings
 from gearshift.worker.call import Call
+from gearshift.worker.dependencies import Provided
 from gearshift.worker.dispatch import Dispatcher, Ending
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.loading import load_function
-from gearshift.worker.provided import Provided
 
 __all__ = ["Compared", "ObservedDelivery", "handler_of", "running"]
 

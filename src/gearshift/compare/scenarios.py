@@ -171,7 +171,7 @@ def poison(run: Run) -> None:
         trial.send(orders)
         trial.wait_done([order for order in orders if order.order_id != bad])
         trial.wait(lambda events: bad in settled(events, "reject"), "the poison given up")
-        trial.crew.stop_threads()
+        trial.workers.stop_threads()
         trial.read_dead_letters()
 
 

@@ -15,13 +15,13 @@ from gearshift._observe.threads import working
 from gearshift._observe.waiting import remaining, wait_until
 from gearshift.compare import measures
 from gearshift.compare.columns import PARTITIONS, Target
-from gearshift.compare.crew import Crew
 from gearshift.compare.event_log import EventLog, Recorder
 from gearshift.compare.ledger import Event, Sample, TrialRecord
 from gearshift.compare.notebook import apart
 from gearshift.compare.sampling import record_status, watch_memory, watch_status
 from gearshift.compare.sending import RecordedSender
 from gearshift.compare.worker import GROUP, Duties, Job, Site, Worker
+from gearshift.compare.workers import Workers
 from gearshift.compare.workload import Order
 from gearshift.driver import GroupStatus
 from gearshift.errors import GearshiftError
@@ -67,7 +67,7 @@ class Trial:
         self.bus = access.open()
         self.log = EventLog(path)
         self.recorder: Recorder = self.site.recorder()
-        self.crew = Crew(folder, self.channel, self.bus.config.masked)
+        self.workers = Workers(folder, self.channel, self.bus.config.masked)
 
     @staticmethod
     @contextlib.contextmanager
@@ -144,7 +144,7 @@ class Trial:
     def thread(self, name: str, **more: Any) -> None:
         """Start a worker on a thread of this process. ``more`` are duties of its own."""
         worker = Worker(self.bus, self._duties_of(name, more), self.recorder, self.site.access)
-        self.crew.thread(name, worker.run)
+        self.workers.thread(name, worker.run)
 
     def threads(self, members: int) -> None:
         """Start so many workers on threads and wait until they are ready."""
@@ -155,14 +155,14 @@ class Trial:
     def process(self, name: str, **more: Any) -> None:
         """Start a worker as a process, with a connection of its own."""
         job = Job(duties=self._duties_of(name, more), site=self.site)
-        self.crew.process(name, "gearshift.compare.worker", job)
+        self.workers.process(name, "gearshift.compare.worker", job)
 
     def _duties_of(self, name: str, more: Mapping[str, Any]) -> Duties:
         return msgspec.structs.replace(self._duties, name=name, channel=self.channel, **more)
 
     def kill(self, name: str) -> None:
         """SIGKILL a worker process."""
-        self.crew.kill(name, lambda: self.recorder.event("fault", name, what="SIGKILL"))
+        self.workers.kill(name, lambda: self.recorder.event("fault", name, what="SIGKILL"))
 
     # ── waiting ──
 
@@ -173,7 +173,7 @@ class Trial:
 
         Raises DeadlineExceeded naming ``what``, and WorkerFailed if a worker ended on its own.
         """
-        wait_until(lambda: condition(self.log.written()), what, timeout_s, self.crew.check)
+        wait_until(lambda: condition(self.log.written()), what, timeout_s, self.workers.check)
 
     def wait_ready(self, members: int, group: str | None = None) -> None:
         """Until so many workers, of ``group`` if given, are ready and share the partitions."""
@@ -278,7 +278,7 @@ class Trial:
 
     def _clear(self) -> None:
         """Stop everybody and remove the channel."""
-        self.crew.stop()
+        self.workers.stop()
         for problem in delete_channels(self.bus, self.channel):
             log.warning("%s", self.bus.config.masked(problem))
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from gearshift.config.complaints import (
+from gearshift.config.document import Document, Keys
+from gearshift.config.errors import (
     Failure,
     Hook,
     field_types,
@@ -16,7 +17,6 @@ from gearshift.config.complaints import (
     is_secret,
     translate,
 )
-from gearshift.config.document import Document, Keys
 from gearshift.config.masking import Redactor
 from gearshift.errors import GearshiftError
 from gearshift.secret import Secret

@@ -16,7 +16,7 @@ from msgspec.inspect import Field, StructType
 
 from gearshift import plugins
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.complaints import describe_type, field_types
+from gearshift.config.errors import describe_type, field_types
 from gearshift.config.masking import shown
 from gearshift.config.model import declared_default
 

@@ -13,9 +13,9 @@ from typing import Any
 from gearshift import plugins
 from gearshift.config import overrides
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.complaints import unknown
 from gearshift.config.conversion import convert
 from gearshift.config.document import MISSING, Document, Keys, copied, locate, read
+from gearshift.config.errors import unknown
 from gearshift.config.expansion import Unset, expand
 from gearshift.config.masking import Redactor
 from gearshift.config.model import Config, Profile

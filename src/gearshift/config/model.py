@@ -14,9 +14,9 @@ from msgspec.inspect import Field
 from gearshift import plugins
 from gearshift.capabilities import Requirement
 from gearshift.config.channels import ChannelSettings
-from gearshift.config.complaints import field_types, is_secret
 from gearshift.config.conversion import convert
 from gearshift.config.document import MISSING, Document, Keys, dotted
+from gearshift.config.errors import field_types, is_secret
 from gearshift.config.masking import Redactor, is_secret_key, shown
 from gearshift.driver import BackendPlugin
 from gearshift.errors import ConfigError, GearshiftError, UsageError

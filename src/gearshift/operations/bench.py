@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift.bus import Bus, open_bus
 from gearshift.bus.topology import Topology
 from gearshift.config import Config, with_channels
@@ -183,7 +183,7 @@ def _raw_client(config: Config, channel: str) -> Iterator[RawClient | None]:
     try:
         with (
             closing(plugin.connect(settings)) as backend,
-            Failures(backend, plugin.name, channel).raised(),
+            ErrorTranslator(backend, plugin.name, channel).raised(),
         ):
             yield raw
     finally:

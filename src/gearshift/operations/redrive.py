@@ -14,7 +14,7 @@ from gearshift.delivery import Delivery
 from gearshift.driver import GroupStatus
 from gearshift.errors import GearshiftError, InvalidMessage, NotSupported, UnknownChannel
 from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift.operations.left_letters import LeftLetters
+from gearshift.operations.skipped_letters import SkippedLetters
 from gearshift.producer import Producer
 
 __all__ = ["Redriven", "channels_of", "dead_letter_channel", "redrive"]
@@ -100,7 +100,7 @@ def redrive(
         _require_whole(bus, source, group)
     target = into or bus
     began_ms = time.time_ns() // 1_000_000
-    pending = _Pending(bus, source, LeftLetters(bus, source))
+    pending = _Pending(bus, source, SkippedLetters(bus, source))
     pending.begin()
     moved, refusal = 0, None
     with target.producer(channel) as producer, bus.inspect(source, prefetch=_WINDOW) as letters:
@@ -193,7 +193,7 @@ class _Pending:
 
     bus: Bus
     source: str
-    left: LeftLetters
+    left: SkippedLetters
     received: int = 0
     expected: int | None = None
     elsewhere: int | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from gearshift.bus import Bus
 from gearshift.driver import GroupStatus
-from gearshift.operations.pages import MetricsPages, Rates
+from gearshift.operations.scraping import MetricsPages, Rates
 from gearshift.telemetry.depths import TIMEOUT_S, Depths, Told
 
 __all__ = ["Look", "Row", "Top"]

@@ -20,7 +20,7 @@ from gearshift.capabilities import Durability
 from gearshift.config import Config
 from gearshift.delivery import Delivery
 from gearshift.driver import BackendPlugin
-from gearshift.embedded.declared import declared
+from gearshift.embedded.capabilities import declared
 from gearshift.embedded.memory import Backend, Settings, gearshift_backend
 from gearshift.errors import ConnectionFailed, UsageError
 from gearshift.hooks.registry import load_hooks

@@ -25,9 +25,9 @@ from gearshift.capabilities import Requirement
 from gearshift.errors import UsageError
 from gearshift.message import DEFAULT_GROUP
 from gearshift.validation import validate_name
-from gearshift.worker.around import around_handlers, around_sends
 from gearshift.worker.call import Call
-from gearshift.worker.provided import Lifespan
+from gearshift.worker.dependencies import Lifespan
+from gearshift.worker.middleware import around_handlers, around_sends
 from gearshift.worker.signature import function_name
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import msgspec
 
 from gearshift.delivery import Delivery
 from gearshift.errors import DecodeError, UsageError
-from gearshift.worker.provided import Lifespan, Need, ProducerFor, Provided, StateOf, source_of
+from gearshift.worker.dependencies import Lifespan, Need, ProducerFor, Provided, StateOf, source_of
 from gearshift.worker.signature import (
     annotation_of,
     element_of,

@@ -24,9 +24,9 @@ from gearshift.errors import AlreadySettled, Closed, GearshiftError, StaleDelive
 from gearshift.message import Semantics
 from gearshift.worker import batches, dispatch
 from gearshift.worker.app import App, Handler
+from gearshift.worker.dependencies import Provided
 from gearshift.worker.event_loop import EventLoop
 from gearshift.worker.overdue import Overdue
-from gearshift.worker.provided import Provided
 from gearshift.worker.tasks import Settle, TaskRunner
 
 __all__ = ["DRAIN_TIMEOUT_S", "Worker", "WorkerReport"]

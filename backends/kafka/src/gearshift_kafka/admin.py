@@ -13,7 +13,7 @@ from gearshift.capabilities import Capabilities
 from gearshift.driver import AdminDriver, ChannelSpec, Condition, GroupStatus
 from gearshift.errors import NotSupported, UsageError
 from gearshift.message import DEFAULT_GROUP, Semantics
-from gearshift_kafka.asking import REQUEST_S, answer, ask, suppressed
+from gearshift_kafka.admin_client import REQUEST_S, answer, ask, suppressed
 from gearshift_kafka.names import group_id, group_prefix, helper_topics, topic_name
 from gearshift_kafka.queue.topology import Positions, ShareGroups
 from gearshift_kafka.replication import conditions

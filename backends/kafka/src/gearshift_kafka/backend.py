@@ -20,8 +20,8 @@ from gearshift_kafka.admin import Admin, group_exists
 from gearshift_kafka.errors import LACKS_PROTOCOL, REFUSED_ACCESS, classify, code_of
 from gearshift_kafka.names import group_id, helper_topics, topic_name, topic_partitions
 from gearshift_kafka.native import ClientKind
-from gearshift_kafka.probe import misfit, share_version
 from gearshift_kafka.producer import Producer
+from gearshift_kafka.protocol import misfit, share_version
 from gearshift_kafka.queue.ephemeral import EphemeralQueueConsumer
 from gearshift_kafka.queue.limits import no_share_groups
 from gearshift_kafka.queue.opening import open_share_queue
@@ -34,7 +34,7 @@ from gearshift_kafka.stream.identity import TopicIdentity
 from gearshift_kafka.stream.idle import IdleCheck
 from gearshift_kafka.stream.offsets import QUERY_TIMEOUT_S
 from gearshift_kafka.stream.reader import StreamReader
-from gearshift_kafka.times import topic_times
+from gearshift_kafka.timestamps import topic_times
 from gearshift_kafka.topics import Topics
 
 __all__ = ["Backend"]

@@ -7,7 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_kafka.backend import Backend
-from gearshift_kafka.raw import raw_client
+from gearshift_kafka.raw_client import raw_client
 from gearshift_kafka.settings import ChannelSettings, Settings
 from gearshift_kafka.wire import ONLY_HERE
 

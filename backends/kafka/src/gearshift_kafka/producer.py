@@ -19,7 +19,7 @@ from gearshift.driver.helpers import OpenCount
 from gearshift.message import Message, Position
 from gearshift_kafka.errors import stored
 from gearshift_kafka.signals import Heard
-from gearshift_kafka.times import RecordTimes
+from gearshift_kafka.timestamps import RecordTimes
 from gearshift_kafka.wire import encode_headers
 
 __all__ = ["Producer"]

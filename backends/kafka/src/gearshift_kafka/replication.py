@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic, ResourceType, TopicMetadata  # type: ignore[attr-defined]
 
 from gearshift.driver import Condition
-from gearshift_kafka.asking import ask, number
+from gearshift_kafka.admin_client import ask, number
 from gearshift_kafka.queue.limits import broker_number
 
 __all__ = ["COPIES", "Copies", "conditions", "copies_of", "create"]

@@ -13,7 +13,15 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, ResourceTyp
 from gearshift.driver import ChannelSpec
 from gearshift.errors import TopologyConflict, UnknownChannel
 from gearshift.message import Semantics
-from gearshift_kafka.asking import REQUEST_S, answers, ask, change, describe, number, suppressed
+from gearshift_kafka.admin_client import (
+    REQUEST_S,
+    answers,
+    ask,
+    change,
+    describe,
+    number,
+    suppressed,
+)
 from gearshift_kafka.errors import TRANSIENT, UNKNOWN_TOPIC
 from gearshift_kafka.names import topic_name, topic_partitions
 from gearshift_kafka.replication import COPIES, copies_of, create

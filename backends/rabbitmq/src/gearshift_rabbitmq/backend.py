@@ -18,7 +18,7 @@ from gearshift_rabbitmq.nodes import Nodes
 from gearshift_rabbitmq.producer import Producer
 from gearshift_rabbitmq.queue.consumer import QueueConsumer
 from gearshift_rabbitmq.queue.names import DELIVERY_LIMIT, QueueNames, helpers
-from gearshift_rabbitmq.queue.survivors import Survivors
+from gearshift_rabbitmq.queue.own_returns import OwnReturns
 from gearshift_rabbitmq.settings import Settings
 from gearshift_rabbitmq.stream.consumer import StreamConsumer
 from gearshift_rabbitmq.stream.names import StreamNames
@@ -39,7 +39,7 @@ class Backend(driver.Backend):
         self._settings = settings
         self._nodes = Nodes()
         self._warned: set[str] = set()  # channels whose copies one node may stop
-        self._survivors: dict[str, Survivors] = {}  # by member
+        self._own_returns: dict[str, OwnReturns] = {}  # by member
         if settings.tls_insecure_skip_verify:  # on loopback too: that may be a tunnel
             host = settings.endpoints()[0][0]
             logger.warning("tls_insecure_skip_verify: anybody may answer as %r", host)
@@ -94,9 +94,9 @@ class Backend(driver.Backend):
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueConsumer:
         _check_prefetch(spec)
-        survivors = self._survivors.setdefault(spec.member, Survivors(spec.prefetch))
+        own_returns = self._own_returns.setdefault(spec.member, OwnReturns(spec.prefetch))
         timeout_s = self._settings.consumer_timeout_s
-        return QueueConsumer(self._connect, spec, survivors, consumer_timeout_s=timeout_s)
+        return QueueConsumer(self._connect, spec, own_returns, consumer_timeout_s=timeout_s)
 
     def log_consumer(self, spec: ConsumerSpec, events: LogEvents) -> StreamConsumer:
         _check_prefetch(spec)

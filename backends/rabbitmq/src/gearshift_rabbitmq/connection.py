@@ -23,7 +23,7 @@ from pika import exceptions
 from gearshift_rabbitmq.errors import most_telling
 from gearshift_rabbitmq.nodes import Address, Nodes, resolve
 from gearshift_rabbitmq.pika_connection import PikaConnection, PikaLoop
-from gearshift_rabbitmq.quiet import OURS, hush
+from gearshift_rabbitmq.pika_logging import OURS, hush
 from gearshift_rabbitmq.settings import Settings
 
 __all__ = ["Connection", "parameters"]

@@ -7,7 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_rabbitmq.backend import Backend
-from gearshift_rabbitmq.raw import raw_client
+from gearshift_rabbitmq.raw_client import raw_client
 from gearshift_rabbitmq.settings import SCHEMES, ChannelSettings, Settings
 from gearshift_rabbitmq.wire.decoding import ONLY_HERE
 

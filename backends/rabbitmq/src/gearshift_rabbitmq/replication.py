@@ -15,7 +15,7 @@ from gearshift.driver import ChannelSpec, Condition
 from gearshift.message import Semantics
 from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import has_no_replica
-from gearshift_rabbitmq.queue.given_up import given_up, told
+from gearshift_rabbitmq.queue.broker_dead_letters import given_up, told
 from gearshift_rabbitmq.queue.names import QueueNames, undeliverable
 from gearshift_rabbitmq.rpc import Rpc, find
 from gearshift_rabbitmq.settings import Settings

@@ -7,7 +7,7 @@ from gearshift.driver import DRIVER_API, BackendPlugin
 from gearshift.driver.plugin import hookimpl
 from gearshift.message import Semantics
 from gearshift_redis.backend import Backend
-from gearshift_redis.raw import raw_client
+from gearshift_redis.raw_client import raw_client
 from gearshift_redis.settings import SCHEMES, ChannelSettings, Settings
 
 __all__ = ["QUEUE", "gearshift_backend"]

@@ -12,10 +12,10 @@ from gearshift.driver import Received, Settlement, Unstored
 from gearshift.errors import GearshiftError
 from gearshift.message import Message, Position
 
-__all__ = ["IN_HAND", "SETTLED", "STALE", "Entry", "Fate"]
+__all__ = ["IN_HAND", "SETTLED", "STALE", "Entry", "EntryState"]
 
 
-class Fate(Enum):
+class EntryState(Enum):
     """The state of an entry."""
 
     BUFFERED = auto()  # received, not handed out
@@ -26,7 +26,7 @@ class Fate(Enum):
 
 
 #: By names of their own, as a member of an Enum takes longer to find than all else to do with it.
-IN_HAND, SETTLED, STALE = Fate.IN_HAND, Fate.SETTLED, Fate.STALE
+IN_HAND, SETTLED, STALE = EntryState.IN_HAND, EntryState.SETTLED, EntryState.STALE
 
 
 class Entry(msgspec.Struct, eq=False, weakref=True):
@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
     lost: int = 0
     unstored: Unstored | None = None
     return_at: float | None = None
-    fate: Fate = Fate.BUFFERED
+    state: EntryState = EntryState.BUFFERED
     given_at: float = 0.0  # to a user, the last time
     retries: int = 0
     obstacle: GearshiftError | None = None
@@ -73,7 +73,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
     @property
     def has_ended(self) -> bool:
         """True once nobody can settle it any more."""
-        return self.fate is SETTLED or self.fate is STALE
+        return self.state is SETTLED or self.state is STALE
 
     def lies_in(self, partitions: Container[int]) -> bool:
         """True for a message of one of these partitions of a log."""

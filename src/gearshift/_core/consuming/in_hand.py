@@ -30,7 +30,7 @@ class InHand:
 
     def abandon(self, entries: Iterable[Entry]) -> None:
         """These are about to become stale."""
-        self._stale.update(entry for entry in entries if entry.fate is IN_HAND)
+        self._stale.update(entry for entry in entries if entry.state is IN_HAND)
 
     def returned(self, entry: Entry) -> None:
         """Its user has tried to settle a stale one."""
@@ -38,7 +38,7 @@ class InHand:
 
     def among(self, entries: Iterable[Entry]) -> list[Entry]:
         """Those of ``entries`` that are with users, and the stale ones."""
-        return [*(entry for entry in entries if entry.fate is IN_HAND), *self._stale]
+        return [*(entry for entry in entries if entry.state is IN_HAND), *self._stale]
 
     def is_due(self, now: float) -> bool:
         """True if it is time to look for overdue ones."""

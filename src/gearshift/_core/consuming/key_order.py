@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gearshift._core.consuming.entry import Entry, Fate
+from gearshift._core.consuming.entry import Entry, EntryState
 from gearshift._core.consuming.gathering import Gathering
 from gearshift.message import Key
 
@@ -81,7 +81,7 @@ class KeyOrder:
 
     def put_back(self, entry: Entry) -> None:
         """``entry`` was popped and is not handed out yet."""
-        if entry.fate is Fate.HELD:
+        if entry.state is EntryState.HELD:
             self._make_due(entry)
             return
         self._ready.appendleft(entry)
@@ -93,7 +93,7 @@ class KeyOrder:
 
     def hold(self, entry: Entry, due: float) -> None:
         """Keep a failed entry until ``due``, and its key with it."""
-        entry.fate = Fate.HELD
+        entry.state = EntryState.HELD
         heapq.heappush(self._due, (due, next(self._tie_breaker), entry))
         if entry.message.key is not None:
             busy = self.busy.setdefault(entry.message.key, _BusyKey())

@@ -24,7 +24,7 @@ class _Partition:
     def advance(self) -> int:
         """Go behind the settled front; the number of messages in it."""
         entries, count, done = self.entries, 0, None
-        while entries and entries[0].fate is SETTLED:
+        while entries and entries[0].state is SETTLED:
             done = entries.popleft()
             count += 1
         if done is not None:
@@ -99,13 +99,13 @@ class LogSettlements(Settlements):
 
     def ack(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            entry.fate = SETTLED
+            entry.state = SETTLED
         self._end(entries)
         self.news |= {entry.position.partition for entry in entries if entry.position}
 
     def entries(self) -> Iterator[Entry]:
         for partition in self._partitions.values():
-            yield from (entry for entry in partition.entries if entry.fate is not SETTLED)
+            yield from (entry for entry in partition.entries if entry.state is not SETTLED)
 
     def room_for_suspect(self, isolation: Isolation) -> int:
         return 0  # they are here already
@@ -183,7 +183,7 @@ class LogSettlements(Settlements):
     def in_hand(self, numbers: Iterable[int]) -> bool:
         """True if the user still works on a message of one of these partitions."""
         return any(
-            entry.fate is IN_HAND
+            entry.state is IN_HAND
             for number in numbers
             if number in self._partitions
             for entry in self._partitions[number].entries
@@ -208,7 +208,7 @@ class LogSettlements(Settlements):
         self.span -= partition.advance() + len(partition.entries)
         partition.is_news = False
         for entry in partition.entries:
-            if entry.fate is not SETTLED:
+            if entry.state is not SETTLED:
                 self.end(entry, STALE)
         partition.entries.clear()
 

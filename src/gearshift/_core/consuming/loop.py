@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from gearshift._core.consuming.receivers import IDLE_INTERVAL_S, Receiver
-from gearshift._core.consuming.shared import SharedWindow
-from gearshift._core.failures import Failures
+from gearshift._core.consuming.shared_window import SharedWindow
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.listeners import OnConnection
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.reconnect import (
@@ -49,7 +49,7 @@ class ConsumerLoop:
         self,
         connect: Callable[[], Receiver],
         shared: SharedWindow,
-        failures: Failures,
+        failures: ErrorTranslator,
         *,
         name: str,
         on_reconnect: Callable[[], object],

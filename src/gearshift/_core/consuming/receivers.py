@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gearshift._core.consuming.log_settlements import LogSettlements
 from gearshift._core.consuming.settlements import QueueSettlements, Report
-from gearshift._core.consuming.shared import SharedWindow, no_wake
+from gearshift._core.consuming.shared_window import SharedWindow, no_wake
 from gearshift.driver import (
     LogDriver,
     LogEvents,

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gearshift._core.consuming.entry import SETTLED, STALE, Entry, Fate
+from gearshift._core.consuming.entry import SETTLED, STALE, Entry, EntryState
 from gearshift._core.consuming.suspects import Isolation
 from gearshift.driver import Place, Settlement, SettleRequest
 
@@ -61,9 +61,9 @@ class Settlements(ABC):
         self.unsettled += len(arrivals)
         self.unsettled_bytes += sum([entry.size for entry in arrivals])
 
-    def end(self, entry: Entry, fate: Fate) -> None:
+    def end(self, entry: Entry, state: EntryState) -> None:
         """End ``entry`` without a report."""
-        entry.fate = fate
+        entry.state = state
         self._end((entry,))
 
     def _end(self, entries: Sequence[Entry]) -> None:
@@ -148,7 +148,7 @@ class QueueSettlements(Settlements):
     def ack(self, entries: Sequence[Entry]) -> None:
         ack = Settlement.ACK
         for entry in entries:
-            entry.fate, entry.settlement = SETTLED, ack
+            entry.state, entry.settlement = SETTLED, ack
         self._end(entries)
         self.news += entries
 
@@ -165,7 +165,7 @@ class QueueSettlements(Settlements):
         waiting = [
             (entry, entry.return_at)
             for entry in self.entries()
-            if entry.fate is Fate.BUFFERED and entry.return_at is not None
+            if entry.state is EntryState.BUFFERED and entry.return_at is not None
         ]
         self._return_at = min((moment for _, moment in waiting), default=math.inf)
         if self._return_at > now:
@@ -194,7 +194,7 @@ class QueueSettlements(Settlements):
         """Drop the settled front; where allowed its acks become one settlement, the result."""
         run: list[Entry] = []
         waiting, ack = self._open, Settlement.ACK
-        while waiting and ((fate := waiting[0].fate) is SETTLED or fate is STALE):
+        while waiting and ((state := waiting[0].state) is SETTLED or state is STALE):
             entry = waiting.popleft()
             if entry.settlement is ack and not entry.reported:
                 run.append(entry)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gearshift._core.consuming.entry import IN_HAND, Entry
 from gearshift._core.consuming.gathering import Gathering
-from gearshift._core.consuming.shared import SharedWindow
+from gearshift._core.consuming.shared_window import SharedWindow
 from gearshift._core.consuming.suspects import INSIST_S
 from gearshift.driver import Settlement
 from gearshift.errors import Closed, GearshiftError
@@ -99,7 +99,9 @@ class UserSide:
         No lock is taken unless somebody waits for this one: see ``DeliveryWindow.acked``.
         """
         window, locked_until = self.window, entry.locked_until
-        if entry.fate is not IN_HAND or (locked_until is not None and locked_until <= self.clock()):
+        if entry.state is not IN_HAND or (
+            locked_until is not None and locked_until <= self.clock()
+        ):
             self.settle(entry, Settlement.ACK)
             return
         window.acked.append(entry)
@@ -172,7 +174,7 @@ class UserSide:
     def in_hand(self) -> list[Entry]:
         """Entries that the user has and has not settled."""
         with self._shared.lock:
-            return [entry for entry in self.window.entries() if entry.fate is IN_HAND]
+            return [entry for entry in self.window.entries() if entry.state is IN_HAND]
 
     @property
     def unsettled(self) -> int:

@@ -239,7 +239,7 @@ class DeliveryWindow:
         """Count them. On a log, remember how far they go: what comes again is redelivered."""
         seen, dead, redelivered = self._seen, 0, 0
         for entry in entries:
-            entry.fate = IN_HAND
+            entry.state = IN_HAND
             entry.given_at = now
             position = entry.position
             if position is not None:
@@ -272,7 +272,7 @@ class DeliveryWindow:
         """
         acked, self.is_woken = self.acked, False
         entries = [acked.popleft() for _ in range(len(acked))]
-        live = [entry for entry in entries if entry.fate is IN_HAND]
+        live = [entry for entry in entries if entry.state is IN_HAND]
         if not live:
             return False, False
         self._settlements.ack(live)
@@ -287,7 +287,7 @@ class DeliveryWindow:
 
         Returns two flags: the loop must report at once; other entries may now be handed out.
         """
-        if entry.fate is not IN_HAND or entry.locked_until is not None:
+        if entry.state is not IN_HAND or entry.locked_until is not None:
             self.require_live(entry, now)
         self._settlements.settle(entry, settlement, delay_s)
         # Nearly every one is an ack, and the hash of an enum's member is dear.
@@ -321,11 +321,11 @@ class DeliveryWindow:
 
     def require_live(self, entry: Entry, now: float) -> None:
         """Raise AlreadySettled or StaleDelivery, which is counted, if it cannot be settled."""
-        if entry.fate is SETTLED:
+        if entry.state is SETTLED:
             raise AlreadySettled(f"message {entry.message.id!r} was settled before")
         if entry.locked_until is not None:
             self._expire_if_over(entry, now)
-        if entry.fate is not STALE:
+        if entry.state is not STALE:
             return
         self.in_hand.returned(entry)
         self.stats.stale += 1
@@ -339,7 +339,7 @@ class DeliveryWindow:
         """End an entry whose lock is over: the broker has given it to somebody else."""
         if entry.locked_until is None or now < entry.locked_until:
             return False
-        if entry.fate is not STALE:
+        if entry.state is not STALE:
             self.in_hand.abandon((entry,))
             self._settlements.end(entry, STALE)
             self.key_order.settled(entry)

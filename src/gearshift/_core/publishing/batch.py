@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from threading import Lock
 
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift.driver import Outcome, Stored
 from gearshift.errors import (
     ConnectionFailed,
@@ -92,7 +92,7 @@ class Batch:
         return numbers
 
     def record(
-        self, outcomes: Sequence[Outcome], channel: str, failures: Failures
+        self, outcomes: Sequence[Outcome], channel: str, failures: ErrorTranslator
     ) -> GearshiftError | None:
         """Record what a driver reports; return the failure that ended the driver, if one did."""
         lost: GearshiftError | None = None

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from gearshift._core.clients import forked
-from gearshift._core.failures import Failures
+from gearshift._core.condition import ObservedCondition
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.listeners import OnConnection, ignore
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.supervisor import Supervisor
 from gearshift._core.publishing.window import TICK_S, Window
-from gearshift._core.signals import Signal
 from gearshift.driver import Outcome, ProducerDriver
 from gearshift.errors import BackpressureError, Closed, GearshiftError
 from gearshift.message import SendResult
@@ -42,7 +42,7 @@ class PublishBuffer:
     def __init__(
         self,
         connect: Callable[[], ProducerDriver],
-        failures: Failures,
+        failures: ErrorTranslator,
         *,
         on_reconnect: Callable[[], object] = lambda: None,
         on_connection: OnConnection = ignore,
@@ -61,7 +61,7 @@ class PublishBuffer:
         self._done: deque[Batch] = deque()
         self._closing = False
         self._stats = SendStats(channel=self._channel)
-        self.changed = changed = Signal(self._lock)  # there may be room, or a new driver
+        self.changed = changed = ObservedCondition(self._lock)  # there may be room, or a new driver
         self._window = Window(changed, max_in_flight, max_in_flight_bytes, clock)
         self._supervisor = Supervisor(
             connect, on_reconnect, on_connection, failures, self._batches, changed,

@@ -11,7 +11,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from gearshift._core.failures import Failures
+from gearshift._core.error_translation import ErrorTranslator
 from gearshift._core.listeners import OnConnection
 from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.batch import Batch
@@ -42,7 +42,7 @@ class Supervisor:
     connect: Callable[[], ProducerDriver]
     on_reconnect: Callable[[], object]
     on_connection: OnConnection
-    failures: Failures
+    failures: ErrorTranslator
     batches: Mapping[Batch, None]
     changed: threading.Condition
     on_outcomes: Callable[[Batch, Sequence[Outcome]], None]

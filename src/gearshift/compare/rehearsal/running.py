@@ -20,12 +20,12 @@ from gearshift.capabilities import Durability
 from gearshift.compare import measures
 from gearshift.compare.columns import Target, described, target_of
 from gearshift.compare.comparison import Progress
+from gearshift.compare.environment import machine, versions
 from gearshift.compare.ledger import Column, Event
 from gearshift.compare.notebook import apart
 from gearshift.compare.rehearsal.document import Original, Rehearsal, Variant, VariantRun, digests
 from gearshift.compare.rehearsal.originals import Watched, watch
 from gearshift.compare.rehearsal.worker import MAX_RETRY_DELAY_S, Job
-from gearshift.compare.surroundings import machine, versions
 from gearshift.compare.trial import Trial
 from gearshift.driver import Start
 from gearshift.errors import NotSupported
@@ -174,7 +174,7 @@ class _Run:
                     captured=str(captured),
                     site=trial.site,
                 )
-                trial.crew.process(job.name, "gearshift.compare.rehearsal.worker", job)
+                trial.workers.process(job.name, "gearshift.compare.rehearsal.worker", job)
             trial.wait_ready(request.workers)
             keys = [original.key for original in self.originals]
             copies = list(zip(keys, self.watched.messages, strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gearshift.capabilities import Durability
 from gearshift.driver import DRIVER_API, BackendPlugin, BaseChannelSettings
 from gearshift.driver.plugin import hookimpl
-from gearshift.embedded.declared import declared
+from gearshift.embedded.capabilities import declared
 from gearshift.embedded.memory.backend import Backend
 from gearshift.embedded.memory.settings import Settings
 from gearshift.message import Semantics

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
-from gearshift.embedded.declared import missing, require_partitions, require_same
+from gearshift.embedded.capabilities import missing, require_partitions, require_same
 from gearshift.embedded.memory.channel import Channel, Clock, QueueChannel, StreamChannel
 from gearshift.embedded.memory.group import Group
 from gearshift.errors import UnknownGroup

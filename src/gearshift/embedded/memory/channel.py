@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 from gearshift.driver import ChannelSpec, GroupStatus, Outcome, Stored
-from gearshift.embedded.declared import DEFAULT_PARTITIONS, unroutable
+from gearshift.embedded.capabilities import DEFAULT_PARTITIONS, unroutable
 from gearshift.embedded.memory.group import Group, Shared
 from gearshift.embedded.partitions import partition_of, spread
 from gearshift.embedded.stream import Bounds

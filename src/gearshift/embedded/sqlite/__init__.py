@@ -17,9 +17,9 @@ from __future__ import annotations
 from gearshift.capabilities import Durability
 from gearshift.driver import DRIVER_API, BackendPlugin, BaseChannelSettings
 from gearshift.driver.plugin import hookimpl
-from gearshift.embedded.declared import declared
+from gearshift.embedded.capabilities import declared
 from gearshift.embedded.sqlite.backend import Backend
-from gearshift.embedded.sqlite.raw import raw_client
+from gearshift.embedded.sqlite.raw_client import raw_client
 from gearshift.embedded.sqlite.settings import Settings
 from gearshift.message import Semantics
 

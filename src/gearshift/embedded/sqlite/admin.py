@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from gearshift.driver import AdminDriver, ChannelSpec, GroupStatus
-from gearshift.embedded.declared import DEFAULT_PARTITIONS, require_partitions
+from gearshift.embedded.capabilities import DEFAULT_PARTITIONS, require_partitions
 from gearshift.embedded.sqlite.members import drop_finished, drop_group
 from gearshift.embedded.sqlite.schema import base_of
 from gearshift.embedded.sqlite.store import (

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from gearshift.embedded.partitions import spread
-from gearshift.embedded.sqlite.alive import is_dead
+from gearshift.embedded.sqlite.liveness import is_dead
 from gearshift.embedded.sqlite.rows import runs
 from gearshift.embedded.sqlite.store import Store
 from gearshift.embedded.sqlite.writer import Tx

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from gearshift.driver import ChannelSpec, OnOutcomes, Outcome, ProducerDriver, Stored
 from gearshift.driver.helpers import OpenCount
-from gearshift.embedded.declared import missing, require_same, unroutable
+from gearshift.embedded.capabilities import missing, require_same, unroutable
 from gearshift.embedded.partitions import partition_of
 from gearshift.embedded.sqlite.rows import encode
 from gearshift.embedded.sqlite.schema import base_of

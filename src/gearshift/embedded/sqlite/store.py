@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from gearshift.driver import ChannelSpec
-from gearshift.embedded.declared import missing, require_same
-from gearshift.embedded.sqlite.alive import Session, sweep
+from gearshift.embedded.capabilities import missing, require_same
+from gearshift.embedded.sqlite.liveness import Session, sweep
 from gearshift.embedded.sqlite.schema import connect, prepare
 from gearshift.embedded.sqlite.settings import Settings
 from gearshift.embedded.sqlite.writer import Call, Tx, Writer, identity_of

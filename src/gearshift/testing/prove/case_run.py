@@ -17,7 +17,7 @@ from gearshift.hooks.registry import Hooks
 from gearshift.message import Message, Semantics
 from gearshift.misfortunes import Rule, shares_memory
 from gearshift.testing.prove.interruption import Died, Paused, dying_at
-from gearshift.testing.prove.memory import Memory
+from gearshift.testing.prove.module_state import ModuleState
 from gearshift.testing.prove.simulated import GroupEntry, Settling, SimulatedBroker
 from gearshift.worker import dispatch
 
@@ -50,7 +50,7 @@ class CaseRun:
     def __init__(
         self,
         broker: SimulatedBroker,
-        memory: Memory,
+        memory: ModuleState,
         state: Callable[[], Any] | None,
         hooks: Hooks,
         runner: asyncio.Runner,

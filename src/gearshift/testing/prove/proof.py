@@ -22,15 +22,15 @@ from gearshift.misfortunes import RULES, Rule, shares_memory
 from gearshift.testing.prove.buses import SimulatedBuses
 from gearshift.testing.prove.case_run import Misfortune
 from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
-from gearshift.testing.prove.memory import Memory
+from gearshift.testing.prove.module_state import ModuleState
 from gearshift.testing.prove.outcome import Outcome, difference, is_order_alone
 from gearshift.testing.prove.runner import CaseRunner, Undecided
 from gearshift.testing.prove.simulated import Group, Sent, group_of
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
 from gearshift.testing.prove.workload import Example, workloads
 from gearshift.worker.app import App, Handler
+from gearshift.worker.dependencies import Provided
 from gearshift.worker.event_loop import EventLoop
-from gearshift.worker.provided import Provided
 
 __all__ = ["Prover"]
 
@@ -63,7 +63,7 @@ class Prover:
         self._opened = ExitStack()
         self._groups = [group_of(self._bus, handler, processes) for handler in self._handlers()]
         functions = [handler.call.function for handler in app.handlers]
-        self._memory = Memory([*functions, *([state] if state else [])])
+        self._memory = ModuleState([*functions, *([state] if state else [])])
         self._runner = CaseRunner(
             self._bus, buses, self._groups, self._handlers, self._memory, state, reset
         )

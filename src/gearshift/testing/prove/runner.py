@@ -13,7 +13,7 @@ from gearshift.message import Message
 from gearshift.testing.prove.buses import SimulatedBuses
 from gearshift.testing.prove.case_run import CaseRun, Misfortune
 from gearshift.testing.prove.cases import Case
-from gearshift.testing.prove.memory import Memory
+from gearshift.testing.prove.module_state import ModuleState
 from gearshift.testing.prove.outcome import Outcome, outcome_of
 from gearshift.testing.prove.replay import Replay
 from gearshift.testing.prove.simulated import Group, SimulatedBroker
@@ -41,7 +41,7 @@ class CaseRunner:
         buses: SimulatedBuses,
         groups: Sequence[Group],
         handlers: Callable[[], Sequence[Handler]],
-        memory: Memory,
+        memory: ModuleState,
         state: Callable[[], Any] | None,
         reset: Callable[[], object] | None,
     ) -> None:

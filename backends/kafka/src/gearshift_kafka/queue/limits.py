@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigSource, ResourceType  # type: ignore[attr-defined]
 
 from gearshift.errors import NotSupported
-from gearshift_kafka.asking import Entries, describe, number
+from gearshift_kafka.admin_client import Entries, describe, number
 
 __all__ = [
     "ISOLATION",

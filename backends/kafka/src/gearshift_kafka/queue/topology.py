@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, ResourceType  # type: i
 
 from gearshift.driver import ChannelSpec
 from gearshift.errors import ConfigError
-from gearshift_kafka.asking import ask, change
+from gearshift_kafka.admin_client import ask, change
 from gearshift_kafka.names import group_id, groups_among, helper_topics, topic_name
 from gearshift_kafka.queue.delays import STEPS
 from gearshift_kafka.queue.limits import (

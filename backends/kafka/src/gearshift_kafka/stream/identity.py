@@ -7,7 +7,7 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from gearshift_kafka.asking import REQUEST_S
+from gearshift_kafka.admin_client import REQUEST_S
 
 __all__ = ["TopicIdentity"]
 

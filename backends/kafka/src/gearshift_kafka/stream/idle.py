@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._group import ConsumerGroupDescription
 
-from gearshift_kafka.asking import REQUEST_S
+from gearshift_kafka.admin_client import REQUEST_S
 
 __all__ = ["IdleCheck"]
 

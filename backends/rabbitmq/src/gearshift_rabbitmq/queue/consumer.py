@@ -14,13 +14,13 @@ from pika import exceptions
 from gearshift.driver import ConsumerSpec, QueueDriver, Received, SettleFailure, SettleRequest
 from gearshift.errors import UnknownChannel
 from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.queue.broker_dead_letters import GivenUp
+from gearshift_rabbitmq.queue.consumer_timeout import ConsumerTimeout
 from gearshift_rabbitmq.queue.copies import Copies
-from gearshift_rabbitmq.queue.given_up import GivenUp
 from gearshift_rabbitmq.queue.leader import LeaderCheck
 from gearshift_rabbitmq.queue.names import QueueNames, undeliverable
-from gearshift_rabbitmq.queue.survivors import Survivors
+from gearshift_rabbitmq.queue.own_returns import OwnReturns
 from gearshift_rabbitmq.queue.suspects import Suspects
-from gearshift_rabbitmq.queue.time_limit import TimeLimit
 from gearshift_rabbitmq.queue.topology import declare_ephemeral
 from gearshift_rabbitmq.queue.unsettled import Unsettled
 from gearshift_rabbitmq.rpc import Rpc, find
@@ -48,7 +48,7 @@ class QueueConsumer(QueueDriver):
     Every RETRY is stored again with its count in ``gearshift-attempt``: the broker's own count
     also rises, before 4.3, with each return of a message that nobody has worked on. What comes
     back for another reason is set aside among the suspects (see ``suspects``), but not what this
-    process itself has returned (see ``survivors``).
+    process itself has returned (see ``own_returns``).
 
     The broker takes back what is unsettled for ``consumer_timeout_s``, and before 4.3 all else with
     it. So this driver gives it back before that; from 4.3 on the broker gets that time as the
@@ -62,15 +62,15 @@ class QueueConsumer(QueueDriver):
         self,
         connect: Callable[[str], Connection],
         spec: ConsumerSpec,
-        survivors: Survivors | None = None,
+        own_returns: OwnReturns | None = None,
         *,
         consumer_timeout_s: float = CONSUMER_TIMEOUT_S,
     ) -> None:
         """Connect and consume. Raises pika's error; 404 if the group's queue is not there."""
         self._spec = spec
         self._names = QueueNames.of(spec.channel)
-        self._survivors = survivors or Survivors(spec.prefetch)
-        self._limit = TimeLimit(consumer_timeout_s, spec.channel.max_processing_s or 0.0)
+        self._own_returns = own_returns or OwnReturns(spec.prefetch)
+        self._limit = ConsumerTimeout(consumer_timeout_s, spec.channel.max_processing_s or 0.0)
         self._name = f"{spec.channel.name}/{spec.group}"
         self._is_adopted = self._names.adopted_queue is not None
         self._is_ours = not self._is_adopted and not spec.ephemeral
@@ -149,7 +149,7 @@ class QueueConsumer(QueueDriver):
         if self._is_open():
             self._unsettled.set_aside_lost(self._suspects.left())
         elif not self._connection.stood_still:  # else one of them may have been the cause
-            self._survivors.connection_broke(self._held())
+            self._own_returns.connection_broke(self._held())
         self._copies.close(timeout_s / 2)
         self._unsettled.finish_copies()
         # Else what is given back would come again to the subscription that is about to begin.
@@ -193,7 +193,7 @@ class QueueConsumer(QueueDriver):
         self._unsettled = Unsettled(
             self._channel,
             self._copies,
-            self._survivors,
+            self._own_returns,
             is_adopted=self._is_adopted,
             keep_suspect=self._suspects.keep,
         )
@@ -259,7 +259,7 @@ class QueueConsumer(QueueDriver):
         with self._connection.gathered():
             if self._cancelled_at is None and not self._suspects.active:
                 self._subscription.stop()
-            self._survivors.add(self._held())
+            self._own_returns.add(self._held())
             # What came while the subscription ended is covered too: 0 is all that is unsettled.
             self._channel.basic_nack(0, multiple=True, requeue=True)
 
@@ -353,7 +353,7 @@ class QueueConsumer(QueueDriver):
             locked_until=locked_until,
             return_at=return_at,
         )
-        if one.lost > one.token.lost and self._survivors.discard(one):
+        if one.lost > one.token.lost and self._own_returns.discard(one):
             return structs.replace(one, lost=one.token.lost)
         return one
 

@@ -11,7 +11,7 @@ from pika import exceptions
 
 from gearshift.driver import Outcome, Received, Settlement, SettleRequest, Stored, Unstored
 from gearshift_rabbitmq.queue.copies import Copies
-from gearshift_rabbitmq.queue.survivors import Survivors
+from gearshift_rabbitmq.queue.own_returns import OwnReturns
 from gearshift_rabbitmq.wire.decoding import Token
 
 __all__ = ["Unsettled"]
@@ -26,7 +26,7 @@ class Unsettled:
         self,
         channel: Any,
         copies: Copies,
-        survivors: Survivors,
+        own_returns: OwnReturns,
         *,
         is_adopted: bool,
         keep_suspect: Callable[[Received], None],
@@ -36,7 +36,7 @@ class Unsettled:
         self.aside: dict[int, Received] = {}  # being stored among the suspects
         self._channel = channel
         self._copies = copies
-        self._survivors = survivors
+        self._own_returns = own_returns
         self._is_adopted = is_adopted
         self._keep_suspect = keep_suspect
         self._retrying: dict[int, SettleRequest] = {}  # being stored for another attempt
@@ -84,7 +84,7 @@ class Unsettled:
 
     def give_back(self, one: Received) -> None:
         """Have the broker deliver it again; that it was delivered here says nothing of it."""
-        self._survivors.add([one])
+        self._own_returns.add([one])
         self._channel.basic_nack(one.token.tag, requeue=True)
 
     def set_aside(self, one: Received) -> None:
@@ -130,7 +130,7 @@ class Unsettled:
         return unstored
 
     def _end(self, tag: int) -> None:
-        self._survivors.settled(self.messages.pop(tag))
+        self._own_returns.settled(self.messages.pop(tag))
 
     def _ack_through(self, last: int) -> None:
         tags = []

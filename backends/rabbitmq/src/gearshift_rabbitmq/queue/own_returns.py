@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from gearshift.driver import Received
 from gearshift_rabbitmq.wire.properties import without_headers
 
-__all__ = ["Survivors"]
+__all__ = ["OwnReturns"]
 
 
-class Survivors:
+class OwnReturns:
     """Marks of messages that one member gave back, or held when a connection broke while this
     process did not stand still. The member's next driver gets them. On one thread at a time.
     """

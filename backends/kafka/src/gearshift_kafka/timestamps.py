@@ -9,7 +9,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ResourceType  # type: ignore[attr-defined]
 
-from gearshift_kafka.asking import describe
+from gearshift_kafka.admin_client import describe
 
 __all__ = ["RecordTimes", "topic_times"]
 

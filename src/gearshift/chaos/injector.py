@@ -13,7 +13,7 @@ from gearshift.chaos.settings import Kind, Settings
 from gearshift.errors import ConnectionFailed
 from gearshift.misfortunes import Situation, rule
 
-__all__ = ["ConnectionDropped", "Fate", "Side"]
+__all__ = ["ConnectionDropped", "Injector", "Side"]
 
 log = logging.getLogger("gearshift.chaos")
 
@@ -84,7 +84,7 @@ class Side:
             self._on_loss(f"{self.name}: {text}")
 
 
-class Fate:
+class Injector:
     """One driver's. Its methods are called one at a time."""
 
     def __init__(self, side: Side, situation: Situation) -> None:

@@ -14,7 +14,7 @@ from gearshift._observe.threads import WorkerThread
 from gearshift.errors import GearshiftError
 from gearshift.operations.cleanup import finish
 
-__all__ = ["Crew", "WorkerFailed"]
+__all__ = ["WorkerFailed", "Workers"]
 
 _STOP_S = 10.0
 
@@ -23,7 +23,7 @@ class WorkerFailed(GearshiftError):
     """A worker of a scenario ended although nobody had told it to."""
 
 
-class Crew:
+class Workers:
     """Workers by name. ``masked`` hides secrets in the last words of a process. One thread."""
 
     def __init__(self, folder: Path, channel: str, masked: Callable[[str], str]) -> None:

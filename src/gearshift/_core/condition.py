@@ -1,4 +1,4 @@
-"""A condition that also tells those who cannot wait on it: event loops."""
+"""A condition variable that also tells those who cannot wait on it: event loops."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from threading import Condition
 from typing import Any
 
-__all__ = ["Signal"]
+__all__ = ["ObservedCondition"]
 
 
-class Signal(Condition):
+class ObservedCondition(Condition):
     """Calls its ``listeners`` with every ``notify_all``, with the lock held: they must not block.
 
     The lock guards ``listeners``, which is replaced and never changed.

@@ -13,11 +13,11 @@ from gearshift.delivery import Delivery
 from gearshift.errors import StaleDelivery
 from gearshift.message import DEFAULT_GROUP, Headers, Message
 
-__all__ = ["LeftLetters"]
+__all__ = ["SkippedLetters"]
 
 
 @dataclass(slots=True)
-class LeftLetters:
+class SkippedLetters:
     """Those that were received from ``source`` and not moved. One thread.
 
     They fill the window of a consumer, which then sees nothing of what lies behind them. So they

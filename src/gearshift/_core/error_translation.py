@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from gearshift.driver import Backend
 from gearshift.errors import BackendFailure, GearshiftError
 
-__all__ = ["Failures"]
+__all__ = ["ErrorTranslator"]
 
 
 @dataclass(frozen=True, slots=True)
-class Failures:
+class ErrorTranslator:
     """Translates errors of one backend's drivers for one channel (None: for no channel)."""
 
     backend: Backend

@@ -14,7 +14,7 @@ from gearshift.driver import BackendPlugin
 from gearshift.errors import PluginError
 from gearshift.message import Message
 
-__all__ = ["Crossing", "between"]
+__all__ = ["PortabilityReport", "between"]
 
 #: Of a name that the backend which it came from does not explain, or is not installed.
 _LEFT_OUT = "left out"
@@ -33,7 +33,7 @@ def between(source: BackendPlugin, target: BackendPlugin) -> list[str]:
     return [*_lines(source.only_here, source.only_here), *target.on_arrival, *_ALWAYS]
 
 
-class Crossing:
+class PortabilityReport:
     """The changes to particular messages on their way to the backend ``target``."""
 
     def __init__(self, target: str) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 from gearshift.driver import Received
 
-__all__ = ["TimeLimit"]
+__all__ = ["ConsumerTimeout"]
 
 #: What was received within so many seconds is one age to a broker that does not say its limit.
 _TOGETHER_S = 0.1
 
 
-class TimeLimit:
+class ConsumerTimeout:
     """Says what a consumer has held for too long. ``work_s`` is how long processing may take."""
 
     def __init__(self, timeout_s: float, work_s: float) -> None:

@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from gearshift._core.condition import ObservedCondition
 from gearshift._core.consuming.settlements import Settlements
 from gearshift._core.consuming.suspects import TURN, Turn
 from gearshift._core.consuming.window import DeliveryWindow
-from gearshift._core.signals import Signal
 from gearshift.errors import GearshiftError
 
 __all__ = ["SharedWindow", "no_wake"]
@@ -45,7 +45,7 @@ class SharedWindow:
         self._turned_at = clock()
         self._rename()
         self.lock = threading.RLock()
-        self.changed = Signal(self.lock)
+        self.changed = ObservedCondition(self.lock)
         self.window = window
         self.wake: Callable[[], None] = no_wake  # has the driver's receive return
         self.ready = False  # connected, assigned and positioned

@@ -20,7 +20,7 @@ from typing import Any
 from gearshift.bus import Bus
 from gearshift.worker.app import App
 
-__all__ = ["Memory"]
+__all__ = ["ModuleState"]
 
 #: What two processes may share, or what takes no part in handling messages.
 _HARMLESS = (
@@ -40,7 +40,7 @@ class _Variable:
     set: Callable[[Any], None]
 
 
-class Memory:
+class ModuleState:
     """Plain variables that handlers can reach: of their modules, and of the functions around them.
 
     Containers, and objects of classes of the same modules, are emptied and filled where they are,
