@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from redis import Redis as Client
 from support.waiting import ack_all, take, until
 
 from gearshift import errors
+from gearshift.conformance.proxy import Proxy
 from gearshift.driver import ChannelSpec, ConsumerSpec, Settlement, SettleRequest
 from gearshift.message import Semantics
 from gearshift_redis.backend import Backend
@@ -201,3 +204,45 @@ def test_large_messages_stay_on_the_server(open_bus: OpenBus, name: str) -> None
             found += take(consumer, 1)
             found[-1].ack()
     assert [one.body for one in found] == [bytes([n]) * 16384 for n in range(40)]
+
+
+def test_what_is_on_its_way_over_a_slow_link_is_not_given_to_others(
+    redis: Redis, open_bus: OpenBus, name: str
+) -> None:
+    """The lease is renewed while a read takes longer than it, and the next read asks for less."""
+    bodies = [bytes([n]) * 512 * 1024 for n in range(8)]
+    open_bus().producer(name).send_many(bodies)
+    channel = ChannelSpec(name=name, semantics=Semantics.QUEUE, groups=("g",))
+    with Proxy(("127.0.0.1", redis.port)) as proxy, ThreadPoolExecutor(1) as thread:
+        far, near = (
+            Backend(Settings(url=f"redis://127.0.0.1:{port}/0", lease_s=2.0)).queue_consumer(
+                ConsumerSpec(channel=channel, group="g", member=f"m{port}", prefetch=8)
+            )
+            for port in (proxy.port, redis.port)
+        )
+        proxy.slow(1_000_000)
+        reading = thread.submit(far.receive, 8, 0.1)
+        assert until(lambda: open_bus().groups(name)[0].in_flight == 8)
+        while not reading.done():
+            assert near.receive(8, 0.1) == []
+        received = reading.result()
+        assert [one.message.body for one in received] == bodies
+        assert not far.settle([SettleRequest(one.token, Settlement.RELEASE) for one in received])
+        assert len(far.receive(8, 0.1)) < 8
+        proxy.slow(None)
+        far.close(5.0)
+        near.close(5.0)
+
+
+def test_a_message_that_takes_long_to_send_is_sent_once(
+    redis: Redis, open_bus: OpenBus, name: str
+) -> None:
+    """A connection is not given up while the bytes of one command move."""
+    with Proxy(("127.0.0.1", redis.port)) as proxy:
+        bus = open_bus(port=proxy.port, profile="timeout_s = 0.5")
+        producer = bus.producer(name)
+        proxy.slow(1_000_000)
+        producer.send(bytes(2_000_000))
+        assert bus.stats().sending[0].reconnects == 0
+        proxy.slow(None)
+        assert open_bus().groups(name)[0].ready == 1

@@ -14,6 +14,7 @@ from gearshift.message import Message
 from gearshift.validation import validate_header_name
 
 __all__ = [
+    "SLOWEST_BYTES_PER_S",
     "OpenCount",
     "UnreadMessage",
     "Wrapper",
@@ -22,6 +23,10 @@ __all__ = [
     "retried",
     "unstored",
 ]
+
+
+#: The slowest link to a broker: what has not arrived at this speed is not on its way any more.
+SLOWEST_BYTES_PER_S = 100_000
 
 
 class Wrapper:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from gearshift import driver
 from gearshift.driver import AdminDriver, ChannelSpec, ConsumerSpec, ProducerDriver, QueueDriver
@@ -13,6 +14,7 @@ from gearshift_redis.admin import Admin
 from gearshift_redis.connection import check_persistence, connect
 from gearshift_redis.errors import classify
 from gearshift_redis.layout import Layout
+from gearshift_redis.life import SignOfLife
 from gearshift_redis.producer import Producer
 from gearshift_redis.queue import QueueConsumer
 from gearshift_redis.settings import Settings
@@ -59,9 +61,10 @@ class Backend(driver.Backend):
             raise
 
     def queue_consumer(self, spec: ConsumerSpec) -> QueueDriver:
-        client = connect(self._settings)
+        life = SignOfLife(partial(connect, self._settings), self._settings.lease_s)
+        client = connect(self._settings, life.moved)
         try:
-            return QueueConsumer(client, Layout.of(spec.channel), spec, self._settings.lease_s)
+            return QueueConsumer(client, Layout.of(spec.channel), spec, life)
         except BaseException:
             client.close()
             raise

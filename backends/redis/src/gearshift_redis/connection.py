@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, ResponseError
 from redis.retry import Retry
 
 from gearshift.errors import NotSupported
+from gearshift_redis.moving import MovingConnection, MovingTlsConnection
 from gearshift_redis.settings import Settings
 
 __all__ = ["check_persistence", "connect"]
@@ -18,20 +20,24 @@ __all__ = ["check_persistence", "connect"]
 logger = logging.getLogger("gearshift.redis")
 
 
-def connect(settings: Settings) -> Redis:
-    """A client of one connection that never reconnects by itself. Raises redis-py's errors."""
+def connect(settings: Settings, on_moved: Callable[[], object] = lambda: None) -> Redis:
+    """A client of one connection that never reconnects by itself. Raises redis-py's errors.
+
+    ``on_moved`` is called whenever a part of a command or of an answer has moved.
+    """
     host, port = settings.address
     more: dict[str, Any] = {}
     if settings.tls:
         more = {
-            "ssl": True,
             "ssl_ca_certs": settings.tls_ca_file and str(settings.tls_ca_file),
             "ssl_certfile": settings.tls_cert_file and str(settings.tls_cert_file),
             "ssl_keyfile": settings.tls_key_file and str(settings.tls_key_file),
             "ssl_cert_reqs": "none" if settings.tls_insecure_skip_verify else "required",
             "ssl_check_hostname": not settings.tls_insecure_skip_verify,
         }
-    client = Redis(
+    pool = ConnectionPool(
+        connection_class=MovingTlsConnection if settings.tls else MovingConnection,
+        on_moved=on_moved,
         host=host,
         port=port,
         db=settings.database,
@@ -42,9 +48,10 @@ def connect(settings: Settings) -> Redis:
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         client_name="gearshift",
-        single_connection_client=True,
         **more,
     )
+    client = Redis(connection_pool=pool, single_connection_client=True)
+    client.auto_close_connection_pool = True
     try:
         client.ping()
     except BaseException:

@@ -28,10 +28,14 @@ from gearshift.driver.helpers import attempt_after, retried, unstored
 from gearshift.errors import StaleDelivery
 from gearshift_redis.errors import may_not_store
 from gearshift_redis.layout import Layout, Source
+from gearshift_redis.life import SignOfLife
 from gearshift_redis.scripts import PREFIX, Scripts, add_to, load
 from gearshift_redis.wire import attempts_of, fields_of, message_of
 
 __all__ = ["QueueConsumer"]
+
+#: What a single read may take, so that settling and closing need not wait long for it.
+_READ_S = 1.0
 
 #: Longest single wait: ``wake`` cannot end one.
 _SLICE_S = 0.1
@@ -51,7 +55,7 @@ class QueueConsumer(QueueDriver):
 
     _isolates = True
 
-    def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, lease_s: float) -> None:
+    def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, life: SignOfLife) -> None:
         self._client = client
         self._scripts = Scripts(client)
         load(client, self._scripts.ack, self._scripts.retry, self._scripts.release)
@@ -60,9 +64,11 @@ class QueueConsumer(QueueDriver):
         self._group = spec.group
         self._ephemeral = spec.ephemeral
         self._sources = layout.sources(spec.group)
-        self._lease_ms = round(lease_s * 1000)
+        self._life = life
+        life.showing = self._show_life
         self._name = f"{PREFIX}{spec.member}#{uuid.uuid4().hex[:8]}"
         self._returned: list[Received] = []  # whose retries could not be stored
+        self._prefetch = self._at_once = spec.prefetch
         self._woken = threading.Event()
         self._serve_at = 0.0
         self._take_over_at = 0.0
@@ -83,7 +89,7 @@ class QueueConsumer(QueueDriver):
             if self._returned:
                 returned, self._returned = self._returned, []
                 return returned
-            found = self._next(max_messages, deadline) if max_messages else []
+            found = self._read(max_messages, deadline) if max_messages else []
             left = deadline - time.monotonic()
             if found or left <= 0 or self._woken.is_set():
                 break
@@ -95,13 +101,26 @@ class QueueConsumer(QueueDriver):
     def _serve(self) -> None:
         """Show a sign of life, and let retries that are due in."""
         now = time.monotonic()
-        if now < self._serve_at:
-            return
-        self._serve_at = now + _SLICE_S
-        layout, group = self._layout, self._group
+        if now >= self._serve_at:
+            self._serve_at = now + _SLICE_S
+            self._life.show(self._client)
+
+    def _show_life(self, client: Redis) -> None:
+        layout, group, lease_ms = self._layout, self._group, self._life.lease_ms
         keys = [layout.alive(group) + self._name, layout.later(group), layout.stream(group)]
-        forgotten_ms = _EPHEMERAL_LEASES * self._lease_ms if self._ephemeral else 0
-        self._scripts.serve(keys, [self._lease_ms, forgotten_ms])
+        forgotten_ms = _EPHEMERAL_LEASES * lease_ms if self._ephemeral else 0
+        self._scripts.serve(keys, [lease_ms, forgotten_ms], client)
+
+    def _read(self, max_messages: int, deadline: float) -> list[Received]:
+        """As many as a read brought lately in ``_READ_S``: fewer over a slow link."""
+        began = time.monotonic()
+        found = self._next(min(max_messages, self._at_once), deadline)
+        took_s = time.monotonic() - began
+        if took_s > _READ_S:
+            self._at_once = max(1, int(len(found) * _READ_S / took_s))
+        elif len(found) == self._at_once < self._prefetch:
+            self._at_once *= 2
+        return found
 
     def _next(self, max_messages: int, deadline: float) -> list[Received]:
         if time.monotonic() >= self._take_over_at:

@@ -17,6 +17,7 @@ from gearshift._core.logs import SAY_AGAIN_S, LimitedLog
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.reconnect import Pauses, connect_until, never, tell_still_away
 from gearshift.driver import Outcome, ProducerDriver
+from gearshift.driver.helpers import SLOWEST_BYTES_PER_S
 from gearshift.errors import BackpressureError, ConnectionFailed, GearshiftError, UnknownChannel
 from gearshift.stats import SendStats
 
@@ -27,7 +28,6 @@ log = logging.getLogger("gearshift.producer")
 #: A driver that has reported nothing of the oldest batch this long is replaced, in seconds, and
 #: later by what its bytes take on the slowest way to a broker.
 STUCK_AFTER_S = 45.0
-SLOWEST_BYTES_PER_S = 100_000
 
 
 @dataclass(slots=True, eq=False)
