@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -352,3 +353,66 @@ def test_a_topic_that_is_made_again_under_its_reader_is_read_from_its_beginning(
         lambda: values.update(ack_all(consumer.receive(50, timeout_s=1))) or len(values) >= 30
     )
     assert values == set(range(100, 130))
+
+
+class _Watched(confluent_kafka.Consumer):
+    """A client that notes what is called within its close, and whether it left before."""
+
+    members: ClassVar[list[_Watched]] = []
+
+    def __init__(self, conf: dict[str, Any]) -> None:
+        super().__init__(conf)
+        self.is_member, self.has_left, self.is_closing = False, False, False
+        self.within: list[str] = []
+
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:
+        def watched(name: str) -> Any:
+            def call(*given: Any) -> None:
+                if self.is_closing:
+                    self.within.append(name)
+                self.is_member = True
+                callbacks[name](*given)
+
+            return call
+
+        self.members.append(self)
+        super().subscribe(topics, **{name: watched(name) for name in callbacks})
+
+    def unsubscribe(self) -> None:
+        self.has_left = True
+        super().unsubscribe()
+
+    def close(self) -> None:
+        self.is_closing = True
+        super().close()
+
+
+@pytest.mark.parametrize(
+    ("semantics", "more"),
+    [("queue", ""), ("stream", ""), ("stream", '\ngroup_instance_id = "one"')],
+    ids=["queue", "stream", "static"],
+)
+def test_a_member_has_left_before_its_client_is_closed(
+    kafka: Kafka,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    semantics: str,
+    more: str,
+) -> None:
+    """What the client calls within its close may stop the process for ever. A static member keeps
+    its place, and is told all the same that its partitions are gone."""
+    monkeypatch.setattr(confluent_kafka, "Consumer", _Watched)
+    monkeypatch.setattr("gearshift_kafka.queue.opening.Consumer", _Watched)
+    monkeypatch.setattr(_Watched, "members", [])
+    channel = f'[channels.{name}]\nsemantics = "{semantics}"\ngroups = ["g"]'
+    with gearshift.open(write_settings(tmp_path, profile_of(kafka) + more, channel)) as bus:
+        consumer = bus.consumer(name, group="g")
+        bus.producer(name).send(1)
+        ack_all(take(consumer, 1))
+        assert until(lambda: all(client.is_member for client in _Watched.members))
+        consumer.close()
+    assert _Watched.members
+    for client in _Watched.members:
+        assert client.has_left is not bool(more)
+        assert bool(client.within) is not client.has_left

@@ -196,6 +196,7 @@ class Backend(driver.Backend):
             commits=commits,
             idle=IdleCheck(self._admin_client, group),
             identity=TopicIdentity(self._admin_client, topic),
+            is_static=self._settings.group_instance_id is not None,
         )
 
     def _consumer_conf(self, spec: ConsumerSpec, signals: Signals) -> dict[str, Any]:

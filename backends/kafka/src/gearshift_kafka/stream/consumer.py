@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from gearshift.driver import LogEvents, Place, Start, StartAt
+from gearshift_kafka.leaving import leave_group
 from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.commits import Commits
 from gearshift_kafka.stream.identity import TopicIdentity
@@ -56,6 +57,7 @@ class StreamConsumer(StreamReader):
         commits: Commits,
         idle: IdleCheck,
         identity: TopicIdentity,
+        is_static: bool,
     ) -> None:
         super().__init__(consumer, topic, events, signals)
         self._start = start
@@ -65,6 +67,7 @@ class StreamConsumer(StreamReader):
         self._markers: dict[int, tuple[int, int]] = {}  # per partition: from, to; no record there
         self._idle: IdleCheck | None = idle  # until this member knows what it owns
         self._identity = identity
+        self._is_static = is_static
         self._another_until = 0.0  # a topic made again: positions found before are not its own
         self._has_owned = False
         consumer.subscribe(
@@ -202,16 +205,19 @@ class StreamConsumer(StreamReader):
         deadline = time.monotonic() + timeout_s
         self._wait_for_commits(deadline)
         if not self._commits.pending:
-            self._consumer.close()
+            self._leave()
             return
         # The client's close waits for outstanding commits, for 45 s if the coordinator is gone
         # (measured), and has no timeout.
         log.warning("topic %r: closing while the last commits are unanswered", self._topic)
-        closing = threading.Thread(
-            target=self._consumer.close, name="gearshift-kafka-closing", daemon=True
-        )
+        closing = threading.Thread(target=self._leave, name="gearshift-kafka-closing", daemon=True)
         closing.start()
         closing.join(max(_LEAST_CLOSE_S, deadline - time.monotonic()))
+
+    def _leave(self) -> None:
+        if not self._is_static:
+            leave_group(self._consumer)
+        self._consumer.close()
 
     def _wait_for_commits(self, deadline: float) -> None:
         """Poll until everything is committed; messages that come meanwhile are not taken."""
