@@ -138,7 +138,7 @@ def test_a_consumer_that_settles_nothing_has_stalled(
     monkeypatch.setattr(health, "_limit_s", lambda bus, stats: 1e-9)
     (problem,) = health.problems(bus)
     assert "'orders'" in problem
-    assert "all 2 deliveries" in problem
+    assert "2 deliveries are being handled" in problem
     assert receiving(bus, "orders", "billing").in_hand == 2
     held[0].ack()
     assert health.problems(bus) == []
@@ -154,7 +154,7 @@ def test_a_delivery_that_stays_in_hand_is_told_while_others_get_on(
     monkeypatch.setattr(health, "_limit_s", lambda bus, stats: 1e-9)
     assert health.problems(bus) == []
     (told,) = health.degraded(bus)
-    assert "'orders', group 'billing': a delivery has been in hand for" in told
+    assert "'orders', group 'billing': a delivery has been unsettled for" in told
     held.ack()
     assert health.degraded(bus) == []
 

@@ -178,7 +178,7 @@ def test_health_is_a_status_and_says_why(
         take(consumer, 1)
         status, text = get(server.port, "/healthz")
         assert status == 503
-        assert "in hand" in json.loads(text)["problems"][0]
+        assert "are being handled" in json.loads(text)["problems"][0]
         assert get(server.port, "/")[0] == 404
 
 
@@ -190,7 +190,7 @@ def test_a_long_job_is_no_reason_for_a_restart(
     monkeypatch.setattr(bus, "stats", lambda: Stats(sending=(), receiving=(busy,)))
     assert health.problems(bus) == []
     (told,) = health.degraded(bus)
-    assert "in hand for 7200 s" in told
+    assert "unsettled for 7200 s" in told
     monkeypatch.setattr(health, "_limit_s", lambda bus, stats: 600.0)
     (problem,) = health.problems(bus)
     assert "none was settled for 7200 s" in problem

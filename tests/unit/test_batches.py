@@ -106,7 +106,7 @@ def test_a_list_of_deliveries_needs_batches() -> None:
         ({"batch": 5, "linger_s": -1.0}, "linger_s -1.0 is out of range"),
         ({"batch": 5, "linger_s": float("nan")}, "linger_s nan is out of range"),
         ({"batch": 50, "prefetch": 49}, "prefetch 49 is less than batch 50"),
-        ({"batch": 5000, "concurrency": 3}, "more than 10000 messages in hand"),
+        ({"batch": 5000, "concurrency": 3}, "more than 10000 messages at once"),
     ],
 )
 def test_batches_that_cannot_be_gathered_are_refused(options: dict[str, Any], why: str) -> None:

@@ -162,11 +162,11 @@ def redrive_(
             "not have any more, newer than this command, or refused"
         )
     if done.elsewhere is None and most is None:
-        note(f"this broker does not tell what other consumers of {source!r} have in hand")
+        note(f"this broker does not tell what other consumers of {source!r} have not settled")
     elif done.elsewhere:
         note(
-            f"{done.elsewhere:,} did not come: another consumer of {source!r} has them in hand, or "
-            "has settled them; run it again once it has ended"
+            f"{done.elsewhere:,} did not come: another consumer of {source!r} has them, or has "
+            "settled them; run it again once it has ended"
         )
     if done.refusal is not None:
         raise done.refusal

@@ -45,7 +45,9 @@ def command(session: Session, channel: str, group: str | None, most: int, yes: b
         for delivery in look(bus, channel, group, most):
             click.echo(json_line(record_of(delivery)))
             shown += 1
-    note(f"{shown:,} shown and given back" if shown else "nothing waits, or others have it in hand")
+    note(
+        f"{shown:,} shown and given back" if shown else "nothing waits, or other consumers have it"
+    )
 
 
 def _require_harmless(bus: Bus, channel: str) -> None:
@@ -54,7 +56,7 @@ def _require_harmless(bus: Bus, channel: str) -> None:
         return
     if bus.semantics(channel) is Semantics.QUEUE:
         raise NotSupported(
-            f"a look at {channel!r} takes whole batches in hand here, and may cost each message "
+            f"a look at {channel!r} takes whole batches here, and may cost each message "
             "one of its attempts",
             hint="--yes looks all the same",
         )

@@ -128,7 +128,7 @@ def redrive(
                 raise GearshiftError(
                     f"{moved} were redriven, and more may wait, of which none came in "
                     f"{patience_s:g} s",
-                    hint="they may stand behind some that are in hand; run it again",
+                    hint="they may stand behind some that other consumers have; run it again",
                     retryable=True,
                     backend=bus.backend,
                     channel=source,

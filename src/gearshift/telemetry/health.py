@@ -37,7 +37,7 @@ def degraded(bus: Bus) -> list[str]:
 
     A consumer keeps messages whose retry or dead letter the broker does not store: a missing
     permission, a quota, a full dead-letter queue. A restart would not mend that. One delivery has
-    been in hand for longer than ``max_processing_s`` (or 300 s): its handler hangs or works for
+    been unsettled for longer than ``max_processing_s`` (or 300 s): its handler hangs or works for
     long, or it was not settled.
     """
     found: list[str] = []
@@ -49,7 +49,7 @@ def degraded(bus: Bus) -> list[str]:
                 f"dead letter cannot be stored: {one.obstacle}"
             )
         if one.longest_s > (_limit_s(bus, one) or LIMIT_S):
-            found.append(f"{where}: a delivery has been in hand for {one.longest_s:.0f} s")
+            found.append(f"{where}: a delivery has been unsettled for {one.longest_s:.0f} s")
     return [bus.config.masked(text) for text in found]
 
 
@@ -72,8 +72,8 @@ def _of_receiving(stats: ReceiveStats, limit_s: float) -> Iterator[str]:
         yield from _of_silence(where, stats)
     if stats.stalled_s > limit_s:
         yield (
-            f"{where}: all {stats.in_hand} deliveries that prefetch allows, or handlers take, are "
-            f"in hand and none was settled for {stats.stalled_s:.0f} s"
+            f"{where}: {stats.in_hand} deliveries are being handled, as many as prefetch or the "
+            f"handlers allow, and none was settled for {stats.stalled_s:.0f} s"
         )
 
 

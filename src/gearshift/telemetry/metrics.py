@@ -97,7 +97,7 @@ _RECEIVING = _rows(
     Metric("stalled_s", "gauge", "gearshift_consumer_stalled_seconds",
         "gearshift.consumer.stall", "s", "Window full, or handlers, and nothing settled."),
     Metric("longest_s", "gauge", "gearshift_longest_in_hand_seconds",
-        "gearshift.consumer.longest_in_hand", "s", "Since the oldest in hand was handed out."),
+        "gearshift.consumer.longest_in_hand", "s", "Age of the oldest unsettled delivery."),
     Metric("unstored", "gauge", "gearshift_unstored_messages", "gearshift.consumer.unstored",
         "{message}", "Their retry or dead letter is refused."),
 )  # fmt: skip

@@ -253,7 +253,7 @@ def _check_batch(
     if batch * concurrency > _MOST_IN_BATCHES:
         raise UsageError(
             f"batch {batch} with concurrency {concurrency} is more than {_MOST_IN_BATCHES} "
-            "messages in hand",
+            "messages at once",
             hint="use smaller batches, fewer of them at once, or more processes",
         )
     if prefetch is not None and prefetch < batch:

@@ -99,7 +99,7 @@ def drain(worker: Worker, timeout_s: float = DRAIN_TIMEOUT_S) -> WorkerReport:
     """Stop ``worker``, and log how its messages ended. Blocks."""
     report = worker.stop(timeout_s)
     log.info(
-        "stopped: %d acked, %d retried, %d rejected; %d in hand will be delivered again",
+        "stopped: %d acked, %d retried, %d rejected; %d unsettled will be delivered again",
         report.acked, report.retried, report.rejected, len(report.unfinished),
     )  # fmt: skip
     return report

@@ -78,8 +78,8 @@ class Receiver(ABC):
             late = window.in_hand.overdue(window.entries(), now)
         for entry in late:
             log.warning(
-                "channel %r, group %r: message %r has been in hand for %.0f s: its handler hangs, "
-                "or it was not settled%s",
+                "channel %r, group %r: message %r was delivered %.0f s ago and is not settled: its "
+                "handler hangs, or nobody settled it%s",
                 window.stats.channel, window.stats.group, entry.message.id, now - entry.given_at,
                 "" if entry.position is None else "; its partition does not get past it",
             )  # fmt: skip
