@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from support.settings import settings_of
 from support.waiting import PATIENCE_S, until
 
 import gearshift
+from native_brokers import Kafka
 
-#: Each key twice, so that one message of each is at work while the other waits for it. A group of a
-#: queue on Kafka has at most 2,000 messages of a partition in hand; the broker sees to it.
-KEYS = {"kafka:queue": 1500}
+#: Each key twice, so that one message of each is at work while the other waits for it.
+KEYS = 5000
+
+#: So many messages of a partition may a group of a queue on Kafka have in hand; else 2,000.
+LOCKS = {f"group.share.{most}partition.max.record.locks": "10000" for most in ("", "max.")}
 
 #: Handlers wait until all keys are at work; then they go on, until the service is told to stop.
 APP = """
@@ -41,6 +45,13 @@ async def handle(sent: list[int]) -> None:
 """
 
 
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[Kafka]:
+    """A broker whose queues hand out more at a time than they do by default."""
+    with Kafka(settings=LOCKS) as broker:
+        yield broker
+
+
 BROKERS = ["rabbitmq:queue", "rabbitmq:stream", "kafka:stream", "kafka:queue", "redis:queue"]
 
 
@@ -51,22 +62,21 @@ def test_thousands_of_handlers_work_at_once(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
     """They need no thread each, keep the order of each key, and are drained at SIGTERM."""
-    keys = KEYS.get(kind, 5000)
     file = settings_of(request, kind, tmp_path, name)
     with file.open("a") as settings:
         settings.write("partitions = 4\n" if kind.endswith("stream") else "")
-        settings.write(f"prefetch = {2 * keys}\n")  # partitions are not read evenly
-    Path("service.py").write_text(APP.replace('"many"', repr(name)).replace("KEYS", str(keys)))
+        settings.write(f"prefetch = {2 * KEYS}\n")  # partitions are not read evenly
+    Path("service.py").write_text(APP.replace('"many"', repr(name)).replace("KEYS", str(KEYS)))
     log = Path("log")
     with gearshift.open(file) as bus:
         bus.producer(name).send_many(
-            ([key, time] for time in (1, 2) for key in range(keys)),
+            ([key, time] for time in (1, 2) for key in range(KEYS)),
             key_by=lambda sent: str(sent[0]),
         )
         command = [sys.executable, "-m", "gearshift", "run", "service:app", "--config", str(file)]
         with subprocess.Popen(command) as service:
             try:
-                assert until(lambda: _written(log).count("\n") == 2 * keys + 1)
+                assert until(lambda: _written(log).count("\n") == 2 * KEYS + 1)
                 service.send_signal(signal.SIGTERM)
                 assert service.wait(PATIENCE_S) == 0
             finally:
@@ -82,7 +92,7 @@ def test_thousands_of_handlers_work_at_once(
     times: dict[int, list[int]] = {}
     for key, time in handled:
         times.setdefault(key, []).append(time)
-    assert times == {key: [1, 2] for key in range(keys)}
+    assert times == {key: [1, 2] for key in range(KEYS)}
 
 
 def _written(log: Path) -> str:
