@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Self, Unpack, cast
@@ -15,67 +14,13 @@ from gearshift import producer as sync
 from gearshift._core.publishing.batch import Batch
 from gearshift._core.publishing.window import TICK_S
 from gearshift.aio.loops import Waker, running_loop, weakly
+from gearshift.aio.parcels import GatheredParcel, Parcel
 from gearshift.errors import BackpressureError, GearshiftError, SendFailed
 from gearshift.hooks.awaited import AroundSends, AwaitedHooks
 from gearshift.message import Fields, Key, Message, Receipt, SendResult
 from gearshift.producer import CHUNK, DEFAULT_TIMEOUT_S, Prepared
 
 __all__ = ["Producer"]
-
-#: Deadlines so near to each other are one: of what is sent in one turn of the loop. Seconds.
-_SAME_TURN_S = 0.05
-
-
-@dataclass(slots=True, eq=False)
-class _Parcel:
-    """Messages that leave together.
-
-    ``gone`` gets None once they are handed over, or the error with which they were refused, and
-    ``results`` the result of each.
-    """
-
-    deadline: float
-    messages: list[Message]
-    gone: asyncio.Future[GearshiftError | None]
-    results: asyncio.Future[Sequence[SendResult]]
-    batch: Batch | None = None  # once plugins were shown the messages
-
-    def is_wanted(self) -> bool:
-        """Leave out what nobody waits for any more; False if nothing is left."""
-        return not (self.results.done() or self.gone.cancelled())
-
-    def end(self, results: Sequence[SendResult]) -> None:
-        """Tell whoever waits."""
-        if not self.results.done():
-            self.results.set_result(results)
-
-
-@dataclass(slots=True, eq=False)
-class _Gathered(_Parcel):
-    """Messages of several tasks; ``waiting`` gets the result of each, in their order."""
-
-    waiting: list[asyncio.Future[SendResult]] = field(default_factory=list)
-
-    def takes_more(self, deadline: float) -> bool:
-        """True if a message with this deadline may leave with the others."""
-        is_near = abs(deadline - self.deadline) < _SAME_TURN_S
-        return is_near and self.batch is None and len(self.messages) < CHUNK
-
-    def has_left(self, waiting: asyncio.Future[SendResult]) -> bool:
-        """True if the message whose result is ``waiting`` was handed over."""
-        return self.gone.done() and self.gone.result() is None and waiting in self.waiting
-
-    def is_wanted(self) -> bool:
-        kept = [index for index, one in enumerate(self.waiting) if not one.done()]
-        if self.batch is None or not kept:
-            self.messages = [self.messages[index] for index in kept]
-            self.waiting = [self.waiting[index] for index in kept]
-        return bool(kept)
-
-    def end(self, results: Sequence[SendResult]) -> None:
-        for one, result in zip(self.waiting, results, strict=True):
-            if not one.done():
-                one.set_result(result)
 
 
 class Producer:
@@ -95,7 +40,7 @@ class Producer:
         self._buffer = producer._buffer
         self._loop = running_loop()
         self._waker = Waker(self._loop)
-        self._parcels: deque[_Parcel] = deque()  # not handed over, in order
+        self._parcels: deque[Parcel] = deque()  # not handed over, in order
         self._is_due = False  # _hand_over will be called
         self._timer: asyncio.TimerHandle | None = None
         self._listener = weakly(self._on_change)
@@ -195,7 +140,7 @@ class Producer:
         around: AroundSends | None,
     ) -> list[SendResult]:
         results: list[SendResult] = []
-        sent: deque[tuple[list[Prepared], _Parcel]] = deque()
+        sent: deque[tuple[list[Prepared], Parcel]] = deque()
         refused: GearshiftError | None = None
         async for part in _parts(values):
             prepared = [refused or self._producer._try_prepare(value, key_by) for value in part]
@@ -203,7 +148,7 @@ class Producer:
             if around is not None and refused is None:
                 prepared, refused = await around.begin_all(prepared, self._loop.time() + timeout_s)
             messages = [one for one in prepared if isinstance(one, Message)]
-            parcel = self._enqueue(_Parcel(deadline, messages, *self._futures()))
+            parcel = self._enqueue(Parcel(deadline, messages, *self._futures()))
             sent.append((prepared, parcel))
             if messages and refused is None:
                 refused = await parcel.gone  # nothing that comes after may overtake what is refused
@@ -239,20 +184,20 @@ class Producer:
 
     # ── inside: on the event loop, but for _on_change ──
 
-    def _gathering(self, timeout_s: float) -> _Gathered:
+    def _gathering(self, timeout_s: float) -> GatheredParcel:
         """The parcel for what is sent in this turn of the loop with this deadline."""
         deadline = time.monotonic() + timeout_s
         last = self._parcels[-1] if self._parcels else None
-        if isinstance(last, _Gathered) and last.takes_more(deadline):
+        if isinstance(last, GatheredParcel) and last.takes_more(deadline):
             return last
-        gathered = _Gathered(deadline, [], *self._futures())
+        gathered = GatheredParcel(deadline, [], *self._futures())
         self._enqueue(gathered)
         return gathered
 
     def _futures(self) -> tuple[asyncio.Future[Any], asyncio.Future[Any]]:
         return self._loop.create_future(), self._loop.create_future()
 
-    def _enqueue(self, parcel: _Parcel) -> _Parcel:
+    def _enqueue(self, parcel: Parcel) -> Parcel:
         self._parcels.append(parcel)
         if not self._is_due and self._timer is None:
             self._is_due = True
@@ -280,7 +225,7 @@ class Producer:
             if not parcel.gone.done():
                 parcel.gone.set_result(error)
 
-    def _put(self, parcel: _Parcel, *, again: bool) -> GearshiftError | None:
+    def _put(self, parcel: Parcel, *, again: bool) -> GearshiftError | None:
         """Hand ``parcel`` over, or return why that cannot be, now or for ever (``again``)."""
         if not parcel.is_wanted():
             if parcel.batch is not None:
@@ -297,10 +242,10 @@ class Producer:
         self._buffer.when_done(parcel.batch, partial(self._on_done, parcel))
         return None
 
-    def _is_over(self, parcel: _Parcel) -> bool:
+    def _is_over(self, parcel: Parcel) -> bool:
         return self.closed or time.monotonic() >= parcel.deadline
 
-    def _on_done(self, parcel: _Parcel, batch: Batch) -> None:
+    def _on_done(self, parcel: Parcel, batch: Batch) -> None:
         """The batch has its results. Whichever thread, with the buffer's lock held."""
         self._waker.call(partial(parcel.end, cast("Sequence[SendResult]", batch.results)))
 
@@ -316,7 +261,7 @@ class Producer:
             await asyncio.wait(gone, timeout=timeout_s)
 
 
-async def _ended(prepared: list[Prepared], parcel: _Parcel) -> list[SendResult]:
+async def _ended(prepared: list[Prepared], parcel: Parcel) -> list[SendResult]:
     """Wait for the results of a part of a send_many: what has none was refused before."""
     outcomes = iter(await parcel.results if parcel.messages else ())
     return [one if isinstance(one, GearshiftError) else next(outcomes) for one in prepared]

@@ -7,8 +7,9 @@ makes it a rehearsal (see ``gearshift.rehearsal``). ``${VAR}`` in the selected p
 from the environment (see ``expansion``). Nothing else in the library reads it.
 
 One file, one job: ``document`` (the file), ``overrides``, ``expansion``, ``conversion`` (to types),
-``complaints`` (msgspec's errors in our words), ``masking``, ``channels`` (a channel's settings),
-``model`` (the result), ``loading`` (puts them together), ``description`` (what each one does).
+``errors`` (msgspec's errors in our words), ``masking``, ``channels`` (a channel's settings),
+``profiles`` (which one is selected), ``model`` (the result), ``loading`` (puts them together),
+``description`` (what each one does).
 """
 
 from gearshift.config.channels import ChannelSettings
