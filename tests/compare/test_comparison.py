@@ -185,18 +185,70 @@ def test_prefetch_decides_how_much_a_crash_brings_back() -> None:
 
 def test_a_handler_of_the_user_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its failures are what the report shows."""
-    (tmp_path / "mine.py").write_text(
-        "calls = []\n\n\ndef handle(order):\n    calls.append(order)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
     own = compare.run(
         scenarios=["ordering"], options=Options(messages=40, handler="mine:handle", keys=4)
     )
-    import mine  # type: ignore[import-not-found]
-
-    assert len(mine.calls) == 80
+    assert len((tmp_path / "calls").read_text().split()) == 80
     assert own.ledger.meta.handler == "mine:handle"
 
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("dies", "The process of worker worker-1 ended by itself, with 3; the last that it said"),
+        ("fails", "The handler gave up message"),
+        ("hangs", "The handler has not come back from message"),
+    ],
+    ids=["dies", "fails", "hangs"],
+)
+def test_a_handler_that_cannot_be_compared_is_told_and_holds_nothing_up(
+    handler: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends its process too; what it would do in the other scenarios is not waited for."""
+    monkeypatch.setattr("gearshift.compare.conduct._HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr("gearshift.compare.workers._STOP_S", 0.5)
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "gearshift.toml").write_text('[profiles.p]\nbackend = "sqlite"\npath = "b.db"\n')
+    monkeypatch.chdir(tmp_path)
+    found = compare.run(
+        ["p:queue"],
+        config=tmp_path / "gearshift.toml",
+        scenarios=["ordering", "scaling"],
+        options=Options(messages=40, handler=f"mine:{handler}"),
+    )
+    ordering, scaling = (finding.observations[0].sentence for finding in found.findings)
+    assert ordering.startswith(said)
+    assert scaling.startswith("Not run, as ordering had no result: ")
+
+
+def test_a_broker_inside_one_process_has_no_processes(tmp_path: Path) -> None:
+    """What needs them is refused, and not waited for in vain."""
+    (tmp_path / "gearshift.toml").write_text('[profiles.p]\nbackend = "memory"\n')
+    found = compare.run(
+        ["p:queue"], config=tmp_path / "gearshift.toml", scenarios=["crash"], options=FEW
+    )
+    assert outcomes(found, "crash") == {"p:queue": "unsupported"}
+
+
+MINE = """
+import os, time
+
+def handle(order):
+    with open("calls", "a") as calls:
+        calls.write("called\\n")
+
+def dies(order):
+    print("bye", flush=True)
+    os._exit(3)
+
+def fails(order):
+    raise ValueError
+
+def hangs(order):
+    time.sleep(1000)
+"""
 
 HANDLER = """
 import asyncio

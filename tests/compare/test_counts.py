@@ -38,7 +38,7 @@ def agree(settings: str, semantics: Semantics, folder: Path, waiting: Waiting) -
         assert settled(waiting, trial.channel, MESSAGES) == MESSAGES
         trial.thread("w")
         trial.wait(lambda events: count(events, "done") >= HANDLED, "some handled")
-        trial.workers.stop_threads()
+        trial.workers.stop()
         left = MESSAGES - len(measures.settled(trial.log.events(), "ack"))
         assert 0 < left <= MESSAGES - HANDLED
         assert settled(waiting, trial.channel, left) == left

@@ -180,6 +180,7 @@ def _records(comparison: Comparison) -> list[dict[str, object]]:
             "outcome": observation.outcome,
             "mark": observation.mark,
             "shown": observation.shown,
+            "sentence": observation.sentence,
             "expected": observation.expected.outcome,
             "agrees": observation.agrees,
             "numbers": {number.name: list(number.values) for number in observation.numbers},
@@ -211,6 +212,7 @@ def _show(comparison: Comparison) -> None:
             show(cell(f"      {reason.met}; but {reason.unmet}", "dim"))
     show("")
     show(_matrix(comparison))
+    told: set[str] = set()
     for finding in comparison.findings:
         for observation in finding.observations:
             where = f"{finding.title}, {observation.column}: "
@@ -219,6 +221,10 @@ def _show(comparison: Comparison) -> None:
                 show(cell(where + what, "bold red"))
             if observation.caution:
                 show(cell(where + observation.caution, "yellow"))
+            if observation.mark == "unclear" and observation.column not in told:
+                show(cell(where + observation.sentence, "yellow"))
+                if comparison.ledger.meta.handler:  # nothing was run after that
+                    told.add(observation.column)
     if comparison.ledger.meta.embedded_only:
         show("")
         show(cell("Embedded broker: this shows semantics, not RabbitMQ or Kafka.", "yellow"))

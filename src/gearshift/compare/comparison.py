@@ -123,16 +123,16 @@ def run(
             for scenario in scenarios
             for target, column in zip(targets, columns_of, strict=True)
         ]
-        runs = []
+        runs: list[RunRecord] = []
         for done, (scenario, target, column) in enumerate(steps):
             progress(f"{scenario} on {column.id}", done, len(steps))
-            runs.append(
-                _run(
-                    scenario,
-                    column,
-                    Run(target=target, folder=folder, options=wanted, orders=orders),
-                )
-            )
+            unfit = _unfit(runs, column) if wanted.handler else None
+            if unfit is None:
+                run = Run(target=target, folder=folder, options=wanted, orders=orders)
+                runs.append(_run(scenario, column, run))
+            else:
+                not_run = TrialRecord(repetition=1, channel="", error=unfit)
+                runs.append(RunRecord(scenario=scenario, column=column.id, trials=(not_run,)))
         progress("done", len(steps), len(steps))
     ledger = Ledger(
         meta=Meta(
@@ -168,6 +168,15 @@ def _run(scenario: Scenario, column: Column, run: Run) -> RunRecord:
             text = _masked(run.target, error)
             run.records.append(TrialRecord(repetition=repetition, channel="", error=text))
     return RunRecord(scenario=scenario, column=column.id, trials=tuple(run.records))
+
+
+def _unfit(runs: Sequence[RunRecord], column: Column) -> str | None:
+    """Why a user's handler runs no further scenario on ``column``: each would wait as long."""
+    for run in runs:
+        for trial in run.trials if run.column == column.id else ():
+            if trial.error is not None:
+                return f"not run, as {run.scenario} had no result: {trial.error}"
+    return None
 
 
 def _masked(target: Target, error: GearshiftError) -> str:

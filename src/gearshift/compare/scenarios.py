@@ -25,6 +25,9 @@ PREFETCH_FOR_RETRIES = 50  # a key that waits must not fill the window of all ot
 STUCK_AT = 5
 SPREAD = 8  # few keys may miss a partition, which then has no work for its worker
 
+#: What a user's handler fails at is soon given up, which ends its trial.
+_RETRIED = {"retry_delay_s": 0.1, "retry_max_delay_s": 0.1}
+
 #: A backlog lasts at least so long: a busy broker takes its time to say how large it is.
 SLOW_FOR_MS = 3000.0
 
@@ -72,8 +75,8 @@ class Run:
         options, orders = self.options, self.orders[:messages]
         if spread > 1:
             orders = workload.make(options.seed, messages, max(1, options.keys * spread))
-        dead_letter = {} if options.handler else {"dead_letter": False}
-        settings = {"groups": [GROUP]} | dead_letter | channel
+        failing = _RETRIED if options.handler else {"dead_letter": False}
+        settings = {"groups": [GROUP]} | failing | channel
         duties = Duties(
             prefetch=prefetch or options.prefetch,
             work_ms=work_ms,
@@ -171,7 +174,7 @@ def poison(run: Run) -> None:
         trial.send(orders)
         trial.wait_done([order for order in orders if order.order_id != bad])
         trial.wait(lambda events: bad in settled(events, "reject"), "the poison given up")
-        trial.workers.stop_threads()
+        trial.workers.stop()
         trial.read_dead_letters()
 
 

@@ -13,8 +13,10 @@ import msgspec
 
 from gearshift._observe.threads import working
 from gearshift._observe.waiting import remaining, wait_until
+from gearshift.capabilities import Durability
 from gearshift.compare import measures
 from gearshift.compare.columns import PARTITIONS, Target
+from gearshift.compare.conduct import Conduct
 from gearshift.compare.event_log import EventLog, Recorder
 from gearshift.compare.ledger import Event, Sample, TrialRecord
 from gearshift.compare.notebook import apart
@@ -24,7 +26,7 @@ from gearshift.compare.worker import GROUP, Duties, Job, Site, Worker
 from gearshift.compare.workers import Workers
 from gearshift.compare.workload import Order
 from gearshift.driver import GroupStatus
-from gearshift.errors import GearshiftError
+from gearshift.errors import GearshiftError, NotSupported
 from gearshift.message import Message, Semantics, message_id
 from gearshift.operations.cleanup import delete_channels, finish
 
@@ -68,6 +70,7 @@ class Trial:
         self.log = EventLog(path)
         self.recorder: Recorder = self.site.recorder()
         self.workers = Workers(folder, self.channel, self.bus.config.masked)
+        self._conduct = Conduct() if self._duties.handler else None
 
     @staticmethod
     @contextlib.contextmanager
@@ -98,9 +101,11 @@ class Trial:
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
-        """An error of ours in the block ends the trial with ``error``; it is not raised."""
+        """An error of ours in the block, but NotSupported, ends the trial with ``error``."""
         try:
             yield
+        except NotSupported:
+            raise
         except GearshiftError as failure:
             self.error = self.bus.config.masked(str(failure))
 
@@ -142,20 +147,37 @@ class Trial:
     # ── workers ──
 
     def thread(self, name: str, **more: Any) -> None:
-        """Start a worker on a thread of this process. ``more`` are duties of its own."""
-        worker = Worker(self.bus, self._duties_of(name, more), self.recorder, self.site.access)
-        self.workers.thread(name, worker.run)
+        """Start a worker on a thread. ``more`` are duties of its own."""
+        self._threads(self._duties_of(name, more))
 
     def threads(self, members: int) -> None:
         """Start so many workers on threads and wait until they are ready."""
-        for number in range(members):
-            self.thread(f"worker-{number + 1}")
+        self._threads(*(self._duties_of(f"worker-{n + 1}", {}) for n in range(members)))
         self.wait_ready(members)
 
+    def _threads(self, *duties: Duties) -> None:
+        """A user's handler gets a process: it may end that, or never come back."""
+        if self._duties.handler:
+            self._process(*duties)
+            return
+        for one in duties:
+            worker = Worker(self.bus, one, self.recorder, self.site.access)
+            self.workers.thread(one.name, worker.run)
+
     def process(self, name: str, **more: Any) -> None:
-        """Start a worker as a process, with a connection of its own."""
-        job = Job(duties=self._duties_of(name, more), site=self.site)
-        self.workers.process(name, "gearshift.compare.worker", job)
+        """Start a worker as a process, with a connection of its own.
+
+        Raises NotSupported for a broker that lives in this process.
+        """
+        self._process(self._duties_of(name, more))
+
+    def _process(self, *duties: Duties) -> None:
+        if self.bus.capabilities(self.channel).durability is Durability.NOTHING:
+            raise NotSupported("its messages live in one process, and no other can work on them")
+        if self._conduct is not None:
+            self._conduct.poison = duties[0].poison
+        job = Job(duties=duties, site=self.site)
+        self.workers.process(duties[0].name, "gearshift.compare.worker", job)
 
     def _duties_of(self, name: str, more: Mapping[str, Any]) -> Duties:
         return msgspec.structs.replace(self._duties, name=name, channel=self.channel, **more)
@@ -171,9 +193,15 @@ class Trial:
     ) -> None:
         """Block until ``condition`` holds for the events so far, in the order of writing.
 
-        Raises DeadlineExceeded naming ``what``, and WorkerFailed if a worker ended on its own.
+        Raises DeadlineExceeded naming ``what``, WorkerFailed if a worker ended on its own, and
+        HandlerUnfit.
         """
-        wait_until(lambda: condition(self.log.written()), what, timeout_s, self.workers.check)
+        wait_until(lambda: condition(self.log.written()), what, timeout_s, self._check)
+
+    def _check(self) -> None:
+        self.workers.check()
+        if self._conduct is not None:
+            self._conduct.check(self.log.written(), self.recorder.now_ms())
 
     def wait_ready(self, members: int, group: str | None = None) -> None:
         """Until so many workers, of ``group`` if given, are ready and share the partitions."""

@@ -16,6 +16,7 @@ import msgspec
 
 from gearshift._observe.access import Access
 from gearshift._observe.process import read_job
+from gearshift._observe.threads import WorkerThread
 from gearshift.bus import Bus
 from gearshift.compare.event_log import Recorder
 from gearshift.compare.handlers import Compared, ObservedDelivery, running
@@ -71,9 +72,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """The job of a worker process."""
+    """The job of a process: a worker on a thread for each of ``duties``."""
 
-    duties: Duties
+    duties: tuple[Duties, ...]
     site: Site
 
 
@@ -227,8 +228,16 @@ def main() -> None:
     job = read_job(Job)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    recorder = job.site.recorder()
-    name = job.duties.name
+    recorder, access = job.site.recorder(), job.site.access
+    name = job.duties[0].name
     threading.Thread(target=watch_memory, args=(name, recorder, stop), daemon=True).start()
-    with job.site.access.open() as bus:
-        Worker(bus, job.duties, recorder, job.site.access).run(stop)
+    with access.open() as bus:
+        threads = [WorkerThread(Worker(bus, duties, recorder, access).run) for duties in job.duties]
+        while not stop.wait(_POLL_S) and not any(thread.error for thread in threads):
+            pass
+        for thread in threads:
+            thread.stop.set()
+        for thread in threads:
+            thread.join()
+        if errors := [thread.error for thread in threads if thread.error is not None]:
+            raise errors[0]

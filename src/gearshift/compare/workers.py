@@ -64,20 +64,23 @@ class Workers:
             if name not in self._ended and process.returncode is not None:
                 self._ended.add(name)
                 last = self._masked(process.last_words())
-                raise WorkerFailed(f"worker {name} ended with {process.returncode}: {last}")
-
-    def stop_threads(self, timeout_s: float | None = None) -> None:
-        """Let every thread drain and leave."""
-        for thread in self._threads:
-            thread.stop.set()
-        for thread in self._threads:
-            thread.join(timeout_s)
-        self._threads.clear()
+                raise WorkerFailed(
+                    f"the process of worker {name} ended by itself, with {process.returncode}"
+                    + (f"; the last that it said: {last}" if last else "")
+                )
 
     def stop(self) -> None:
-        """Stop everybody. A thread that hangs in a handler is left to the process' end."""
-        self.stop_threads(_STOP_S)
-        for process in self._processes.values():
+        """Let everybody drain and leave.
+
+        A thread that hangs is left to the process' end, a process that hangs is killed.
+        """
+        for thread in self._threads:
+            thread.stop.set()
+        for name, process in self._processes.items():
+            self._ended.add(name)
             process.signal(SIGTERM)
+        for thread in self._threads:
+            thread.join(_STOP_S)
         for process in self._processes.values():
             process.close(_STOP_S)
+        self._threads.clear()
