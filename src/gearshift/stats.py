@@ -81,7 +81,7 @@ class ReceiveStats(_ChannelStats):
     """Work of the consumers of one group of a channel; ``group`` is None for ephemeral ones.
 
     ``settled`` counts by outcome: "ack", "retry", "reject"; ``stale`` are settlements that came too
-    late. ``skipped`` messages of a stream were deleted by retention before they were read, where
+    late. ``skipped`` messages were deleted by retention, or by others, before they were read, where
     the broker lets us know. ``handled`` times an App's handlers, by outcome. ``silent_s`` and
     ``disconnected`` are as in SendStats. ``in_hand`` are handed out and not settled; an App's
     handlers take ``handler_limit`` at once (0 without handlers). ``stalled_s`` is for how long one

@@ -246,3 +246,50 @@ def test_a_message_that_takes_long_to_send_is_sent_once(
         assert bus.stats().sending[0].reconnects == 0
         proxy.slow(None)
         assert open_bus().groups(name)[0].ready == 1
+
+
+@pytest.mark.parametrize("trim", [["MAXLEN", 3], ["MAXLEN", 0]], ids=["some", "all"])
+def test_what_others_trim_before_it_was_read_is_told(
+    open_bus: OpenBus, raw: Client, name: str, trim: list[str | int]
+) -> None:
+    """Once for the group; what had been read before, or trimmed before there was a group, is not
+    counted."""
+    stream = f"{name}-shared"
+    for number in range(4):
+        raw.xadd(stream, {"body": b"%d" % number})
+    raw.xtrim(stream, maxlen=3, approximate=False)
+    settings = f'native.redis.stream = "{stream}"'
+    with open_bus(settings).consumer(name, group="g") as consumer:
+        assert ack_all(take(consumer, 3)) == [b"1", b"2", b"3"]
+    for number in range(4, 12):
+        raw.xadd(stream, {"body": b"%d" % number})
+    raw.execute_command("XTRIM", stream, *trim)
+    left = raw.xlen(stream)
+    buses = [open_bus(settings) for _ in range(2)]
+    consumers = [bus.consumer(name, group="g") for bus in buses]
+    assert until(lambda: sum(bus.stats().receiving[0].skipped for bus in buses) == 8 - left)
+    raw.xadd(stream, {"body": b"last"})
+    seen: list[object] = []
+    while len(seen) <= left:
+        seen += [value for one in consumers for value in ack_all(one.receive(timeout_s=0.1))]
+    assert b"last" in seen
+    assert sum(bus.stats().receiving[0].skipped for bus in buses) == 8 - left
+
+
+def test_what_others_trim_while_a_dead_consumer_had_it_is_told(
+    redis: Redis, open_bus: OpenBus, raw: Client, name: str
+) -> None:
+    """It cannot come again."""
+    stream = f"{name}-shared"
+    settings = f'native.redis.stream = "{stream}"'
+    for number in range(5):
+        raw.xadd(stream, {"body": b"%d" % number})
+    with open_bus(settings).consumer(name, group="g"):
+        pass
+    raw.xreadgroup("g", "gearshift:dead#1", {stream: ">"})  # shows no sign of life
+    raw.xtrim(stream, maxlen=2, approximate=False)
+    bus = open_bus(settings)
+    with bus.consumer(name, group="g") as consumer:
+        found = [value for _ in range(2) for value in ack_all(take(consumer, 1))]
+        assert found == [b"3", b"4"]
+        assert until(lambda: bus.stats().receiving[0].skipped == 3)

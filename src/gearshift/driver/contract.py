@@ -289,6 +289,11 @@ class QueueDriver(_ConsumerDriver, Protocol):
         """
         return
 
+    def skipped(self) -> int:
+        """How many messages, since the last call, others have deleted before this group had them;
+        on the thread that calls ``receive``. 0 where the broker does not let the driver know."""
+        return 0
+
     def settle(self, requests: Sequence[SettleRequest]) -> Sequence[SettleFailure]:
         """Tell the broker, in this order; returns what could not be settled. May return before
         the broker has processed it, but a later receive, settle or close must not overtake it.

@@ -58,7 +58,8 @@ class QueueConsumer(QueueDriver):
     def __init__(self, client: Redis, layout: Layout, spec: ConsumerSpec, life: SignOfLife) -> None:
         self._client = client
         self._scripts = Scripts(client)
-        load(client, self._scripts.ack, self._scripts.retry, self._scripts.release)
+        scripts = self._scripts
+        load(client, scripts.ack, scripts.retry, scripts.release, scripts.trimmed)
         self._layout = layout
         self._body_field = layout.body_field.encode()
         self._group = spec.group
@@ -67,6 +68,7 @@ class QueueConsumer(QueueDriver):
         self._life = life
         life.showing = self._show_life
         self._name = f"{PREFIX}{spec.member}#{uuid.uuid4().hex[:8]}"
+        self._skipped = 0
         self._returned: list[Received] = []  # whose retries could not be stored
         self._prefetch = self._at_once = spec.prefetch
         self._woken = threading.Event()
@@ -136,8 +138,16 @@ class QueueConsumer(QueueDriver):
         command: list[Any] = ["XREADGROUP", "GROUP", self._group, self._name]
         command += ["COUNT", max_messages, "BLOCK", round(wait_s * 1000) or 1, "STREAMS"]
         command += [*(source.stream for source in self._sources), *(">" for _ in self._sources)]
-        client: Any = self._client
-        answer = client.execute_command(*command)
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for source in self._sources:
+            if not source.owned:  # others may trim it; at once with the read, which passes the gap
+                add_to(pipeline, self._scripts.trimmed, [source.stream], [self._group])
+        pipeline.execute_command(*command)
+        *trimmed, answer = answers = pipeline.execute(raise_on_error=False)
+        for error in answers:  # as they are: a pipeline would change their texts
+            if isinstance(error, Exception):
+                raise error
+        self._skipped += sum(trimmed)
         sources = {source.stream.encode(): source for source in self._sources}
         return [
             self._received(sources[stream], id_, entry, 0, False)
@@ -155,6 +165,7 @@ class QueueConsumer(QueueDriver):
             self._received(source, id_, dict(zip(flat[::2], flat[1::2], strict=True)), lost, True)
             for id_, flat, lost in answer[0]
         ]
+        self._skipped += answer[2]
         return found, bool(answer[1])
 
     def _received(
@@ -169,6 +180,10 @@ class QueueConsumer(QueueDriver):
             handed or failed > 0,
             lost=lost,
         )
+
+    def skipped(self) -> int:
+        skipped, self._skipped = self._skipped, 0
+        return skipped
 
     # ── settling ──
 

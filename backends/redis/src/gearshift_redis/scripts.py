@@ -101,9 +101,45 @@ return #due
 """
 )
 
+# KEYS: stream. ARGV: group. Returns how many entries at the head of the stream somebody has trimmed
+# before the group read them. The group's own count of what it has read tells: it is moved behind
+# those, and set where it is not known yet, so that they are counted once.
+_TRIMMED = """
+local function table_of(flat)
+  local one = {}
+  for i = 1, #flat, 2 do one[flat[i]] = flat[i + 1] end
+  return one
+end
+local function number(id)
+  local ms, count = string.match(id, '(%d+)-(%d+)')
+  return tonumber(ms), tonumber(count)
+end
+local stream = table_of(redis.call('XINFO', 'STREAM', KEYS[1]))
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = table_of(flat)
+  if group.name == ARGV[1] then
+    local last = group['last-delivered-id']
+    if stream['first-entry'] then
+      local last_ms, last_count = number(last)
+      local ms, count = number(stream['first-entry'][1])
+      if ms < last_ms or (ms == last_ms and count <= last_count) then return 0 end
+    elseif last == stream['last-generated-id'] then
+      return 0
+    end
+    local gone = stream['entries-added'] - stream['length']
+    local read = group['entries-read']
+    if read == gone then return 0 end
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], last, 'ENTRIESREAD', gone)
+    return read and math.max(gone - read, 0) or 0
+  end
+end
+return 0
+"""
+
 # KEYS: stream. ARGV: group, consumer, what signs of life begin with, how many at most, 1 to take
-# what was lost alone. Returns {id, fields, losses} of what others left, oldest first; and 1 if more
-# has to wait for that. The server's count of an entry's deliveries is its losses and one.
+# what was lost alone. Returns {id, fields, losses} of what others left, oldest first; 1 if more has
+# to wait for that; and how many of them were deleted meanwhile. The server's count of an entry's
+# deliveries is its losses and one.
 _TAKE_OVER = (
     _DEAD
     + _HOLDS
@@ -123,18 +159,18 @@ for _, one in ipairs(consumers(KEYS[1], ARGV[1], ARGV[3])) do
   end
 end
 table.sort(found, function(a, b) return a[3] < b[3] or (a[3] == b[3] and a[4] < b[4]) end)
-local taken = {{}}
+local taken, gone = {{}}, 0
 for i = 1, math.min(#found, tonumber(ARGV[4])) do
   local lost = found[i][2]
   local alone = lost > 0 and ARGV[5] == '1'
-  if alone and (i > 1 or holds(KEYS[1], ARGV[1], ARGV[2])) then return {{taken, 1}} end
+  if alone and (i > 1 or holds(KEYS[1], ARGV[1], ARGV[2])) then return {{taken, 1, gone}} end
   local entry = redis.call(
     'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, found[i][1], 'RETRYCOUNT', lost + 1
   )[1]
-  if entry then taken[#taken + 1] = {{entry[1], entry[2], lost}} end
-  if alone then return {{taken, 1}} end
+  if entry then taken[#taken + 1] = {{entry[1], entry[2], lost}} else gone = gone + 1 end
+  if alone then return {{taken, 1, gone}} end
 end
-return {{taken, 0}}
+return {{taken, 0, gone}}
 """
 )
 
@@ -261,6 +297,7 @@ class Scripts:
 
     def __init__(self, client: Redis) -> None:
         self.serve: Script = client.register_script(_SERVE)
+        self.trimmed: Script = client.register_script(_TRIMMED)
         self.take_over: Script = client.register_script(_TAKE_OVER)
         self.ack: Script = client.register_script(_ACK)
         self.retry: Script = client.register_script(_RETRY)

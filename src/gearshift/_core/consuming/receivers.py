@@ -141,6 +141,20 @@ class QueueReceiver(Receiver):
         settlements = QueueSettlements(self.driver.cumulative_ack)
         shared.connected(settlements, self.driver.wake, ready=True)
 
+    def receive(self, most_s: float = IDLE_INTERVAL_S) -> Sequence[Received]:
+        """See Receiver."""
+        unstored = super().receive(most_s)
+        if count := self.driver.skipped():
+            stats = self._window.stats
+            log.warning(
+                "channel %r, group %r: %d messages were deleted by others before they were "
+                "handled: whoever trims it must keep more, or handlers be quicker",
+                stats.channel, stats.group, count,
+            )  # fmt: skip
+            with self._shared.lock:
+                stats.skipped += count
+        return unstored
+
     def _isolate(self, wanted: bool) -> None:
         if wanted != self._isolates:
             self._isolates = wanted
