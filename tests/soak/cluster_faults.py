@@ -119,14 +119,7 @@ def frozen(target: Target) -> None:
     frozen_at = time.monotonic()
     target.advance()
     time.sleep(max(0.0, frozen_at + FROZEN_S - time.monotonic()))
-    try:
-        target.heal()
-    except BrokerUnavailable:
-        # A RabbitMQ node that was missed may stay apart from the others when it goes on. Only an
-        # operator's restart brings it back then.
-        print(f"node {number} stays apart after it was frozen, and is restarted", flush=True)
-        target.cluster.nodes[number].shut_down()
-        target.heal()
+    reunite(target, number)
 
 
 def cut_off(target: Target) -> None:
@@ -135,7 +128,21 @@ def cut_off(target: Target) -> None:
     target.note(f"node {number} is cut off")
     target.cluster.isolate(target.cluster.nodes[number])
     target.advance()
-    target.heal()
+    reunite(target, number)
+
+
+def reunite(target: Target, number: int) -> None:
+    """Have the node go on as one of the cluster.
+
+    A RabbitMQ node that was missed may stay apart from the others. Only an operator's restart
+    brings it back then.
+    """
+    try:
+        target.heal()
+    except BrokerUnavailable:
+        print(f"node {number} stays apart, and is restarted", flush=True)
+        target.cluster.nodes[number].shut_down()
+        target.heal()
 
 
 def restarted_in_turn(target: Target) -> None:
