@@ -38,3 +38,19 @@ def test_the_preferred_family_comes_first() -> None:
     v6 = Address("node", "::1", 5672, family=0)
     v4 = Address("node", "127.0.0.1", 5672, family=1)
     assert all(Nodes().in_order([v4, v6]) == [v6, v4] for _ in range(20))
+
+
+def test_a_question_that_is_answered_late_is_waited_for_longer_next_time() -> None:
+    """Else a consumer that gives up each time gets nothing for as long as answers are late."""
+    nodes, waited = Nodes(), []
+    while (patience_s := nodes.patience_s("basic_consume orders:0")) < 12.0:
+        waited.append(patience_s)
+        nodes.took("basic_consume orders:0", patience_s)
+    nodes.took("basic_consume orders:0", 12.0)  # answered at last
+    assert waited == [5.0, 10.0]
+    assert nodes.patience_s("basic_consume orders:0") == 24.0
+    assert nodes.patience_s("basic_consume orders:1") == 5.0
+    nodes.took("basic_consume orders:0", 100.0)
+    assert nodes.patience_s("basic_consume orders:0") == 40.0
+    nodes.took("basic_consume orders:0", 0.1)
+    assert nodes.patience_s("basic_consume orders:0") == 5.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from pika.spec import Basic
@@ -12,8 +14,9 @@ from gearshift.driver import Received
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import ConfirmWatch
 from gearshift_rabbitmq.connection import Connection
+from gearshift_rabbitmq.nodes import Nodes
 from gearshift_rabbitmq.queue.consumer_timeout import ConsumerTimeout
-from gearshift_rabbitmq.rpc import find
+from gearshift_rabbitmq.rpc import Rpc, find
 from gearshift_rabbitmq.settings import Settings
 from gearshift_rabbitmq.wire.decoding import Token, received
 from gearshift_rabbitmq.wire.encoding import encoded
@@ -100,6 +103,31 @@ def test_a_delivery_says_which_headers_it_has_as_if_it_were_read(name: str) -> N
 
 
 @pytest.mark.broker
+class Slow:
+    """Stands for the connection to a broker that answers each question after twelve seconds."""
+
+    def __init__(self) -> None:
+        self.nodes, self.pika, self.waited_s = Nodes(), Mock(), list[float]()
+
+    def wait_for(self, done: object, timeout_s: float) -> bool:
+        self.waited_s.append(timeout_s)
+        return timeout_s >= 12.0
+
+    def leave_node(self) -> None: ...
+
+
+def test_a_slow_broker_is_asked_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed patience, and a new connection after it, would never get an answer."""
+    connection = Slow()
+    clock = SimpleNamespace(monotonic=lambda: sum(connection.waited_s))
+    monkeypatch.setattr("gearshift_rabbitmq.rpc.time", clock)
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match=r"no answer to channel\.open"):
+            Rpc(cast(Connection, connection))
+    Rpc(cast(Connection, connection))
+    assert connection.waited_s == [5.0, 10.0, 20.0]
+
+
 def test_a_question_leaves_no_amqp_channel_open(rabbitmq: RabbitMQ) -> None:
     """Whether what it asks for is there or not: a connection has 2,047 of them."""
     connection = Connection(Settings(url=rabbitmq.url), "test")

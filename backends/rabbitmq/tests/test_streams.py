@@ -6,11 +6,12 @@ import itertools
 import time
 import zlib
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 from support.waiting import ack_all, take, until
 
@@ -215,6 +216,23 @@ def test_small_messages_of_a_stream_come_in_numbers(
         take(consumer, 1)
         assert until(lambda: sent_to(rabbitmq, name) > 190_000)
         assert sent_to(rabbitmq, name) < 290_000
+
+
+def test_a_subscription_without_an_answer_holds_up_no_other_partition(
+    open_bus: OpenBus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ 4.3 answers late for as long as another node stands still."""
+    consume = Channel.basic_consume
+
+    def unanswered(channel: Channel, queue: str, *given: Any, **named: Any) -> str | None:
+        return "" if queue == f"{name}:0" else consume(channel, queue, *given, **named)
+
+    monkeypatch.setattr(Channel, "basic_consume", unanswered)
+    bus = open_bus(stream(name))
+    bus.producer(name).send_many(range(20), key_by=str)
+    sent = [number for number in range(20) if zlib.crc32(str(number).encode()) % 2]
+    with bus.consumer(name, group="g") as consumer:
+        assert ack_all(take(consumer, len(sent))) == sent
 
 
 def test_a_reader_from_the_end_on_misses_nothing_while_more_is_asked_for(

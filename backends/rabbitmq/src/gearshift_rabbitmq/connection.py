@@ -49,7 +49,7 @@ class Connection:
         self.error: Exception | None = None
         self.blocked: str | None = None
         self.pika: PikaConnection
-        self._nodes = nodes or Nodes()
+        self.nodes = nodes or Nodes()
         self._address: Address | None = None
         #: Whether there is another node to go to if this one is alive and does nothing.
         self.has_other_nodes = False
@@ -97,7 +97,7 @@ class Connection:
     def leave_node(self) -> None:
         """Have the next connections try other nodes first: this one does not do its work."""
         if self._address is not None:
-            self._nodes.failed(self._address)
+            self.nodes.failed(self._address)
 
     def server(self, name: str) -> str:
         """What the server says of itself: its "product", "version" or "cluster_name"."""
@@ -165,7 +165,7 @@ class Connection:
         addresses, failures = resolve(
             settings.endpoints(), self.loop, self._turn, settings.connect_timeout_s
         )
-        order = self._nodes.in_order(addresses)
+        order = self.nodes.in_order(addresses)
         self.has_other_nodes = len(order) > 1
         for number, address in enumerate(order):
             share = max(0.5, (deadline - time.monotonic()) / (len(order) - number))
@@ -173,7 +173,7 @@ class Connection:
                 self._connect_to(settings, address, purpose, share)
             except Exception as error:
                 failures.append(error)
-                self._nodes.failed(address)
+                self.nodes.failed(address)
                 logger.debug("%s did not take the connection: %s", address, type(error).__name__)
             else:
                 self._address = address

@@ -3,6 +3,9 @@
 The order is drawn once for each bus. Many services are given the nodes in one order, and all would
 be connected to the first. The connections of one bus go to the same node: what one has declared,
 another node may not know of yet. A node that has just failed comes last.
+
+How long an answer may take is also known here: for all nodes at once, as what makes one of them
+slow, another one that stands still for instance, makes all of them slow.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ __all__ = ["Address", "Nodes", "resolve"]
 
 #: How long a node that failed comes after the others. Seconds.
 _LAST_FOR_S = 30.0
+
+#: How long a question is waited for at first, and at most. Seconds.
+_ANSWER_S = 5.0
+_LONGEST_ANSWER_S = 40.0
 
 #: How much of the time a name may take to look up once another is known.
 _NAMES_SHARE = 0.25
@@ -50,6 +57,7 @@ class Nodes:
         self._draw = draw
         self._lots: dict[Address, float] = {}
         self._failed_at: dict[Address, float] = {}
+        self._patience_s: dict[str, float] = {}
 
     def in_order(self, addresses: Iterable[Address]) -> list[Address]:
         """As it was drawn, but what has failed lately last, and of that the latest."""
@@ -64,6 +72,21 @@ class Nodes:
     def failed(self, address: Address) -> None:
         """Try the others before this one, for a while."""
         self._failed_at[address] = self._clock()
+
+    def patience_s(self, question: str) -> float:
+        """How long to wait for an answer: twice as long as the last one took or was waited for.
+
+        Whoever gives up too soon, and asks anew, never gets one. RabbitMQ 4.3.6 answers each
+        subscription to a stream after 10 s for as long as a node stands still (measured).
+        """
+        return self._patience_s.get(question, _ANSWER_S)
+
+    def took(self, question: str, seconds: float) -> None:
+        """So long the last answer took, or was waited for in vain."""
+        if 2 * seconds > _ANSWER_S:
+            self._patience_s[question] = min(_LONGEST_ANSWER_S, 2 * seconds)
+        else:  # names of queues are without number, so what is as usual is not kept
+            self._patience_s.pop(question, None)
 
 
 def resolve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,6 @@ from gearshift_rabbitmq.connection import Connection
 from gearshift_rabbitmq.errors import is_missing, speaks_of_its_node
 
 __all__ = ["Rpc", "ask", "find"]
-
-#: The longest wait for one answer of the broker.
-_TIMEOUT_S = 5.0
 
 
 class Rpc:
@@ -33,18 +31,18 @@ class Rpc:
         """Call the method ``name`` of pika's channel and return the broker's answering method.
 
         Raises ChannelClosedByBroker with the broker's reason, the connection's error, or
-        TimeoutError after five seconds.
+        TimeoutError after some seconds (see ``Nodes.patience_s``).
         """
         answers: list[Any] = []
         getattr(self.channel, name)(callback=answers.append, **arguments)
-        self.wait(lambda: answers, name)
+        self.wait(lambda: answers, f"{name} {arguments.get('queue', '')}".rstrip())
         return answers[0].method
 
     def answers_in(self, timeout_s: float, name: str, **arguments: Any) -> bool:
         """As a call, but False if the answer has not come in time: this Rpc is of no more use."""
         answers: list[Any] = []
         getattr(self.channel, name)(callback=answers.append, **arguments)
-        return self._is_done(lambda: answers, timeout_s)
+        return self.done_within(lambda: answers, timeout_s)
 
     def consume(self, queue: str, on_message: Callable[..., None], **arguments: Any) -> None:
         """Start consuming and wait until the broker says so."""
@@ -56,12 +54,17 @@ class Rpc:
             self.channel.close()
 
     def wait(self, done: Callable[[], object], what: str) -> None:
-        """Wait until ``done``. Raises as a call does."""
-        if not self._is_done(done, _TIMEOUT_S):
+        """Wait until ``done``, the answer to ``what``. Raises as a call does."""
+        nodes, begun_at = self._connection.nodes, time.monotonic()
+        patience_s = nodes.patience_s(what)
+        is_done = self.done_within(done, patience_s)
+        nodes.took(what, time.monotonic() - begun_at)
+        if not is_done:
             self._connection.leave_node()  # it may be cut off from the others
-            raise TimeoutError(f"no answer to {what} within {_TIMEOUT_S:g} s")
+            raise TimeoutError(f"no answer to {what} within {patience_s:.0f} s")
 
-    def _is_done(self, done: Callable[[], object], timeout_s: float) -> bool:
+    def done_within(self, done: Callable[[], object], timeout_s: float) -> bool:
+        """Wait until ``done``; False if it has taken too long. Raises as a call does."""
         is_done = self._connection.wait_for(lambda: done() or self._reason, timeout_s)
         if self._reason is not None:
             if speaks_of_its_node(self._reason):

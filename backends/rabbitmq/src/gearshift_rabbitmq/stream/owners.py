@@ -25,6 +25,9 @@ __all__ = ["release", "try_own"]
 
 _LOCKED = 405
 
+#: A lock whose node takes nothing for so long is one that a node has left behind. Seconds.
+_LOCK_S = 5.0
+
 # Nobody consumes from a lock, and what expires at once is not kept.
 _PROBE = BasicProperties(expiration="0")
 
@@ -78,11 +81,9 @@ def _any_in_use(connection: Connection, locks: Sequence[str]) -> bool:
     rpc("confirm_delivery", ack_nack_callback=on_confirm)
     for lock in locks:
         rpc.channel.basic_publish("", lock, b"", _PROBE, mandatory=True)
-    try:
-        rpc.wait(lambda: not open_tags, "a lock")
-    except TimeoutError:  # the node of a lock is frozen, or no node takes anything
-        if connection.blocked is not None:
-            raise
-        left_behind |= open_tags
+    if not rpc.done_within(lambda: not open_tags, _LOCK_S):
+        if connection.blocked is not None:  # no node takes anything
+            raise TimeoutError(f"no answer of a lock: {connection.blocked}")
+        left_behind |= open_tags  # their nodes stand still
     rpc.close()
     return len(free) + len(left_behind) < len(locks)

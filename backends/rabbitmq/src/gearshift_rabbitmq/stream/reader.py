@@ -14,7 +14,7 @@ from pika import exceptions
 from gearshift.driver import Received, Start, StartAt
 from gearshift.message import Position
 from gearshift_rabbitmq.connection import Connection
-from gearshift_rabbitmq.errors import is_held_too_long
+from gearshift_rabbitmq.errors import is_held_too_long, speaks_of_its_node
 from gearshift_rabbitmq.rpc import Rpc
 from gearshift_rabbitmq.stream.scan import OFFSET, beginning_of
 from gearshift_rabbitmq.subscription import Subscription
@@ -79,7 +79,13 @@ class PartitionReader:
         self._subscription = Subscription(
             rpc, self._queue, self._on_message, name="reader", window=window
         )
-        self._subscription.start({OFFSET: _specification(start, self._partition)})
+        # From an offset on nothing is missed meanwhile, and the other partitions go on: RabbitMQ
+        # 4.3.6 answers only after 10 s for as long as another node stands still.
+        self._subscription.start(
+            {OFFSET: _specification(start, self._partition)}, now=not is_offset
+        )
+        if is_offset:
+            self._subscription.restart()
 
     def take(self, max_messages: int) -> list[Received]:
         """Up to ``max_messages`` of what has come. Raises why nothing will any more."""
@@ -97,7 +103,7 @@ class PartitionReader:
             self._ask()
         if not taken and max_messages and time.monotonic() > self._anew_at:
             self._expect(min(2 * self._anew_after_s, _ANEW_AT_LEAST_EVERY_S))
-            if self.next is not None and self._channel.is_open:
+            if self.next is not None and self._is_subscribed():
                 self._subscription.stop()
                 self._go_on()
         if taken:
@@ -120,7 +126,7 @@ class PartitionReader:
         if self._arrived is None or subscription.fits(window):
             return
         can_change = window > subscription.window or len(self._ready) >= subscription.window
-        if can_change and self._channel.is_open:
+        if can_change and self._is_subscribed():
             subscription.resize(window, len(self._ready))
             self._go_on()
 
@@ -129,6 +135,9 @@ class PartitionReader:
         self._ready.clear()
         if self._channel.is_open:
             self._channel.close()
+
+    def _is_subscribed(self) -> bool:
+        return self._channel.is_open and not self._subscription.is_starting
 
     def _go_on(self) -> None:
         """Subscribe again, behind what has come."""
@@ -192,6 +201,8 @@ class PartitionReader:
         self._ended = exceptions.ConsumerCancelled(f"stream {self._queue!r} was deleted or moved")
 
     def _on_close(self, _: Any, reason: Exception) -> None:
+        if speaks_of_its_node(reason):
+            self._connection.leave_node()
         self._ended = self._ended or reason
 
 
