@@ -39,6 +39,9 @@ class Driver:
         self.failures: list[SettleFailure] = []
         self.on_settle: Callable[[], object] = lambda: None
 
+    def skipped(self) -> int:
+        return 0
+
     def wake(self) -> None:
         self.woken += 1
 
