@@ -93,7 +93,7 @@ def _returns_late(situation: Situation) -> str | None:
     )
 
 
-def _is_overtaken(situation: Situation) -> str | None:
+def _is_reordered(situation: Situation) -> str | None:
     order = situation.capabilities.order
     if order is Order.KEY:
         return "order=key: messages of other keys, and of other channels, come when they like"
@@ -124,7 +124,7 @@ def _is_taken_twice(situation: Situation) -> str | None:
 #: Every misfortune, from the mildest on: stories are shrunk towards the first.
 RULES: Sequence[Rule] = (
     Rule(
-        "ack unseen",
+        "lost ack",
         "redelivery",
         "the connection was lost before the broker had the ack",
         _IDEMPOTENT,
@@ -136,40 +136,40 @@ RULES: Sequence[Rule] = (
         "the ack was lost, and the message comes again as if for the first time",
         "do not go by delivery.redelivered or delivery.attempt; " + _IDEMPOTENT,
         _flags_are_wrong,
-        after="ack unseen",
+        after="lost ack",
     ),
     Rule(
-        "death after",
+        "crash after",
         "redelivery",
         "the process died after the handler's end, before the broker had the ack",
         "keep what was seen where a dead process leaves it: " + _IDEMPOTENT,
         _comes_again,
-        after="ack unseen",
+        after="lost ack",
     ),
     Rule(
-        "death inside",
+        "crash inside",
         "redelivery",
         "the process died in the middle of the handler",
         "make all effects of one message one transaction, or let each of them be repeated; what is "
         "sent goes through an outbox, or under an id made of delivery.id",
         _comes_again,
-        after="ack unseen",
+        after="lost ack",
     ),
     Rule(
-        "stored twice",
+        "duplicate",
         "redelivery",
         "the sender lost the confirmation and sent the message again",
         _IDEMPOTENT,
         _is_stored_twice,
-        after="ack unseen",
+        after="lost ack",
     ),
     Rule(
-        "overtaken",
+        "reordered",
         "order",
         "later messages overtook it",
         "let the message carry a version or a time and drop what is older; or give messages that "
         "need an order one key, on a channel with order=key",
-        _is_overtaken,
+        _is_reordered,
     ),
     Rule(
         "returns late",
@@ -177,7 +177,7 @@ RULES: Sequence[Rule] = (
         "the ack was lost, and the message came again after later ones",
         "compare a version before writing, or use a stream, which repeats a key in order",
         _returns_late,
-        after="ack unseen",
+        after="lost ack",
     ),
     Rule(
         "overlap",
@@ -194,7 +194,7 @@ RULES: Sequence[Rule] = (
         "let a unique key decide who was first, inside the transaction; or lower the time that a "
         "message takes",
         _is_taken_twice,
-        after="ack unseen",
+        after="lost ack",
     ),
 )
 

@@ -41,17 +41,17 @@ def _says_why(self: Injector, kind: Kind) -> str:
 
 
 def _confirms_all(self: ChaosProducer, submit: Any, messages: Any, on_outcomes: Any) -> None:
-    lost = any(self._fate.strikes(Kind.SEND_UNCONFIRMED) for _ in messages)
+    lost = any(self._injector.strikes(Kind.SEND_UNCONFIRMED) for _ in messages)
     submit(messages[: len(messages) // 2] if lost else messages, lambda outcomes: None)
     if lost:
-        self._fate.drop(Kind.SEND_UNCONFIRMED, "")
+        self._injector.drop(Kind.SEND_UNCONFIRMED, "")
     on_outcomes([Outcome(number, Stored.YES) for number in range(len(messages))])
 
 
 def _commits_ahead(self: ChaosLogConsumer, positions: Mapping[int, Place]) -> None:
     self.inner.commit({number: Place(at + 5, at.note) for number, at in positions.items()})
-    if self._fate.strikes(Kind.ACK_UNSEEN):
-        raise self._fate.drop(Kind.ACK_UNSEEN, "")
+    if self._injector.strikes(Kind.LOST_ACK):
+        raise self._injector.drop(Kind.LOST_ACK, "")
 
 
 #: A message that a position passes was in hand, or had not been given out yet.

@@ -44,7 +44,7 @@ def settings_of(path: Path, semantics: Semantics) -> dict[str, object]:
         "profile": "staging",
         "profiles": {
             "dev": {"backend": "sqlite", "path": str(path)},
-            "staging": {**chaos, "late_s": 0.05, "rates": {"ack_unseen": rate}},
+            "staging": {**chaos, "late_s": 0.05, "rates": {"lost_ack": rate}},
         },
         "channels": {"payments": {"semantics": str(semantics), "groups": ["default"]}},
     }
@@ -81,7 +81,7 @@ def test_a_handler_that_adds_goes_wrong_and_one_that_knows_ids_does_not(
     assert "chaos is on, over profile 'dev' with seed 7" in told[0]
     assert any("connection lost" in line and "redelivery: " in line for line in told)
     assert "misfortunes played: " in told[-1]
-    assert "ack_unseen" in told[-1]
+    assert "lost_ack" in told[-1]
 
 
 def test_what_happens_follows_from_the_seed() -> None:
@@ -102,7 +102,7 @@ def test_what_no_rule_allows_does_not_happen() -> None:
     """Flags of an embedded queue are exact: none is taken away, whatever the rate."""
     side = Side("orders", Settings(over="x", rate=1.0), lambda text: None)
     injector = Injector(side, Situation(capabilities=declared_queue(), semantics=Semantics.QUEUE))
-    assert injector.strikes(Kind.ACK_UNSEEN)
+    assert injector.strikes(Kind.LOST_ACK)
     assert not injector.strikes(Kind.UNFLAGGED)
     assert not injector.strikes(Kind.SESSION_LOST)  # a connection was lost just now
 
@@ -132,7 +132,7 @@ def test_what_comes_again_lets_its_key_pass_where_that_may_happen(
     backend: str, first_again: str
 ) -> None:
     """On a queue that gives back single messages; not where a key keeps its order."""
-    rates = Rates(ack_unseen=1.0, returns_late=1.0)
+    rates = Rates(lost_ack=1.0, returns_late=1.0)
     settings = Settings(over="x", seed=1, rate=0.0, rates=rates, late_s=0.05, quiet_s=60.0)
     side = Side("orders", settings, lambda text: None)
     capabilities = load(backend).capabilities[Semantics.QUEUE]

@@ -19,7 +19,7 @@ PAYMENTS = [("ada", 5), ("bob", 7), ("ada", 1)]
 STATUSES = [("ada", "placed"), ("ada", "paid"), ("bob", "placed")]
 
 
-@subject("rabbitmq", "queue", "ack unseen")
+@subject("rabbitmq", "queue", "lost ack")
 def read_modify_write() -> Built:
     """Every delivery adds."""
     app, balance = gearshift.App(), {"total": 0}
@@ -31,7 +31,7 @@ def read_modify_write() -> Built:
     return Built(app=app, state=lambda: balance, examples=PAYMENTS)
 
 
-@subject("kafka", "stream", "ack unseen")
+@subject("kafka", "stream", "lost ack")
 def read_modify_write_on_a_stream() -> Built:
     """Every delivery adds, and a stream repeats all behind its position."""
     app, balance = gearshift.App(), {"total": 0}
@@ -43,7 +43,7 @@ def read_modify_write_on_a_stream() -> Built:
     return Built(app=app, state=lambda: balance, examples=PAYMENTS)
 
 
-@subject("rabbitmq", "queue", "ack unseen")
+@subject("rabbitmq", "queue", "lost ack")
 def effect_before_check() -> Built:
     """Looks whether it has seen the message after the effect."""
     app, mails, seen = gearshift.App(), [], set[str]()
@@ -58,7 +58,7 @@ def effect_before_check() -> Built:
     return Built(app=app, state=lambda: (sorted(mails), sorted(seen)), examples=STATUSES)
 
 
-@subject("rabbitmq", "queue", "death after")
+@subject("rabbitmq", "queue", "crash after")
 def seen_set_in_memory() -> Built:
     """Remembers in a variable what it has seen, and a new process knows nothing of it."""
     app, table, seen = gearshift.App(), {"total": 0}, set[str]()
@@ -72,7 +72,7 @@ def seen_set_in_memory() -> Built:
     return Built(app=app, state=lambda: table, examples=PAYMENTS)
 
 
-@subject("kafka", "stream", "overtaken")
+@subject("kafka", "stream", "reordered")
 def order_among_keys() -> Built:
     """The last of all messages wins, of whatever key."""
     app, table = gearshift.App(), {"latest": 0}
@@ -84,7 +84,7 @@ def order_among_keys() -> Built:
     return Built(app=app, state=lambda: table, examples=[("ada", 5), ("bob", 7)])
 
 
-@subject("rabbitmq", "queue", "overtaken")
+@subject("rabbitmq", "queue", "reordered")
 def order_on_a_queue() -> Built:
     """The last message of a key wins, with several consumers of one queue."""
     app, table, seen = gearshift.App(), {}, set[str]()
@@ -97,7 +97,7 @@ def order_on_a_queue() -> Built:
     return Built(app=app, state=lambda: (table, sorted(seen)), examples=STATUSES)
 
 
-@subject("kafka", "queue", "overtaken")
+@subject("kafka", "queue", "reordered")
 def order_of_a_share_group() -> Built:
     """Counts on the order of a key where the broker keeps none."""
     app, table = gearshift.App(), {}
@@ -112,7 +112,7 @@ def order_of_a_share_group() -> Built:
     return Built(app=app, state=lambda: table, examples=STATUSES[:2])
 
 
-@subject("kafka", "stream", "overtaken")
+@subject("kafka", "stream", "reordered")
 def two_sends_without_order() -> Built:
     """Sends to two channels, and counts on the first to be handled first."""
     app, table, producer = gearshift.App(), {}, producers()
@@ -134,7 +134,7 @@ def two_sends_without_order() -> Built:
     return Built(app=app, state=lambda: table, examples=[Example("o1", "orders")])
 
 
-@subject("rabbitmq", "queue", "overtaken")
+@subject("rabbitmq", "queue", "reordered")
 def late_timer() -> Built:
     """A timer that comes before the payment cancels the order, and the payment is dropped."""
     app, table = gearshift.App(), {}
@@ -164,7 +164,7 @@ def shared_client() -> Built:
     return Built(app=app, state=lambda: table, examples=PAYMENTS)
 
 
-@subject("rabbitmq", "queue", "death inside")
+@subject("rabbitmq", "queue", "crash inside")
 def partial_batch() -> Built:
     """Handles the parts one by one, and notes only at the end that it is done."""
     app, stock, seen = gearshift.App(), {"left": 10}, set[str]()
@@ -182,7 +182,7 @@ def partial_batch() -> Built:
     )
 
 
-@subject("kafka", "stream", "death inside")
+@subject("kafka", "stream", "crash inside")
 def noted_before_the_effect() -> Built:
     """Notes first that it has seen the message, so a death loses the effect."""
     app, table, seen = gearshift.App(), {"total": 0}, set[str]()
@@ -209,13 +209,13 @@ def goes_by_redelivered() -> Built:
     return Built(app=app, state=lambda: table, examples=PAYMENTS)
 
 
-@subject("sqlite", "queue", "stored twice")
+@subject("sqlite", "queue", "duplicate")
 def goes_by_redelivered_where_it_is_exact() -> Built:
     """Trusts an exact flag, which a second copy of a message rightly does not have."""
     return goes_by_redelivered()
 
 
-@subject("kafka", "stream", "ack unseen")
+@subject("kafka", "stream", "lost ack")
 def goes_by_attempt() -> Built:
     """Adds at the first attempt only, which a lost ack does not count."""
     app, table = gearshift.App(), {"total": 0}
@@ -228,7 +228,7 @@ def goes_by_attempt() -> Built:
     return Built(app=app, state=lambda: table, examples=PAYMENTS)
 
 
-@subject("rabbitmq", "queue", "ack unseen")
+@subject("rabbitmq", "queue", "lost ack")
 def sends_under_a_new_id() -> Built:
     """Sends again what it has sent, and nobody can tell that it is the same."""
     app, table, producer = gearshift.App(), {}, producers()
@@ -241,7 +241,7 @@ def sends_under_a_new_id() -> Built:
     return Built(app=app, state=lambda: table, examples=STATUSES[:1])
 
 
-@subject("kafka", "stream", "ack unseen")
+@subject("kafka", "stream", "lost ack")
 def remembers_the_last_id_only() -> Built:
     """Knows the last message again, and a stream repeats several."""
     app, table = gearshift.App(), {"total": 0, "last": ""}
@@ -311,7 +311,7 @@ def lost_update() -> Built:
     return Built(app=app, state=lambda: (table, sorted(seen)), examples=PAYMENTS)
 
 
-@subject("rabbitmq", "queue", "death after")
+@subject("rabbitmq", "queue", "crash after")
 def buffered_in_memory() -> Built:
     """Acks what it only keeps in memory until there are three."""
     app, table, buffer = gearshift.App(), {}, []
@@ -326,7 +326,7 @@ def buffered_in_memory() -> Built:
     return Built(app=app, state=lambda: table, examples=PAYMENTS)
 
 
-@subject("rabbitmq", "queue", "ack unseen")
+@subject("rabbitmq", "queue", "lost ack")
 def duplicate_is_an_error() -> Built:
     """Fails on a message that it has seen, which makes a dead letter of it."""
     app, table = gearshift.App(), {}
@@ -340,7 +340,7 @@ def duplicate_is_an_error() -> Built:
     return Built(app=app, state=lambda: table, examples=PAYMENTS)
 
 
-@subject("rabbitmq", "queue", "death inside")
+@subject("rabbitmq", "queue", "crash inside")
 def two_transactions() -> Built:
     """Commits the effect, and then that it has seen the message."""
     app, file = gearshift.App(), Path(tempfile.mkdtemp()) / "paid.db"

@@ -44,7 +44,7 @@ def test_a_lost_ack_is_seen_on_the_broker(
         app, state=lambda: table, examples=PAYMENTS, cases=100, config=settings, on_broker=True
     )
     (story,) = found.stories
-    assert story.rule == "ack unseen"
+    assert story.rule == "lost ack"
     assert str(story.on_broker).startswith("seen on "), story
 
 
@@ -80,7 +80,7 @@ def test_a_death_is_a_killed_process(
         config=_settings(request.getfixturevalue(kind), tmp_path),
         on_broker=True,
     )
-    (story,) = [one for one in found.stories if one.rule == "death inside"]
+    (story,) = [one for one in found.stories if one.rule == "crash inside"]
     assert str(story.on_broker).startswith("seen on "), story
     (killed,) = {*_lines(began)} - {str(os.getpid())}
     assert killed not in _lines(ended)
@@ -89,12 +89,12 @@ def test_a_death_is_a_killed_process(
 @pytest.mark.parametrize(
     ("build", "rule"),
     [
-        (faulty.seen_set_in_memory, "death after"),
-        (faulty.order_on_a_queue, "overtaken"),
+        (faulty.seen_set_in_memory, "crash after"),
+        (faulty.order_on_a_queue, "reordered"),
         (faulty.late_copy_overwrites, "returns late"),
         (faulty.check_then_act, "overlap"),
         (faulty.shared_client, "overlap"),
-        (faulty.order_among_keys, "overtaken"),
+        (faulty.order_among_keys, "reordered"),
     ],
     ids=lambda one: getattr(one, "__name__", None),
 )

@@ -20,11 +20,11 @@ from gearshift import Delivery
 from gearshift.testing.prove import prove
 
 CASES = [
-    (remembers_the_last_id_only, "ack unseen"),
-    (buffered_in_memory, "death after"),
-    (partial_batch, "death inside"),
-    (goes_by_redelivered_where_it_is_exact, "stored twice"),
-    (order_among_keys, "overtaken"),
+    (remembers_the_last_id_only, "lost ack"),
+    (buffered_in_memory, "crash after"),
+    (partial_batch, "crash inside"),
+    (goes_by_redelivered_where_it_is_exact, "duplicate"),
+    (order_among_keys, "reordered"),
 ]
 
 
@@ -58,7 +58,7 @@ def test_a_state_that_dies_with_its_process_is_not_judged(tmp_path: Path) -> Non
         examples=[1],
         on_broker=True,
     )
-    (story,) = [one for one in found.stories if one.rule == "death inside"]
+    (story,) = [one for one in found.stories if one.rule == "crash inside"]
     assert str(story.on_broker).startswith("not tried: what state() shows is in"), story
 
 
@@ -77,7 +77,7 @@ def test_a_dead_letter_is_seen_too(tmp_path: Path) -> None:
     assert str(found.stories[0].on_broker).endswith(": dead letters: m1 of payments"), found
 
 
-@pytest.mark.parametrize(("concurrency", "rule"), [(1, "ack unseen"), (2, "overlap")])
+@pytest.mark.parametrize(("concurrency", "rule"), [(1, "lost ack"), (2, "overlap")])
 def test_what_an_app_has_around_a_handler_is_played_with_it(
     concurrency: int, rule: str, tmp_path: Path
 ) -> None:

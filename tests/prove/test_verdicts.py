@@ -82,7 +82,7 @@ def test_a_state_in_another_order_may_only_have_to_be_sorted() -> None:
             done.append(value)
 
     story = proof(handle, state=lambda: done).stories[0]
-    assert story.rule == "overtaken"
+    assert story.rule == "reordered"
     assert story.help.startswith("return state() sorted if its order does not matter; else let")
     assert proof(handle, state=lambda: sorted(done)).verdict is Verdict.SAFE
 
@@ -151,7 +151,7 @@ def test_messages_are_made_up_of_the_handlers_type(kind: type) -> None:
 
     handle.__annotations__["value"] = kind
     found = proof(handle, state=lambda: got, examples=None)
-    assert found.stories[0].rule == "ack unseen"
+    assert found.stories[0].rule == "lost ack"
     assert kind.__name__ in found.stories[0].found
 
 
@@ -202,7 +202,7 @@ def test_only_what_is_declared_may_happen(backend: str) -> None:
     for semantics, capabilities in load(backend).capabilities.items():
         situation = Situation(capabilities=capabilities, semantics=semantics)
         names = {rule.name for rule in allowed(situation)}
-        for name in ("ack unseen", "death after", "death inside", "stored twice"):
+        for name in ("lost ack", "crash after", "crash inside", "duplicate"):
             assert (name in names) == capabilities.redelivery
         assert ("taken twice" in names) == (capabilities.lease is Lease.FIXED)
         is_late = capabilities.native_retry and capabilities.order is not Order.KEY

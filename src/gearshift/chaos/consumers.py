@@ -98,13 +98,13 @@ class ChaosQueueConsumer(Wrapper):
         self._session.require()
         for number, request in enumerate(requests):
             tells = request.settlement is not Settlement.RELEASE
-            if tells and self._injector.strikes(Kind.ACK_UNSEEN):
+            if tells and self._injector.strikes(Kind.LOST_ACK):
                 if number:
                     self.inner.settle(requests[:number])
                 lost = requests[number:]
                 self._injector.side.unacked |= self._ids_of(lost)
                 raise self._injector.drop(
-                    Kind.ACK_UNSEEN, f"with settlements on the way: {len(lost)}"
+                    Kind.LOST_ACK, f"with settlements on the way: {len(lost)}"
                 )
         for request in requests if self._in_hand else ():
             self._forget(request)
@@ -144,8 +144,8 @@ class ChaosLogConsumer(Wrapper):
     def commit(self, positions: Mapping[int, Place]) -> None:
         self._session.require()
         steps = sum(max(0, at - self._told.get(number, at)) for number, at in positions.items())
-        if steps and self._injector.strikes(Kind.ACK_UNSEEN):
-            raise self._injector.drop(Kind.ACK_UNSEEN, f"with settlements on the way: {steps}")
+        if steps and self._injector.strikes(Kind.LOST_ACK):
+            raise self._injector.drop(Kind.LOST_ACK, f"with settlements on the way: {steps}")
         self.inner.commit(positions)
         self._told.update({number: int(at) for number, at in positions.items()})
 

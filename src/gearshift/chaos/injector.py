@@ -19,14 +19,14 @@ log = logging.getLogger("gearshift.chaos")
 
 #: The rule of ``gearshift.misfortunes`` that allows each. Without one the delay alone is left.
 _RULES = {
-    Kind.ACK_UNSEEN: rule("ack unseen"),
-    Kind.SESSION_LOST: rule("death inside"),
-    Kind.SEND_UNCONFIRMED: rule("stored twice"),
+    Kind.LOST_ACK: rule("lost ack"),
+    Kind.SESSION_LOST: rule("crash inside"),
+    Kind.SEND_UNCONFIRMED: rule("duplicate"),
     Kind.UNFLAGGED: rule("unflagged"),
-    Kind.LATE: rule("overtaken"),
+    Kind.LATE: rule("reordered"),
     Kind.RETURNS_LATE: rule("returns late"),
 }
-_CONNECTIONS = frozenset({Kind.ACK_UNSEEN, Kind.SESSION_LOST, Kind.SEND_UNCONFIRMED})
+_CONNECTIONS = frozenset({Kind.LOST_ACK, Kind.SESSION_LOST, Kind.SEND_UNCONFIRMED})
 
 
 class ConnectionDropped(ConnectionFailed):

@@ -14,7 +14,7 @@ __all__ = ["Kind", "Rates", "Settings"]
 class Kind(StrEnum):
     """What chaos does; each has a rate of its own in ``Rates``."""
 
-    ACK_UNSEEN = "ack_unseen"
+    LOST_ACK = "lost_ack"
     SESSION_LOST = "session_lost"
     SEND_UNCONFIRMED = "send_unconfirmed"
     UNFLAGGED = "unflagged"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How often each misfortune happens, where that is not ``rate``."""
 
-    ack_unseen: float | None = None
+    lost_ack: float | None = None
     """Of settlements, on a stream of commits: the connection is lost before the broker has them.
 
     The messages come again.

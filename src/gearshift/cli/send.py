@@ -104,7 +104,7 @@ class _Sending:
         self._reader = reader
         self._parse = parse
         self._timeout_s = timeout_s
-        self._crossing = PortabilityReport(producer.backend)
+        self._portability = PortabilityReport(producer.backend)
         self._round: list[tuple[int, str | None]] = []
         self._bad_line: Exception | None = None
         self._sent = 0
@@ -155,13 +155,13 @@ class _Sending:
                 self._bad_line = error
                 return
             if message is not None:
-                self._crossing.add(message)
+                self._portability.add(message)
                 size += message.size
                 self._round.append((self._reader.number, message.id))
                 yield message
 
     def _say_what_is_left_out(self) -> None:
-        for line in self._crossing.lines():
+        for line in self._portability.lines():
             note(line)
 
     def _refusal(self, error: Exception) -> CommandFailed:

@@ -86,9 +86,9 @@ class CaseRun:
         while self._seen < len(self._broker.entries):
             entry = self._broker.entries[self._seen]
             self._seen += 1
-            if (late := self._take("overtaken", entry)) is not None:
+            if (late := self._take("reordered", entry)) is not None:
                 entry.skips = late.step + 1
-            if (twice := self._take("stored twice", entry)) is not None:
+            if (twice := self._take("duplicate", entry)) is not None:
                 self._say(f"{_named(entry)} is stored twice: {twice.rule.happens}")
                 self._broker.store_copy(entry)
 
@@ -102,7 +102,7 @@ class CaseRun:
                 hint="does a handler send to its own channel, or retry for ever?",
             )
         first = entry.handed == 0
-        if first and (misfortune := self._take("death inside", entry)):
+        if first and (misfortune := self._take("crash inside", entry)):
             self._die_inside(entry, misfortune)
         elif first and (misfortune := self._take("overlap", entry)):
             self._overlap(entry, misfortune)
@@ -116,7 +116,7 @@ class CaseRun:
             self._after(entry)
 
     def _after(self, entry: GroupEntry) -> None:
-        for name in ("ack unseen", "unflagged", "death after", "returns late"):
+        for name in ("lost ack", "unflagged", "crash after", "returns late"):
             if (misfortune := self._take(name, entry)) is None:
                 continue
             if entry.group.situation.semantics is Semantics.STREAM:
@@ -261,7 +261,7 @@ class CaseRun:
         return None
 
     def _forget(self, misfortune: Misfortune) -> None:
-        if misfortune.rule.name in ("death after", "death inside"):
+        if misfortune.rule.name in ("crash after", "crash inside"):
             forgotten = self._memory.forget(self._state)
             if forgotten:
                 self.lines.append(
@@ -286,7 +286,7 @@ def _named(entry: GroupEntry) -> str:
 def _flag(entry: GroupEntry, rule: str) -> None:
     """What the next delivery says of earlier ones."""
     level = entry.group.situation.capabilities.redelivered
-    if rule in ("ack unseen", "returns late") or level is Known.EXACT:
+    if rule in ("lost ack", "returns late") or level is Known.EXACT:
         entry.redelivered = True  # the same consumer has seen it, or the broker knows
     elif level is Known.HINT:
         entry.redelivered = rule != "unflagged"

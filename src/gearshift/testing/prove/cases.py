@@ -15,7 +15,7 @@ from gearshift.testing.prove.workload import Example
 __all__ = ["LEAST_CASES", "Case", "cases_of", "weight"]
 
 #: Misfortunes that need a line of the handler try so many; the others so many messages.
-_STEPS = {"death inside": 15, "overlap": 15, "taken twice": 15}
+_STEPS = {"crash inside": 15, "overlap": 15, "taken twice": 15}
 _FEW = 3
 
 #: Cases for each rule, at least.

@@ -31,7 +31,7 @@ __all__ = ["Replay"]
 _DEADLINE_S = 120.0
 
 #: Rules whose stories take a second process, as ``overlap`` does where each handles one at a time.
-_IN_TWO = ("death after", "death inside", "taken twice")
+_IN_TWO = ("crash after", "crash inside", "taken twice")
 
 
 class Replay:
@@ -108,7 +108,7 @@ class Replay:
         sent = Counter[str | None]()
         with bus.producer(self._channel, create=True) as producer:
             for message in self._messages:
-                is_twice = self._rule == "stored twice" and message.id == self._wanted
+                is_twice = self._rule == "duplicate" and message.id == self._wanted
                 for _ in range(2 if is_twice else 1):
                     producer.send(message)
                     sent[message.id] += 1
@@ -116,10 +116,10 @@ class Replay:
 
     def _play(self, worker: ReplayWorker) -> None:
         match self._rule:
-            case "ack unseen" | "unflagged":
+            case "lost ack" | "unflagged":
                 # What is unsettled, and on a stream all behind it, comes again.
                 worker.handle_unacked(self._wanted, self._step).close()
-            case "overtaken" | "returns late":
+            case "reordered" | "returns late":
                 is_first = self._rule == "returns late"
                 worker.handle_late(self._wanted, is_handled_first=is_first)
             case "overlap":
@@ -151,7 +151,7 @@ class Replay:
         other.told(deadline)
         other.go_on((worker.left, deadline))
         self._go_on_from(worker, other.told(deadline))
-        if self._rule.startswith("death"):
+        if self._rule.startswith("crash"):
             other.kill()
             return
         consumer = worker.consumer(prefetch=1)
@@ -168,7 +168,7 @@ class Replay:
         """Work in the other process: stop in the middle of the message, or when it is handled."""
         left, deadline = stop(None)
         worker = self._worker(self._opened(), left, deadline)
-        if self._rule == "death after":
+        if self._rule == "crash after":
             worker.handle_unacked(self._wanted, self._step)
             return self._given(worker)
         consumer, delivery = worker.reach(self._wanted)
