@@ -95,6 +95,14 @@ def test_any_reason_can_be_stored(buffer: PublishBuffer, reason: str) -> None:
     assert 0 < len(stored.encode()) <= MAX_REASON
 
 
+def test_one_that_would_be_too_large_says_only_what_redrive_needs(buffer: PublishBuffer) -> None:
+    """Channel and group; so the message that came may be nearly as large as the broker takes."""
+    dead_letters(buffer).send(MESSAGE, reason="x", attempts=1, on_done=lambda _: None, brief=True)
+    story = dict(buffer.letter.headers.pairs[2:])
+    assert story == {"dead-letter-channel": "orders", "dead-letter-group": "billing"}
+    assert revived(buffer.letter) == MESSAGE
+
+
 def test_a_foreign_message_without_id_gets_one(buffer: PublishBuffer) -> None:
     """So that copies of the dead letter can be told."""
     send(dead_letters(buffer), Message(b"m"))

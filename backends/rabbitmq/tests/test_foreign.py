@@ -13,7 +13,7 @@ from support.waiting import redrive_all, take, until
 
 import gearshift
 
-from .conftest import OpenBus, take_raw
+from .conftest import OpenBus, ready_in, take_raw
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -349,3 +349,34 @@ def test_a_decimal_does_not_break_the_connection_to_a_stream(
     assert copy.headers["order"] == delivery.headers["order"]
     assert copy.message.native is not None
     assert copy.message.native.properties["typed_headers"] == ["none"]
+
+
+def test_headers_as_large_as_a_frame_holds_come_through(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """Retried, dead and redriven: what is ours is left out, and no neighbour's copy is lost."""
+    bus = open_bus(f'[channels.{name}]\ngroups = ["g"]\nretry_delay_s = 0.05')
+    bus.declare(name)
+    sizes = [10, 121_000, 130_800]
+    for size in sizes:
+        large = pika.BasicProperties(headers={"large": "x" * size})
+        raw.basic_publish(name, "", b"m", large)
+
+    def taken(attempt: int) -> list[gearshift.Delivery[Any]]:
+        found = take(consumer, len(sizes))
+        assert sorted(len(one.headers["large"]) for one in found) == sizes
+        assert {one.attempt for one in found} == {attempt}
+        return found
+
+    with bus.consumer(name, group="g") as consumer:
+        for one in taken(1):
+            one.retry()
+        for one in taken(2):
+            one.reject("x" * 1000)
+        dead = f"{name}.dead.default"
+        assert until(
+            lambda: not consumer.receive(timeout_s=0.1) and ready_in(raw, dead) == len(sizes)
+        )
+        redrive_all(bus, name, len(sizes))
+        for one in taken(1):
+            one.ack()

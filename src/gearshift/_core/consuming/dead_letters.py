@@ -97,8 +97,12 @@ class DeadLetters:
         reason: str,
         attempts: int,
         on_done: Callable[[GearshiftError | None], None],
+        brief: bool = False,
     ) -> None:
         """Store a copy under the same id; ``on_done`` gets None once confirmed, else the error.
+
+        ``brief``: of the headers that tell its story only those that redrive needs, for a message
+        that is about as large as the broker takes.
 
         Blocks for room at most ``timeout_s``, the first time also for the connection. Raises
         nothing: what goes wrong goes to ``on_done``.
@@ -107,7 +111,7 @@ class DeadLetters:
         copy = message.replace(
             # What came without an id must be able to go back without one.
             id=message.id if native else message.id or message_id(),
-            headers=self._headers(revived(message).headers, reason, attempts),
+            headers=self._headers(revived(message).headers, None if brief else reason, attempts),
             native=native and replace(native, resting=True),
         )
 
@@ -138,7 +142,9 @@ class DeadLetters:
                 self._buffer = self._open_buffer()
             return self._buffer
 
-    def _headers(self, headers: Headers, reason: str, attempts: int) -> Headers:
+    def _headers(self, headers: Headers, reason: str | None, attempts: int) -> Headers:
+        if reason is None:
+            return Headers([*headers.pairs, (CHANNEL, self._channel), (GROUP, self._group)])
         return Headers(
             [
                 *headers.pairs,

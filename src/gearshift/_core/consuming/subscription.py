@@ -20,7 +20,7 @@ from gearshift._core.consuming.user_side import UserSide
 from gearshift._core.listeners import Listeners
 from gearshift._core.logs import LimitedLog
 from gearshift.driver import Settlement
-from gearshift.errors import GearshiftError, StaleDelivery
+from gearshift.errors import GearshiftError, MessageTooLarge, StaleDelivery
 from gearshift.message import Message
 from gearshift.stats import ReceiveStats
 
@@ -159,6 +159,7 @@ class Subscription:
             reason=reason,
             attempts=entry.attempts,
             on_done=lambda error: self._buried(entry, reason, error),
+            brief=isinstance(entry.obstacle, MessageTooLarge),
         )
         return "reject"
 

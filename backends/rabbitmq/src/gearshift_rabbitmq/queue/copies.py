@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pika.spec import BasicProperties
 
-from gearshift.driver import Outcome, Received
+from gearshift.driver import Outcome, Received, Stored
+from gearshift.errors import MessageTooLarge
 from gearshift.message import Message
 from gearshift_rabbitmq.confirms import Target
 from gearshift_rabbitmq.connection import Connection
@@ -93,6 +94,11 @@ class Copies:
             self._outcomes.append((tag, outcomes[0]))
             self._wake()
 
+        try:
+            wire = encoded(properties)
+        except MessageTooLarge as error:  # its original came in one frame, with less in it
+            on_outcomes([Outcome(0, Stored.NO, error=error)])
+            return
         if self._producer is None or self._producer.ended is not None:
             self.close(0.0)
             self._producer = Producer(
@@ -101,7 +107,7 @@ class Copies:
                 name=f"gearshift-rabbitmq-retry-{self._name}",
             )
         publication = Publication(
-            "", queue, as_text(properties.message_id), encoded(properties), message.body or b""
+            "", queue, as_text(properties.message_id), wire, message.body or b""
         )
         self._producer.submit([publication], on_outcomes)
 

@@ -53,7 +53,9 @@ from gearshift_rabbitmq.wire.publishing import encoded_properties, header
 
 __all__ = ["encoded", "first_routing_key", "properties_of", "properties_of_copy"]
 
-#: Properties and headers go in one frame, of at most 128 KiB unless the broker's settings differ.
+#: Properties and headers go in one frame, of at most 128 KiB unless the broker's settings differ,
+#: beside 20 bytes of its own. Of what is new some is left for the headers of its copies.
+_MOST_PROPERTY_BYTES = 131_072 - 20
 _MOST_HEADER_BYTES = 120_000
 
 #: Every property but the headers.
@@ -71,12 +73,6 @@ def properties_of(
         raise NotSupported(
             "RabbitMQ has no message without a body", hint='send b"" instead of None'
         )
-    if message.size - len(message.body) > _MOST_HEADER_BYTES:
-        raise MessageTooLarge(
-            f"key and headers have {message.size - len(message.body)} bytes, "
-            f"RabbitMQ takes {_MOST_HEADER_BYTES}",
-            hint="move some of it into the body",
-        )
     if message.reply_to == "amq.rabbitmq.reply-to":
         raise InvalidMessage(
             "reply_to names RabbitMQ's direct reply-to, which needs a raw AMQP client"
@@ -84,6 +80,7 @@ def properties_of(
     native = message.native
     if native is not None and native.backend == BACKEND:
         return encoded(_as_it_came(message, native, key_in_header, arrays, user))
+    _require_fit(message.size - len(message.body), _MOST_HEADER_BYTES)
     headers = []
     if message.headers.pairs:
         headers = [header(*named) for named in _table(message.headers, arrays).items()]
@@ -106,8 +103,18 @@ def properties_of(
 
 
 def encoded(properties: BasicProperties) -> bytes:
-    """Properties that pika has, encoded."""
-    return b"".join(properties.encode())
+    """Properties that pika has, encoded. Raises MessageTooLarge, as RabbitMQ would disconnect."""
+    found = b"".join(properties.encode())
+    _require_fit(len(found), _MOST_PROPERTY_BYTES)
+    return found
+
+
+def _require_fit(size: int, most: int) -> None:
+    if size > most:
+        raise MessageTooLarge(
+            f"key and headers have {size} bytes, RabbitMQ takes {most}",
+            hint="move some of it into the body",
+        )
 
 
 def first_routing_key(message: Message) -> str | bytes | None:
