@@ -151,7 +151,7 @@ RULES: Sequence[Rule] = (
         "redelivery",
         "the process died in the middle of the handler",
         "make all effects of one message one transaction, or let each of them be repeated; what is "
-        "sent goes through an outbox, or under an id made of delivery.id",
+        "sent goes through an outbox, or under an id made of delivery.id; settle last",
         _comes_again,
         after="lost ack",
     ),

@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 #: Stories that no broker can be made to tell at will, by what the replay says of them.
 NOT_TRIED = (
-    "not tried: it takes several handlers",
     "not tried: it takes two processes, and both messages may be in one partition",
     "not tried: the broker does not give it to another process within two minutes",
     "not tried: the broker flags what it gives again",

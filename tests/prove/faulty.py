@@ -368,6 +368,63 @@ def two_transactions() -> Built:
     )
 
 
+@subject("rabbitmq", "queue", "crash inside")
+def acks_first() -> Built:
+    """Acks, and then does the work, which a death in between loses."""
+    app, table = gearshift.App(), {}
+
+    @app.handler("payments")
+    def keep(cents: int, delivery: Delivery[Any]) -> None:
+        delivery.ack()
+        table[delivery.id] = cents
+
+    return Built(app=app, state=lambda: table, examples=PAYMENTS[:2])
+
+
+@subject("kafka", "stream", "crash inside")
+def far_down() -> Built:
+    """Two effects that belong together, after sixty lines that do no harm."""
+    app, table, seen = gearshift.App(), {"total": 0}, set[str]()
+
+    @app.handler("payments")
+    def add(cents: int, delivery: Delivery[Any]) -> None:
+        if delivery.id in seen:
+            return
+        for _ in range(30):
+            cents = int(cents)
+        table["total"] += cents
+        seen.add(str(delivery.id))
+
+    return Built(app=app, state=lambda: (table, sorted(seen)), examples=PAYMENTS[:2])
+
+
+@subject("rabbitmq", "queue", "crash inside")
+def last_of_a_chain() -> Built:
+    """Four handlers, each sending to the next; the last notes too late that it is done."""
+    app, table, seen = gearshift.App(), {"shipped": 0}, set[str]()
+
+    def step(channel: str, following: str) -> None:
+        @app.handler(channel)
+        def pass_on(order: str, delivery: Delivery[Any], bus: gearshift.Bus) -> None:
+            bus.send(following, order, id=f"{delivery.id}-{following}")
+
+    step("orders", "pay")
+    step("pay", "pack")
+    step("pack", "ship")
+
+    @app.handler("ship")
+    def ship(order: str, delivery: Delivery[Any]) -> None:
+        if delivery.id not in seen:
+            table["shipped"] += 1
+            seen.add(str(delivery.id))
+
+    return Built(
+        app=app,
+        state=lambda: (table, sorted(seen)),
+        examples=[Example(one, "orders") for one in ("o1", "o2")],
+    )
+
+
 def run(script: str, file: Path) -> None:
     """Run SQL on a file."""
     with closing(sqlite3.connect(file)) as db:

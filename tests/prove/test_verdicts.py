@@ -95,6 +95,19 @@ def test_an_unknown_profile_may_be_a_backend() -> None:
     assert "kafka" in str(caught.value.hint)
 
 
+def test_what_was_not_tried_is_not_listed() -> None:
+    """A misfortune that only repeats one with a story is not shown as one that was stood."""
+    table = {"total": 0}
+
+    def add(value: int) -> None:
+        table["total"] += value
+
+    found = proof(add, state=lambda: table)
+    assert [story.rule for story in found.stories] == ["lost ack"], found
+    assert "lost ack" in found.rules
+    assert not {"crash after", "crash inside", "duplicate"} & set(found.rules)
+
+
 def test_without_a_state_it_is_never_safe() -> None:
     """A handler whose effects cannot be seen is not judged by what it does not send."""
     found = proof(lambda value: None)

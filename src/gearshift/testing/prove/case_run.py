@@ -15,25 +15,16 @@ from gearshift.delivery import Delivery
 from gearshift.errors import AlreadySettled, UsageError
 from gearshift.hooks.registry import Hooks
 from gearshift.message import Message, Semantics
-from gearshift.misfortunes import Rule, shares_memory
-from gearshift.testing.prove.interruption import Died, Paused, dying_at
+from gearshift.testing.prove.befallen import Befallen, Misfortune
+from gearshift.testing.prove.interruption import Died, Paused, counting_lines, dying_at
 from gearshift.testing.prove.module_state import ModuleState
-from gearshift.testing.prove.simulated import GroupEntry, Settling, SimulatedBroker
+from gearshift.testing.prove.simulated import Group, GroupEntry, Settling, SimulatedBroker
 from gearshift.worker import dispatch
 
-__all__ = ["CaseRun", "Line", "Misfortune"]
+__all__ = ["CaseRun", "Line"]
 
 #: Handlers that have run so often in one case send to themselves for ever.
 _MOST_RUNS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Misfortune:
-    """What happens to the message ``target`` (a number); ``step`` says where, or how late."""
-
-    rule: Rule
-    target: int
-    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +45,8 @@ class CaseRun:
         state: Callable[[], Any] | None,
         hooks: Hooks,
         runner: asyncio.Runner,
+        *,
+        counts_lines: bool = False,
     ) -> None:
         self._broker = broker
         self._memory = memory
@@ -65,8 +58,10 @@ class CaseRun:
         self._seen = 0  # entries that were looked at
         self._runs = 0
         self._rewinds: list[tuple[int, GroupEntry, Misfortune]] = []
+        self._counts_lines = counts_lines
+        self._lines_run: dict[int, int] = {}  # of the user's by each entry, if they are counted
         self.lines: list[Line] = []
-        self.used: list[tuple[Misfortune, GroupEntry]] = []
+        self.used: list[Befallen] = []
 
     def run(self, messages: Sequence[tuple[str, Message]], plan: Sequence[Misfortune]) -> None:
         """Store ``messages``, and handle all that comes of them. Raises UsageError."""
@@ -81,6 +76,14 @@ class CaseRun:
                 self._deliver(entry)
             elif not self._rewinds:
                 return
+
+    @property
+    def entries(self) -> list[tuple[Group, int]]:
+        """The group of everything that was given to one, and how many lines it ran, if counted."""
+        return [
+            (entry.group, self._lines_run.get(number, 0))
+            for number, entry in enumerate(self._broker.entries)
+        ]
 
     def _look_at_new(self) -> None:
         while self._seen < len(self._broker.entries):
@@ -145,15 +148,15 @@ class CaseRun:
         with dying_at(misfortune.step):
             ending = self._handle(entry)
         if isinstance(ending.error, Died):
-            self._say(f"{misfortune.rule.happens}: {_named(entry)} comes again")
+            what = "is gone, as it was settled before" if entry.settled else "comes again"
+            self._say(f"{misfortune.rule.happens}: {_named(entry)} {what}")
             self._forget(misfortune)
             _flag(entry, misfortune.rule.name)
 
     def _overlap(self, entry: GroupEntry, misfortune: Misfortune) -> None:
-        partner = self._broker.partner(entry)
-        one_process = partner is not None and (
-            partner.group is not entry.group or shares_memory(entry.group.situation)
-        )
+        befallen = self.used[-1]
+        partner = befallen.partner = self._broker.partner(entry)
+        one_process = not befallen.is_in_two_processes
         if partner is None or (not one_process and self._memory.clients):
             self._handle(entry)
             return
@@ -212,7 +215,12 @@ class CaseRun:
     def _handle(self, entry: GroupEntry) -> dispatch.Ending:
         """Run the handler as a worker does, and settle by how it ended."""
         delivery, body = self._begin(entry)
-        ending = self._dispatcher.run(body, entry.group.handler.call.function, [delivery])
+        run = partial(self._dispatcher.run, body, entry.group.handler.call.function, [delivery])
+        if self._counts_lines:
+            ending, lines = counting_lines(run)
+            self._lines_run[self._broker.entries.index(entry)] = lines
+        else:
+            ending = run()
         self._end(entry, delivery, ending)
         return ending
 
@@ -225,7 +233,8 @@ class CaseRun:
     def _end(self, entry: GroupEntry, delivery: Delivery[Any], ending: dispatch.Ending) -> None:
         if isinstance(ending.error, Died):
             self._lines_of(entry, "dies")
-            self._broker.give_back(entry)
+            if not entry.settled:
+                self._broker.give_back(entry)
             return
         if delivery.outcome is None:
             try:
@@ -256,7 +265,7 @@ class CaseRun:
                 and rule.why(entry.group.situation)
             ):
                 self._plan.remove(misfortune)
-                self.used.append((misfortune, entry))
+                self.used.append(Befallen(misfortune, entry))
                 return misfortune
         return None
 

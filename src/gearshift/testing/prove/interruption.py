@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Died", "Paused", "dying_at", "reaching"]
+from gearshift import plugins
+
+__all__ = ["Died", "Paused", "counting_lines", "dying_at", "reaching"]
 
 T = TypeVar("T")
 
 #: How long a second handler may stand still, as behind a lock of the first, until that goes on.
 _PATIENCE_S = 0.05
 
-_OURS = str(Path(__file__).parents[2])
 _LIBRARIES = tuple({*sysconfig.get_paths().values()} - {sysconfig.get_path("data")})
 
 
@@ -36,6 +37,13 @@ def dying_at(line: int) -> Iterator[None]:
 
     with reaching(line, die):
         yield
+
+
+def counting_lines(function: Callable[[], T]) -> tuple[T, int]:
+    """What ``function`` returns, and how many lines of the user's it ran on this thread."""
+    with reaching(sys.maxsize, lambda: None) as passed:
+        result = function()
+    return result, passed()
 
 
 class Paused:
@@ -73,8 +81,11 @@ class Paused:
 
 
 @contextmanager
-def reaching(line: int, act: Callable[[], object]) -> Iterator[None]:
-    """Call ``act`` once this thread reaches the user's line number ``line`` inside the block."""
+def reaching(line: int, act: Callable[[], object]) -> Iterator[Callable[[], int]]:
+    """Call ``act`` once this thread reaches the user's line number ``line`` inside the block.
+
+    Gives a function that says how many it has passed.
+    """
     left = line
     at: dict[FrameType, int] = {}
 
@@ -93,12 +104,12 @@ def reaching(line: int, act: Callable[[], object]) -> Iterator[None]:
         return in_frame
 
     def entering(frame: FrameType, event: str, arg: object) -> Any:
-        return in_frame if left >= 0 and _is_users(frame.f_code) else None
+        return in_frame if left >= 0 and _is_users(frame) else None
 
     before = sys.gettrace()
     sys.settrace(entering)
     try:
-        yield
+        yield lambda: line - left
     finally:
         sys.settrace(before)
 
@@ -111,6 +122,14 @@ def _leaves_with(frame: FrameType, line_before: int) -> bool:
     return text.lstrip().startswith(("with ", "async with "))
 
 
-def _is_users(code: CodeType) -> bool:
-    name = code.co_filename
-    return not name.startswith(("<", _OURS, *_LIBRARIES))
+def _is_users(frame: FrameType) -> bool:
+    if frame.f_code.co_filename.startswith(("<", *_LIBRARIES)):
+        return False
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package not in _ours()
+
+
+@functools.cache
+def _ours() -> set[str]:
+    """Our packages, also where they are not installed among the libraries."""
+    return {"gearshift", *(entry.module.partition(".")[0] for entry in plugins.available())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +15,37 @@ __all__ = ["Outcome", "difference", "is_order_alone", "outcome_of"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is compared. Copies of a sent message under one id count once.
+    """What is compared. Copies of a message under one id count once.
 
-    ``dead`` are the ids of dead letters.
+    ``dead`` are dead letters: of the case's own messages by their ids, of others by their bodies,
+    as their ids may be of chance.
     """
 
     state: Any
     sends: Counter[tuple[str, str, str]]
-    dead: frozenset[tuple[str, str | None]]
+    dead: Counter[tuple[str, str]]
 
 
 def outcome_of(
     state: Callable[[], Any] | None,
-    sends: Iterable[tuple[str, Message]],
-    dead: Iterable[tuple[str, str | None, str]],
+    sends: Iterable[tuple[str, Message]] = (),
+    dead: Iterable[tuple[str, Message]] = (),
+    own: Collection[str | None] = (),
 ) -> Outcome:
-    """Look at the state, and gather what was sent and what died."""
+    """Look at the state, and gather what was sent and what died; ``own`` are the case's ids."""
     seen = None if state is None else copy.deepcopy(state())
-    by_id = {(channel, message.id): message for channel, message in sends}
     contents = Counter(
-        (channel, repr(message.key), _text(message.body)) for (channel, _), message in by_id.items()
+        (channel, repr(message.key), _text(message.body)) for channel, message in _by_id(sends)
     )
-    return Outcome(seen, contents, frozenset((channel, id) for channel, id, _ in dead))
+    letters = Counter(
+        (channel, str(message.id) if message.id in own else _text(message.body))
+        for channel, message in _by_id(dead)
+    )
+    return Outcome(seen, contents, letters)
+
+
+def _by_id(messages: Iterable[tuple[str, Message]]) -> Iterable[tuple[str, Message]]:
+    return {(channel, one.id): (channel, one) for channel, one in messages}.values()
 
 
 def difference(expected: Outcome, found: Outcome) -> tuple[str, str] | None:
@@ -67,8 +76,8 @@ def _sent(sends: Counter[tuple[str, str, str]]) -> str:
 
 
 def _dead(outcome: Outcome) -> str:
-    ids = ", ".join(sorted(f"{id} of {channel}" for channel, id in outcome.dead))
-    return f"dead letters: {ids or 'none'}"
+    letters = sorted(f"{what} of {channel}" for channel, what in outcome.dead.elements())
+    return f"dead letters: {', '.join(letters) or 'none'}"
 
 
 def _text(body: bytes | None) -> str:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
-
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as seeded
-from hypothesis.errors import Flaky
-from hypothesis.strategies import SearchStrategy
 
 from gearshift.bus.connections import OPEN_TIMEOUT_S
 from gearshift.config import Config
@@ -19,15 +14,16 @@ from gearshift.driver import BackendPlugin
 from gearshift.errors import GearshiftError
 from gearshift.message import Key
 from gearshift.misfortunes import RULES, Rule, shares_memory
+from gearshift.testing.prove.befallen import Befallen
 from gearshift.testing.prove.buses import SimulatedBuses
-from gearshift.testing.prove.case_run import Misfortune
-from gearshift.testing.prove.cases import LEAST_CASES, Case, cases_of, weight
+from gearshift.testing.prove.cases import LEAST_CASES, Case, weight
 from gearshift.testing.prove.module_state import ModuleState
 from gearshift.testing.prove.outcome import Outcome, difference, is_order_alone
 from gearshift.testing.prove.runner import CaseRunner, Undecided
+from gearshift.testing.prove.search import BY_CHANCE, Search
 from gearshift.testing.prove.simulated import Group, Sent, group_of
 from gearshift.testing.prove.story import Proof, Story, StoryMessage, Verdict
-from gearshift.testing.prove.workload import Example, workloads
+from gearshift.testing.prove.workload import Workload, workload_of
 from gearshift.worker.app import App, Handler
 from gearshift.worker.dependencies import Provided
 from gearshift.worker.event_loop import EventLoop
@@ -35,11 +31,6 @@ from gearshift.worker.event_loop import EventLoop
 __all__ = ["Prover"]
 
 _SORTED = "return state() sorted if its order does not matter; else "
-_BY_CHANCE = "the same case ends now so, now otherwise: the handlers depend on chance"
-
-
-class _Breaks(Exception):
-    """A case has another outcome than it should."""
 
 
 class Prover:
@@ -67,7 +58,6 @@ class Prover:
         self._runner = CaseRunner(
             self._bus, buses, self._groups, self._handlers, self._memory, state, reset
         )
-        self._cases = 0
         #: Where found stories are run once more; None is nowhere.
         self.broker: tuple[Config, BackendPlugin] | None = None
         self.rules = [
@@ -93,29 +83,29 @@ class Prover:
         cases: int,
     ) -> Proof:
         """Look for the smallest story of each misfortune. Raises UsageError."""
-        drawn = workloads(self._app, examples, key)
+        workload = workload_of(self._app, examples, key)
         log = logging.getLogger("gearshift")
         disabled, log.disabled = log.disabled, True  # handlers fail on purpose
         try:
-            return self._proved(drawn, cases)
+            return self._proved(workload, cases)
         finally:
             log.disabled = disabled
             self._runner.close()
             self._opened.close()
 
-    def _proved(self, drawn: SearchStrategy[list[Example]], cases: int) -> Proof:
+    def _proved(self, workload: Workload, cases: int) -> Proof:
         stories: list[Story] = []
-        why = None
+        tried: list[str] = []
+        why, search = None, None
         try:
+            search = Search(self._runner, workload, self._seed)
             share = cases / (1 + sum(weight(rule) for rule in self.rules))
             for rule in self.rules:
-                if rule.after in {story.rule for story in stories}:
-                    continue
-                drawn_cases = cases_of(drawn, [rule], 1, len(self._groups))
-                stories += self._stories(drawn_cases, share * weight(rule))
+                if rule.after not in {story.rule for story in stories}:
+                    tried.append(rule.name)
+                    stories += self._stories(search, [rule], 1, share * weight(rule))
             if not stories:
-                drawn_cases = cases_of(drawn, self.rules, 3, len(self._groups))
-                stories += self._stories(drawn_cases, share)
+                stories += self._stories(search, self.rules, 3, share)
             why = self._doubt()
         except Undecided as undecided:
             why = str(undecided)
@@ -128,8 +118,8 @@ class Prover:
             verdict=verdict,
             profile=self._bus.profile,
             backend=self._bus.backend,
-            cases=self._cases,
-            rules=[rule.name for rule in self.rules],
+            cases=search.cases if search else 0,
+            rules=tried,
             stories=stories,
             why=why,
             note=self._not_tried(),
@@ -173,16 +163,19 @@ class Prover:
 
     # ── searching ──
 
-    def _stories(self, drawn: SearchStrategy[Case], cases: float) -> list[Story]:
-        case = self._smallest(drawn, max(LEAST_CASES, int(cases)))
+    def _stories(
+        self, search: Search, rules: Sequence[Rule], most: int, cases: float
+    ) -> list[Story]:
+        case = search.smallest(rules, most, max(LEAST_CASES, int(cases)))
         if case is None:
             return []
         broker, case_run, outcome = self._runner.run(case)
-        expected = self._runner.run(Case(case.examples, ()))[2]
+        expected = search.expected(case.examples)
         different = difference(expected, outcome)
         if different is None:
-            raise Undecided(_BY_CHANCE)
-        rule, entry = case_run.used[0][0].rule, case_run.used[0][1]
+            raise Undecided(BY_CHANCE)
+        befallen = case_run.used[0]
+        rule, entry = befallen.misfortune.rule, befallen.entry
         return [
             Story(
                 rule=rule.name,
@@ -195,70 +188,24 @@ class Prover:
                 expected=different[0],
                 found=different[1],
                 help=_SORTED + rule.help if is_order_alone(expected, outcome) else rule.help,
-                on_broker=self._on_broker(case, case_run.used[0][0], expected),
+                on_broker=self._on_broker(case, case_run.used, expected),
             )
         ]
 
-    def _on_broker(self, case: Case, misfortune: Misfortune, expected: Outcome) -> str | None:
+    def _on_broker(self, case: Case, used: Sequence[Befallen], expected: Outcome) -> str | None:
         """What comes of it on the real broker."""
         if self.broker is None:
             return None
-        if len(self._groups) > 1:
-            return "not tried: it takes several handlers"
+        if len(used) > 1:
+            return "not tried: it takes several misfortunes"
         try:
-            server, outcome = self._runner.replay(case, misfortune, self.broker)
+            server, outcome = self._runner.replay(case, used[0], self.broker)
         except (GearshiftError, TimeoutError) as error:
             return f"not tried: {error}"
         different = difference(expected, outcome)
         if different is None:
             return f"not seen on {server}: {expected.state!r}, as undisturbed"
         return f"seen on {server}: {different[1]}"
-
-    def _smallest(self, drawn: SearchStrategy[Case], cases: int) -> Case | None:
-        """The smallest case that Hypothesis finds to break the handlers."""
-        found: Case | None = None
-
-        @seeded(self._seed)
-        @settings(
-            max_examples=cases,
-            deadline=None,
-            database=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            print_blob=False,
-        )
-        @given(drawn)
-        def attempt(case: Case) -> None:
-            nonlocal found
-            if self._breaks(case):
-                found = case
-                raise _Breaks
-
-        try:
-            attempt()
-        except _Breaks:
-            return found
-        except Flaky:
-            raise Undecided(_BY_CHANCE) from None
-        return None
-
-    def _breaks(self, case: Case) -> bool:
-        self._cases += 1
-        _, case_run, outcome = self._runner.run(case)
-        if not case_run.used:
-            return False
-        undisturbed = Case(case.examples, ())
-        expected = self._runner.run(undisturbed)[2]
-        if difference(expected, outcome) is None:
-            return False
-        again = difference(expected, self._runner.run(undisturbed)[2])
-        if again is not None:
-            raise Undecided(
-                f"two undisturbed runs differ: {again[0]}, then {again[1]} "
-                "(a clock or a random id in the state?)"
-            )
-        return True
 
 
 def _told(sent: Sent, case: Case) -> StoryMessage:

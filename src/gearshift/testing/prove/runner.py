@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gearshift.bus import Bus
 from gearshift.config import Config
 from gearshift.driver import BackendPlugin
 from gearshift.message import Message
+from gearshift.testing.prove.befallen import Befallen
 from gearshift.testing.prove.buses import SimulatedBuses
-from gearshift.testing.prove.case_run import CaseRun, Misfortune
+from gearshift.testing.prove.case_run import CaseRun
 from gearshift.testing.prove.cases import Case
 from gearshift.testing.prove.module_state import ModuleState
 from gearshift.testing.prove.outcome import Outcome, outcome_of
@@ -59,7 +61,9 @@ class CaseRunner:
         self.has_acked = False
         self.has_moved = False
 
-    def run(self, case: Case) -> tuple[SimulatedBroker, CaseRun, Outcome]:
+    def run(
+        self, case: Case, *, counts_lines: bool = False
+    ) -> tuple[SimulatedBroker, CaseRun, Outcome]:
         """Run ``case`` on a simulated broker. Raises UsageError, and Undecided."""
         begun = self._begin()
         broker = SimulatedBroker(self._groups)
@@ -71,23 +75,30 @@ class CaseRunner:
             broker.store(channel, message)
 
         self._simulated.store = store
-        case_run = CaseRun(broker, self._memory, self._state, self._bus.hooks, self._loop)
+        case_run = CaseRun(
+            broker,
+            self._memory,
+            self._state,
+            self._bus.hooks,
+            self._loop,
+            counts_lines=counts_lines,
+        )
         case_run.run(messages, case.plan)
-        outcome = outcome_of(self._state, sends, broker.dead)
+        outcome = outcome_of(self._state, sends, broker.dead, _ids(messages))
         self.has_acked = self.has_acked or len(broker.dead) < len(broker.entries)
         self.has_moved = self.has_moved or outcome.state != begun
         return broker, case_run, outcome
 
     def replay(
-        self, case: Case, misfortune: Misfortune, broker: tuple[Config, BackendPlugin]
+        self, case: Case, befallen: Befallen, broker: tuple[Config, BackendPlugin]
     ) -> tuple[str, Outcome]:
-        """Run ``case`` on a real broker, for the one handler; what server it was, and what came.
+        """Run ``case`` on a real broker: what server it was, and what came of it.
 
         Raises what Replay does.
         """
         self._begin()
+        messages = self._messages(case.examples)
         sends: list[tuple[str, Message]] = []
-        self._simulated.store = lambda channel, message: sends.append((channel, message))
 
         def shown() -> Any:
             return None if self._state is None else self._state()
@@ -99,17 +110,25 @@ class CaseRunner:
 
         replay = Replay(
             *broker,
-            self._groups[0].handler,
+            self._groups,
             self._bus.hooks,
-            [message for _, message in self._messages(case.examples)],
-            misfortune,
-            fresh=lambda: self._handlers()[0],
+            messages,
+            befallen,
+            fresh=lambda: [
+                replace(group, handler=handler)
+                for group, handler in zip(self._groups, self._handlers(), strict=True)
+            ],
             survivors=lambda: (self._memory.outliving(self._state), sends, shown()),
             resume=resume,
         )
+
+        def store(channel: str, message: Message) -> None:
+            sends.append((channel, message))
+            replay.store(channel, message)
+
+        self._simulated.store = store
         server, dead = replay.run()
-        channel = self._groups[0].handler.channel
-        return server, outcome_of(self._state, sends, [(channel, id, "") for id in dead])
+        return server, outcome_of(self._state, sends, dead, _ids(messages))
 
     def close(self) -> None:
         """Leave everything as it was before the first case."""
@@ -119,7 +138,7 @@ class CaseRunner:
     def _begin(self) -> Any:
         """Begin anew; returns the state, which must be that of the first time."""
         self._forget_all()
-        begun = outcome_of(self._state, (), ()).state
+        begun = outcome_of(self._state).state
         if self._has_begun and begun != self._begun:
             raise Undecided(
                 f"state() is {begun!r} at the beginning of a case and was {self._begun!r} before: "
@@ -144,3 +163,7 @@ class CaseRunner:
         return channel, producer.message(
             one.value, key=one.key, headers=one.headers, id=f"m{number}", timestamp_ms=number
         )
+
+
+def _ids(messages: Sequence[tuple[str, Message]]) -> set[str | None]:
+    return {message.id for _, message in messages}

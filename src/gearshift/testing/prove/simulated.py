@@ -104,7 +104,7 @@ class SimulatedBroker:
         self.stored: list[Sent] = []
         self.entries: list[GroupEntry] = []  # in the order in which they came to be
         self.pending: list[GroupEntry] = []
-        self.dead: list[tuple[str, str | None, str]] = []  # channel, id, reason
+        self.dead: list[tuple[str, Message]] = []  # each with its channel
 
     def store(self, channel: str, message: Message) -> None:
         """Store a message for every group of ``channel``."""
@@ -191,11 +191,11 @@ class SimulatedBroker:
         if entry in self.pending:
             self.pending.remove(entry)
 
-    def bury(self, entry: GroupEntry, reason: str) -> None:
+    def bury(self, entry: GroupEntry) -> None:
         """``entry`` goes to the dead letters, where other handlers may wait for it."""
         self.settle(entry)
         message = entry.sent.message
-        self.dead.append((entry.sent.channel, message.id, reason))
+        self.dead.append((entry.sent.channel, message))
         if entry.group.dead_letter is not None:
             self.store(entry.group.dead_letter, message)
 
@@ -230,7 +230,7 @@ class Settling:
 
     def reject(self, entry: Entry, reason: str) -> str:
         """See Delivery.reject."""
-        self._broker.bury(self._entry, reason)
+        self._broker.bury(self._entry)
         return "reject"
 
     def entry(self) -> Any:

@@ -15,10 +15,10 @@ from gearshift.errors import UsageError
 from gearshift.message import Key
 from gearshift.worker.app import App, Handler
 
-__all__ = ["Example", "read_examples", "workloads"]
+__all__ = ["MOST_MESSAGES", "Example", "Workload", "read_examples", "workload_of"]
 
 #: Stories need two or three messages, and a fault that needs more than five is rare.
-_MOST_MESSAGES = 5
+MOST_MESSAGES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Example:
     channel: str | None = None
     key: Key | None = None
     headers: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Messages to draw from, and as many of the given ones as are sent in a case, if any are."""
+
+    drawn: SearchStrategy[list[Example]]
+    given: Sequence[Example] = ()
 
 
 class _Line(msgspec.Struct, kw_only=True):
@@ -58,22 +66,23 @@ def read_examples(file: Path) -> list[Example]:
     return found
 
 
-def workloads(
+def workload_of(
     app: App, examples: Iterable[Any] | None, key: Callable[[Any], Key | None] | None
-) -> SearchStrategy[list[Example]]:
+) -> Workload:
     """Some of the examples, in their order; without examples, values of the handlers' types.
 
     Raises UsageError if there is nothing to draw from.
     """
     if examples is None:
-        return st.lists(_typed(app, key), min_size=1, max_size=_MOST_MESSAGES)
+        return Workload(st.lists(_typed(app, key), min_size=1, max_size=MOST_MESSAGES))
     given = [_placed(app, one, key) for one in examples]
     if not given:
         raise UsageError("there are no examples", hint="return one message at least")
     numbers = st.lists(
-        st.integers(0, len(given) - 1), min_size=1, max_size=_MOST_MESSAGES, unique=True
+        st.integers(0, len(given) - 1), min_size=1, max_size=MOST_MESSAGES, unique=True
     )
-    return numbers.map(lambda chosen: [given[number] for number in sorted(chosen)])
+    drawn = numbers.map(lambda chosen: [given[number] for number in sorted(chosen)])
+    return Workload(drawn, given[:MOST_MESSAGES])
 
 
 def _placed(app: App, one: Any, key: Callable[[Any], Key | None] | None) -> Example:
