@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
-from gearshift._core.clients import Client, forked, refuse_in_event_loop
+from gearshift._core.clients import Client, forked, refuse_in_event_loop, refuse_to_receive_none
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.subscription import Subscription
 from gearshift.delivery import BaseDelivery, Delivery
@@ -92,6 +92,7 @@ class Consumer(Client, Generic[T]):
         connection is not raised but healed.
         """
         refuse_in_event_loop("receive", instead="a worker thread")
+        refuse_to_receive_none(max_messages)
         return self._receive(max_messages, timeout_s)
 
     def iterate(self, *, idle_timeout_s: float | None = None) -> Iterator[Delivery[T]]:

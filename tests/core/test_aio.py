@@ -254,6 +254,17 @@ async def _all(consumer: aio.Consumer[Any]) -> list[Any]:
 
 
 @in_loop
+async def test_a_misuse_is_told(settings: dict[str, Any]) -> None:
+    """As in the sync API, and what was not awaited says so: there nothing need be."""
+    async with aio.open(settings=settings) as bus:
+        with pytest.raises(AttributeError, match="'send' of what is not open yet: await it"):
+            bus.producer("orders").send  # type: ignore[attr-defined]  # noqa: B018
+        async with bus.consumer("orders") as consumer:
+            with pytest.raises(errors.UsageError, match="use 1 or more"):
+                await consumer.receive(0)
+
+
+@in_loop
 async def test_receive_ends_in_time(settings: dict[str, Any]) -> None:
     """An empty list after ``timeout_s``, as in the sync face."""
     async with aio.open(settings=settings) as bus, bus.consumer("orders") as consumer:

@@ -352,6 +352,8 @@ MISUSES: list[tuple[Callable[[gearshift.Bus], object], type[Exception], str]] = 
     (_sent_in_a_loop, errors.BlockingInEventLoop, "use submit"),
     (_received_in_a_loop, errors.BlockingInEventLoop, "use a worker thread"),
     (lambda bus: bus.consumer("orders", prefetch=0), errors.ConfigError, "use 1 to 10000"),
+    (lambda bus: bus.consumer("orders").receive(0), errors.UsageError, "use 1 or more"),
+    (lambda bus: bus.consumer("orders").receive("5"), errors.UsageError, "max_messages '5'"),  # type: ignore[arg-type]
     (lambda bus: bus.consumer("orders", start="soon"), errors.ConfigError, '"earliest"'),
     (lambda bus: bus.consumer("orders", group="nosuch"), errors.UnknownGroup, "not one of this"),
     (lambda bus: bus.producer("ordrs"), errors.UnknownChannel, "did you mean 'orders'?"),

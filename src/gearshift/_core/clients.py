@@ -6,9 +6,16 @@ import sys
 from abc import ABC, abstractmethod
 from typing import Protocol, Self
 
-from gearshift.errors import BlockingInEventLoop, Forked
+from gearshift.errors import BlockingInEventLoop, Forked, UsageError
 
-__all__ = ["Client", "Closing", "forked", "refuse_in_event_loop", "runs_event_loop"]
+__all__ = [
+    "Client",
+    "Closing",
+    "forked",
+    "refuse_in_event_loop",
+    "refuse_to_receive_none",
+    "runs_event_loop",
+]
 
 
 class Closing(ABC):
@@ -63,6 +70,12 @@ def refuse_in_event_loop(call: str, *, instead: str) -> None:
             f"{call}() blocks, and this thread runs an event loop",
             hint=f"use {instead}, or await asyncio.to_thread(...)",
         )
+
+
+def refuse_to_receive_none(max_messages: int) -> None:
+    """Raise UsageError for a number of messages that would be waited for for ever."""
+    if not isinstance(max_messages, int) or max_messages < 1:
+        raise UsageError(f"max_messages {max_messages!r} is out of range", hint="use 1 or more")
 
 
 def runs_event_loop() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from gearshift import consumer as sync
+from gearshift._core.clients import refuse_to_receive_none
 from gearshift._core.consuming.entry import Entry
 from gearshift._core.consuming.gathering import Gathering
 from gearshift.aio.delivery import Delivery
@@ -77,6 +78,7 @@ class Consumer(Generic[T]):
         An empty list if nothing came for ``timeout_s`` seconds (None: waits until something comes).
         Raises Closed, and what has ended the consumer for good.
         """
+        refuse_to_receive_none(max_messages)
         return await self._receive(max_messages, timeout_s)
 
     async def _receive(

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from gearshift._core.clients import Closing
 from gearshift.errors import UsageError
@@ -99,6 +99,9 @@ class Opening(Generic[OpenedT]):
     ) -> None:
         assert self._opened is not None
         await self._opened.close()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name!r} of what is not open yet: await it, or use it in async with")
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
