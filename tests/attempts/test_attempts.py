@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.waiting import take
 
 import gearshift
 
@@ -37,6 +38,44 @@ def test_a_message_that_kills_its_process_ends_alone(
     with bus.consumer(f"{world.other}.dead") as dead:
         dead.ready()
         assert dead.receive(timeout_s=1.0) == []
+
+
+@pytest.mark.parametrize(
+    "new_world",
+    [
+        pytest.param(("sqlite", "queue"), id="sqlite-queue"),
+        pytest.param(("sqlite", "stream"), id="sqlite-stream"),
+        *(
+            pytest.param((name, "queue"), marks=pytest.mark.broker, id=f"{name}-queue")
+            for name in ("rabbitmq", "rabbitmq4", "redis")
+        ),
+        *(
+            pytest.param(one, marks=[pytest.mark.broker, pytest.mark.long], id="-".join(one))
+            for one in (
+                ("rabbitmq", "stream"),
+                ("rabbitmq4", "stream"),
+                ("kafka", "queue"),
+                ("kafka", "stream"),
+            )
+        ),
+    ],
+    indirect=True,
+)
+def test_forty_orderly_restarts_cost_nothing(new_world: Callable[[str], World]) -> None:
+    """All is handled once, at the first attempt, and nothing becomes a dead letter."""
+    world = new_world("max_attempts = 2")
+    bus = world.open()
+    bus.producer(world.channel).send_many(range(50))
+    given: list[tuple[object, int]] = []
+    for count in (*[1] * 40, 10):
+        with bus.consumer(world.channel, group=GROUP) as consumer:
+            for delivery in take(consumer, count):
+                given.append((delivery.value, delivery.attempt))
+                delivery.ack()
+    assert sorted(given, key=str) == sorted([(number, 1) for number in range(50)], key=str)
+    with bus.consumer(f"{world.channel}.dead") as dead:
+        dead.ready()
+        assert dead.receive(timeout_s=0.5) == []
 
 
 @pytest.mark.parametrize(

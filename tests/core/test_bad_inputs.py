@@ -38,6 +38,8 @@ BAD_PROFILES = [
     (RABBIT + 'url = "amqp://localhost:port"', "url", "what follows ':'"),
     (RABBIT + f'url = "amqp://u:{SECRET}@h/"', "url", "percent-encode it"),
     (RABBIT + 'url = "amqp://localhost/a/b"', "url", "percent-encode its '/' as %2F"),
+    (RABBIT + 'url = "amqp://h/?heartbeat=10"', "url", "heartbeat_s"),
+    (RABBIT + 'url = "amqp://a:1,b:2/"', "url", 'hosts = ["host:port"]'),
     (RABBIT + 'hosts = ["b:x"]', "hosts", "is not a port"),
     (KAFKA + "bootstrap_servers = []", "bootstrap_servers", 'write ["host:9092"]'),
     (KAFKA + 'bootstrap_servers = [""]', "bootstrap_servers", "write host:port"),

@@ -15,6 +15,7 @@ import pytest
 from support.waiting import PATIENCE_S, until
 
 import gearshift
+from native_brokers import Redis
 from native_brokers.ports import reserve_ports
 
 SETTINGS = """
@@ -280,6 +281,22 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(folder: Path, processes: s
         assert len(running.said("not connected yet")) == int(processes)
         assert not running.said("ended with")
         assert not running.said("Traceback")
+
+
+@pytest.mark.broker
+def test_a_broker_that_comes_late_is_worked_on(folder: Path) -> None:
+    """As soon as it is there, without another start of the service."""
+    with Redis() as broker:
+        late = f'[profiles.late]\nbackend = "redis"\nurl = "{broker.url}"\n[channels.orders]'
+        file = folder / "gearshift.toml"
+        file.write_text(file.read_text().replace("[channels.orders]", late))
+        broker.kill()
+        with service(folder, LOGGING, "--profile", "late") as running:
+            assert until(lambda: running.said("waiting for the broker"))
+            broker.start()
+            with gearshift.open(profile="late") as bus:
+                bus.producer("orders").send(7)
+            assert until(lambda: running.said("the shop says 7"))
 
 
 REFUSED = """

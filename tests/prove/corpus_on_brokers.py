@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prove import faulty  # noqa: F401
 from prove.subject import Subject, collected
-from prove.table import STORIES
+from prove.table import STORIES, TAKEN_BACK_AFTER_S
 from support.settings import profile_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
@@ -41,6 +41,8 @@ def test_each_story_is_seen(
 ) -> None:
     """Or the reason why it was not tried is a known one."""
     profile = tomllib.loads(profile_of(request.getfixturevalue(subject.profile)))
+    if subject.profile == "rabbitmq":
+        profile["consumer_timeout_s"] = TAKEN_BACK_AFTER_S
     told = {one.rule: str(one.on_broker) for one in subject.proof(150, profile).stories}
     for text in told.values():
         assert text.startswith(("seen on ", *NOT_TRIED)), told

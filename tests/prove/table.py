@@ -16,10 +16,13 @@ from prove.subject import Subject, collected
 
 from gearshift.misfortunes import RULES
 
-__all__ = ["STORIES", "table"]
+__all__ = ["STORIES", "TAKEN_BACK_AFTER_S", "table"]
 
 #: What was seen of each handler's stories on its real broker, by rule.
 STORIES = Path(__file__).with_name("stories.json")
+
+#: RabbitMQ takes back there what is held for so long; half an hour by default.
+TAKEN_BACK_AFTER_S = 10
 
 _CAPABILITY = {rule.name: rule.capability for rule in RULES}
 
@@ -41,8 +44,8 @@ def _lines() -> Iterator[str]:
     yield "## Faults"
     yield ""
     yield "On the broker: what `make stories` saw when it played the story of that misfortune on"
-    yield f"RabbitMQ 3.10 or Kafka 4.4. Of all {len(told)} stories {seen} were seen,"
-    yield f"{len(told) - seen} not tried."
+    yield f"RabbitMQ 3.10 or Kafka 4.4, with `consumer_timeout_s = {TAKEN_BACK_AFTER_S}`. Of all"
+    yield f"{len(told)} stories {seen} were seen, {len(told) - seen} not tried."
     yield ""
     yield "| handler | what is wrong | profile | misfortune | capability | on the broker |"
     yield "| --- | --- | --- | --- | --- | --- |"

@@ -99,6 +99,17 @@ def test_a_queue_is_declared_though_a_node_has_not_heard_of_its_topic(
         bus.delete(name)
 
 
+def test_a_queue_is_deleted_with_what_a_node_has_not_heard_of(
+    kafka: Kafka, raw_admin: AdminClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever deletes it may ask such a node, right after somebody has declared it."""
+    with gearshift.open(settings=_queue_on(kafka, name)) as bus:
+        bus.declare(name)
+        monkeypatch.setattr(topics, "topic_partitions", lambda *_: [])
+        bus.delete(name)
+    assert until(lambda: not [one for one in raw_admin.list_topics().topics if name in one])
+
+
 def test_a_cluster_that_is_slow_to_tell_its_nodes_is_asked_until_the_deadline(
     kafka: Kafka, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

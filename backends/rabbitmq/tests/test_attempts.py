@@ -43,6 +43,22 @@ def test_restarts_do_not_add_up_in_the_brokers_count(
     assert max(counts) <= 1
 
 
+def test_restarts_lose_nothing_of_an_adopted_queue(
+    open_bus: OpenBus, raw: BlockingChannel, name: str
+) -> None:
+    """RabbitMQ 4 drops what has come back to it twenty times."""
+    raw.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+    bus = open_bus(f'[channels.c]\ndead_letter = false\nnative.rabbitmq = {{ queue = "{name}" }}\n')
+    bus.producer("c").send_many(range(50))
+    given = []
+    for count in (*[1] * 25, 25):
+        with bus.consumer("c") as consumer:
+            for delivery in take(consumer, count):
+                given.append((delivery.value, delivery.attempt))
+                delivery.ack()
+    assert sorted(given) == [(number, 1) for number in range(50)]
+
+
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_deaths_end_a_message_of_an_adopted_queue_too(
     rabbitmq: RabbitMQ,

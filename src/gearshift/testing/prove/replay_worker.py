@@ -199,10 +199,14 @@ class ReplayWorker:
         Async handlers are tasks of one loop, which change places where they await.
         """
         consumers = Consumers(self, prefetch=100)
-        while not self.is_wanted(taken := self.next(consumers)):
-            self.handle(taken)
+        early: list[Taken] = []  # the last of another key, where the broker gives it first
+        while not self.is_wanted(taken := self.next(consumers, early)):
+            if self._others([*early, taken]) == [self.progress.wanted]:
+                early.append(taken)
+            else:
+                self.handle(taken)
         held = [taken]
-        while _is_of_one_key(other := self.next(consumers, held), taken):
+        while _is_of_one_key(other := early.pop() if early else self.next(consumers, held), taken):
             held.append(other)
         if all(self._groups[one.number].handler.call.is_async for one in (taken, other)):
             self._handle_as_tasks(taken, other)
