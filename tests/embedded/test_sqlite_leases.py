@@ -134,7 +134,7 @@ def test_partitions_that_nobody_else_has_taken_stay(backend: Backend, clock: Clo
 
 
 def test_a_wall_clock_that_jumps_ends_no_lease(database: Path) -> None:
-    """Forwards by an hour and back by two, a live consumer keeps its message and its partitions."""
+    """Forwards by an hour and back by two, a live consumer keeps its message."""
     clock, uptime = Clock(), Clock()
     backend = sqlite_backend(database, clock, uptime)
     spec = declared(backend, Semantics.QUEUE)
