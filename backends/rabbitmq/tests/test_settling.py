@@ -378,7 +378,8 @@ def test_large_messages_stay_with_the_broker(
     """Whatever ``prefetch`` is, the consumer holds few at any time; it gets all of them.
 
     Eight are asked for before anything is known of their size, of which four fit. When the first
-    ones came alone, a subscription for those that fit begins behind them, and has half of that.
+    ones came alone, a subscription for those that fit begins behind them, and has half of that: of
+    six at most, as that of eight stays where more fit.
     """
     bus = open_bus(f"[channels.{name}]\nprefetch_bytes = 65536")
     bus.producer(name).send_many([bytes([n]) * 16384 for n in range(40)])
@@ -393,7 +394,7 @@ def test_large_messages_stay_with_the_broker(
         found.append(first.body)
         first.ack()
         while len(found) < 40:
-            assert held() <= 8 + 2
+            assert held() <= 8 + 3
             (one,) = take(consumer, 1)
             found.append(one.body)
             one.ack()
