@@ -32,6 +32,7 @@ from gearshift.errors import ConfigError
 from gearshift.stats import ReceiveStats
 from gearshift_kafka import topics
 from gearshift_kafka.backend import Backend
+from gearshift_kafka.leaving import leave_and_close
 from gearshift_kafka.names import topic_partitions
 from gearshift_kafka.settings import ChannelSettings, Settings
 from native_brokers import Kafka
@@ -427,3 +428,21 @@ def test_a_member_has_left_before_its_client_is_closed(
     for client in _Watched.members:
         assert client.has_left is not bool(more)
         assert bool(client.within) is not client.has_left
+
+
+def test_a_member_whose_callback_fails_is_closed(kafka: Kafka, name: str) -> None:
+    """Its threads and connections would stay else."""
+
+    def fails(*_: object) -> None:
+        raise ValueError("a callback")
+
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": kafka.url, "group.id": name})
+    with gearshift.open(settings=_queue_on(kafka, name)) as bus:
+        bus.declare(name)
+        consumer.subscribe([name], on_revoke=fails)
+        assert until(lambda: consumer.consume(1, 0.1) or consumer.assignment())
+        with pytest.raises(ValueError, match="a callback"):
+            leave_and_close(consumer)
+        with pytest.raises(RuntimeError, match="closed"):
+            consumer.assignment()
+        bus.delete(name)

@@ -8,7 +8,7 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
-from gearshift_kafka.leaving import leave_group
+from gearshift_kafka.leaving import leave_and_close
 from gearshift_kafka.names import HelperTopics, topic_partitions
 from gearshift_kafka.queue.copies import Copies
 from gearshift_kafka.queue.delays import due_s
@@ -80,8 +80,7 @@ class Mover:
         """Commit and leave. Blocks while the broker does not answer."""
         if not self._unconfirmed:
             self._settle()
-        leave_group(self._consumer)
-        self._consumer.close()
+        leave_and_close(self._consumer)
 
     # ── moving ──
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from gearshift.driver import LogEvents, Place, Start, StartAt
-from gearshift_kafka.leaving import leave_group
+from gearshift_kafka.leaving import leave_and_close
 from gearshift_kafka.signals import Signals
 from gearshift_kafka.stream.commits import Commits
 from gearshift_kafka.stream.identity import TopicIdentity
@@ -215,9 +215,10 @@ class StreamConsumer(StreamReader):
         closing.join(max(_LEAST_CLOSE_S, deadline - time.monotonic()))
 
     def _leave(self) -> None:
-        if not self._is_static:
-            leave_group(self._consumer)
-        self._consumer.close()
+        if self._is_static:
+            self._consumer.close()
+        else:
+            leave_and_close(self._consumer)
 
     def _wait_for_commits(self, deadline: float) -> None:
         """Poll until everything is committed; messages that come meanwhile are not taken."""
