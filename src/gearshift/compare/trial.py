@@ -196,12 +196,16 @@ class Trial:
         Raises DeadlineExceeded naming ``what``, WorkerFailed if a worker ended on its own, and
         HandlerUnfit.
         """
-        wait_until(lambda: condition(self.log.written()), what, timeout_s, self._check)
 
-    def _check(self) -> None:
-        self.workers.check()
-        if self._conduct is not None:
-            self._conduct.check(self.log.written(), self.recorder.now_ms())
+        def holds() -> bool:
+            events = self.log.written()
+            if condition(events):
+                return True
+            if self._conduct is not None:
+                self._conduct.check(events, self.recorder.now_ms())
+            return False
+
+        wait_until(holds, what, timeout_s, self.workers.check)
 
     def wait_ready(self, members: int, group: str | None = None) -> None:
         """Until so many workers, of ``group`` if given, are ready and share the partitions."""

@@ -16,7 +16,7 @@ import msgspec
 
 from gearshift._observe.access import Access
 from gearshift._observe.process import read_job
-from gearshift._observe.threads import WorkerThread
+from gearshift._observe.threads import working
 from gearshift.bus import Bus
 from gearshift.compare.event_log import Recorder
 from gearshift.compare.handlers import Compared, ObservedDelivery, running
@@ -231,13 +231,12 @@ def main() -> None:
     recorder, access = job.site.recorder(), job.site.access
     name = job.duties[0].name
     threading.Thread(target=watch_memory, args=(name, recorder, stop), daemon=True).start()
-    with access.open() as bus:
-        threads = [WorkerThread(Worker(bus, duties, recorder, access).run) for duties in job.duties]
-        while not stop.wait(_POLL_S) and not any(thread.error for thread in threads):
-            pass
-        for thread in threads:
-            thread.stop.set()
-        for thread in threads:
-            thread.join()
-        if errors := [thread.error for thread in threads if thread.error is not None]:
-            raise errors[0]
+
+    def work(duties: Duties, told: threading.Event) -> None:
+        try:
+            Worker(bus, duties, recorder, access).run(told)
+        finally:  # one that fails takes the others along
+            stop.set()
+
+    with access.open() as bus, working(*(partial(work, duties) for duties in job.duties)):
+        stop.wait()
