@@ -56,6 +56,11 @@ def raw(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
         connection.close()
 
 
+def stream(name: str, more: str = "partitions = 2") -> str:
+    """Settings of a stream with one group, g."""
+    return f'[channels.{name}]\nsemantics = "stream"\ngroups = ["g"]\n{more}\n'
+
+
 def ready_in(raw: BlockingChannel, queue: str) -> int:
     """Messages of ``queue`` that nobody holds; 0 if it is not there."""
     asking = raw.connection.channel()  # a refusal closes it
